@@ -1,0 +1,63 @@
+"""Every error that the bridge raises on purpose: one small tree, each with the data its message is made of.
+
+A message says what is wrong, where, and what to do. The CLI prints it and exits with `exit_code`
+(CONTRACT section 2: 1 failed, 2 usage or configuration, 3 verification failed); no traceback reaches a user.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+class BridgeError(Exception):
+    """An error with a message for the operator."""
+
+    exit_code = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Problem:
+    """One thing wrong with the configuration: where it stands and what to do about it."""
+
+    key: str
+    message: str
+    line: int | None = None
+
+    def __str__(self) -> str:
+        where = f"line {self.line}: " if self.line is not None else ""
+        return f"{where}{self.key}: {self.message}" if self.key else f"{where}{self.message}"
+
+
+class ConfigurationError(BridgeError):
+    """The configuration cannot be used; holds every problem found, not the first."""
+
+    exit_code = 2
+
+    def __init__(self, origin: str, problems: tuple[Problem, ...]) -> None:
+        self.origin = origin
+        self.problems = problems
+        super().__init__("\n".join(f"{origin}: {problem}" for problem in problems))
+
+
+class UsageError(BridgeError):
+    """The command cannot be carried out as it was asked."""
+
+    exit_code = 2
+
+
+class NotFoundError(BridgeError):
+    """What the command names does not exist."""
+
+
+class SchemaError(BridgeError):
+    """The database's schema is not the one this version needs."""
+
+
+class VerificationError(BridgeError):
+    """A signature, or the audit chain, does not hold."""
+
+    exit_code = 3
+
+
+class ForbiddenAddressError(BridgeError):
+    """An address that deliveries may not be aimed at (webhooks.egress)."""
