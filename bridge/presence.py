@@ -7,7 +7,8 @@ only a valid answer changes presence; an incomplete one may add and never remove
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 
@@ -42,6 +43,8 @@ class Snapshot:
     no_session: bool = False
     notes: tuple[str, ...] = field(default=())
     """What was odd about the answer, for the log: never a reason to fail."""
+    fingerprint: bytes | None = None
+    """Equal for equal answers: lets a poll in which nothing changed skip everything that changes nothing."""
 
 
 class FailureKind(StrEnum):
@@ -78,3 +81,385 @@ class PresencePolicy:
 
     leave_after_missed: int = 1
     first_snapshot: FirstSnapshot = FirstSnapshot.EMIT
+
+
+class TimeSource(StrEnum):
+    """Who says when it happened: the upstream's own record, or our polls."""
+
+    UPSTREAM = "upstream"
+    OBSERVED = "observed"
+
+
+class LeaveReason(StrEnum):
+    """Why a visit ended."""
+
+    ABSENT = "absent"
+    SESSION_ENDED = "session_ended"
+    REJOINED = "rejoined"
+    UNWATCHED = "unwatched"
+
+
+class EmptyReason(StrEnum):
+    """Why a session ended."""
+
+    ABSENT = "absent"
+    NO_SESSION = "no_session"
+    UNWATCHED = "unwatched"
+
+
+FUTURE_TOLERANCE = timedelta(minutes=5)
+"""A `joinTime` further ahead than this is not believed (CONTRACT section 4)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Visit:
+    """A peer's continuous presence that has not ended. `join_time` is the newest upstream word that was believed."""
+
+    visit_id: str
+    peer_id: str
+    joined_at: datetime
+    joined_at_source: TimeSource
+    join_time: datetime | None
+    last_seen_at: datetime
+    metadata: Json
+    initial: bool
+    missed: int = 0
+    missing_since: datetime | None = None
+    missing_reason: LeaveReason | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Session:
+    """One occupied period of a room, as far as it has come."""
+
+    session_id: str
+    started_at: datetime
+    visit_count: int
+    unique_peers: int
+    peak_peer_count: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Presence:
+    """Who is in a room, as stored. `complete_at` is the last complete snapshot: None while the room is unknown."""
+
+    visits: Mapping[str, Visit] = field(default_factory=dict)
+    session: Session | None = None
+    complete_at: datetime | None = None
+    departed: frozenset[str] = frozenset()
+    """Peer ids whose visits of the current session have ended: a return is no new unique peer."""
+
+    @property
+    def has_suspects(self) -> bool:
+        """Somebody was missed and has not yet been missed often enough."""
+        return any(visit.missed for visit in self.visits.values())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoomOccupied:
+    """The first of a session's peers came; `peer_count` is how many the snapshot saw."""
+
+    session: Session
+    peer_count: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PeerLeft:
+    """A visit ended, somewhere between `visit.last_seen_at` and `left_at`."""
+
+    visit: Visit
+    session_id: str
+    left_at: datetime
+    left_at_source: TimeSource
+    reason: LeaveReason
+    peer_count: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PeerJoined:
+    """A visit began."""
+
+    visit: Visit
+    session_id: str
+    peer_count: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PeerUpdated:
+    """The metadata of a visit changed."""
+
+    visit: Visit
+    session_id: str
+    previous_metadata: Json
+    peer_count: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoomEmptied:
+    """A session ended, somewhere between `last_seen_at` and `ended_at`."""
+
+    session: Session
+    ended_at: datetime
+    last_seen_at: datetime
+    reason: EmptyReason
+
+
+Change = RoomOccupied | PeerLeft | PeerJoined | PeerUpdated | RoomEmptied
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Difference:
+    """What a snapshot did to a room.
+
+    `changes` are what is told, in the order in which it is told; `arrived` are the visits that began, told or not.
+    """
+
+    after: Presence
+    changes: tuple[Change, ...] = ()
+    arrived: tuple[Visit, ...] = ()
+
+
+def diff(
+    before: Presence, snapshot: Snapshot, policy: PresencePolicy, now: datetime, new_id: Callable[[str], str]
+) -> Difference:
+    """Compare a room with what a poll saw at `now`; `new_id("vis")` and `new_id("ses")` name what is new."""
+    seen = {peer.peer_id: peer for peer in snapshot.peers}
+    stayed, left = _confront(before, seen, snapshot, policy, now)
+    arrived = _arrivals(before, stayed, seen, now, new_id)
+    after_visits = {visit.peer_id: visit for visit in (*stayed, *arrived)}
+    session = _session_after(before, arrived, len(after_visits), new_id)
+    told = () if _is_silent(before, policy) else arrived
+    changes: list[Change] = []
+    if session is not None:
+        changes = _tell(before, session, stayed=stayed, left=left, arrived=told, final_count=len(after_visits))
+    if session is not None and not after_visits:
+        changes.append(_emptied(session, left, no_session=snapshot.no_session))
+    return Difference(
+        after=Presence(
+            visits=after_visits,
+            session=session if after_visits else None,
+            complete_at=now if snapshot.complete else before.complete_at,
+            departed=before.departed | {change.visit.peer_id for change in left},
+        ),
+        changes=tuple(changes),
+        arrived=arrived,
+    )
+
+
+def unwatch(before: Presence, now: datetime) -> Difference:
+    """End everything that is under way in a room, because nobody will look at it any more."""
+    session = before.session
+    if session is None:
+        return Difference(after=Presence())
+    left = [
+        _Departure(visit=visit, left_at=now, reason=LeaveReason.UNWATCHED, source=TimeSource.OBSERVED)
+        for visit in before.visits.values()
+    ]
+    emptied = _emptied(session, left, no_session=False)
+    changes = _tell(before, session, stayed=(), left=left, arrived=(), final_count=0)
+    return Difference(after=Presence(), changes=(*changes, replace(emptied, reason=EmptyReason.UNWATCHED)))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Departure:
+    visit: Visit
+    left_at: datetime
+    reason: LeaveReason
+    source: TimeSource
+
+
+def _confront(
+    before: Presence, seen: Mapping[str, Peer], snapshot: Snapshot, policy: PresencePolicy, now: datetime
+) -> tuple[tuple[Visit, ...], list[_Departure]]:
+    """Ask of every open visit whether the snapshot saw it: who stayed (seen, or not yet missed enough), who left."""
+    stayed: list[Visit] = []
+    left: list[_Departure] = []
+    for visit in before.visits.values():
+        peer = seen.get(visit.peer_id)
+        if peer is not None:
+            rejoined_at = _rejoined_at(visit, peer, now)
+            if rejoined_at is None:
+                stayed.append(_seen_again(visit, peer, now))
+            else:
+                left.append(_replaced(visit, rejoined_at, now))
+        elif not snapshot.complete:
+            stayed.append(visit)
+        else:
+            missed = _missed_once_more(visit, now, no_session=snapshot.no_session)
+            if missed.missed < policy.leave_after_missed:
+                stayed.append(missed)
+            else:
+                left.append(_absent(missed, now))
+    return tuple(stayed), left
+
+
+def _believed(join_time: datetime | None, now: datetime) -> datetime | None:
+    """The upstream's `joinTime`, unless it lies too far in the future."""
+    return join_time if join_time is not None and join_time <= now + FUTURE_TOLERANCE else None
+
+
+def _rejoined_at(visit: Visit, peer: Peer, now: datetime) -> datetime | None:
+    """When the peer came back under its old id, if its newer `joinTime` says that it had gone in between.
+
+    A visit that began without a `joinTime` may learn it late: only one after the peer was last seen is a return.
+    """
+    join_time = _believed(peer.join_time, now)
+    if join_time is None:
+        return None
+    known = visit.join_time if visit.join_time is not None else visit.last_seen_at
+    return join_time if join_time > known else None
+
+
+def _seen_again(visit: Visit, peer: Peer, now: datetime) -> Visit:
+    return replace(
+        visit,
+        last_seen_at=now,
+        join_time=visit.join_time or _believed(peer.join_time, now),
+        metadata=visit.metadata if isinstance(peer.metadata, Absent) else peer.metadata,
+        missed=0,
+        missing_since=None,
+        missing_reason=None,
+    )
+
+
+def _missed_once_more(visit: Visit, now: datetime, *, no_session: bool) -> Visit:
+    reason = LeaveReason.SESSION_ENDED if no_session else LeaveReason.ABSENT
+    return replace(
+        visit,
+        missed=visit.missed + 1,
+        missing_since=visit.missing_since or now,
+        missing_reason=visit.missing_reason or reason,
+    )
+
+
+def _absent(visit: Visit, now: datetime) -> _Departure:
+    return _Departure(
+        visit=visit,
+        left_at=visit.missing_since or now,
+        reason=visit.missing_reason or LeaveReason.ABSENT,
+        source=TimeSource.OBSERVED,
+    )
+
+
+def _replaced(visit: Visit, rejoined_at: datetime, now: datetime) -> _Departure:
+    """The old visit ended after it was last seen and before the new one began, or before a poll missed it."""
+    if visit.missing_since is not None:
+        left_at, source = visit.missing_since, TimeSource.OBSERVED
+    else:
+        left_at, source = min(max(rejoined_at, visit.last_seen_at), now), TimeSource.UPSTREAM
+    return _Departure(visit=visit, left_at=left_at, reason=LeaveReason.REJOINED, source=source)
+
+
+def _arrivals(
+    before: Presence, stayed: Iterable[Visit], seen: Mapping[str, Peer], now: datetime, new_id: Callable[[str], str]
+) -> tuple[Visit, ...]:
+    staying = {visit.peer_id for visit in stayed}
+    visits = [
+        _arrive(peer, now, initial=before.complete_at is None, visit_id=new_id("vis"))
+        for peer in seen.values()
+        if peer.peer_id not in staying
+    ]
+    return tuple(sorted(visits, key=lambda visit: (visit.joined_at, visit.peer_id)))
+
+
+def _arrive(peer: Peer, now: datetime, *, initial: bool, visit_id: str) -> Visit:
+    join_time = _believed(peer.join_time, now)
+    return Visit(
+        visit_id=visit_id,
+        peer_id=peer.peer_id,
+        joined_at=join_time or now,
+        joined_at_source=TimeSource.OBSERVED if join_time is None else TimeSource.UPSTREAM,
+        join_time=join_time,
+        last_seen_at=now,
+        metadata=None if isinstance(peer.metadata, Absent) else peer.metadata,
+        initial=initial,
+    )
+
+
+def _session_after(
+    before: Presence, arrived: tuple[Visit, ...], peer_count: int, new_id: Callable[[str], str]
+) -> Session | None:
+    """The session with this poll's arrivals counted; the room may still turn out to be empty."""
+    session = before.session
+    if session is None:
+        if not arrived:
+            return None
+        session = Session(
+            session_id=new_id("ses"),
+            started_at=arrived[0].joined_at,
+            visit_count=0,
+            unique_peers=0,
+            peak_peer_count=0,
+        )
+    known = before.departed | before.visits.keys()
+    return replace(
+        session,
+        visit_count=session.visit_count + len(arrived),
+        unique_peers=session.unique_peers + sum(visit.peer_id not in known for visit in arrived),
+        peak_peer_count=max(session.peak_peer_count, peer_count),
+    )
+
+
+def _is_silent(before: Presence, policy: PresencePolicy) -> bool:
+    return before.complete_at is None and policy.first_snapshot is FirstSnapshot.BASELINE
+
+
+def _tell(
+    before: Presence,
+    session: Session,
+    *,
+    stayed: Iterable[Visit],
+    left: Iterable[_Departure],
+    arrived: tuple[Visit, ...],
+    final_count: int,
+) -> list[Change]:
+    """Put one poll's news in order: occupied, every leave, every join, updates (CONTRACT section 4)."""
+    changes: list[Change] = []
+    if before.session is None and arrived:
+        changes.append(RoomOccupied(session=session, peer_count=final_count))
+    count = len(before.visits)
+    for departure in sorted(left, key=lambda departure: (departure.left_at, departure.visit.peer_id)):
+        count -= 1
+        changes.append(_left(departure, session.session_id, count))
+    for visit in arrived:
+        count += 1
+        changes.append(PeerJoined(visit=visit, session_id=session.session_id, peer_count=count))
+    for visit in stayed:
+        previous = before.visits[visit.peer_id].metadata
+        if not same_json(visit.metadata, previous):
+            changes.append(
+                PeerUpdated(
+                    visit=visit, session_id=session.session_id, previous_metadata=previous, peer_count=final_count
+                )
+            )
+    return changes
+
+
+def _left(departure: _Departure, session_id: str, peer_count: int) -> PeerLeft:
+    return PeerLeft(
+        visit=departure.visit,
+        session_id=session_id,
+        left_at=departure.left_at,
+        left_at_source=departure.source,
+        reason=departure.reason,
+        peer_count=peer_count,
+    )
+
+
+def _emptied(session: Session, left: list[_Departure], *, no_session: bool) -> RoomEmptied:
+    ended = any(departure.reason is LeaveReason.SESSION_ENDED for departure in left)
+    return RoomEmptied(
+        session=session,
+        ended_at=max(departure.left_at for departure in left),
+        last_seen_at=max(departure.visit.last_seen_at for departure in left),
+        reason=EmptyReason.NO_SESSION if ended or no_session else EmptyReason.ABSENT,
+    )
+
+
+def same_json(one: Json, other: Json) -> bool:
+    """Equality as JSON sees it: unlike Python's, `true` is not 1."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(same_json(value, other[key]) for key, value in one.items())
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(map(same_json, one, other))
+    return isinstance(one, bool) == isinstance(other, bool) and one == other

@@ -1,10 +1,22 @@
-"""Subscribers: which there are."""
+"""Subscribers: which there are, whose they are, and the secrets that sign for them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import Connection, Row, delete, insert, or_, select, update
+
+from bridge.errors import NotFoundError, UsageError
+from bridge.events.bodies import draft_snapshot
+from bridge.events.types import EventType, matches
+from bridge.store.log import append, number, room_log
+from bridge.store.tables import endpoint_secrets, endpoints, rooms
+from bridge.store.vault import Vault
+from bridge.store.visits import load
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,3 +35,178 @@ class EndpointSpec:
     max_concurrency: int = 8
     timeout: timedelta | None = None
     enabled: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Desk:
+    """What a change of endpoints needs from outside: the time, chance, and the vault."""
+
+    now: datetime
+    new_id: Callable[[str], str]
+    new_secret: Callable[[str], str]
+    """Makes a fresh secret for a signature (`v1` or `v1a`)."""
+    vault: Vault = field(default_factory=Vault)
+    rotation_grace: timedelta = timedelta(hours=24)
+
+
+def reconcile_endpoints(connection: Connection, specs: Sequence[EndpointSpec], desk: Desk) -> None:
+    """Make the configuration's endpoints what the file says; those made by API or CLI are not touched.
+
+    An endpoint that the file names becomes the file's, whoever added it first. One that the file names no more is
+    removed with its backlog. A secret that changed in the file is rotated: the old one signs on for `rotation_grace`.
+    """
+    stored = {row.name: row for row in connection.execute(select(endpoints))}
+    named = {spec.name for spec in specs}
+    for row in stored.values():
+        if row.origin == "config" and row.name not in named:
+            connection.execute(delete(endpoints).where(endpoints.c.id == row.id))
+    for spec in specs:
+        known = stored.get(spec.name)
+        if known is None:
+            _insert(connection, spec, "config", desk)
+        else:
+            _change(connection, known, spec, desk)
+
+
+def add_endpoint(connection: Connection, spec: EndpointSpec, desk: Desk) -> str:
+    """Add a subscriber that starts at the head of every room's log; answers its secret.
+
+    One that wants `room.snapshot` is told at once who is in every room that it may see.
+
+    Raises:
+        UsageError: the name is taken.
+    """
+    taken = connection.execute(select(endpoints.c.id).where(endpoints.c.name == spec.name)).one_or_none()
+    if taken is not None:
+        raise UsageError(f"an endpoint named {spec.name!r} exists: choose another name, or remove that one first")
+    return _insert(connection, spec, "manual", desk)
+
+
+def remove_endpoint(connection: Connection, name: str) -> None:
+    """Forget a subscriber, its attempts and its backlog; the log of events stays.
+
+    Raises:
+        NotFoundError: there is no such endpoint.
+        UsageError: the configuration owns it.
+    """
+    row = find_endpoint(connection, name)
+    if row.origin == "config":
+        raise UsageError(f"endpoint {row.name!r} stands in the configuration: remove it there and reload")
+    connection.execute(delete(endpoints).where(endpoints.c.id == row.id))
+
+
+def find_endpoint(connection: Connection, name: str) -> Row[Any]:
+    """The endpoint of that name or public id.
+
+    Raises:
+        NotFoundError: there is none.
+    """
+    found = select(endpoints).where(or_(endpoints.c.name == name, endpoints.c.public_id == name))
+    row = connection.execute(found).one_or_none()
+    if row is None:
+        raise NotFoundError(f"no endpoint is named {name!r}: see `bridge endpoints list`")
+    return row
+
+
+def secrets_of(
+    connection: Connection, endpoint_keys: Iterable[int], now: datetime, vault: Vault
+) -> dict[int, list[str]]:
+    """The secrets that sign for each endpoint, by its key: the current one first, then those still in their grace."""
+    rows = connection.execute(
+        select(endpoint_secrets)
+        .where(
+            endpoint_secrets.c.endpoint_key.in_(sorted(endpoint_keys)),
+            or_(endpoint_secrets.c.expires_at.is_(None), endpoint_secrets.c.expires_at > now),
+        )
+        .order_by(endpoint_secrets.c.id.desc())
+    )
+    opened: dict[int, list[str]] = {}
+    for row in rows:
+        opened.setdefault(row.endpoint_key, []).append(vault.open(row.sealed))
+    return opened
+
+
+def replace_secret(
+    connection: Connection, endpoint_key: int, secret: str, desk: Desk, *, generated: bool, grace: timedelta
+) -> None:
+    """Let a new secret sign; the one before signs beside it for `grace`, and older ones no more."""
+    connection.execute(
+        delete(endpoint_secrets).where(
+            endpoint_secrets.c.endpoint_key == endpoint_key, endpoint_secrets.c.expires_at.is_not(None)
+        )
+    )
+    connection.execute(
+        update(endpoint_secrets)
+        .where(endpoint_secrets.c.endpoint_key == endpoint_key)
+        .values(expires_at=desk.now + grace)
+    )
+    _insert_secret(connection, endpoint_key, secret, desk, generated=generated)
+
+
+def _insert_secret(connection: Connection, endpoint_key: int, secret: str, desk: Desk, *, generated: bool) -> None:
+    connection.execute(
+        insert(endpoint_secrets).values(
+            endpoint_key=endpoint_key, sealed=desk.vault.seal(secret), generated=generated, created_at=desk.now
+        )
+    )
+
+
+def _insert(connection: Connection, spec: EndpointSpec, origin: str, desk: Desk) -> str:
+    values = {
+        "public_id": desk.new_id("ep"),
+        "name": spec.name,
+        "origin": origin,
+        "created_at": desk.now,
+        "state": "active" if spec.enabled else "disabled",
+        "state_reason": None if spec.enabled else "operator",
+        **_spec_values(spec, desk.vault),
+    }
+    key = connection.execute(insert(endpoints).values(**values).returning(endpoints.c.id)).scalar_one()
+    secret = spec.secret or desk.new_secret(spec.signature)
+    _insert_secret(connection, key, secret, desk, generated=spec.secret is None)
+    if matches(EventType.ROOM_SNAPSHOT, spec.events):
+        _tell_snapshots(connection, spec.rooms, desk)
+    return secret
+
+
+def _change(connection: Connection, row: Row[Any], spec: EndpointSpec, desk: Desk) -> None:
+    values = _spec_values(spec, desk.vault)
+    if row.state == "active" and not spec.enabled:
+        values |= {"state": "disabled", "state_reason": "configuration"}
+    elif row.state_reason == "configuration" and spec.enabled:
+        values |= {"state": "active", "state_reason": None}
+    if desk.vault.open(row.headers) == json.dumps(dict(spec.headers)):
+        values.pop("headers")
+    connection.execute(update(endpoints).where(endpoints.c.id == row.id).values(origin="config", **values))
+    if spec.secret is not None:
+        signing = secrets_of(connection, [row.id], desk.now, desk.vault)[row.id]
+        if spec.secret != signing[0]:
+            replace_secret(connection, row.id, spec.secret, desk, generated=False, grace=desk.rotation_grace)
+
+
+def _spec_values(spec: EndpointSpec, vault: Vault) -> dict[str, Any]:
+    return {
+        "url": spec.url,
+        "events": list(spec.events),
+        "rooms": list(spec.rooms),
+        "style": spec.style,
+        "signature": spec.signature,
+        "headers": vault.seal(json.dumps(dict(spec.headers))),
+        "rate_per_second": spec.rate_per_second,
+        "max_concurrency": spec.max_concurrency,
+        "timeout_seconds": None if spec.timeout is None else spec.timeout.total_seconds(),
+    }
+
+
+def _tell_snapshots(connection: Connection, room_globs: Sequence[str], desk: Desk) -> None:
+    """Append a `room.snapshot` to every known room that a new endpoint may see: where its picture begins."""
+    known = select(rooms).where(rooms.c.tracked, rooms.c.complete_at.is_not(None)).order_by(rooms.c.id)
+    rows = [row for row in connection.execute(known.with_for_update()) if matches(row.upstream_id, room_globs)]
+    presence = load(connection, rows)
+    for row in rows:
+        told = draft_snapshot(presence[row.id].session, presence[row.id].visits.values(), row.complete_at)
+        log, entries = number(room_log(row), [told], desk.new_id)
+        append(connection, entries, desk.now)
+        connection.execute(
+            update(rooms).where(rooms.c.id == row.id).values(last_sequence=log.last_sequence, chain_head=log.chain_head)
+        )

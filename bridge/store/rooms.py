@@ -1,9 +1,21 @@
-"""Tracked rooms: which there are."""
+"""Tracked rooms: which there are, whose they are, and what happens when one is no longer watched."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import Connection, Row, insert, select, update
+
+from bridge.errors import NotFoundError
+from bridge.events.bodies import draft
+from bridge.events.chain import GENESIS
+from bridge.presence import Change, unwatch
+from bridge.store.log import append, number, room_log, upsert
+from bridge.store.tables import rooms, sources
+from bridge.store.visits import VisitWrites, load
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -16,3 +28,149 @@ class RoomSpec:
     interval: timedelta | None = None
     leave_after_missed: int | None = None
     enabled: bool = True
+
+
+def reconcile_sources(connection: Connection, names: Iterable[str]) -> None:
+    """Make sure that every configured source has a row to keep its health in."""
+    rows = [{"name": name} for name in names]
+    if rows:
+        connection.execute(upsert(connection)(sources).on_conflict_do_nothing(), rows)
+
+
+def reconcile_rooms(
+    connection: Connection, specs: Sequence[RoomSpec], now: datetime, new_id: Callable[[str], str]
+) -> None:
+    """Make the configuration's rooms what the file says; rooms made by API or CLI are not touched.
+
+    A room that the file names becomes the file's, whoever added it first.
+    """
+    stored = {(row.source, row.upstream_id): row for row in connection.execute(select(rooms)) if row.source is not None}
+    named = {(spec.source, spec.upstream_id): spec for spec in specs}
+    fresh = [_room_values(spec, "config", now) for place, spec in named.items() if place not in stored]
+    if fresh:
+        connection.execute(insert(rooms), fresh)
+    for place, row in stored.items():
+        spec = named.get(place)
+        if spec is not None:
+            if _differs(row, spec):
+                _change(connection, row, spec, "config", now, new_id)
+        elif row.origin == "config" and row.tracked:
+            stop_watching(connection, row.id, now, new_id, tracked=False)
+
+
+def add_room(connection: Connection, spec: RoomSpec, now: datetime, new_id: Callable[[str], str]) -> bool:
+    """Track a room; answers whether it was new. A room that the configuration owns stays as the file has it."""
+    row = _find(connection, spec.source, spec.upstream_id)
+    reconcile_sources(connection, [spec.source])
+    if row is None:
+        connection.execute(insert(rooms).values(_room_values(spec, "manual", now)))
+        return True
+    if row.tracked and row.origin == "config":
+        return False
+    _change(connection, row, spec, "manual", now, new_id)
+    return not row.tracked
+
+
+def remove_room(
+    connection: Connection, upstream_id: str, source: str | None, now: datetime, new_id: Callable[[str], str]
+) -> tuple[Change, ...]:
+    """Stop tracking a room; its log stays, and its open visits end as `unwatched`.
+
+    Raises:
+        NotFoundError: no such room is tracked, or several sources have one of that id.
+    """
+    row = find_room(connection, upstream_id, source)
+    return stop_watching(connection, row.id, now, new_id, tracked=False)
+
+
+def find_room(connection: Connection, upstream_id: str, source: str | None = None) -> Row[Any]:
+    """The tracked room of that id.
+
+    Raises:
+        NotFoundError: there is none, or several sources have one of that id.
+    """
+    found = select(rooms).where(rooms.c.upstream_id == upstream_id, rooms.c.tracked)
+    if source is not None:
+        found = found.where(rooms.c.source == source)
+    rows = connection.execute(found).all()
+    if not rows:
+        raise NotFoundError(
+            f"room {upstream_id!r} is not tracked: see `bridge rooms list`, or add it with `bridge rooms add`"
+        )
+    if len(rows) > 1:
+        names = ", ".join(sorted(row.source for row in rows))
+        raise NotFoundError(f"room {upstream_id!r} is tracked in several sources ({names}): say which with --source")
+    return rows[0]
+
+
+def stop_watching(
+    connection: Connection, room_key: int, now: datetime, new_id: Callable[[str], str], *, tracked: bool
+) -> tuple[Change, ...]:
+    """End what is under way in a room that will not be polled any more, and tell it (`leave_reason: unwatched`)."""
+    row = connection.execute(select(rooms).where(rooms.c.id == room_key).with_for_update()).one()
+    before = load(connection, [row])[row.id]
+    difference = unwatch(before, now)
+    writes = VisitWrites()
+    writes.gather(connection, row, before, difference, complete=True)
+    writes.write(connection)
+    log, entries = number(room_log(row), [draft(change, now) for change in difference.changes], new_id)
+    append(connection, entries, now)
+    connection.execute(
+        update(rooms)
+        .where(rooms.c.id == room_key)
+        .values(
+            tracked=tracked,
+            enabled=False,
+            next_poll_at=None,
+            claim_token=None,
+            complete_at=None,
+            fingerprint=None,
+            session_key=None,
+            last_sequence=log.last_sequence,
+            chain_head=log.chain_head,
+        )
+    )
+    return difference.changes
+
+
+def _find(connection: Connection, source: str, upstream_id: str) -> Row[Any] | None:
+    return connection.execute(
+        select(rooms).where(rooms.c.source == source, rooms.c.upstream_id == upstream_id)
+    ).one_or_none()
+
+
+def _room_values(spec: RoomSpec, origin: str, now: datetime) -> dict[str, Any]:
+    return {
+        "source": spec.source,
+        "upstream_id": spec.upstream_id,
+        "chain_head": GENESIS,
+        "added_at": now,
+        **_spec_values(spec, origin),
+        "next_poll_at": now if spec.enabled else None,
+    }
+
+
+def _spec_values(spec: RoomSpec, origin: str) -> dict[str, Any]:
+    return {
+        "name": spec.name,
+        "origin": origin,
+        "interval_seconds": None if spec.interval is None else spec.interval.total_seconds(),
+        "leave_after_missed": spec.leave_after_missed,
+        "enabled": spec.enabled,
+        "tracked": True,
+    }
+
+
+def _differs(row: Row[Any], spec: RoomSpec) -> bool:
+    return any(getattr(row, name) != value for name, value in _spec_values(spec, "config").items())
+
+
+def _change(
+    connection: Connection, row: Row[Any], spec: RoomSpec, origin: str, now: datetime, new_id: Callable[[str], str]
+) -> None:
+    if row.enabled and not spec.enabled:
+        stop_watching(connection, row.id, now, new_id, tracked=True)
+    values = _spec_values(spec, origin)
+    if spec.enabled and not row.enabled:
+        values["next_poll_at"] = now
+    connection.execute(update(rooms).where(rooms.c.id == row.id).values(**values))

@@ -1,0 +1,58 @@
+"""How the configuration writes a span of time (CONTRACT section 3): `"250ms" "10s" "5m" "2h" "5d"`, or seconds."""
+
+from __future__ import annotations
+
+import re
+from datetime import timedelta
+
+LONGEST = timedelta(days=36_500)
+"""A century: more would carry dates past what a calendar can hold."""
+
+_FORM = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?(ms|s|m|h|d)?")
+_SECONDS = {"ms": 0.001, "s": 1, "m": 60, "h": 3_600, "d": 86_400}
+
+
+def parse_duration(value: object) -> timedelta:
+    """A span from a text with a unit, or from a number of seconds (which may come as text, from the environment).
+
+    Raises:
+        ValueError: with a sentence for the operator.
+    """
+    match value:
+        case bool():
+            raise ValueError(_not_a_duration("true and false are not"))
+        case timedelta():
+            seconds = value.total_seconds()
+        case int() | float():
+            seconds = value
+        case str():
+            seconds = _seconds_in(value)
+        case _:
+            raise ValueError(_not_a_duration("this is not"))
+    if seconds < 0:
+        raise ValueError("must not be negative")
+    if not seconds <= LONGEST.total_seconds():
+        raise ValueError(f"is too long: the longest span is {LONGEST.days}d")
+    return timedelta(seconds=seconds)
+
+
+def parse_positive_duration(value: object) -> timedelta:
+    """A span that must pass before something happens again: zero would mean without pause.
+
+    Raises:
+        ValueError: with a sentence for the operator.
+    """
+    if not (span := parse_duration(value)):
+        raise ValueError("must be longer than zero")
+    return span
+
+
+def _seconds_in(text: str) -> float:
+    if (parts := _FORM.fullmatch(text.strip())) is None:
+        raise ValueError(_not_a_duration("this is not"))
+    number, unit = parts.groups(default="s")
+    return float(number) * _SECONDS[unit]
+
+
+def _not_a_duration(what: str) -> str:
+    return f'must be a duration, like "250ms", "10s", "5m", "2h", "5d" or a number of seconds; {what} one'

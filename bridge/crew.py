@@ -1,0 +1,105 @@
+"""Work that is claimed, done concurrently and settled: the rhythm that the poller and the sender share.
+
+Claim no more than there are free seats for; claim again when enough of them are free; stop in order. What is due
+stands in SQL, so a crew that is woken too often or too late does nothing wrong.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Generic, TypeVar
+
+import structlog
+from sqlalchemy.exc import SQLAlchemyError
+
+Work = TypeVar("Work")
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger("bridge.crew")
+
+
+class Crew(Generic[Work]):
+    """Runs `work` for whatever `claim(seats)` hands out, at most `seats` at a time."""
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        seats: int,
+        claim: Callable[[int], Awaitable[Sequence[Work]]],
+        work: Callable[[Work], Awaitable[None]],
+    ) -> None:
+        self._name = name
+        self._seats = seats
+        self._claim = claim
+        self._work = work
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._wake = asyncio.Event()
+        self._stopping = False
+        self._hungry = False
+
+    @property
+    def busy(self) -> int:
+        """How many pieces of work are under way."""
+        return len(self._tasks)
+
+    def wake(self) -> None:
+        """Look soon for something to do."""
+        self._wake.set()
+
+    async def tick(self) -> int:
+        """Claim what is due and start it; answers how much that was."""
+        free = self._seats - len(self._tasks)
+        if free <= 0 or self._stopping:
+            return 0
+        claimed = await self._claim(free)
+        for piece in claimed:
+            task = asyncio.create_task(self._do(piece))
+            self._tasks.add(task)
+            task.add_done_callback(self._done)
+        self._hungry = bool(claimed)
+        return len(claimed)
+
+    async def settle(self) -> None:
+        """Wait until nothing is under way."""
+        while self._tasks:
+            await asyncio.wait(set(self._tasks))
+
+    async def run(self) -> None:
+        """Work until `stop`: whenever woken, claim until nothing is due or no seat is free."""
+        while not self._stopping:
+            await self._wake.wait()
+            self._wake.clear()
+            try:
+                while await self.tick():
+                    pass
+            except SQLAlchemyError as error:
+                log.warning("claim.failed", crew=self._name, detail=str(getattr(error, "orig", error)).strip()[:200])
+
+    async def stop(self, grace: float) -> int:
+        """Claim nothing more and finish what is under way within `grace` seconds; answers what had to be dropped.
+
+        What is dropped is not lost: its claim lapses, and it is done again.
+        """
+        self._stopping = True
+        self._wake.set()
+        if self._tasks:
+            await asyncio.wait(set(self._tasks), timeout=grace)
+        dropped = [task for task in self._tasks if not task.done()]
+        for task in dropped:
+            task.cancel()
+        await asyncio.gather(*dropped, return_exceptions=True)
+        return len(dropped)
+
+    async def _do(self, piece: Work) -> None:
+        try:
+            await self._work(piece)
+        except Exception:
+            # Not lost: the claim lapses and somebody does it again. But nobody expected this.
+            log.exception("work.failed", crew=self._name)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        enough = len(self._tasks) <= self._seats * 3 // 4
+        if self._hungry and enough and not self._stopping:
+            self._wake.set()

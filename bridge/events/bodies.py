@@ -1,0 +1,221 @@
+"""What an event says: from a change of presence to the canonical bytes that every attempt and replay carries.
+
+The shapes are CONTRACT section 4. Within one type and `schema_version` every key is always present. Times are RFC 3339
+in UTC, cut to milliseconds; spans are differences of the times as printed, so that a reader's arithmetic agrees.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from bridge.events.types import EventType
+from bridge.presence import (
+    Change,
+    Json,
+    PeerJoined,
+    PeerLeft,
+    PeerUpdated,
+    RoomEmptied,
+    RoomOccupied,
+    Session,
+    Visit,
+)
+
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoomName:
+    """How events name a room; all None for the bridge's own log."""
+
+    source: str | None
+    room_id: str | None
+    room_name: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Draft:
+    """An event that has no number yet."""
+
+    type: EventType
+    timestamp: datetime
+    facts: Mapping[str, Json]
+
+
+def rfc3339(moment: datetime) -> str:
+    """UTC with milliseconds and `Z`; what is finer is cut off."""
+    return moment.astimezone(UTC).isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"
+
+
+def seconds_between(start: datetime, end: datetime) -> float:
+    """The span between two times as printed, never negative: clocks of two machines may disagree."""
+    return max(0, _milliseconds(end) - _milliseconds(start)) / 1000
+
+
+def display_name(peer_id: str, metadata: Json) -> str:
+    """The first of metadata's `displayName` and `name` that is a text with something in it; else the peer id."""
+    if isinstance(metadata, dict):
+        for key in ("displayName", "name"):
+            value = metadata.get(key)
+            if isinstance(value, str) and value.strip():
+                return value
+    return peer_id
+
+
+def draft(change: Change, observed_at: datetime) -> Draft:
+    """Say a change of presence as an event."""
+    match change:
+        case RoomOccupied():
+            return _occupied(change, observed_at)
+        case PeerLeft():
+            return _left(change, observed_at)
+        case PeerJoined():
+            facts = _peer_facts(change, observed_at)
+            return Draft(type=EventType.PEER_JOINED, timestamp=change.visit.joined_at, facts=facts)
+        case PeerUpdated():
+            facts = {**_peer_facts(change, observed_at), "previous_metadata": change.previous_metadata}
+            return Draft(type=EventType.PEER_UPDATED, timestamp=observed_at, facts=facts)
+        case RoomEmptied():
+            return _emptied(change, observed_at)
+
+
+def draft_snapshot(session: Session | None, visits: Iterable[Visit], observed_at: datetime) -> Draft:
+    """Say who is in a room, for a subscriber that has not followed it so far."""
+    peers: list[Json] = [
+        {
+            "visit_id": visit.visit_id,
+            "peer_id": visit.peer_id,
+            "display_name": display_name(visit.peer_id, visit.metadata),
+            "joined_at": rfc3339(visit.joined_at),
+            "metadata": visit.metadata,
+        }
+        for visit in sorted(visits, key=lambda visit: (visit.joined_at, visit.peer_id))
+    ]
+    return Draft(
+        type=EventType.ROOM_SNAPSHOT,
+        timestamp=observed_at,
+        facts={
+            "session_id": None if session is None else session.session_id,
+            "peer_count": len(peers),
+            "observed_at": rfc3339(observed_at),
+            "peers": peers,
+        },
+    )
+
+
+def encode(draft: Draft, room: RoomName, *, event_id: str, sequence: int) -> bytes:
+    """The canonical body: style `standard`, compact UTF-8 JSON."""
+    facts = dict(draft.facts)
+    data: dict[str, Json] = {"source": room.source, "room_id": room.room_id, "room_name": room.room_name}
+    if "session_id" in facts:
+        data["session_id"] = facts.pop("session_id")
+    data["sequence"] = sequence
+    data.update(facts)
+    body = {
+        "id": event_id,
+        "type": draft.type.value,
+        "timestamp": rfc3339(draft.timestamp),
+        "schema_version": SCHEMA_VERSION,
+        "data": data,
+    }
+    return json.dumps(body, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+
+
+def _milliseconds(moment: datetime) -> int:
+    return int(moment.timestamp()) * 1000 + moment.microsecond // 1000
+
+
+def _occupied(change: RoomOccupied, observed_at: datetime) -> Draft:
+    return Draft(
+        type=EventType.ROOM_OCCUPIED,
+        timestamp=change.session.started_at,
+        facts={
+            "session_id": change.session.session_id,
+            "started_at": rfc3339(change.session.started_at),
+            "peer_count": change.peer_count,
+            "observed_at": rfc3339(observed_at),
+        },
+    )
+
+
+def _emptied(change: RoomEmptied, observed_at: datetime) -> Draft:
+    session = change.session
+    return Draft(
+        type=EventType.ROOM_EMPTY,
+        timestamp=change.ended_at,
+        facts={
+            "session_id": session.session_id,
+            "started_at": rfc3339(session.started_at),
+            "peer_count": 0,
+            "observed_at": rfc3339(observed_at),
+            "ended_at": rfc3339(change.ended_at),
+            "duration_seconds": seconds_between(session.started_at, change.ended_at),
+            "uncertainty_seconds": seconds_between(change.last_seen_at, change.ended_at),
+            "unique_peers": session.unique_peers,
+            "peak_peer_count": session.peak_peer_count,
+            "visit_count": session.visit_count,
+            "empty_reason": change.reason.value,
+        },
+    )
+
+
+def _visit_facts(session_id: str, visit: Visit) -> dict[str, Json]:
+    return {
+        "session_id": session_id,
+        "visit_id": visit.visit_id,
+        "peer_id": visit.peer_id,
+        "display_name": display_name(visit.peer_id, visit.metadata),
+        "joined_at": rfc3339(visit.joined_at),
+        "joined_at_source": visit.joined_at_source.value,
+    }
+
+
+def _peer_facts(change: PeerJoined | PeerUpdated, observed_at: datetime) -> dict[str, Json]:
+    return {
+        **_visit_facts(change.session_id, change.visit),
+        "peer_count": change.peer_count,
+        "initial": change.visit.initial,
+        "observed_at": rfc3339(observed_at),
+        "metadata": change.visit.metadata,
+    }
+
+
+def _left(change: PeerLeft, observed_at: datetime) -> Draft:
+    visit = change.visit
+    return Draft(
+        type=EventType.PEER_LEFT,
+        timestamp=change.left_at,
+        facts={
+            **_visit_facts(change.session_id, visit),
+            "left_at": rfc3339(change.left_at),
+            "left_at_source": change.left_at_source.value,
+            "last_seen_at": rfc3339(visit.last_seen_at),
+            "duration_seconds": seconds_between(visit.joined_at, change.left_at),
+            "uncertainty_seconds": seconds_between(visit.last_seen_at, change.left_at),
+            "leave_reason": change.reason.value,
+            "peer_count": change.peer_count,
+            "initial": visit.initial,
+            "observed_at": rfc3339(observed_at),
+            "metadata": visit.metadata,
+        },
+    )
+
+
+def draft_source(
+    *, available: bool, source: str, condition: str, since: datetime, detail: str | None, observed_at: datetime
+) -> Draft:
+    """Say that a source stopped answering as it should, or does so again; `since` is when the trouble began."""
+    return Draft(
+        type=EventType.SOURCE_RECOVERED if available else EventType.SOURCE_UNAVAILABLE,
+        timestamp=observed_at,
+        facts={
+            "affected_source": source,
+            "condition": condition,
+            "since": rfc3339(since),
+            "detail": detail,
+            "observed_at": rfc3339(observed_at),
+        },
+    )

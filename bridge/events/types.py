@@ -1,0 +1,33 @@
+"""The types of events there are, and which of them an endpoint wants."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from enum import StrEnum
+from fnmatch import fnmatchcase
+
+
+class EventType(StrEnum):
+    """Every type that is ever delivered (CONTRACT section 4)."""
+
+    PEER_JOINED = "peer.joined"
+    PEER_LEFT = "peer.left"
+    ROOM_EMPTY = "room.empty"
+    ROOM_OCCUPIED = "room.occupied"
+    PEER_UPDATED = "peer.updated"
+    ROOM_SNAPSHOT = "room.snapshot"
+    SESSION_RECONCILED = "session.reconciled"
+    SOURCE_UNAVAILABLE = "source.unavailable"
+    SOURCE_RECOVERED = "source.recovered"
+    ENDPOINT_DISABLED = "endpoint.disabled"
+    ENDPOINT_RECOVERED = "endpoint.recovered"
+    AUDIT_CHECKPOINT = "audit.checkpoint"
+
+
+DEFAULT_TYPES = (EventType.PEER_JOINED, EventType.PEER_LEFT, EventType.ROOM_EMPTY)
+"""What an endpoint gets that names no types."""
+
+
+def matches(value: str, globs: Iterable[str]) -> bool:
+    """Whether a type or a room id is meant by one of the globs (case matters)."""
+    return any(glob in ("*", value) or fnmatchcase(value, glob) for glob in globs)

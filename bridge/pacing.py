@@ -1,0 +1,116 @@
+"""When a room is polled next, and when a whole source is left alone: every rule of pace lives in this file.
+
+Pure: `now` and `jitter` (uniform in [0, 1)) are arguments. DESIGN section 4: a suspect is confirmed early, a failing
+room backs off, a bad key slows its source to a try a minute, `Retry-After` holds the whole source, and so do
+failures of most of its rooms.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from enum import StrEnum
+
+from bridge.presence import Failure, FailureKind
+
+FOLLOW_UP = timedelta(seconds=2)
+"""How soon a room is asked again about a peer that one snapshot missed."""
+ROOM_BACKOFF_LIMIT = timedelta(minutes=1)
+UNAUTHORIZED_PAUSE = timedelta(minutes=1)
+RATE_LIMITED_PAUSE = timedelta(seconds=5)
+"""For a 429 without `Retry-After`; doubled while it goes on."""
+SOURCE_PAUSE = timedelta(seconds=2)
+SOURCE_PAUSE_LIMIT = timedelta(minutes=1)
+RETRY_AFTER_LIMIT = timedelta(hours=24)
+TROUBLE_LIMIT = 8
+"""Failures ahead of successes, over all rooms of a source, from which the source itself is held to be failing."""
+JITTER = 0.2
+
+
+def next_poll(due_at: datetime, now: datetime, interval: timedelta, *, suspects: bool) -> datetime:
+    """After a snapshot: a fixed rate from when the poll was due, so that slow answers do not stretch the interval."""
+    if suspects:
+        return now + min(FOLLOW_UP, interval)
+    following = due_at + interval
+    return following if following > now else now + interval
+
+
+def next_poll_after_failure(now: datetime, interval: timedelta, failures: int, jitter: float) -> datetime:
+    """After the `failures`-th failure in a row: doubling from the interval up to a minute, ± 20 %."""
+    limit = max(interval, ROOM_BACKOFF_LIMIT)
+    return now + _jittered(min(interval * 2 ** min(failures - 1, 16), limit), jitter)
+
+
+class Condition(StrEnum):
+    """How a source is doing."""
+
+    OK = "ok"
+    UNAUTHORIZED = "unauthorized"
+    RATE_LIMITED = "rate_limited"
+    FAILING = "failing"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceHealth:
+    """What is known of a source. Unless it is ok, only one room is tried each time that `held_until` has passed."""
+
+    condition: Condition = Condition.OK
+    since: datetime | None = None
+    held_until: datetime | None = None
+    trouble: int = 0
+    """Failures ahead of successes: it can only grow while most polls fail."""
+    pauses: int = 0
+
+
+def judge(
+    health: SourceHealth, failure: Failure | None, *, is_probe: bool, now: datetime, jitter: float
+) -> SourceHealth:
+    """What one poll says of its source; None is a success.
+
+    While a source is held, only the probe that was begun after the hold can lift or renew it: the answers of those
+    that were under way when it began are old news.
+    """
+    if health.condition is not Condition.OK and not is_probe:
+        return _extended(health, failure, now)
+    if failure is None:
+        if health.condition is Condition.OK:
+            return replace(health, trouble=max(0, health.trouble - 1)) if health.trouble else health
+        return SourceHealth()
+    match failure.kind:
+        case FailureKind.UNAUTHORIZED:
+            return _held(health, Condition.UNAUTHORIZED, now, UNAUTHORIZED_PAUSE)
+        case FailureKind.RATE_LIMITED:
+            pause = min(RATE_LIMITED_PAUSE * 2 ** min(health.pauses, 4), SOURCE_PAUSE_LIMIT)
+            asked = failure.retry_after
+            return _held(health, Condition.RATE_LIMITED, now, pause if asked is None else min(asked, RETRY_AFTER_LIMIT))
+        case FailureKind.SERVER_ERROR | FailureKind.BAD_ANSWER | FailureKind.TIMEOUT | FailureKind.UNREACHABLE:
+            return _troubled(health, now, jitter)
+
+
+def _extended(health: SourceHealth, failure: Failure | None, now: datetime) -> SourceHealth:
+    """A straggler's `Retry-After` may ask for more patience than the first one did."""
+    if failure is None or failure.retry_after is None or health.held_until is None:
+        return health
+    return replace(health, held_until=max(health.held_until, now + min(failure.retry_after, RETRY_AFTER_LIMIT)))
+
+
+def _troubled(health: SourceHealth, now: datetime, jitter: float) -> SourceHealth:
+    trouble = min(health.trouble + 1, TROUBLE_LIMIT)
+    if trouble < TROUBLE_LIMIT and health.condition is Condition.OK:
+        return replace(health, trouble=trouble)
+    pause = _jittered(min(SOURCE_PAUSE * 2 ** min(health.pauses, 5), SOURCE_PAUSE_LIMIT), jitter)
+    return replace(_held(health, Condition.FAILING, now, pause), trouble=trouble)
+
+
+def _held(health: SourceHealth, condition: Condition, now: datetime, pause: timedelta) -> SourceHealth:
+    return SourceHealth(
+        condition=condition,
+        since=health.since if health.condition is condition else now,
+        held_until=now + max(pause, timedelta()),
+        trouble=health.trouble,
+        pauses=health.pauses + 1,
+    )
+
+
+def _jittered(delay: timedelta, jitter: float) -> timedelta:
+    return delay * (1 - JITTER + 2 * JITTER * jitter)

@@ -1,0 +1,172 @@
+"""The poller: asks each source about the rooms that are due, and has what it hears written down.
+
+One crew per source, so that a slow source delays nobody else. The poller knows `Source`, not Huddle01.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime, timedelta
+from functools import partial
+
+import structlog
+
+from bridge.crew import Crew
+from bridge.pacing import RATE_LIMITED_PAUSE, UNAUTHORIZED_PAUSE
+from bridge.presence import Failure, FailureKind, PeerJoined, PeerLeft, Snapshot
+from bridge.sources import Source, SourceSettings
+from bridge.store.database import Database
+from bridge.store.group_commit import GroupCommit
+from bridge.store.polls import (
+    ClaimedRoom,
+    Held,
+    PolledRoom,
+    PollingSettings,
+    Recorded,
+    claim_rooms,
+    record_polls,
+)
+from bridge.world import World
+
+LEASE_MARGIN = timedelta(seconds=5)
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger("bridge.poller")
+
+
+class Poller:
+    """Polls what is due in every source, until stopped."""
+
+    def __init__(
+        self,
+        database: Database,
+        sources: Mapping[str, tuple[SourceSettings, Source]],
+        settings: PollingSettings,
+        world: World,
+        *,
+        on_events: Callable[[], None],
+    ) -> None:
+        commits = GroupCommit(database, partial(record_polls, settings=settings, new_id=world.new_id))
+        self._watches = [
+            _Watch(database, account, source, commits, world, on_events) for account, source in sources.values()
+        ]
+
+    def wake(self) -> None:
+        """Look for rooms that are due."""
+        for watch in self._watches:
+            watch.crew.wake()
+
+    async def tick(self) -> int:
+        """Poll what is due now, once, and have it written down; answers how many rooms that were."""
+        polled = sum([await watch.crew.tick() for watch in self._watches])
+        for watch in self._watches:
+            await watch.crew.settle()
+        return polled
+
+    async def run(self) -> None:
+        """Poll until `stop`."""
+        async with asyncio.TaskGroup() as group:
+            for watch in self._watches:
+                group.create_task(watch.crew.run())
+
+    async def stop(self, grace: float) -> int:
+        """Stop claiming, finish what is under way; answers how many polls were dropped (they are due again)."""
+        return sum(await asyncio.gather(*(watch.crew.stop(grace) for watch in self._watches)))
+
+
+class _Watch:
+    """One source and the crew that polls it."""
+
+    def __init__(
+        self,
+        database: Database,
+        account: SourceSettings,
+        source: Source,
+        commits: GroupCommit[PolledRoom, Recorded],
+        world: World,
+        on_events: Callable[[], None],
+    ) -> None:
+        self._database = database
+        self._account = account
+        self._source = source
+        self._commits = commits
+        self._world = world
+        self._on_events = on_events
+        self._requests = asyncio.Semaphore(account.max_concurrency)
+        self._held_until: datetime | None = None
+        # Twice as many seats as requests: while one half waits for its commit, the other half is on the wire.
+        self.crew: Crew[ClaimedRoom] = Crew(
+            f"poll {account.name}", seats=2 * account.max_concurrency, claim=self._claim, work=self._poll
+        )
+
+    async def _claim(self, seats: int) -> Sequence[ClaimedRoom]:
+        now = self._world.now()
+        return await self._database.write(
+            claim_rooms,
+            self._account.name,
+            requests_per_second=self._account.requests_per_second,
+            limit=seats,
+            now=now,
+            lease_until=now + 2 * self._account.timeout + LEASE_MARGIN,
+            token=self._world.new_token(),
+        )
+
+    async def _poll(self, room: ClaimedRoom) -> None:
+        async with self._requests:
+            started_at = self._world.now()
+            answer = self._hold(room, started_at) or await self._source.fetch(room.upstream_id)
+        at = self._world.now()
+        if isinstance(answer, Failure):
+            self._take_note(answer, at)
+        polled = PolledRoom(room=room, started_at=started_at, at=at, answer=answer, jitter=self._world.jitter())
+        recorded = await self._commits.submit(polled)
+        if not recorded.fenced:
+            self._held_until = recorded.source_held_until
+        if recorded.event_count:
+            self._on_events()
+        _tell(polled, recorded)
+
+    def _hold(self, room: ClaimedRoom, now: datetime) -> Held | None:
+        """A room that was claimed before its source asked for quiet is not asked about."""
+        if room.is_probe or self._held_until is None or self._held_until <= now:
+            return None
+        return Held(until=self._held_until)
+
+    def _take_note(self, failure: Failure, at: datetime) -> None:
+        """Hold back what waits for a seat, before the judgement of the whole source is written down."""
+        match failure.kind:
+            case FailureKind.RATE_LIMITED:
+                self._held_until = at + (RATE_LIMITED_PAUSE if failure.retry_after is None else failure.retry_after)
+            case FailureKind.UNAUTHORIZED:
+                self._held_until = at + UNAUTHORIZED_PAUSE
+            case _:
+                pass
+
+
+def _tell(polled: PolledRoom, recorded: Recorded) -> None:
+    """One line per poll: loud when something is wrong, quiet when nothing changed."""
+    facts: dict[str, object] = {
+        "source": polled.room.source,
+        "room": polled.room.upstream_id,
+        "duration_ms": round((polled.at - polled.started_at) / timedelta(milliseconds=1), 1),
+    }
+    if recorded.fenced:
+        log.warning("room.polled", outcome="fenced", **facts)
+        return
+    match polled.answer:
+        case Held(until=until):
+            log.debug("room.polled", outcome="held", until=until.isoformat(), **facts)
+        case Failure(kind=kind, detail=detail):
+            log.warning("room.polled", outcome=kind.value, detail=detail, **facts)
+        case Snapshot(peers=peers, complete=complete, notes=notes):
+            speak = log.info if recorded.changes or notes else log.debug
+            speak(
+                "room.polled",
+                outcome="complete" if complete else "incomplete",
+                peers=len(peers),
+                joined=sum(isinstance(change, PeerJoined) for change in recorded.changes),
+                left=sum(isinstance(change, PeerLeft) for change in recorded.changes),
+                events=recorded.event_count,
+                notes=list(notes),
+                **facts,
+            )

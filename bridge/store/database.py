@@ -1,0 +1,139 @@
+"""The database: two engines, one way in.
+
+`await db.read(function, …)` and `await db.write(function, …)` run a plain function with a connection in a worker
+thread, each in one transaction, so that no transaction can span an `await`. On SQLite there is one writer at a time
+(`BEGIN IMMEDIATE`, a thread of its own); on PostgreSQL row locks do that job.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Concatenate, ParamSpec, TypeVar
+
+from sqlalchemy import Connection, Engine, create_engine, event, make_url
+from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+from sqlalchemy.pool import ConnectionPoolEntry
+
+from bridge.errors import BridgeError, ConfigurationError, Problem
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+READERS = 4
+POSTGRESQL_WRITERS = 4
+BUSY_TIMEOUT_MS = 10_000
+
+
+class DatabaseError(BridgeError):
+    """The database does not answer, or not as it should."""
+
+
+class Database:
+    """One database, SQLite or PostgreSQL; safe to share between tasks and threads."""
+
+    def __init__(self, url: str) -> None:
+        """Open nothing yet.
+
+        Raises:
+            ConfigurationError: the URL names no database that the bridge can use.
+        """
+        self._url = _driver_url(url)
+        self.dialect: str = self._url.get_backend_name()
+        self._writing = self._engine(writes=True)
+        self._reading = self._engine(writes=False)
+        writers = 1 if self.dialect == "sqlite" else POSTGRESQL_WRITERS
+        self._write_threads = ThreadPoolExecutor(writers, "database-write")
+        self._read_threads = ThreadPoolExecutor(READERS, "database-read")
+
+    def __repr__(self) -> str:
+        return f"Database({self._url.render_as_string(hide_password=True)})"
+
+    @property
+    def name(self) -> str:
+        """The address, for messages: without the password."""
+        return str(self._url.render_as_string(hide_password=True))
+
+    async def read(self, function: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run `function` in a transaction that only looks."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._read_threads, lambda: self.read_now(function, *args, **kwargs))
+
+    async def write(self, function: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run `function` in a transaction: all of it happens, or none."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._write_threads, lambda: self.write_now(function, *args, **kwargs))
+
+    def read_now(self, function: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """As `read`, in this thread."""
+        with self._reading.begin() as connection:
+            return function(connection, *args, **kwargs)
+
+    def write_now(self, function: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """As `write`, in this thread."""
+        with self._writing.begin() as connection:
+            return function(connection, *args, **kwargs)
+
+    def close(self) -> None:
+        """Finish what the threads are at, and close every connection."""
+        self._write_threads.shutdown()
+        self._read_threads.shutdown()
+        self._writing.dispose()
+        self._reading.dispose()
+
+    def _engine(self, *, writes: bool) -> Engine:
+        size = POSTGRESQL_WRITERS if writes else READERS
+        options: dict[str, Any] = {"pool_size": size, "max_overflow": 1, "json_serializer": _compact_json}
+        if self.dialect == "sqlite":
+            engine = create_engine(self._url, connect_args={"check_same_thread": False}, **options)
+            event.listen(engine, "connect", _prepare_sqlite)
+            event.listen(engine, "begin", _begin_immediate if writes else _begin_deferred)
+            return engine
+        return create_engine(self._url, pool_pre_ping=True, connect_args={"connect_timeout": 10}, **options)
+
+
+def explain(error: SQLAlchemyError, database: Database) -> DatabaseError:
+    """Say a driver's error in the operator's words, without the statement and its values."""
+    cause = getattr(error, "orig", None) or error
+    return DatabaseError(f"database {database.name}: {str(cause).strip().splitlines()[0]}")
+
+
+def _driver_url(url: str) -> Any:  # noqa: ANN401 - sqlalchemy.URL; kept out of the signature so that only this file knows it
+    try:
+        parsed = make_url(url)
+    except ArgumentError:
+        problem = "is not a database URL: write sqlite:///file.db or postgresql://user:password@host/name"
+        raise ConfigurationError("configuration", (Problem(key="database.url", message=problem),)) from None
+    match parsed.drivername:
+        case "sqlite":
+            return parsed
+        case "postgresql" | "postgres" | "postgresql+psycopg":
+            return parsed.set(drivername="postgresql+psycopg")
+        case other:
+            problem = f"{other!r} is not supported: write sqlite:///file.db or postgresql://user:password@host/name"
+            raise ConfigurationError("configuration", (Problem(key="database.url", message=problem),))
+
+
+def _compact_json(value: object) -> str:
+    return json.dumps(value, separators=(",", ":"))
+
+
+def _prepare_sqlite(connection: DBAPIConnection, _entry: ConnectionPoolEntry) -> None:
+    connection.isolation_level = None  # the driver begins nothing by itself; the two functions below do
+    cursor = connection.cursor()
+    cursor.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
+    cursor.execute("PRAGMA journal_mode = WAL")
+    cursor.execute("PRAGMA synchronous = FULL")  # a commit that was reported survives a power cut
+    cursor.execute("PRAGMA foreign_keys = ON")
+    cursor.close()
+
+
+def _begin_immediate(connection: Connection) -> None:
+    connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+def _begin_deferred(connection: Connection) -> None:
+    connection.exec_driver_sql("BEGIN")

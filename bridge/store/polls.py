@@ -1,0 +1,304 @@
+"""Polls on the database's side: T1 claims the rooms that are due, T2 writes down what was seen.
+
+T2 is one transaction for many rooms: rooms still ours → `presence.diff` → visits, sessions → events → cursors raised →
+rescheduled. A room whose token is no longer ours belongs to somebody else: nothing of it is written, and the answer
+says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import Connection, Row, bindparam, select, update
+
+from bridge.events.bodies import draft
+from bridge.pacing import Condition, SourceHealth, next_poll, next_poll_after_failure
+from bridge.presence import Change, Failure, FailureKind, Presence, PresencePolicy, Snapshot, diff
+from bridge.store.log import Entry, append, number, room_log
+from bridge.store.source_health import Report, hold_source, judge_sources, seats, spend
+from bridge.store.tables import rooms
+from bridge.store.visits import VisitWrites, load
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PollingSettings:
+    """How rooms are polled that do not say otherwise themselves (CONTRACT section 3, `[polling]`)."""
+
+    interval: timedelta = timedelta(seconds=10)
+    presence: PresencePolicy = field(default_factory=PresencePolicy)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClaimedRoom:
+    """A room that is ours to poll until the lease ends."""
+
+    key: int
+    source: str
+    upstream_id: str
+    due_at: datetime
+    token: str
+    is_probe: bool = False
+    """The one room that is asked to learn whether a source in trouble has recovered."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Held:
+    """The room was not asked after all, because its source is on hold."""
+
+    until: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PolledRoom:
+    """What one poll brought; `at` is when the answer had arrived."""
+
+    room: ClaimedRoom
+    started_at: datetime
+    at: datetime
+    answer: Snapshot | Failure | Held
+    jitter: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recorded:
+    """What was written for one poll; None of it if `fenced`."""
+
+    fenced: bool = False
+    changes: tuple[Change, ...] = ()
+    event_count: int = 0
+    source_held_until: datetime | None = None
+
+
+def claim_rooms(
+    connection: Connection,
+    source: str,
+    *,
+    requests_per_second: float,
+    limit: int,
+    now: datetime,
+    lease_until: datetime,
+    token: str,
+) -> list[ClaimedRoom]:
+    """Claim up to `limit` due rooms of a source, within its request budget; the longest due first.
+
+    The source's row is held meanwhile, so the budget is exact over any number of pollers.
+    """
+    account = hold_source(connection, source)
+    limit = min(limit, seats(account, requests_per_second, now))
+    if limit <= 0:
+        return []
+    due = connection.execute(
+        select(rooms.c.id, rooms.c.upstream_id, rooms.c.next_poll_at)
+        .where(rooms.c.source == source, rooms.c.next_poll_at <= now)
+        .order_by(rooms.c.next_poll_at, rooms.c.id)
+        .limit(limit)
+        .with_for_update(skip_locked=True)
+    ).all()
+    if not due:
+        return []
+    connection.execute(
+        update(rooms)
+        .where(rooms.c.id.in_([room.id for room in due]))
+        .values(next_poll_at=lease_until, claim_token=token)
+    )
+    spend(connection, account, requests_per_second, len(due), now=now, lease_until=lease_until)
+    return [
+        ClaimedRoom(
+            key=room.id,
+            source=source,
+            upstream_id=room.upstream_id,
+            due_at=room.next_poll_at,
+            token=token,
+            is_probe=account.condition != Condition.OK,
+        )
+        for room in due
+    ]
+
+
+def record_polls(
+    connection: Connection, polled: Sequence[PolledRoom], *, settings: PollingSettings, new_id: Callable[[str], str]
+) -> list[Recorded]:
+    """Write down what polls brought; answers one `Recorded` per poll, in order."""
+    rows = _hold_rooms(connection, polled)
+    ours = [poll for poll in polled if _is_ours(poll, rows)]
+    health = judge_sources(connection, [_report(poll) for poll in ours], new_id)
+    presence = load(connection, [rows[poll.room.key] for poll in ours if _may_change(poll, rows[poll.room.key])])
+    writing = _Writing(settings=settings, new_id=new_id, health=health)
+    recorded = [
+        writing.take(connection, rows[poll.room.key], poll, presence.get(poll.room.key))
+        if _is_ours(poll, rows)
+        else Recorded(fenced=True)
+        for poll in polled
+    ]
+    writing.write(connection)
+    return recorded
+
+
+def _is_ours(poll: PolledRoom, rows: dict[int, Row[Any]]) -> bool:
+    row = rows.get(poll.room.key)
+    return row is not None and row.claim_token == poll.room.token
+
+
+def _may_change(poll: PolledRoom, row: Row[Any]) -> bool:
+    """Not if it failed, and not if the answer is, byte for byte, the one that the room's presence came from."""
+    answer = poll.answer
+    if not isinstance(answer, Snapshot):
+        return False
+    return not answer.complete or answer.fingerprint is None or answer.fingerprint != row.fingerprint
+
+
+def _report(poll: PolledRoom) -> Report:
+    return Report(
+        source=poll.room.source,
+        answer=None if isinstance(poll.answer, Held) else poll.answer,
+        is_probe=poll.room.is_probe,
+        at=poll.at,
+        jitter=poll.jitter,
+    )
+
+
+def _hold_rooms(connection: Connection, polled: Sequence[PolledRoom]) -> dict[int, Row[Any]]:
+    """Lock the rooms in the order of their keys, so that two writers never cross."""
+    keys = sorted({poll.room.key for poll in polled})
+    held = connection.execute(select(rooms).where(rooms.c.id.in_(keys)).order_by(rooms.c.id).with_for_update())
+    return {row.id: row for row in held}
+
+
+@dataclass(slots=True, kw_only=True)
+class _Writing:
+    """One T2 under way: what its rooms' rows, visits and logs become."""
+
+    settings: PollingSettings
+    new_id: Callable[[str], str]
+    health: dict[str, SourceHealth]
+    _visits: VisitWrites = field(default_factory=VisitWrites)
+    _entries: list[Entry] = field(default_factory=list)
+    _room_values: list[dict[str, Any]] = field(default_factory=list)
+    _quiet_values: list[dict[str, Any]] = field(default_factory=list)
+    _failed_values: list[dict[str, Any]] = field(default_factory=list)
+    _at: datetime | None = None
+
+    def take(self, connection: Connection, row: Row[Any], poll: PolledRoom, before: Presence | None) -> Recorded:
+        """Work out what one poll does to its room."""
+        self._at = poll.at
+        interval = _interval(row, self.settings)
+        match poll.answer:
+            case Held(until=until):
+                self._failed_values.append(_failed(row, until, row.polled_at, row.failures, row.last_failure))
+                return Recorded(source_held_until=until)
+            case Failure():
+                return self._take_failure(row, poll, poll.answer, interval)
+            case Snapshot() if before is None:
+                due_at = next_poll(poll.room.due_at, poll.at, interval, suspects=False)
+                self._quiet_values.append({"where_id": row.id, "polled": poll.at, "due": due_at})
+                return Recorded(source_held_until=self._held_until(poll))
+            case Snapshot():
+                return self._take_snapshot(connection, row, poll, poll.answer, before)
+
+    def _take_failure(self, row: Row[Any], poll: PolledRoom, failure: Failure, interval: timedelta) -> Recorded:
+        failures = row.failures + 1
+        due_at = next_poll_after_failure(poll.at, interval, failures, poll.jitter)
+        held_until = self._held_until(poll)
+        if held_until is not None and held_until > poll.at:
+            due_at = max(held_until, poll.at + interval) if failure.kind in SOURCE_WIDE else due_at
+        words = f"{failure.kind.value}: {failure.detail}"
+        self._failed_values.append(_failed(row, due_at, poll.at, failures, words))
+        return Recorded(source_held_until=held_until)
+
+    def _take_snapshot(
+        self, connection: Connection, row: Row[Any], poll: PolledRoom, snapshot: Snapshot, before: Presence
+    ) -> Recorded:
+        interval, policy = _interval(row, self.settings), _policy(row, self.settings)
+        difference = diff(before, snapshot, policy, poll.at, self.new_id)
+        session_key = self._visits.gather(connection, row, before, difference, complete=snapshot.complete)
+        drafts = [draft(change, poll.at) for change in difference.changes]
+        log, entries = number(room_log(row), drafts, self.new_id)
+        self._entries += entries
+        suspects = difference.after.has_suspects
+        settled = snapshot.complete and not suspects
+        self._room_values.append(
+            {
+                "where_id": row.id,
+                "next_poll_at": next_poll(poll.room.due_at, poll.at, interval, suspects=suspects),
+                "polled_at": poll.at,
+                "complete_at": difference.after.complete_at,
+                "fingerprint": snapshot.fingerprint if settled else None,
+                "session_key": session_key,
+                "last_sequence": log.last_sequence,
+                "chain_head": log.chain_head,
+            }
+        )
+        return Recorded(changes=difference.changes, event_count=len(entries), source_held_until=self._held_until(poll))
+
+    def _held_until(self, poll: PolledRoom) -> datetime | None:
+        return self.health[poll.room.source].held_until
+
+    def write(self, connection: Connection) -> None:
+        """Write everything gathered, a statement per kind of row."""
+        self._visits.write(connection)
+        if self._quiet_values:
+            connection.execute(_QUIET, self._quiet_values)
+        if self._room_values:
+            connection.execute(_SEEN, self._room_values)
+        if self._failed_values:
+            connection.execute(_FAILED, self._failed_values)
+        if self._entries and self._at is not None:
+            append(connection, self._entries, self._at)
+
+
+SOURCE_WIDE = frozenset({FailureKind.UNAUTHORIZED, FailureKind.RATE_LIMITED})
+"""Failures that say nothing about the one room that met them."""
+
+_FREE = update(rooms).where(rooms.c.id == bindparam("where_id"))
+_QUIET = _FREE.values(
+    next_poll_at=bindparam("due"),
+    polled_at=bindparam("polled"),
+    complete_at=bindparam("polled"),
+    claim_token=None,
+    failures=0,
+    last_failure=None,
+)
+_SEEN = _FREE.values(
+    next_poll_at=bindparam("next_poll_at"),
+    polled_at=bindparam("polled_at"),
+    complete_at=bindparam("complete_at"),
+    fingerprint=bindparam("fingerprint"),
+    session_key=bindparam("session_key"),
+    last_sequence=bindparam("last_sequence"),
+    chain_head=bindparam("chain_head"),
+    claim_token=None,
+    failures=0,
+    last_failure=None,
+)
+_FAILED = _FREE.values(
+    next_poll_at=bindparam("next_poll_at"),
+    polled_at=bindparam("polled_at"),
+    failures=bindparam("failures"),
+    last_failure=bindparam("last_failure"),
+    claim_token=None,
+)
+
+
+def _failed(
+    row: Row[Any], next_poll_at: datetime, polled_at: datetime | None, failures: int, last_failure: str | None
+) -> dict[str, Any]:
+    return {
+        "where_id": row.id,
+        "next_poll_at": next_poll_at,
+        "polled_at": polled_at,
+        "failures": failures,
+        "last_failure": last_failure,
+    }
+
+
+def _interval(row: Row[Any], settings: PollingSettings) -> timedelta:
+    return settings.interval if row.interval_seconds is None else timedelta(seconds=row.interval_seconds)
+
+
+def _policy(row: Row[Any], settings: PollingSettings) -> PresencePolicy:
+    if row.leave_after_missed is None:
+        return settings.presence
+    return replace(settings.presence, leave_after_missed=row.leave_after_missed)

@@ -1,0 +1,163 @@
+"""Sources as rows: how each is doing, how many requests it may be sent now, and whom that concerns.
+
+The rules are `bridge.pacing`'s; here they meet the database, so that all pollers share one judgement and one budget.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import Connection, Row, select, update
+
+from bridge.events.bodies import draft_source
+from bridge.pacing import Condition, SourceHealth, judge
+from bridge.presence import Failure, Snapshot
+from bridge.store.log import append_own
+from bridge.store.tables import rooms, sources
+
+UNLIMITED = 1_000_000
+ROUNDING = 1e-6
+"""So that a budget of exactly one request is not lost to a float just below it."""
+BURST = timedelta(milliseconds=250)
+"""How much unused request budget a source may save up: enough to spend all of it between two ticks."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """What one poll says of its source; None if the source was not asked."""
+
+    source: str
+    answer: Snapshot | Failure | None
+    is_probe: bool
+    at: datetime
+    jitter: float
+
+
+def hold_source(connection: Connection, name: str) -> Row[Any]:
+    """The source's row, locked."""
+    return connection.execute(select(sources).where(sources.c.name == name).with_for_update()).one()
+
+
+def seats(row: Row[Any], requests_per_second: float, now: datetime) -> int:
+    """How many requests a source may be sent now: one while it is in trouble, none while it is held."""
+    if row.held_until is not None and row.held_until > now:
+        return 0
+    if requests_per_second <= 0:
+        budget = UNLIMITED
+    else:
+        spacing = timedelta(seconds=1 / requests_per_second)
+        budget = int((now - _saving_since(row, spacing, now)) / spacing + ROUNDING)
+    return budget if row.condition == Condition.OK else min(budget, 1)
+
+
+def _saving_since(row: Row[Any], spacing: timedelta, now: datetime) -> datetime:
+    """The moment up to which the budget is spent; what was saved up longer ago than a burst has lapsed."""
+    earliest = now - max(BURST, spacing)
+    return earliest if row.budget_at is None else max(row.budget_at, earliest)
+
+
+def spend(
+    connection: Connection,
+    row: Row[Any],
+    requests_per_second: float,
+    count: int,
+    *,
+    now: datetime,
+    lease_until: datetime,
+) -> None:
+    """Take `count` requests out of the budget; while the source is in trouble, the one request is a probe."""
+    values: dict[str, Any] = {}
+    if requests_per_second > 0:
+        spacing = timedelta(seconds=1 / requests_per_second)
+        values["budget_at"] = _saving_since(row, spacing, now) + count * spacing
+    if row.condition != Condition.OK:
+        values["held_until"] = lease_until  # the next probe waits until this one has had its say
+    if values:
+        connection.execute(update(sources).where(sources.c.name == row.name).values(**values))
+
+
+def judge_sources(
+    connection: Connection, reports: Sequence[Report], new_id: Callable[[str], str]
+) -> dict[str, SourceHealth]:
+    """Fold the polls into what is known of their sources, and tell when one fails or recovers."""
+    after: dict[str, SourceHealth] = {}
+    for name in sorted({report.source for report in reports}):
+        before = _health(hold_source(connection, name))
+        health, failure = before, None
+        for report in reports:
+            if report.source == name and report.answer is not None:
+                heard = report.answer if isinstance(report.answer, Failure) else None
+                failure = heard or failure
+                health = judge(health, heard, is_probe=report.is_probe, now=report.at, jitter=report.jitter)
+        after[name] = health
+        if health != before:
+            at = max(report.at for report in reports)
+            _write_health(connection, name, health)
+            if health.condition is Condition.OK and before.condition is not Condition.OK:
+                _release_rooms(connection, name, at)
+            _tell_source(connection, name, before, health, failure, at=at, new_id=new_id)
+    return after
+
+
+def _health(row: Row[Any]) -> SourceHealth:
+    return SourceHealth(
+        condition=Condition(row.condition),
+        since=row.since,
+        held_until=row.held_until,
+        trouble=row.trouble,
+        pauses=row.pauses,
+    )
+
+
+def _write_health(connection: Connection, name: str, health: SourceHealth) -> None:
+    connection.execute(
+        update(sources)
+        .where(sources.c.name == name)
+        .values(
+            condition=health.condition.value,
+            since=health.since,
+            held_until=health.held_until,
+            trouble=health.trouble,
+            pauses=health.pauses,
+        )
+    )
+
+
+def _release_rooms(connection: Connection, source: str, at: datetime) -> None:
+    """A source that recovered is asked at once about every room that it failed to tell of."""
+    connection.execute(
+        update(rooms)
+        .where(rooms.c.source == source, rooms.c.failures > 0, rooms.c.claim_token.is_(None), rooms.c.next_poll_at > at)
+        .values(next_poll_at=at)
+    )
+
+
+UNAVAILABLE = frozenset({Condition.UNAUTHORIZED, Condition.FAILING})
+"""A rate limit is the upstream at work, not away."""
+
+
+def _tell_source(
+    connection: Connection,
+    name: str,
+    before: SourceHealth,
+    after: SourceHealth,
+    failure: Failure | None,
+    *,
+    at: datetime,
+    new_id: Callable[[str], str],
+) -> None:
+    was_away, is_away = before.condition in UNAVAILABLE, after.condition in UNAVAILABLE
+    if was_away == is_away:
+        return
+    told = draft_source(
+        available=was_away,
+        source=name,
+        condition=(before if was_away else after).condition.value,
+        since=(before if was_away else after).since or at,
+        detail=None if failure is None or was_away else failure.detail,
+        observed_at=at,
+    )
+    append_own(connection, [told], at, new_id)

@@ -1,0 +1,57 @@
+"""Encryption at rest: what is sealed here stands in no database column in clear, where a key is set.
+
+Fernet (AES-128-CBC with HMAC-SHA256, from `cryptography`). The first key seals; all of them open, which is how a key
+is rotated: list the new one first and the old one behind it.
+"""
+
+from __future__ import annotations
+
+from base64 import urlsafe_b64encode
+from collections.abc import Sequence
+from hashlib import sha256
+
+from cryptography.fernet import Fernet, InvalidToken, MultiFernet
+
+from bridge.errors import BridgeError
+
+_SEALED = "sealed:"
+_CLEAR = "clear:"
+
+
+class Vault:
+    """Seals and opens texts; without a key it only marks them as being in clear."""
+
+    def __init__(self, keys: Sequence[str] = ()) -> None:
+        """Any text is a key: what is used is its SHA-256, so a long random text is a good one."""
+        fernets = [Fernet(urlsafe_b64encode(sha256(key.encode()).digest())) for key in keys]
+        self._fernet = MultiFernet(fernets) if fernets else None
+
+    @property
+    def encrypts(self) -> bool:
+        """Whether a key is set."""
+        return self._fernet is not None
+
+    def seal(self, text: str) -> str:
+        """The text as it may be stored."""
+        if self._fernet is None:
+            return _CLEAR + text
+        return _SEALED + self._fernet.encrypt(text.encode()).decode()
+
+    def open(self, stored: str) -> str:
+        """The text again.
+
+        Raises:
+            BridgeError: it was sealed with a key that is not listed any more.
+        """
+        if stored.startswith(_CLEAR):
+            return stored.removeprefix(_CLEAR)
+        missing = BridgeError(
+            "a stored secret cannot be opened: it was sealed with a key that BRIDGE_ENCRYPTION_KEY does not list; "
+            "add the old key behind the new one, separated by a comma"
+        )
+        if self._fernet is None:
+            raise missing
+        try:
+            return self._fernet.decrypt(stored.removeprefix(_SEALED)).decode()
+        except InvalidToken:
+            raise missing from None

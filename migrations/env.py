@@ -1,0 +1,14 @@
+"""Alembic's entry: migrations run on the connection, and in the transaction, of whoever calls `bridge.store.schema`."""
+
+from alembic import context
+
+from bridge.store.tables import metadata
+
+context.configure(
+    connection=context.config.attributes["connection"],
+    target_metadata=metadata,
+    compare_server_default=False,
+    render_as_batch=True,
+)
+with context.begin_transaction():
+    context.run_migrations()

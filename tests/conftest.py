@@ -1,0 +1,60 @@
+"""Fixtures for every test: a database of each kind, and the bridge's surroundings on loopback."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.harness import postgres
+
+SERVER = pytest.StashKey[Path]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    workerinput = getattr(config, "workerinput", None)
+    if workerinput is None:
+        config.stash[SERVER] = Path(tempfile.gettempdir()) / f"bridge-tests-{os.getpid()}"
+    else:
+        config.stash[SERVER] = Path(workerinput["bridge_server"])
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:  # noqa: ANN401 - xdist's WorkerController, which has no public type
+    node.workerinput["bridge_server"] = str(node.config.stash[SERVER])
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if not hasattr(config, "workerinput"):
+        postgres.stop_server(config.stash[SERVER])
+
+
+@pytest.fixture(scope="session")
+def postgres_url(pytestconfig: pytest.Config) -> str:
+    """The run's PostgreSQL server, started when first asked for; databases on it are the tests' own business."""
+    return postgres.server_url(pytestconfig.stash[SERVER])
+
+
+@pytest.fixture
+def postgresql_database_url(postgres_url: str) -> Iterator[str]:
+    """A fresh, empty PostgreSQL database."""
+    url = postgres.create_database(postgres_url)
+    yield url
+    postgres.drop_database(url)
+
+
+@pytest.fixture
+def sqlite_database_url(tmp_path: Path) -> str:
+    """A fresh SQLite database: a file that does not exist yet."""
+    return f"sqlite:///{tmp_path / 'bridge.db'}"
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest) -> str:
+    """A fresh, empty database, once of each kind."""
+    url: str = request.getfixturevalue(f"{request.param}_database_url")
+    return url

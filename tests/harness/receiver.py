@@ -1,0 +1,252 @@
+"""A subscriber on loopback: keeps every request raw, verifies it with the reference package, answers as scripted.
+
+It knows nothing of the bridge's code: signatures are checked by `standardwebhooks` from PyPI.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import struct
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any, Self
+
+from aiohttp import web
+from standardwebhooks import Webhook, WebhookVerificationError
+
+from tests.harness.waiting import PATIENCE, wait_until
+
+SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+ACCEPTED = range(200, 300)
+
+Event = dict[str, Any]
+
+
+@dataclass(slots=True, kw_only=True)
+class Delivery:
+    """One request as it arrived; `status` is what it was answered, None while it is being held or if it was cut."""
+
+    number: int
+    at: float
+    path: str
+    headers: dict[str, str]
+    body: bytes
+    event: Event
+    """The body, parsed; empty when it is no JSON object."""
+    unverified: str | None
+    """What the reference package holds against it; None when it verifies."""
+    settled_before: int
+    """How many requests had been answered when this one arrived."""
+    status: int | None = None
+    settled: int | None = None
+    """Its place in the order of answers."""
+
+    @property
+    def event_id(self) -> str:
+        return self.headers.get("webhook-id", "")
+
+    @property
+    def accepted(self) -> bool:
+        return self.status in ACCEPTED
+
+    @property
+    def room(self) -> str | None:
+        room: str | None = self.event["data"]["room_id"]
+        return room
+
+
+Hook = Callable[[Delivery], object]
+
+
+def _always(_: Delivery) -> bool:
+    return True
+
+
+@dataclass(slots=True, kw_only=True)
+class Answer:
+    """What a request gets for which `when` holds; used up after `times`. The hooks run in the receiver's thread."""
+
+    status: int = 200
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: bytes = b""
+    delay: float = 0.0
+    hold: bool = False
+    """Keep it waiting until `Receiver.release()`."""
+    reset: bool = False
+    """No answer: the connection is torn down."""
+    when: Callable[[Delivery], bool] = _always
+    times: int | None = None
+    before: Hook | None = None
+    after: Hook | None = None
+
+    def takes(self, delivery: Delivery) -> bool:
+        if self.times == 0 or not self.when(delivery):
+            return False
+        if self.times is not None:
+            self.times -= 1
+        return True
+
+
+class Receiver:
+    """A subscriber in its own thread; use as a context manager."""
+
+    def __init__(self, secret: str = SECRET) -> None:
+        self.secret = secret
+        self.url = ""
+        self._webhook = Webhook(secret)
+        self._deliveries: list[Delivery] = []
+        self._script: tuple[Answer, ...] = ()
+        self._settled = 0
+        self._released = asyncio.Event()
+        self._stopping = asyncio.Event()
+        self._loop = asyncio.new_event_loop()
+        self._ready = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="receiver", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        if not self._ready.wait(PATIENCE):
+            raise AssertionError("the receiver did not start")
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._loop.call_soon_threadsafe(self._stopping.set)
+        self._thread.join(PATIENCE)
+
+    def endpoint(self, name: str = "receiver", **settings: object) -> dict[str, object]:
+        """A table for `[[endpoints]]` that subscribes this receiver, to everything unless told otherwise."""
+        return {"name": name, "url": f"{self.url}/{name}", "secret": self.secret, "events": ["*"], **settings}
+
+    def script(self, *answers: Answer) -> None:
+        """Replace what is answered: the first that takes a request decides; without any it is 200."""
+        self._script = answers
+
+    def release(self) -> None:
+        """Answer every request that is being held."""
+
+        def open_and_shut() -> None:
+            self._released.set()
+            self._released = asyncio.Event()
+
+        self._loop.call_soon_threadsafe(open_and_shut)
+
+    @property
+    def deliveries(self) -> Sequence[Delivery]:
+        """Every request so far, in order of arrival."""
+        return tuple(self._deliveries)
+
+    @property
+    def accepted(self) -> Sequence[Delivery]:
+        """Those that were answered with 2xx."""
+        return tuple(delivery for delivery in self._deliveries if delivery.accepted)
+
+    def events(self, *types: str, room: str | None = None) -> list[Event]:
+        """Accepted events in the order in which they were first seen, each once; of `types` and `room` if given."""
+        first_seen = {delivery.event_id: delivery for delivery in reversed(self.accepted)}
+        events = [delivery.event for delivery in sorted(first_seen.values(), key=lambda delivery: delivery.number)]
+        return [
+            event
+            for event in events
+            if (not types or event["type"] in types) and (room is None or event["data"]["room_id"] == room)
+        ]
+
+    def wait_for(
+        self, condition: Callable[[list[Event]], bool], what: str, *, room: str | None = None, timeout: float = PATIENCE
+    ) -> list[Event]:
+        """Wait until `condition` holds of the accepted events (of a room)."""
+        wait_until(
+            lambda: condition(self.events(room=room)),
+            timeout=timeout,
+            what=lambda: f"{what}; received so far: {[brief(event) for event in self.events(room=room)][-40:]}",
+        )
+        return self.events(room=room)
+
+    def wait_for_count(self, count: int, *, room: str | None = None, timeout: float = PATIENCE) -> list[Event]:
+        """Wait for that many accepted events (of a room)."""
+        return self.wait_for(lambda events: len(events) >= count, f"{count} events", room=room, timeout=timeout)
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        self._loop.run_until_complete(self._serve())
+        self._loop.close()
+
+    async def _serve(self) -> None:
+        server = web.Server(self._receive)
+        runner = web.ServerRunner(server, access_log=None, shutdown_timeout=0.1)
+        await runner.setup()
+        site = web.TCPSite(runner, "127.0.0.1", 0)
+        await site.start()
+        self.url = "http://{}:{}".format(*runner.addresses[0])
+        self._ready.set()
+        await self._stopping.wait()
+        self._released.set()
+        await runner.cleanup()
+
+    async def _receive(self, request: web.BaseRequest) -> web.StreamResponse:
+        body = await request.read()
+        delivery = Delivery(
+            number=len(self._deliveries) + 1,
+            at=time.monotonic(),
+            path=request.path,
+            headers={name.lower(): value for name, value in request.headers.items()},
+            body=body,
+            event=_parse(body),
+            unverified=self._verify(body, request.headers),
+            settled_before=self._settled,
+        )
+        self._deliveries.append(delivery)
+        answer = next((answer for answer in self._script if answer.takes(delivery)), Answer())
+        if answer.before is not None:
+            answer.before(delivery)
+        if answer.hold:
+            await self._released.wait()
+        if answer.delay:
+            await asyncio.sleep(answer.delay)
+        if answer.reset:
+            _reset(request)
+        return await self._answer(request, delivery, answer)
+
+    async def _answer(self, request: web.BaseRequest, delivery: Delivery, answer: Answer) -> web.StreamResponse:
+        response = web.Response(status=answer.status, headers=answer.headers, body=answer.body)
+        if not answer.reset:
+            self._settled += 1
+            delivery.status, delivery.settled = answer.status, self._settled
+            await response.prepare(request)
+            await response.write_eof()
+        if answer.after is not None:
+            answer.after(delivery)
+        return response
+
+    def _verify(self, body: bytes, headers: Mapping[str, str]) -> str | None:
+        try:
+            self._webhook.verify(body, {name.lower(): value for name, value in headers.items()})
+        except (WebhookVerificationError, ValueError) as error:
+            return f"{type(error).__name__}: {error}"
+        return None
+
+
+def brief(event: Event) -> str:
+    """An event in a few words, for messages."""
+    facts = event["data"]
+    return f"{facts.get('room_id')}#{facts.get('sequence')} {event['type']} {facts.get('peer_id', '')}".rstrip()
+
+
+def _parse(body: bytes) -> Event:
+    try:
+        event = json.loads(body)
+    except ValueError:
+        return {}
+    return event if isinstance(event, dict) else {}
+
+
+def _reset(request: web.BaseRequest) -> None:
+    if request.transport is None:
+        return
+    connection = request.transport.get_extra_info("socket")
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    request.transport.abort()
