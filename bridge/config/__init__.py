@@ -1,0 +1,9 @@
+"""`bridge.toml` and environment to frozen settings: `load` and `Settings` are all that the rest of the bridge uses."""
+
+from __future__ import annotations
+
+from bridge.config.fields import ListenAddress
+from bridge.config.loading import load
+from bridge.config.settings import Settings
+
+__all__ = ["ListenAddress", "Settings", "load"]

@@ -29,7 +29,7 @@ class Origin:
 
 
 def dotted(path: KeyPath) -> str:
-    """A path as it is written in messages: `endpoints[1].url`; odd keys are quoted, so that none can fool a terminal."""
+    """A path as messages write it: `endpoints[1].url`; odd keys are quoted, so that none can fool a terminal."""
     written = ""
     for part in path:
         if isinstance(part, int):

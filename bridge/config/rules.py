@@ -6,7 +6,7 @@ not of the expected type is passed over here, because the models report it.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Iterator
+from collections.abc import Collection, Hashable, Iterable, Iterator
 from typing import Any
 
 from bridge.config.document import Document, dotted
@@ -14,6 +14,8 @@ from bridge.config.fields import parse_listen
 from bridge.config.lines import KeyPath
 from bridge.config.words import did_you_mean, one_of, quoted
 from bridge.errors import Problem
+
+Tables = Iterable[tuple[KeyPath, dict[str, Any]]]
 
 
 def broken_rules(document: Document) -> Iterator[Problem]:
@@ -24,19 +26,15 @@ def broken_rules(document: Document) -> Iterator[Problem]:
     yield from _rooms_without_source(document, rooms, sources)
     yield from _repeated(document, _room_identities(rooms, sources), "is the same room")
     for tables, key in ((("endpoints",), "name"), (("web", "tokens"), "name"), (("web", "tokens"), "token")):
-        identities = (((*path, key), table.get(key)) for path, table in _tables(document, tables))
-        yield from _repeated(document, identities, f"is the same {key}")
+        yield from _repeated(document, _texts(document, tables, key), f"is the same {key}")
     for path, endpoint in _tables(document, ("endpoints",)):
         yield from _repeated(document, _header_identities(path, endpoint), "is the same header")
     yield from _open_door(document)
 
 
-def source_of(named: object, sources: Iterable[str]) -> str | None:
-    """The source that a room names, else the only one there is."""
-    if named is None:
-        only, *others = [*sources] or [None]
-        return None if others else only
-    return named if isinstance(named, str) else None
+def only_source(sources: Collection[str]) -> str | None:
+    """The source of rooms that name none: the only one there is."""
+    return next(iter(sources)) if len(sources) == 1 else None
 
 
 def _tables(document: Document, path: KeyPath) -> Iterator[tuple[KeyPath, dict[str, Any]]]:
@@ -46,33 +44,39 @@ def _tables(document: Document, path: KeyPath) -> Iterator[tuple[KeyPath, dict[s
             yield (*path, index), item
 
 
-def _rooms_without_source(
-    document: Document, rooms: Iterable[tuple[KeyPath, dict[str, Any]]], sources: dict[str, Any]
-) -> Iterator[Problem]:
+def _rooms_without_source(document: Document, rooms: Tables, sources: Collection[str]) -> Iterator[Problem]:
     hints: dict[str, str] = {}
     for path, room in rooms:
-        named = room.get("source")
-        if named is None and len(sources) > 1:
-            yield document.problem(path, f"must name its source, for there are several: source = {one_of(sources)}")
-        elif named is None and not sources:
-            yield document.problem(path, "a room needs a source to ask: add [sources.main] with its api_key")
-            return
-        elif isinstance(named, str) and named not in sources:
-            if named not in hints:
-                hints[named] = did_you_mean(named, sources) or f": add [sources.NAME], or use {_known(sources)}"
-            yield document.problem((*path, "source"), f"there is no source {quoted(named)}{hints[named]}")
+        match room.get("source"):
+            case None if not sources:
+                yield document.problem(path, "a room needs a source to ask: add [sources.main] with its api_key")
+                return
+            case None if len(sources) > 1:
+                yield document.problem(path, f"must name its source, for there are several: {one_of(sources)}")
+            case str() as named if named not in sources:
+                if named not in hints:
+                    hints[named] = _instead_of(named, sources)
+                yield document.problem((*path, "source"), f"there is no source {quoted(named)}{hints[named]}")
 
 
-def _known(sources: Iterable[str]) -> str:
-    return one_of(sources) if sources else "none"
+def _instead_of(named: str, sources: Collection[str]) -> str:
+    if not sources:
+        return ": add a [sources.…] table of this name"
+    return did_you_mean(named, sources) or f"; there is {one_of(sources)}"
 
 
-def _room_identities(
-    rooms: Iterable[tuple[KeyPath, dict[str, Any]]], sources: dict[str, Any]
-) -> Iterator[tuple[KeyPath, Hashable]]:
+def _room_identities(rooms: Tables, sources: Collection[str]) -> Iterator[tuple[KeyPath, Hashable]]:
+    default = only_source(sources)
     for path, room in rooms:
-        if isinstance(room.get("id"), str):
-            yield (*path, "id"), (source_of(room.get("source"), sources), room["id"])
+        source = room.get("source", default)
+        if isinstance(room.get("id"), str) and isinstance(source, str):
+            yield (*path, "id"), (source, room["id"])
+
+
+def _texts(document: Document, tables: KeyPath, key: str) -> Iterator[tuple[KeyPath, Hashable]]:
+    for path, table in _tables(document, tables):
+        if isinstance(text := table.get(key), str):
+            yield (*path, key), text
 
 
 def _header_identities(path: KeyPath, endpoint: dict[str, Any]) -> Iterator[tuple[KeyPath, Hashable]]:
@@ -81,11 +85,11 @@ def _header_identities(path: KeyPath, endpoint: dict[str, Any]) -> Iterator[tupl
         yield (*path, "headers", name), name.lower()
 
 
-def _repeated(document: Document, identities: Iterable[tuple[KeyPath, object]], what: str) -> Iterator[Problem]:
+def _repeated(document: Document, identities: Iterable[tuple[KeyPath, Hashable]], what: str) -> Iterator[Problem]:
     """What must be unique and is not; the message says where it was first, and never what it is: it may be a token."""
     first: dict[Hashable, KeyPath] = {}
     for path, identity in identities:
-        if isinstance(identity, Hashable) and identity is not None and first.setdefault(identity, path) != path:
+        if first.setdefault(identity, path) != path:
             yield document.problem(path, f"{what} as {_place(document, first[identity])}")
 
 

@@ -219,3 +219,22 @@ def draft_source(
             "observed_at": rfc3339(observed_at),
         },
     )
+
+
+def draft_endpoint(
+    *, recovered: bool, endpoint: str, reason: str | None, since: datetime | None, at: datetime
+) -> Draft:
+    """Say that an endpoint was given up for now (`reason`: gone, failing), or answers again.
+
+    By its name only: its URL may hold a token, and this goes to other subscribers.
+    """
+    return Draft(
+        type=EventType.ENDPOINT_RECOVERED if recovered else EventType.ENDPOINT_DISABLED,
+        timestamp=at,
+        facts={
+            "endpoint": endpoint,
+            "reason": reason,
+            "since": None if since is None else rfc3339(since),
+            "observed_at": rfc3339(at),
+        },
+    )

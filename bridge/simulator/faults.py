@@ -183,10 +183,12 @@ class FaultBoard:
         return bool(self._everywhere or self._by_room)
 
     def take(self, room_id: str | None, scopes: AbstractSet[Scope]) -> list[Fault]:
-        """The faults for one request; the turn of one that queues is used up by this."""
+        """The faults for one request, foremost first; the turn of the one that queues is used up by this."""
         on = self._everywhere if room_id is None else [*self._by_room.get(room_id, ()), *self._everywhere]
-        concerned = [armed for armed in on if armed.fault.scope in scopes and armed.turns != 0]
-        queued = next((armed for armed in concerned if armed.turns is not None), None)
-        if queued is not None and queued.turns is not None:
-            queued.turns -= 1
-        return [armed.fault for armed in concerned if armed.turns is None or armed is queued]
+        concerned = [armed for armed in on if armed.fault.scope in scopes]
+        lasting = [armed.fault for armed in concerned if armed.turns is None]
+        for armed in concerned:
+            if armed.turns:
+                armed.turns -= 1
+                return [armed.fault, *lasting]
+        return lasting

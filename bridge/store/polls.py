@@ -28,7 +28,7 @@ class PollingSettings:
     """How rooms are polled that do not say otherwise themselves (CONTRACT section 3, `[polling]`)."""
 
     interval: timedelta = timedelta(seconds=10)
-    presence: PresencePolicy = field(default_factory=PresencePolicy)
+    policy: PresencePolicy = field(default_factory=PresencePolicy)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -300,5 +300,5 @@ def _interval(row: Row[Any], settings: PollingSettings) -> timedelta:
 
 def _policy(row: Row[Any], settings: PollingSettings) -> PresencePolicy:
     if row.leave_after_missed is None:
-        return settings.presence
-    return replace(settings.presence, leave_after_missed=row.leave_after_missed)
+        return settings.policy
+    return replace(settings.policy, leave_after_missed=row.leave_after_missed)

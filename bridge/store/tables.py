@@ -212,9 +212,10 @@ cursors = Table(
     Column("head", BigInteger, nullable=False),
     Column("next_attempt_at", UtcDateTime, nullable=False),
     Column("claim_token", Text),
-    Column("failures", Integer, nullable=False, server_default="0"),
+    Column("troubles", Integer, nullable=False, server_default="0"),
     Column("refusals", Integer, nullable=False, server_default="0"),
     Column("first_failed_at", UtcDateTime),
+    Column("last_failed_at", UtcDateTime),
 )
 Index(
     "ix_cursors_owed",
@@ -256,7 +257,7 @@ dead_letters = Table(
     Column("endpoint_key", ForeignKey("endpoints.id", ondelete="CASCADE"), nullable=False),
     Column("event_key", ForeignKey("events.id"), nullable=False),
     Column("parked_at", UtcDateTime, nullable=False),
-    Column("verdict", Text, nullable=False),
+    Column("reason", Text, nullable=False),
     Column("tries", Integer, nullable=False),
     UniqueConstraint("endpoint_key", "event_key"),
 )

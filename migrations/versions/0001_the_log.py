@@ -97,9 +97,10 @@ def upgrade() -> None:
         sa.Column("head", sa.BigInteger(), nullable=False),
         sa.Column("next_attempt_at", MOMENT, nullable=False),
         sa.Column("claim_token", sa.Text(), nullable=True),
-        sa.Column("failures", sa.Integer(), server_default="0", nullable=False),
+        sa.Column("troubles", sa.Integer(), server_default="0", nullable=False),
         sa.Column("refusals", sa.Integer(), server_default="0", nullable=False),
         sa.Column("first_failed_at", MOMENT, nullable=True),
+        sa.Column("last_failed_at", MOMENT, nullable=True),
         sa.ForeignKeyConstraint(
             ["endpoint_key"], ["endpoints.id"], name=op.f("fk_cursors_endpoint_key"), ondelete="CASCADE"
         ),
@@ -204,7 +205,7 @@ def upgrade() -> None:
         sa.Column("endpoint_key", sa.Integer(), nullable=False),
         sa.Column("event_key", BIG_KEY, nullable=False),
         sa.Column("parked_at", MOMENT, nullable=False),
-        sa.Column("verdict", sa.Text(), nullable=False),
+        sa.Column("reason", sa.Text(), nullable=False),
         sa.Column("tries", sa.Integer(), nullable=False),
         sa.ForeignKeyConstraint(
             ["endpoint_key"], ["endpoints.id"], name=op.f("fk_dead_letters_endpoint_key"), ondelete="CASCADE"

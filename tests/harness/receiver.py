@@ -9,16 +9,15 @@ import asyncio
 import json
 import socket
 import struct
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from aiohttp import web
 from standardwebhooks import Webhook, WebhookVerificationError
 
+from tests.harness.loop_thread import LoopThread
 from tests.harness.waiting import PATIENCE, wait_until
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
@@ -92,10 +91,11 @@ class Answer:
         return True
 
 
-class Receiver:
+class Receiver(LoopThread):
     """A subscriber in its own thread; use as a context manager."""
 
     def __init__(self, secret: str = SECRET) -> None:
+        super().__init__("receiver")
         self.secret = secret
         self.url = ""
         self._webhook = Webhook(secret)
@@ -103,20 +103,6 @@ class Receiver:
         self._script: tuple[Answer, ...] = ()
         self._settled = 0
         self._released = asyncio.Event()
-        self._stopping = asyncio.Event()
-        self._loop = asyncio.new_event_loop()
-        self._ready = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="receiver", daemon=True)
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        if not self._ready.wait(PATIENCE):
-            raise AssertionError("the receiver did not start")
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self._loop.call_soon_threadsafe(self._stopping.set)
-        self._thread.join(PATIENCE)
 
     def endpoint(self, name: str = "receiver", **settings: object) -> dict[str, object]:
         """A table for `[[endpoints]]` that subscribes this receiver, to everything unless told otherwise."""
@@ -170,11 +156,6 @@ class Receiver:
         """Wait for that many accepted events (of a room)."""
         return self.wait_for(lambda events: len(events) >= count, f"{count} events", room=room, timeout=timeout)
 
-    def _run(self) -> None:
-        asyncio.set_event_loop(self._loop)
-        self._loop.run_until_complete(self._serve())
-        self._loop.close()
-
     async def _serve(self) -> None:
         server = web.Server(self._receive)
         runner = web.ServerRunner(server, access_log=None, shutdown_timeout=0.1)
@@ -182,7 +163,7 @@ class Receiver:
         site = web.TCPSite(runner, "127.0.0.1", 0)
         await site.start()
         self.url = "http://{}:{}".format(*runner.addresses[0])
-        self._ready.set()
+        self._ready()
         await self._stopping.wait()
         self._released.set()
         await runner.cleanup()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -91,12 +92,12 @@ class SimulatorClient:
     def wait_for_polls(self, count: int, *rooms: str, since: int | None = None, timeout: float = PATIENCE) -> None:
         """Wait until each of the rooms has been asked for `count` times more, from now on unless told since when."""
         start = self.last_request() if since is None else since
-        for room in rooms:
-            wait_until(
-                lambda room=room: len(self.polls(room, since=start)) >= count,  # type: ignore[misc]  # bound per turn
-                timeout=timeout,
-                what=f"{count} polls of {room}",
-            )
+
+        def lacking() -> list[str]:
+            polls = Counter(request["room_id"] for request in self.polls(since=start))
+            return [room for room in rooms if polls[room] < count]
+
+        wait_until(lambda: not lacking(), timeout=timeout, what=lambda: f"{count} polls of {lacking()}")
 
     def _send(self, method: str, path: str, body: Json = None) -> Json:
         answer = self._http.request(method, f"/_control{path}", json=body)

@@ -1,0 +1,137 @@
+"""What the rest of the bridge sees of the configuration: one frozen tree, complete and checked, with every default.
+
+Settings belong to what they configure: the policies, `RoomSpec`, `EndpointSpec` and `SourceSettings` are their
+owners' types. No `repr` shows a secret.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from datetime import timedelta
+from enum import StrEnum
+from zoneinfo import ZoneInfo
+
+from bridge.config.fields import ListenAddress
+from bridge.presence import PresencePolicy
+from bridge.sources import SourceSettings
+from bridge.store.endpoints import EndpointSpec
+from bridge.store.rooms import RoomSpec
+from bridge.webhooks.delivery import DeliveryPolicy
+from bridge.webhooks.egress import EgressPolicy
+
+_PASSWORD = re.compile(r"(?<=:)[^:@/][^/]*(?=@)|(?<=password=)[^&]*")
+
+
+class Scope(StrEnum):
+    """What a token may do."""
+
+    READ = "read"
+    WRITE = "write"
+
+
+class LogFormat(StrEnum):
+    """How log lines look; `auto` is console on a terminal, else JSON."""
+
+    AUTO = "auto"
+    CONSOLE = "console"
+    JSON = "json"
+
+
+class LogLevel(StrEnum):
+    """The least important lines that are written."""
+
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BridgeSettings:
+    """`[bridge]`: the name on pages, the time zone of pages and exports, how long a stop may take."""
+
+    name: str
+    timezone: ZoneInfo
+    shutdown_grace: timedelta
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DatabaseSettings:
+    """`[database]`: a `sqlite:///`, `postgresql://` or `postgres://` URL, as it was written."""
+
+    url: str = field(repr=False)
+
+    @property
+    def shown_url(self) -> str:
+        """The URL for people, without its password."""
+        return _PASSWORD.sub("***", self.url)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PollingSettings:
+    """`[polling]`: for rooms that do not say otherwise."""
+
+    interval: timedelta
+    policy: PresencePolicy
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeliverySettings:
+    """`[delivery]`: what becomes of an outcome, and which addresses may be called."""
+
+    policy: DeliveryPolicy
+    egress: EgressPolicy
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WebToken:
+    """One of `web.tokens`."""
+
+    name: str
+    token: str = field(repr=False)
+    scopes: frozenset[Scope]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WebSettings:
+    """`[web]`: `listen` is None when the web server is off."""
+
+    listen: ListenAddress | None
+    tokens: tuple[WebToken, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetentionSettings:
+    """`[retention]`: how long the log and the attempts are kept."""
+
+    events: timedelta
+    attempts: timedelta
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogSettings:
+    """`[log]`."""
+
+    format: LogFormat
+    level: LogLevel
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """The whole configuration.
+
+    Of `encryption_keys` the first encrypts and all decrypt; without one, secrets are stored in clear.
+    """
+
+    bridge: BridgeSettings
+    database: DatabaseSettings
+    sources: tuple[SourceSettings, ...]
+    polling: PollingSettings
+    rooms: tuple[RoomSpec, ...]
+    endpoints: tuple[EndpointSpec, ...]
+    delivery: DeliverySettings
+    web: WebSettings
+    retention: RetentionSettings
+    log: LogSettings
+    encryption_keys: tuple[str, ...] = field(default=(), repr=False)

@@ -1,0 +1,197 @@
+"""The sender: takes the cursors that owe something and works off their lines, one event after the other.
+
+Order per room comes from working a line alone; concurrency comes from working many lines. An attempt is recorded and
+the cursor moved before the line's next event is sent, so a crash repeats at most one event per line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime, timedelta
+from functools import lru_cache, partial
+from types import MappingProxyType
+
+import structlog
+
+from bridge.crew import Crew
+from bridge.events.styles import Style, render
+from bridge.store.database import Database
+from bridge.store.deliveries import LEASE_MARGIN, ClaimedCursor, OwedEvent, Target, claim_cursors
+from bridge.store.group_commit import GroupCommit
+from bridge.store.settlements import Settled, Settlement, Tried, settle
+from bridge.store.vault import Vault
+from bridge.webhooks.client import WebhookClient
+from bridge.webhooks.delivery import DeliveryPolicy, Outcome, Verdict
+from bridge.webhooks.signing import Huddle01Secret, parse_secret, sign
+from bridge.world import World
+
+SEATS = 512
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger("bridge.sender")
+
+
+class Sender:
+    """Delivers what is owed to every endpoint, until stopped."""
+
+    def __init__(
+        self,
+        database: Database,
+        client: WebhookClient,
+        policy: DeliveryPolicy,
+        world: World,
+        *,
+        vault: Vault,
+        on_events: Callable[[], None],
+    ) -> None:
+        self._database = database
+        self._client = client
+        self._policy = policy
+        self._world = world
+        self._vault = vault
+        self._on_events = on_events
+        self._settlements = GroupCommit(database, partial(settle, policy=policy, new_id=world.new_id))
+        self._stopping = False
+        self._crew: Crew[ClaimedCursor] = Crew("send", seats=SEATS, claim=self._claim, work=self._work_off)
+
+    def wake(self) -> None:
+        """Look for something that is owed."""
+        self._crew.wake()
+
+    async def tick(self) -> int:
+        """Work off what is due now, one claim of it; answers how many lines that were."""
+        claimed = await self._crew.tick()
+        await self._crew.settle()
+        return claimed
+
+    async def run(self) -> None:
+        """Deliver until `stop`."""
+        await self._crew.run()
+
+    async def stop(self, grace: float) -> int:
+        """Stop claiming, finish what is in flight; answers how many lines were dropped (they are due again)."""
+        self._stopping = True
+        return await self._crew.stop(grace)
+
+    async def _claim(self, seats: int) -> Sequence[ClaimedCursor]:
+        return await self._database.write(
+            claim_cursors,
+            seats=seats,
+            now=self._world.now(),
+            timeout=self._policy.timeout,
+            token=self._world.new_token(),
+            vault=self._vault,
+        )
+
+    async def _work_off(self, cursor: ClaimedCursor) -> None:
+        if not cursor.events:
+            await self._settle(cursor, cursor.acked, None, goes_on=False)
+            return
+        acked, lease_until = cursor.acked, cursor.lease_until
+        timeout = cursor.target.timeout or self._policy.timeout
+        for event in cursor.events:
+            started_at = self._world.now()
+            if started_at + timeout > lease_until:
+                return  # held up for so long that somebody else may have this line by now
+            outcome = await deliver(self._client, cursor.target, event, at=started_at, limit=timeout)
+            goes_on = event is not cursor.events[-1] and not self._stopping
+            tried = Tried(event=event, outcome=outcome, started_at=started_at)
+            lease_until = self._world.now() + timeout + LEASE_MARGIN
+            settled = await self._settle(cursor, acked, tried, goes_on=goes_on, lease_until=lease_until)
+            _tell(cursor, tried, settled)
+            if not settled.keeps_claim:
+                return
+            acked = event.passes_to
+
+    async def _settle(
+        self,
+        cursor: ClaimedCursor,
+        acked: int,
+        tried: Tried | None,
+        *,
+        goes_on: bool,
+        lease_until: datetime | None = None,
+    ) -> Settled:
+        settled = await self._settlements.submit(
+            Settlement(
+                cursor=cursor,
+                acked=acked,
+                tried=tried,
+                goes_on=goes_on,
+                at=self._world.now(),
+                lease_until=lease_until or cursor.lease_until,
+                jitter=self._world.jitter(),
+            )
+        )
+        if settled.owes or settled.released or settled.disabled:
+            self._on_events()
+        return settled
+
+
+async def deliver(
+    client: WebhookClient,
+    target: Target,
+    event: OwedEvent,
+    *,
+    at: datetime,
+    limit: timedelta,
+    marks: Mapping[str, str] = MappingProxyType({}),
+) -> Outcome:
+    """Sign an event for a target and POST it once.
+
+    Args:
+        client: Sends it.
+        target: Where to, and with whose secrets.
+        event: What.
+        at: The time that is signed.
+        limit: How long the attempt may take in all.
+        marks: Headers that say that this is a redelivery, or a test.
+    """
+    rendered = render(Style(target.style), event.body)
+    headers = {
+        **target.headers,
+        **marks,
+        "content-type": rendered.content_type,
+        "webhook-id": event.public_id,
+        "webhook-timestamp": str(int(at.timestamp())),
+        **_signature(target, event.public_id, rendered.body, at),
+    }
+    return await client.post(target.url, headers=headers, body=rendered.body, timeout=limit)
+
+
+_parsed = lru_cache(maxsize=4096)(parse_secret)
+
+
+def _signature(target: Target, event_id: str, body: bytes, at: datetime) -> dict[str, str]:
+    if target.style == Style.HUDDLE01:
+        secret = Huddle01Secret(key=target.secrets[0].encode())
+        return {"huddle01-signature": secret.sign(event_id, int(at.timestamp() * 1000), body)}
+    secrets = [_parsed(text) for text in target.secrets]
+    return {"webhook-signature": sign(secrets, webhook_id=event_id, timestamp=int(at.timestamp()), body=body)}
+
+
+def _tell(cursor: ClaimedCursor, tried: Tried, settled: Settled) -> None:
+    """One line per attempt: loud when something is wrong."""
+    outcome = tried.outcome
+    facts: dict[str, object] = {
+        "endpoint": cursor.target.name,
+        "room": cursor.room_id,
+        "event_id": tried.event.public_id,
+        "type": tried.event.type,
+        "sequence": tried.event.sequence,
+        "verdict": outcome.verdict.value,
+        "status": outcome.status,
+        "duration_ms": round(outcome.duration / timedelta(milliseconds=1), 1),
+    }
+    if outcome.verdict is Verdict.DELIVERED and not settled.fenced:
+        log.info("delivery.attempted", **facts)
+        return
+    log.warning(
+        "delivery.attempted",
+        cause=None if outcome.cause is None else outcome.cause.value,
+        detail=outcome.detail,
+        fenced=settled.fenced,
+        dead_letter=settled.dead_letter,
+        disabled=settled.disabled,
+        retry_at=None if settled.retry_at is None else settled.retry_at.isoformat(),
+        **facts,
+    )

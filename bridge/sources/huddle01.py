@@ -1,0 +1,172 @@
+"""Asking Huddle01 who is in a room: one GET, one deadline, an answer or a Failure. What it means: huddle01_answers.py.
+
+Nothing that the upstream or the network does is raised, and no failure repeats the API key.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import aclosing
+from dataclasses import replace
+from datetime import datetime
+from typing import Final
+from urllib.parse import quote
+
+import aiohttp
+import httpx
+from aiohttp.http import HttpProcessingError
+from httpx_aiohttp import AiohttpTransport
+
+from bridge.presence import Failure, FailureKind, Snapshot
+from bridge.sources import SourceSettings
+from bridge.sources.huddle01_answers import excerpt, interpret
+
+ANSWER_LIMIT: Final = 4 * 1024 * 1024
+"""Bytes of an answer that are read, before and after decompression."""
+KEEPALIVE_SECONDS: Final = 60
+"""Longer than most polling intervals, so that a quiet bridge need not shake hands anew for every poll."""
+
+_DECOMPRESSED: Final = {"gzip": zlib.MAX_WBITS | 16, "x-gzip": zlib.MAX_WBITS | 16, "deflate": zlib.MAX_WBITS}
+
+
+class UnusableAnswerError(Exception):
+    """The answer cannot be read to its end."""
+
+
+def open_client(settings: SourceSettings) -> httpx.AsyncClient:
+    """A client for one source: verified TLS, nothing from the environment, no redirects, no cookies.
+
+    It has no time limits of its own: `Huddle01Source.fetch` bounds the whole request.
+    """
+    context = ssl.create_default_context()
+
+    def open_session() -> aiohttp.ClientSession:
+        connector = aiohttp.TCPConnector(
+            limit=settings.max_concurrency, keepalive_timeout=KEEPALIVE_SECONDS, ssl=context
+        )
+        return aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar(), trust_env=False)
+
+    transport = AiohttpTransport(verify=context, client=open_session)
+    return httpx.AsyncClient(transport=transport, trust_env=False, timeout=None, follow_redirects=False)
+
+
+class Huddle01Source:
+    """An account at Huddle01. `clock` gives the time, with a time zone; `client` is closed with the source."""
+
+    def __init__(
+        self, settings: SourceSettings, client: httpx.AsyncClient, version: str, clock: Callable[[], datetime]
+    ) -> None:
+        self._settings = settings
+        self._client = client
+        self._clock = clock
+        self._seconds = settings.timeout.total_seconds()
+        self._participants_url = f"{settings.base_url.rstrip('/')}/live-sessions/participants/"
+        self._headers = {
+            "x-api-key": settings.api_key,
+            "accept": "application/json",
+            "accept-encoding": "gzip",
+            "user-agent": f"presence-bridge/{version}",
+        }
+
+    @property
+    def name(self) -> str:
+        """The account's name in the configuration."""
+        return self._settings.name
+
+    async def fetch(self, room_id: str) -> Snapshot | Failure:
+        """Ask once who is in the room."""
+        if room_id in ("", ".", ".."):  # URLs treat `%2E%2E` like `..`: there is no way to spell these as one segment
+            return Failure(kind=FailureKind.BAD_ANSWER, detail=f"no address can name the room {room_id!r}")
+        url = self._participants_url + quote(room_id, safe="", errors="replace")
+        try:
+            async with asyncio.timeout(self._seconds):
+                response, body = await self._get(url)
+        except Exception as error:  # noqa: BLE001 - three libraries deep, each with a tree of its own: all mean no answer
+            return self._discreet(_judge_error(error, self._seconds))
+        answer = interpret(response.status_code, response.headers, body, self._clock())
+        return self._discreet(answer) if isinstance(answer, Failure) else answer
+
+    async def aclose(self) -> None:
+        """Release the connections."""
+        await self._client.aclose()
+
+    async def _get(self, url: str) -> tuple[httpx.Response, bytes]:
+        request = httpx.Request("GET", url, headers=self._headers)
+        response = await self._client.send(request, stream=True, follow_redirects=False)
+        try:
+            return response, await _read(response)
+        finally:
+            await response.aclose()
+
+    def _discreet(self, failure: Failure) -> Failure:
+        """An upstream that echoes our headers must not get the key into logs."""
+        if self._settings.api_key and self._settings.api_key in failure.detail:
+            return replace(failure, detail="the answer repeats the API key, so it is not shown")
+        return failure
+
+
+async def _read(response: httpx.Response) -> bytes:
+    chunks: list[bytes] = []
+    size = 0
+    async with aclosing(response.aiter_raw()) as stream:
+        async for chunk in stream:
+            chunks.append(chunk)
+            size += len(chunk)
+            if size > ANSWER_LIMIT:
+                raise UnusableAnswerError(f"more than {ANSWER_LIMIT} bytes")
+    raw = chunks[0] if len(chunks) == 1 else b"".join(chunks)
+    encoding = response.headers.get("content-encoding", "identity").strip().lower()
+    return raw if encoding in ("", "identity") else _decompress(raw, encoding)
+
+
+def _decompress(raw: bytes, encoding: str) -> bytes:
+    wbits = _DECOMPRESSED.get(encoding)
+    if wbits is None:
+        raise UnusableAnswerError(f"content-encoding {encoding:.40}, which was not asked for")
+    stream = zlib.decompressobj(wbits)
+    try:
+        body = stream.decompress(raw, ANSWER_LIMIT + 1)
+    except zlib.error as error:
+        raise UnusableAnswerError(f"broken {encoding}: {error}") from None
+    if len(body) > ANSWER_LIMIT:
+        raise UnusableAnswerError(f"more than {ANSWER_LIMIT} bytes, decompressed")
+    if not stream.eof:
+        raise UnusableAnswerError(f"{encoding} that ends too early")
+    return body
+
+
+def _judge_error(error: Exception, seconds: float) -> Failure:
+    if any(isinstance(cause, TimeoutError) for cause in _causes(error)):
+        return Failure(kind=FailureKind.TIMEOUT, detail=f"timeout: no whole answer within {seconds:g} s")
+    kind, word = _name_cause(error)
+    return Failure(kind=kind, detail=f"{word}: {excerpt(str(error).encode(errors='replace')) or type(error).__name__}")
+
+
+def _name_cause(error: Exception) -> tuple[FailureKind, str]:
+    """Go by what lies at the bottom: the transport calls a reset a time-out, and a cut body a read error."""
+    for cause in _causes(error):
+        match cause:
+            case UnusableAnswerError():
+                return FailureKind.BAD_ANSWER, "unusable answer"
+            case aiohttp.ClientConnectorDNSError():
+                return FailureKind.UNREACHABLE, "dns"
+            case aiohttp.ClientSSLError() | ssl.SSLError():
+                return FailureKind.UNREACHABLE, "tls"
+            case aiohttp.ClientConnectorError():
+                return FailureKind.UNREACHABLE, "connect"
+            case aiohttp.ClientPayloadError():
+                return FailureKind.UNREACHABLE, "cut"
+            case aiohttp.ServerDisconnectedError() | OSError():
+                return FailureKind.UNREACHABLE, "reset"
+            case aiohttp.ClientResponseError() | HttpProcessingError() | httpx.ProtocolError():
+                return FailureKind.BAD_ANSWER, "protocol"
+    return FailureKind.UNREACHABLE, type(error).__name__
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__

@@ -1,0 +1,274 @@
+"""Deliveries on the database's side: T3 claims cursors that owe something, T4 records attempts and moves them.
+
+Order comes from the shape: a cursor is one room's line at one endpoint, and its next event is the first after `acked`
+that the endpoint wants. What happens after an outcome is `bridge.webhooks.delivery`'s to say; here it is written, in
+one transaction for many attempts, and only for claims that are still ours.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import Connection, Row, and_, func, or_, select, tuple_, update
+
+from bridge.events.types import matches
+from bridge.store.endpoints import secrets_of
+from bridge.store.tables import cursors, endpoints, events, rooms
+from bridge.store.vault import Vault
+
+WINDOW = 20
+"""How far ahead of `acked` one claim looks: enough to keep a line moving, little enough to hold in memory."""
+RATE_BURST = timedelta(milliseconds=250)
+"""How much unused rate an endpoint may save up: enough to use all of it between two ticks."""
+LEASE_MARGIN = timedelta(seconds=10)
+"""How much longer than its time-out an attempt may take to be recorded, before somebody else tries."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """An endpoint as the sender needs it; `secrets` are in signing order, the current one first."""
+
+    key: int
+    name: str
+    url: str
+    style: str
+    signature: str
+    timeout: timedelta | None
+    headers: dict[str, str] = field(repr=False)
+    secrets: tuple[str, ...] = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OwedEvent:
+    """An event to be delivered; `passes_to` is what the cursor has acknowledged once this one is done with."""
+
+    key: int
+    public_id: str
+    sequence: int
+    type: str
+    body: bytes = field(repr=False)
+    passes_to: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClaimedCursor:
+    """One room's line at one endpoint, ours until the lease ends. No events: nothing in reach concerns the endpoint."""
+
+    target: Target
+    room_key: int
+    room_id: str | None
+    token: str
+    acked: int
+    reach: int
+    """What is acknowledged once all of `events` are done with."""
+    lease_until: datetime
+    events: tuple[OwedEvent, ...]
+
+
+def claim_cursors(
+    connection: Connection, *, seats: int, now: datetime, timeout: timedelta, token: str, vault: Vault
+) -> list[ClaimedCursor]:
+    """Claim up to `seats` cursors that owe something, fairly: the endpoint that waits longest first.
+
+    Each endpoint's row is held meanwhile, so `max_concurrency` and `rate_per_second` are exact over any number of
+    senders. An endpoint whose circuit is open gets one probe at a time, in the room whose turn is next.
+
+    Args:
+        connection: Of a writing transaction.
+        seats: How many the caller can work on.
+        now: When this is.
+        timeout: Of an attempt, at endpoints that have none of their own; the lease outlasts it.
+        token: Proof of this claim.
+        vault: Opens the secrets.
+    """
+    claimed: list[tuple[Row[Any], Row[Any, Any, Any, Any], datetime]] = []
+    for endpoint in _due_endpoints(connection, now, seats):
+        allowance = min(_allowance(connection, endpoint, now), seats - len(claimed))
+        if allowance > 0:
+            own = timeout if endpoint.timeout_seconds is None else timedelta(seconds=endpoint.timeout_seconds)
+            lease_until = now + own + LEASE_MARGIN
+            taken = _take(connection, endpoint, allowance, now, lease_until, token)
+            claimed += [(endpoint, cursor, lease_until) for cursor in taken]
+    return _assemble(connection, claimed, now=now, token=token, vault=vault) if claimed else []
+
+
+def _due_endpoints(connection: Connection, now: datetime, seats: int) -> list[Row[Any]]:
+    waiting = (
+        select(func.min(cursors.c.next_attempt_at))
+        .where(
+            cursors.c.endpoint_key == endpoints.c.id,
+            cursors.c.acked < cursors.c.head,
+            cursors.c.next_attempt_at <= now,
+        )
+        .scalar_subquery()
+    )
+    ready = (
+        select(endpoints.c.id, waiting.label("waiting_since"))
+        .where(
+            endpoints.c.state == "active",
+            or_(endpoints.c.held_until.is_(None), endpoints.c.held_until <= now),
+            waiting.is_not(None),
+        )
+        .order_by("waiting_since", endpoints.c.id)
+        .limit(seats)
+    )
+    turns = {row.id: place for place, row in enumerate(connection.execute(ready))}
+    if not turns:
+        return []
+    held = connection.execute(
+        select(endpoints).where(endpoints.c.id.in_(turns)).order_by(endpoints.c.id).with_for_update(key_share=True)
+    ).all()
+    return sorted(held, key=lambda row: turns[row.id])
+
+
+def _allowance(connection: Connection, endpoint: Row[Any], now: datetime) -> int:
+    """How many cursors of this endpoint may be worked on beside those that already are."""
+    busy = connection.execute(
+        select(func.count())
+        .select_from(cursors)
+        .where(
+            cursors.c.endpoint_key == endpoint.id, cursors.c.claim_token.is_not(None), cursors.c.next_attempt_at > now
+        )
+    ).scalar_one()
+    if endpoint.circuit != "closed":
+        return 0 if busy else 1
+    free: int = endpoint.max_concurrency - busy
+    if endpoint.rate_per_second > 0:
+        spacing = timedelta(seconds=1 / endpoint.rate_per_second)
+        free = min(free, int((now - _saving_since(endpoint, spacing, now)) / spacing + 1e-6))
+    return free
+
+
+def _saving_since(endpoint: Row[Any], spacing: timedelta, now: datetime) -> datetime:
+    """The moment up to which the rate is used up; what was saved up longer ago than a burst has lapsed."""
+    earliest = now - max(RATE_BURST, spacing)
+    return earliest if endpoint.rate_at is None else max(endpoint.rate_at, earliest)
+
+
+def _take(
+    connection: Connection, endpoint: Row[Any], allowance: int, now: datetime, lease_until: datetime, token: str
+) -> Sequence[Row[Any, Any, Any, Any]]:
+    owed = and_(
+        cursors.c.endpoint_key == endpoint.id, cursors.c.acked < cursors.c.head, cursors.c.next_attempt_at <= now
+    )
+    taken = connection.execute(
+        select(cursors.c.room_key, cursors.c.acked, cursors.c.head, rooms.c.upstream_id)
+        .join(rooms, rooms.c.id == cursors.c.room_key)
+        .where(owed)
+        .order_by(cursors.c.next_attempt_at, cursors.c.room_key)
+        .limit(allowance)
+        .with_for_update(of=cursors, skip_locked=True)
+    ).all()
+    if taken:
+        keys = [row.room_key for row in taken]
+        connection.execute(
+            update(cursors)
+            .where(cursors.c.endpoint_key == endpoint.id, cursors.c.room_key.in_(keys))
+            .values(next_attempt_at=lease_until, claim_token=token)
+        )
+        if endpoint.rate_per_second > 0:
+            _spend(connection, endpoint, len(taken), now)
+    return taken
+
+
+def _spend(connection: Connection, endpoint: Row[Any], count: int, now: datetime) -> None:
+    spacing = timedelta(seconds=1 / endpoint.rate_per_second)
+    spent = _saving_since(endpoint, spacing, now) + count * spacing
+    connection.execute(update(endpoints).where(endpoints.c.id == endpoint.id).values(rate_at=spent))
+
+
+def _assemble(
+    connection: Connection,
+    claimed: Sequence[tuple[Row[Any], Row[Any, Any, Any, Any], datetime]],
+    *,
+    now: datetime,
+    token: str,
+    vault: Vault,
+) -> list[ClaimedCursor]:
+    """Give every claimed cursor its endpoint and the events within reach."""
+    secrets = secrets_of(connection, {endpoint.id for endpoint, _, _ in claimed}, now, vault)
+    targets = {endpoint.id: _target(endpoint, tuple(secrets[endpoint.id]), vault) for endpoint, _, _ in claimed}
+    within_reach = _events_within_reach(connection, [(endpoint.id, cursor.room_key) for endpoint, cursor, _ in claimed])
+    assembled = []
+    for endpoint, cursor, lease_until in claimed:
+        reach = min(cursor.head, cursor.acked + WINDOW)
+        wanted = [
+            row
+            for row in within_reach[endpoint.id, cursor.room_key]
+            if matches(row.type, endpoint.events)
+            and (cursor.upstream_id is None or matches(cursor.upstream_id, endpoint.rooms))
+        ]
+        if wanted and (endpoint.rate_per_second > 0 or endpoint.circuit != "closed"):
+            reach = wanted[1].sequence - 1 if len(wanted) > 1 else reach
+            wanted = wanted[:1]
+        assembled.append(
+            ClaimedCursor(
+                target=targets[endpoint.id],
+                room_key=cursor.room_key,
+                room_id=cursor.upstream_id,
+                token=token,
+                acked=cursor.acked,
+                reach=reach,
+                lease_until=lease_until,
+                events=_owed(wanted, reach),
+            )
+        )
+    return assembled
+
+
+def _events_within_reach(
+    connection: Connection, places: Sequence[tuple[int, int]]
+) -> dict[tuple[int, int], list[Row[Any]]]:
+    """One query for all claims: what follows `acked` in each line, up to the window."""
+    rows = connection.execute(
+        select(cursors.c.endpoint_key, events.c.id, events.c.room_key, events.c.public_id, events.c.sequence)
+        .add_columns(events.c.type, events.c.body)
+        .join(
+            events,
+            and_(
+                events.c.room_key == cursors.c.room_key,
+                events.c.sequence > cursors.c.acked,
+                events.c.sequence <= cursors.c.acked + WINDOW,
+                events.c.sequence <= cursors.c.head,
+            ),
+        )
+        .where(tuple_(cursors.c.endpoint_key, cursors.c.room_key).in_(places))
+        .order_by(cursors.c.endpoint_key, events.c.room_key, events.c.sequence)
+    )
+    within: dict[tuple[int, int], list[Row[Any]]] = defaultdict(list)
+    for row in rows:
+        within[row.endpoint_key, row.room_key].append(row)
+    return within
+
+
+def _owed(wanted: Sequence[Row[Any]], reach: int) -> tuple[OwedEvent, ...]:
+    passes_to = [row.sequence - 1 for row in wanted[1:]] + [reach]
+    return tuple(
+        OwedEvent(
+            key=row.id,
+            public_id=row.public_id,
+            sequence=row.sequence,
+            type=row.type,
+            body=bytes(row.body),
+            passes_to=last,
+        )
+        for row, last in zip(wanted, passes_to, strict=False)
+    )
+
+
+def _target(endpoint: Row[Any], secrets: tuple[str, ...], vault: Vault) -> Target:
+    return Target(
+        key=endpoint.id,
+        name=endpoint.name,
+        url=endpoint.url,
+        style=endpoint.style,
+        signature=endpoint.signature,
+        timeout=None if endpoint.timeout_seconds is None else timedelta(seconds=endpoint.timeout_seconds),
+        headers=json.loads(vault.open(endpoint.headers)),
+        secrets=secrets,
+    )

@@ -1,0 +1,327 @@
+"""T4: what became of attempts. Attempts appended, cursors moved or backed off, endpoints' health, in one transaction.
+
+What an outcome means is decided by `bridge.webhooks.delivery.decide`; a claim that is no longer ours, or a cursor that
+has moved since, is not written at all, and the answer says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, Row, bindparam, insert, select, tuple_, update
+
+from bridge.events.bodies import Draft, draft_endpoint
+from bridge.store.deliveries import ClaimedCursor, OwedEvent
+from bridge.store.log import append_own, upsert
+from bridge.store.tables import attempts, cursors, dead_letters, endpoints
+from bridge.webhooks.delivery import (
+    Advance,
+    Circuit,
+    CursorState,
+    DeadLetter,
+    DeadLetterReason,
+    Decision,
+    DeliveryPolicy,
+    Disable,
+    DisableReason,
+    EndpointState,
+    Outcome,
+    Retry,
+    decide,
+)
+
+ANSWER_KEPT = 1024
+"""How many characters of an answer are kept for the operator."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tried:
+    """One attempt and its outcome."""
+
+    event: OwedEvent
+    outcome: Outcome
+    started_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settlement:
+    """What happened to a claimed cursor; `tried` is None if nothing within reach concerned the endpoint.
+
+    `goes_on` says that the sender would like to keep the claim for the next event, until `lease_until`.
+    """
+
+    cursor: ClaimedCursor
+    acked: int
+    tried: Tried | None
+    goes_on: bool
+    at: datetime
+    lease_until: datetime
+    jitter: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settled:
+    """What was written: nothing if `fenced`. `keeps_claim` lets the sender go on; `owes` says that more is waiting."""
+
+    fenced: bool = False
+    keeps_claim: bool = False
+    owes: bool = False
+    retry_at: datetime | None = None
+    dead_letter: bool = False
+    disabled: bool = False
+    released: bool = False
+
+
+def settle(
+    connection: Connection, settlements: Sequence[Settlement], *, policy: DeliveryPolicy, new_id: Callable[[str], str]
+) -> list[Settled]:
+    """Record attempts and move their cursors; answers one `Settled` per settlement, in order."""
+    writing = _Writing(policy=policy)
+    held = _hold_cursors(connection, settlements)
+    health = _hold_endpoints(connection, settlements)
+    settled = [writing.take(settlement, held, health) for settlement in settlements]
+    writing.write(connection, new_id)
+    return settled
+
+
+@dataclass(slots=True)
+class _Endpoint:
+    """An endpoint's row and what this transaction makes of it."""
+
+    row: Row[Any]
+    state: EndpointState
+    disabled_as: str | None = None
+
+
+@dataclass(slots=True, kw_only=True)
+class _Writing:
+    """One T4 under way."""
+
+    policy: DeliveryPolicy
+    _attempts: list[dict[str, Any]] = field(default_factory=list)
+    _moved: list[dict[str, Any]] = field(default_factory=list)
+    _dead: list[dict[str, Any]] = field(default_factory=list)
+    _told: list[tuple[int, Draft, datetime]] = field(default_factory=list)
+    _released: list[tuple[int, datetime, datetime]] = field(default_factory=list)
+    _touched: dict[int, _Endpoint] = field(default_factory=dict)
+
+    def take(
+        self, settlement: Settlement, held: dict[tuple[int, int], Row[Any]], health: dict[int, _Endpoint]
+    ) -> Settled:
+        """Work out what one settlement does."""
+        cursor = settlement.cursor
+        row = held.get((cursor.target.key, cursor.room_key))
+        if row is None or row.claim_token != cursor.token or row.acked != settlement.acked:
+            return Settled(fenced=True)
+        if settlement.tried is None:
+            return self._advance(row, settlement, to=cursor.reach)
+        endpoint = health[cursor.target.key]
+        return self._take_attempt(row, endpoint, settlement, settlement.tried)
+
+    def _take_attempt(self, row: Row[Any], endpoint: _Endpoint, settlement: Settlement, tried: Tried) -> Settled:
+        decision = decide(
+            tried.outcome,
+            _cursor_state(row),
+            endpoint.state,
+            self.policy,
+            now=settlement.at,
+            jitter=settlement.jitter,
+        )
+        self._attempts.append(_attempt(row, tried))
+        self._note_health(endpoint, decision, settlement.at)
+        match decision.step:
+            case Advance():
+                released = decision.release_since is not None
+                return self._advance(row, settlement, to=tried.event.passes_to, released=released)
+            case DeadLetter(reason=reason):
+                self._dead.append(_dead_letter(row, tried, settlement.at, reason))
+                return self._advance(row, settlement, to=tried.event.passes_to, dead_letter=True)
+            case Retry(at=at):
+                self._moved.append(_moved(row, decision.cursor, acked=row.acked, due_at=at))
+                return Settled(retry_at=at)
+            case Disable(reason=disabled):
+                self._moved.append(_moved(row, decision.cursor, acked=row.acked, due_at=settlement.at))
+                self._disable(endpoint, disabled, decision.endpoint, settlement.at)
+                return Settled(disabled=True)
+
+    def _advance(
+        self, row: Row[Any], settlement: Settlement, *, to: int, dead_letter: bool = False, released: bool = False
+    ) -> Settled:
+        keeps = settlement.goes_on
+        due_at = settlement.lease_until if keeps else settlement.at
+        token = row.claim_token if keeps else None
+        self._moved.append(_moved(row, CursorState(), acked=to, due_at=due_at, token=token))
+        return Settled(keeps_claim=keeps, owes=not keeps and to < row.head, dead_letter=dead_letter, released=released)
+
+    def _note_health(self, endpoint: _Endpoint, decision: Decision, at: datetime) -> None:
+        before, after = endpoint.state, decision.endpoint
+        endpoint.state = after
+        self._touched[endpoint.row.id] = endpoint
+        if decision.release_since is not None:
+            self._released.append((endpoint.row.id, decision.release_since, at))
+        if before.circuit is Circuit.OPEN and after.circuit is Circuit.CLOSED:
+            told = draft_endpoint(
+                recovered=True, endpoint=endpoint.row.name, reason=None, since=before.failing_since, at=at
+            )
+            self._told.append((endpoint.row.id, told, at))
+
+    def _disable(self, endpoint: _Endpoint, reason: DisableReason, state: EndpointState, at: datetime) -> None:
+        if endpoint.disabled_as is not None or endpoint.row.state != "active":
+            return
+        endpoint.disabled_as = reason.value
+        told = draft_endpoint(
+            recovered=False, endpoint=endpoint.row.name, reason=reason.value, since=state.failing_since, at=at
+        )
+        self._told.append((endpoint.row.id, told, at))
+
+    def write(self, connection: Connection, new_id: Callable[[str], str]) -> None:
+        """Write everything gathered, a statement per kind of row."""
+        if self._attempts:
+            connection.execute(insert(attempts), self._attempts)
+        if self._dead:
+            connection.execute(upsert(connection)(dead_letters).on_conflict_do_nothing(), self._dead)
+        if self._moved:
+            connection.execute(_MOVED, self._moved)
+        if self._touched:
+            connection.execute(_HEALTH, [_health_values(endpoint) for endpoint in self._touched.values()])
+        for key, since, at in self._released:
+            _release(connection, key, since, at)
+        for key, told, at in self._told:
+            append_own(connection, [told], at, new_id, passing_over=key)
+
+
+def _hold_cursors(connection: Connection, settlements: Sequence[Settlement]) -> dict[tuple[int, int], Row[Any]]:
+    """Lock the cursors in the order of their keys, so that two writers never cross."""
+    places = sorted({(one.cursor.target.key, one.cursor.room_key) for one in settlements})
+    held = connection.execute(
+        select(cursors)
+        .where(tuple_(cursors.c.endpoint_key, cursors.c.room_key).in_(places))
+        .order_by(cursors.c.endpoint_key, cursors.c.room_key)
+        .with_for_update()
+    )
+    return {(row.endpoint_key, row.room_key): row for row in held}
+
+
+def _hold_endpoints(connection: Connection, settlements: Sequence[Settlement]) -> dict[int, _Endpoint]:
+    keys = sorted({one.cursor.target.key for one in settlements if one.tried is not None})
+    held = connection.execute(
+        select(endpoints).where(endpoints.c.id.in_(keys)).order_by(endpoints.c.id).with_for_update(key_share=True)
+    )
+    return {row.id: _Endpoint(row=row, state=_endpoint_state(row)) for row in held}
+
+
+def _release(connection: Connection, endpoint_key: int, since: datetime, at: datetime) -> None:
+    """The endpoint is back: what an outage made wait is due at once, its schedule started anew."""
+    connection.execute(
+        update(cursors)
+        .where(
+            cursors.c.endpoint_key == endpoint_key,
+            cursors.c.acked < cursors.c.head,
+            cursors.c.claim_token.is_(None),
+            cursors.c.first_failed_at >= since,
+        )
+        .values(next_attempt_at=at, troubles=0)
+    )
+
+
+def _moved(
+    row: Row[Any], state: CursorState, *, acked: int, due_at: datetime, token: str | None = None
+) -> dict[str, Any]:
+    return {
+        "where_endpoint": row.endpoint_key,
+        "where_room": row.room_key,
+        "acked": acked,
+        "claim_token": token,
+        "next_attempt_at": due_at,
+        "troubles": state.troubles,
+        "refusals": state.refusals,
+        "first_failed_at": state.first_failed_at,
+        "last_failed_at": state.last_failed_at,
+    }
+
+
+def _cursor_state(row: Row[Any]) -> CursorState:
+    return CursorState(
+        troubles=row.troubles,
+        refusals=row.refusals,
+        first_failed_at=row.first_failed_at,
+        last_failed_at=row.last_failed_at,
+    )
+
+
+def _endpoint_state(row: Row[Any]) -> EndpointState:
+    return EndpointState(
+        failures_in_row=row.failures_in_row,
+        failing_since=row.failing_since,
+        last_success_at=row.last_success_at,
+        circuit=Circuit(row.circuit),
+        probes=row.probes,
+        held_until=row.held_until,
+    )
+
+
+def _health_values(endpoint: _Endpoint) -> dict[str, Any]:
+    state = endpoint.state
+    return {
+        "where_id": endpoint.row.id,
+        "failures_in_row": state.failures_in_row,
+        "failing_since": state.failing_since,
+        "last_success_at": state.last_success_at,
+        "circuit": state.circuit.value,
+        "probes": state.probes,
+        "held_until": state.held_until,
+        "state": endpoint.row.state if endpoint.disabled_as is None else "disabled",
+        "state_reason": endpoint.row.state_reason if endpoint.disabled_as is None else endpoint.disabled_as,
+    }
+
+
+def _attempt(row: Row[Any], tried: Tried) -> dict[str, Any]:
+    outcome = tried.outcome
+    return {
+        "endpoint_key": row.endpoint_key,
+        "event_key": tried.event.key,
+        "kind": "live",
+        "started_at": tried.started_at,
+        "duration_seconds": outcome.duration.total_seconds(),
+        "verdict": outcome.verdict.value,
+        "status": outcome.status,
+        "cause": None if outcome.cause is None else outcome.cause.value,
+        "detail": _storable(outcome.detail),
+        "answer": _storable(outcome.answer.decode("utf-8", "replace"))[:ANSWER_KEPT],
+    }
+
+
+def _storable(text: str) -> str:
+    """PostgreSQL keeps no NUL in a text."""
+    return text.replace("\x00", "\ufffd")
+
+
+def _dead_letter(row: Row[Any], tried: Tried, at: datetime, reason: DeadLetterReason) -> dict[str, Any]:
+    return {
+        "endpoint_key": row.endpoint_key,
+        "event_key": tried.event.key,
+        "parked_at": at,
+        "reason": reason.value,
+        "tries": row.troubles + row.refusals + 1,
+    }
+
+
+def _set_each(*names: str) -> dict[str, Any]:
+    return {name: bindparam(name) for name in names}
+
+
+_MOVED = (
+    update(cursors)
+    .where(cursors.c.endpoint_key == bindparam("where_endpoint"), cursors.c.room_key == bindparam("where_room"))
+    .values(_set_each("acked", "claim_token", "next_attempt_at", "troubles", "refusals"))
+    .values(_set_each("first_failed_at", "last_failed_at"))
+)
+_HEALTH = (
+    update(endpoints)
+    .where(endpoints.c.id == bindparam("where_id"))
+    .values(_set_each("failures_in_row", "failing_since", "last_success_at", "circuit", "probes", "held_until"))
+    .values(_set_each("state", "state_reason"))
+)

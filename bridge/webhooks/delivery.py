@@ -1,0 +1,388 @@
+"""What an answer to a delivery means, and what happens next: everything about both must live here, in this file.
+
+`judge` turns an answer into an `Outcome`. `decide` turns an outcome, the failures of the event at the head of a room's
+line (`CursorState`) and the health of the endpoint (`EndpointState`) into the next step. Pure: `now` and jitter are
+arguments, nothing is remembered here. The rules are DESIGN section 3 and the table of webhooks.md section 2:
+
+- An event that the endpoint refuses is tried by `refused_schedule`, then dead-lettered, and its room goes on.
+- An event in trouble waits by `retry_schedule`. After the whole schedule it is a dead letter if the endpoint
+  otherwise works: it succeeded since the event's first failure, and no other event failed since. If not, the event
+  waits on with the last step: nothing is dropped because its endpoint is down.
+- `failures_in_row` counts events that got into trouble one after the other without a success between. An event
+  counts once however often it fails, so a poison event alone can never open the circuit for the other rooms.
+- `circuit_failures` of them open the circuit. Then no failure is held against an event; one cursor at a time, the
+  one with the earliest next attempt, probes the endpoint, and goes to the back of the line when it fails.
+- A success closes the circuit, and all that got into trouble since the success before is due at once, its schedule
+  started anew. What was in trouble even then keeps its own time: its own failures, not an outage, made it wait.
+- `Retry-After` of 429 and 503 speaks for the endpoint: none of its cursors is tried before. Successes do not lift it.
+- Without one success for `disable_after`, the endpoint is disabled; its backlog stays. The first failure of an event
+  after quiet days does not suffice: while the circuit is closed, it takes an event that has failed before.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
+from enum import StrEnum
+from typing import Final
+
+RETRY_AFTER_STATUSES: Final = frozenset({429, 503})
+RETRY_AFTER_CAP: Final = timedelta(hours=24)
+JITTER: Final = 0.2
+EPOCH: Final = datetime.fromtimestamp(0, tz=UTC)
+
+_SHOWN_LOCATION: Final = 200
+_MAX_DIGITS: Final = 9
+
+
+class Verdict(StrEnum):
+    """What one attempt says: about the event (refused), or about the endpoint (all others)."""
+
+    DELIVERED = "delivered"
+    TROUBLE = "trouble"
+    REFUSED = "refused"
+    GONE = "gone"
+    BLOCKED = "blocked"
+
+
+class Cause(StrEnum):
+    """Why an attempt did not deliver, in the one word that an operator looks for."""
+
+    DNS = "dns"
+    CONNECT = "connect"
+    TLS = "tls"
+    TIMEOUT = "timeout"
+    BLOCKED = "blocked"
+    RESET = "reset"
+    PROTOCOL = "protocol"
+    STATUS = "status"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """One POST and what became of it; `answer` is the beginning of the body, raw."""
+
+    verdict: Verdict
+    duration: timedelta
+    status: int | None = None
+    cause: Cause | None = None
+    detail: str = ""
+    retry_after: timedelta | None = None
+    answer: bytes = b""
+
+
+class Circuit(StrEnum):
+    """Open: the endpoint is thought to be down, and only probed."""
+
+    CLOSED = "closed"
+    OPEN = "open"
+
+
+class DeadLetterReason(StrEnum):
+    """Why an event was parked: the endpoint refused it, or its retries are used up."""
+
+    REFUSED = "refused"
+    EXHAUSTED = "exhausted"
+
+
+class DisableReason(StrEnum):
+    """Why an endpoint gets nothing any more: it said 410, or nothing succeeded for `disable_after`."""
+
+    GONE = "gone"
+    FAILING = "failing"
+
+
+def _steps(text: str) -> tuple[timedelta, ...]:
+    units = {"s": "seconds", "m": "minutes", "h": "hours"}
+    return tuple(timedelta(**{units[step[-1]]: int(step[:-1])}) for step in text.split())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeliveryPolicy:
+    """How long and how often is tried (CONTRACT section 3, `[delivery]`).
+
+    `circuit_failures` troubled events in a row open the circuit; probes follow `retry_schedule`, but wait no longer
+    than `probe_at_most`, so that a recovered endpoint is noticed soon.
+
+    Raises:
+        ValueError: `retry_schedule` is empty.
+    """
+
+    timeout: timedelta = timedelta(seconds=15)
+    retry_schedule: tuple[timedelta, ...] = _steps("5s 30s 2m 5m 15m 30m 1h 2h 5h 10h 14h 20h 24h")
+    refused_schedule: tuple[timedelta, ...] = _steps("5s 5m")
+    disable_after: timedelta = timedelta(days=5)
+    rotation_grace: timedelta = timedelta(hours=24)
+    circuit_failures: int = 5
+    probe_at_most: timedelta = timedelta(minutes=5)
+
+    def __post_init__(self) -> None:
+        if not self.retry_schedule:
+            raise ValueError("retry_schedule needs at least one step: an endpoint in trouble is tried again")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CursorState:
+    """How the event at the head of a room's line has failed; all zero for an event that was not tried yet.
+
+    `first_failed_at` and `last_failed_at` are about trouble; refusals only count.
+    """
+
+    troubles: int = 0
+    refusals: int = 0
+    first_failed_at: datetime | None = None
+    last_failed_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EndpointState:
+    """The health of an endpoint over all its rooms. No cursor of it is tried before `held_until`."""
+
+    failures_in_row: int = 0
+    failing_since: datetime | None = None
+    last_success_at: datetime | None = None
+    circuit: Circuit = Circuit.CLOSED
+    probes: int = 0
+    held_until: datetime | None = None
+
+    def enabled_again(self) -> EndpointState:
+        """A person enabled it: it starts anew, and everything it is owed is due at once."""
+        return EndpointState(last_success_at=self.last_success_at)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Advance:
+    """Acknowledge the event and go on with the next."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retry:
+    """Keep the event at the head of the line and try it again then, not earlier."""
+
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeadLetter:
+    """Park the event, acknowledge it and go on with the next."""
+
+    reason: DeadLetterReason
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Disable:
+    """Stop delivering to this endpoint, and keep what it is owed: this event too."""
+
+    reason: DisableReason
+
+
+Step = Advance | Retry | DeadLetter | Disable
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    """What happens next, to be written in one transaction.
+
+    With `release_since`, every cursor of the endpoint whose `first_failed_at` is not before it is due at once and
+    its `troubles` start from 0 again.
+    """
+
+    step: Step
+    cursor: CursorState
+    endpoint: EndpointState
+    release_since: datetime | None = None
+
+
+def classify(status: int) -> Verdict:
+    """The table of webhooks.md section 2."""
+    match status:
+        case 408 | 429:
+            return Verdict.TROUBLE
+        case 410:
+            return Verdict.GONE
+        case _ if 200 <= status <= 299:  # noqa: PLR2004 - the classes of RFC 9110 section 15
+            return Verdict.DELIVERED
+        case _ if 300 <= status <= 499:  # noqa: PLR2004 - see above
+            return Verdict.REFUSED
+        case _:
+            return Verdict.TROUBLE
+
+
+def judge(
+    status: int,
+    *,
+    now: datetime,
+    duration: timedelta,
+    answer: bytes = b"",
+    retry_after: str | None = None,
+    location: str | None = None,
+) -> Outcome:
+    """What a complete answer means.
+
+    Args:
+        status: of the answer.
+        now: when it came.
+        duration: of the attempt.
+        answer: the beginning of its body.
+        retry_after: the header, heeded on 429 and 503.
+        location: the header; a redirect is never followed, only shown.
+    """
+    verdict = classify(status)
+    if verdict is Verdict.DELIVERED:
+        return Outcome(verdict=verdict, status=status, duration=duration, answer=answer)
+    detail = f"answered {status}"
+    if location is not None:
+        detail += f", not followed to {location[:_SHOWN_LOCATION]!a}"
+    return Outcome(
+        verdict=verdict,
+        status=status,
+        cause=Cause.STATUS,
+        detail=detail,
+        retry_after=parse_retry_after(retry_after, now) if status in RETRY_AFTER_STATUSES else None,
+        duration=duration,
+        answer=answer,
+    )
+
+
+def parse_retry_after(value: str | None, now: datetime) -> timedelta | None:
+    """How long the receiver asks us to wait: seconds or an HTTP date (RFC 9110 section 10.2.3).
+
+    Returns:
+        Never negative, at most 24 hours; None if it does not say, or not in a way that can be understood.
+    """
+    text = (value or "").strip()
+    if text.isascii() and text.isdigit():
+        return min(timedelta(seconds=int(text)), RETRY_AFTER_CAP) if len(text) <= _MAX_DIGITS else RETRY_AFTER_CAP
+    try:
+        at = parsedate_to_datetime(text)
+    except (ValueError, TypeError, IndexError, OverflowError):
+        return None
+    wait = (at if at.tzinfo else at.replace(tzinfo=UTC)) - now
+    return min(max(wait, timedelta(0)), RETRY_AFTER_CAP)
+
+
+def decide(
+    outcome: Outcome,
+    cursor: CursorState,
+    endpoint: EndpointState,
+    policy: DeliveryPolicy,
+    *,
+    now: datetime,
+    jitter: float,
+) -> Decision:
+    """What happens after an attempt.
+
+    Args:
+        outcome: of the attempt.
+        cursor: of the event that was attempted, before the attempt.
+        endpoint: before the attempt is counted.
+        policy: how long and how often.
+        now: when the outcome came.
+        jitter: a chance number in [0, 1): every delay is its step ± 20 %, but never ends before `Retry-After`.
+    """
+    match outcome.verdict:
+        case Verdict.DELIVERED:
+            return _after_success(endpoint, now)
+        case Verdict.GONE:
+            gone = replace(endpoint, failing_since=endpoint.failing_since or now)
+            return Decision(step=Disable(reason=DisableReason.GONE), cursor=cursor, endpoint=gone)
+        case Verdict.REFUSED | Verdict.TROUBLE | Verdict.BLOCKED:
+            failing = _failing(outcome, endpoint, policy, now, jitter)
+    if _has_failed_too_long(cursor, failing, policy, now):
+        return Decision(step=Disable(reason=DisableReason.FAILING), cursor=cursor, endpoint=failing)
+    after = _after_refusal if outcome.verdict is Verdict.REFUSED else _after_trouble
+    return after(cursor, failing, policy, now, jitter)
+
+
+def _after_success(endpoint: EndpointState, now: datetime) -> Decision:
+    return Decision(
+        step=Advance(),
+        cursor=CursorState(),
+        endpoint=EndpointState(last_success_at=now, held_until=endpoint.held_until),
+        release_since=(endpoint.last_success_at or EPOCH) if endpoint.failures_in_row else None,
+    )
+
+
+def _failing(
+    outcome: Outcome, endpoint: EndpointState, policy: DeliveryPolicy, now: datetime, jitter: float
+) -> EndpointState:
+    failing = replace(endpoint, failing_since=endpoint.failing_since or now)
+    if failing.circuit is Circuit.OPEN:
+        failing = _next_probe(failing, policy, now, jitter)
+    if outcome.retry_after is not None:
+        failing = replace(failing, held_until=_later(failing.held_until, now + outcome.retry_after))
+    return failing
+
+
+def _after_refusal(
+    cursor: CursorState, endpoint: EndpointState, policy: DeliveryPolicy, now: datetime, jitter: float
+) -> Decision:
+    if cursor.refusals >= len(policy.refused_schedule):
+        return Decision(step=DeadLetter(reason=DeadLetterReason.REFUSED), cursor=CursorState(), endpoint=endpoint)
+    at = now + _jittered(policy.refused_schedule[cursor.refusals], jitter)
+    return Decision(
+        step=Retry(at=_later(endpoint.held_until, at)),
+        cursor=replace(cursor, refusals=cursor.refusals + 1),
+        endpoint=endpoint,
+    )
+
+
+def _after_trouble(
+    cursor: CursorState, endpoint: EndpointState, policy: DeliveryPolicy, now: datetime, jitter: float
+) -> Decision:
+    failed = replace(cursor, first_failed_at=cursor.first_failed_at or now, last_failed_at=now)
+    if endpoint.circuit is Circuit.OPEN:
+        return Decision(step=Retry(at=_later(endpoint.held_until, now)), cursor=failed, endpoint=endpoint)
+    in_row = endpoint.failures_in_row + (0 if _is_counted(cursor, endpoint) else 1)
+    endpoint = replace(endpoint, failures_in_row=in_row)
+    if in_row >= policy.circuit_failures:
+        opened = _next_probe(replace(endpoint, circuit=Circuit.OPEN, probes=0), policy, now, jitter)
+        return Decision(step=Retry(at=_later(opened.held_until, now)), cursor=failed, endpoint=opened)
+    if cursor.troubles >= len(policy.retry_schedule) and _works_otherwise(cursor, endpoint):
+        judged = replace(endpoint, failures_in_row=max(in_row - 1, 0))
+        return Decision(step=DeadLetter(reason=DeadLetterReason.EXHAUSTED), cursor=CursorState(), endpoint=judged)
+    at = now + _jittered(_step(policy, cursor.troubles), jitter)
+    return Decision(
+        step=Retry(at=_later(endpoint.held_until, at)),
+        cursor=replace(failed, troubles=cursor.troubles + 1),
+        endpoint=endpoint,
+    )
+
+
+def _next_probe(endpoint: EndpointState, policy: DeliveryPolicy, now: datetime, jitter: float) -> EndpointState:
+    if endpoint.held_until is not None and now < endpoint.held_until:
+        return endpoint  # it was under way before the circuit opened: not a probe, so it costs the endpoint no turn
+    wait = min(_step(policy, endpoint.probes), policy.probe_at_most)
+    return replace(endpoint, probes=endpoint.probes + 1, held_until=now + _jittered(wait, jitter))
+
+
+def _has_failed_too_long(cursor: CursorState, endpoint: EndpointState, policy: DeliveryPolicy, now: datetime) -> bool:
+    repeated = endpoint.circuit is Circuit.OPEN or cursor != CursorState()
+    return repeated and now - (endpoint.failing_since or now) >= policy.disable_after
+
+
+def _is_counted(cursor: CursorState, endpoint: EndpointState) -> bool:
+    """Whether this event's trouble is already part of the row of failures."""
+    if cursor.last_failed_at is None:
+        return False
+    return endpoint.last_success_at is None or cursor.last_failed_at >= endpoint.last_success_at
+
+
+def _works_otherwise(cursor: CursorState, endpoint: EndpointState) -> bool:
+    """Whether the endpoint succeeded since the event's first failure, and no other event failed since."""
+    if cursor.first_failed_at is None or endpoint.last_success_at is None:
+        return False
+    return endpoint.last_success_at >= cursor.first_failed_at and endpoint.failures_in_row <= 1
+
+
+def _step(policy: DeliveryPolicy, tries: int) -> timedelta:
+    return policy.retry_schedule[min(tries, len(policy.retry_schedule) - 1)]
+
+
+def _jittered(step: timedelta, jitter: float) -> timedelta:
+    return step * (1 - JITTER + 2 * JITTER * jitter)
+
+
+def _later(held_until: datetime | None, at: datetime) -> datetime:
+    return at if held_until is None else max(held_until, at)

@@ -1,0 +1,93 @@
+"""The wire between the bridge and PostgreSQL, for tests that cut it: the server itself serves other tests meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from urllib.parse import urlsplit, urlunsplit
+
+from tests.harness.loop_thread import LoopThread
+from tests.harness.waiting import PATIENCE
+
+
+class DatabaseWire(LoopThread):
+    """A TCP relay in its own thread; `url` is the database's address through it. Use as a context manager."""
+
+    def __init__(self, database_url: str) -> None:
+        super().__init__("database wire")
+        self._parts = urlsplit(database_url)
+        self.stalled_bytes = 0
+        """What the bridge has sent to the database since `stall()` and what has not gone through."""
+        self.thrown_out = 0
+        """How many connections were tried while the wire was cut."""
+        self._port = 0
+        self._whole = True
+        self._flowing = asyncio.Event()
+        self._flowing.set()
+        self._connections: set[asyncio.StreamWriter] = set()
+
+    @property
+    def url(self) -> str:
+        """The database's address through the wire."""
+        address = f"{self._parts.username}:{self._parts.password}@127.0.0.1:{self._port}"
+        return urlunsplit(self._parts._replace(netloc=address))
+
+    def cut(self) -> None:
+        """The database is gone: connections break, new ones are thrown out."""
+        asyncio.run_coroutine_threadsafe(self._cut(), self._loop).result(PATIENCE)
+
+    def mend(self) -> None:
+        """The database is back, at the same address."""
+        self._whole = True
+
+    def stall(self) -> None:
+        """What the bridge says from now on waits; nothing breaks."""
+        self._loop.call_soon_threadsafe(self._flowing.clear)
+
+    def flow(self) -> None:
+        """What waited goes through, as if nothing had been."""
+        self._loop.call_soon_threadsafe(self._flowing.set)
+
+    async def _serve(self) -> None:
+        server = await asyncio.start_server(self._relay, "127.0.0.1", 0)
+        self._port = server.sockets[0].getsockname()[1]
+        self._ready()
+        await self._stopping.wait()
+        self._flowing.set()
+        server.close()
+        await self._cut()
+
+    async def _cut(self) -> None:
+        self._whole = False
+        for connection in tuple(self._connections):
+            connection.transport.abort()
+
+    async def _relay(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if not self._whole:
+            self.thrown_out += 1
+            writer.transport.abort()
+            return
+        far_reader, far_writer = await asyncio.open_connection(self._parts.hostname, self._parts.port)
+        ends = {writer, far_writer}
+        self._connections |= ends
+        try:
+            await asyncio.gather(self._up(reader, far_writer), self._down(far_reader, writer))
+        finally:
+            self._connections -= ends
+
+    async def _up(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError):
+            while chunk := await reader.read(65536):
+                if not self._flowing.is_set():
+                    self.stalled_bytes += len(chunk)
+                    await self._flowing.wait()
+                writer.write(chunk)
+                await writer.drain()
+        writer.close()
+
+    async def _down(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError):
+            while chunk := await reader.read(65536):
+                writer.write(chunk)
+                await writer.drain()
+        writer.close()
