@@ -6,7 +6,7 @@ the cursor moved before the line's next event is sent, so a crash repeats at mos
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import lru_cache, partial
 from types import MappingProxyType
@@ -41,14 +41,12 @@ class Sender:
         world: World,
         *,
         vault: Vault,
-        on_events: Callable[[], None],
     ) -> None:
         self._database = database
         self._client = client
         self._policy = policy
         self._world = world
         self._vault = vault
-        self._on_events = on_events
         self._settlements = GroupCommit(database, partial(settle, policy=policy, new_id=world.new_id))
         self._stopping = False
         self._crew: Crew[ClaimedCursor] = Crew("send", seats=SEATS, claim=self._claim, work=self._work_off)
@@ -123,7 +121,7 @@ class Sender:
             )
         )
         if settled.owes or settled.released or settled.disabled:
-            self._on_events()
+            self.wake()
         return settled
 
 

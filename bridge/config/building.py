@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
 from zoneinfo import ZoneInfo
 
 from bridge.config import models
@@ -15,7 +14,6 @@ from bridge.config.settings import (
     LogFormat,
     LogLevel,
     LogSettings,
-    PollingSettings,
     RetentionSettings,
     Scope,
     Settings,
@@ -25,6 +23,7 @@ from bridge.config.settings import (
 from bridge.presence import FirstSnapshot, PresencePolicy
 from bridge.sources import SourceSettings
 from bridge.store.endpoints import EndpointSpec
+from bridge.store.polls import PollingSettings
 from bridge.store.rooms import RoomSpec
 from bridge.webhooks.delivery import DeliveryPolicy
 from bridge.webhooks.egress import EgressPolicy
@@ -107,8 +106,8 @@ def _endpoint(table: models.EndpointTable) -> EndpointSpec:
 
 def _delivery(table: models.DeliveryTable) -> DeliverySettings:
     policy = DeliveryPolicy(
-        retry_schedule=_spans(table.retry_schedule),
-        refused_schedule=_spans(table.refused_schedule),
+        retry_schedule=tuple(table.retry_schedule),
+        refused_schedule=tuple(table.refused_schedule),
         disable_after=table.disable_after,
         timeout=table.timeout,
         rotation_grace=table.rotation_grace,
@@ -117,10 +116,6 @@ def _delivery(table: models.DeliveryTable) -> DeliverySettings:
     return DeliverySettings(
         policy=policy, egress=EgressPolicy(allow_http=table.allow_http, allow_private_networks=networks)
     )
-
-
-def _spans(spans: list[timedelta]) -> tuple[timedelta, ...]:
-    return tuple(spans)
 
 
 def _token(table: models.TokenTable) -> WebToken:

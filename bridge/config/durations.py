@@ -10,6 +10,7 @@ LONGEST = timedelta(days=36_500)
 
 _FORM = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?(ms|s|m|h|d)?")
 _SECONDS = {"ms": 0.001, "s": 1, "m": 60, "h": 3_600, "d": 86_400}
+_NOT_A_DURATION = 'must be a duration, like "250ms", "10s", "5m", "2h", "5d" or a number of seconds'
 
 
 def parse_duration(value: object) -> timedelta:
@@ -20,7 +21,7 @@ def parse_duration(value: object) -> timedelta:
     """
     match value:
         case bool():
-            raise ValueError(_not_a_duration("true and false are not"))
+            raise ValueError(_NOT_A_DURATION)
         case timedelta():
             seconds = value.total_seconds()
         case int() | float():
@@ -28,7 +29,7 @@ def parse_duration(value: object) -> timedelta:
         case str():
             seconds = _seconds_in(value)
         case _:
-            raise ValueError(_not_a_duration("this is not"))
+            raise ValueError(_NOT_A_DURATION)
     if seconds < 0:
         raise ValueError("must not be negative")
     if not seconds <= LONGEST.total_seconds():
@@ -49,10 +50,6 @@ def parse_positive_duration(value: object) -> timedelta:
 
 def _seconds_in(text: str) -> float:
     if (parts := _FORM.fullmatch(text.strip())) is None:
-        raise ValueError(_not_a_duration("this is not"))
+        raise ValueError(_NOT_A_DURATION)
     number, unit = parts.groups(default="s")
     return float(number) * _SECONDS[unit]
-
-
-def _not_a_duration(what: str) -> str:
-    return f'must be a duration, like "250ms", "10s", "5m", "2h", "5d" or a number of seconds; {what} one'

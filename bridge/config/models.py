@@ -17,6 +17,7 @@ from bridge.config.durations import parse_duration, parse_positive_duration
 from bridge.config.fields import checked, choice
 from bridge.config.subscribers import SIGNATURES, STYLES, check_header_name, check_header_value, check_secret
 from bridge.events.types import DEFAULT_TYPES
+from bridge.webhooks.delivery import DeliveryPolicy
 
 SECRET: Final = object()
 """Marks what may be given as `x_file` or `"env:NAME"`; on a table of values, each may be `"env:NAME"`."""
@@ -26,6 +27,8 @@ PositiveDuration = Annotated[timedelta, BeforeValidator(parse_positive_duration)
 Label = Annotated[str, checked(fields.check_label)]
 Count = Annotated[int, Field(ge=1)]
 Rate = Annotated[float, Field(ge=0)]
+
+_DELIVERY: Final = DeliveryPolicy()
 
 
 class _Table(BaseModel):
@@ -104,16 +107,13 @@ class EndpointTable(_Table):
 
 
 class DeliveryTable(_Table):
-    """`[delivery]`; the schedule is that of CONTRACT section 3."""
+    """`[delivery]`; the defaults are those of the policy."""
 
-    timeout: PositiveDuration = timedelta(seconds=15)
-    retry_schedule: Annotated[list[PositiveDuration], Field(min_length=1)] = [
-        timedelta(seconds=seconds)
-        for seconds in (5, 30, 120, 300, 900, 1_800, 3_600, 7_200, 18_000, 36_000, 50_400, 72_000, 86_400)
-    ]
-    refused_schedule: list[PositiveDuration] = [timedelta(seconds=5), timedelta(minutes=5)]
-    disable_after: PositiveDuration = timedelta(days=5)
-    rotation_grace: Duration = timedelta(hours=24)
+    timeout: PositiveDuration = _DELIVERY.timeout
+    retry_schedule: Annotated[list[PositiveDuration], Field(min_length=1)] = list(_DELIVERY.retry_schedule)
+    refused_schedule: list[PositiveDuration] = list(_DELIVERY.refused_schedule)
+    disable_after: PositiveDuration = _DELIVERY.disable_after
+    rotation_grace: Duration = _DELIVERY.rotation_grace
     allow_http: bool = False
     allow_private_networks: list[Annotated[str, checked(fields.parse_network)]] = []
 

@@ -13,9 +13,9 @@ from enum import StrEnum
 from zoneinfo import ZoneInfo
 
 from bridge.config.fields import ListenAddress
-from bridge.presence import PresencePolicy
 from bridge.sources import SourceSettings
 from bridge.store.endpoints import EndpointSpec
+from bridge.store.polls import PollingSettings
 from bridge.store.rooms import RoomSpec
 from bridge.webhooks.delivery import DeliveryPolicy
 from bridge.webhooks.egress import EgressPolicy
@@ -56,24 +56,19 @@ class BridgeSettings:
     shutdown_grace: timedelta
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class DatabaseSettings:
     """`[database]`: a `sqlite:///`, `postgresql://` or `postgres://` URL, as it was written."""
 
-    url: str = field(repr=False)
+    url: str
+
+    def __repr__(self) -> str:
+        return f"DatabaseSettings(url={self.shown_url!r})"
 
     @property
     def shown_url(self) -> str:
         """The URL for people, without its password."""
         return _PASSWORD.sub("***", self.url)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PollingSettings:
-    """`[polling]`: for rooms that do not say otherwise."""
-
-    interval: timedelta
-    policy: PresencePolicy
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,9 +9,9 @@ import asyncio
 import ssl
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import aclosing
 from dataclasses import replace
 from datetime import datetime
+from http import HTTPStatus
 from typing import Final
 from urllib.parse import quote
 
@@ -22,18 +22,32 @@ from httpx_aiohttp import AiohttpTransport
 
 from bridge.presence import Failure, FailureKind, Snapshot
 from bridge.sources import SourceSettings
-from bridge.sources.huddle01_answers import excerpt, interpret
-
-ANSWER_LIMIT: Final = 4 * 1024 * 1024
-"""Bytes of an answer that are read, before and after decompression."""
-KEEPALIVE_SECONDS: Final = 60
-"""Longer than most polling intervals, so that a quiet bridge need not shake hands anew for every poll."""
-
-_DECOMPRESSED: Final = {"gzip": zlib.MAX_WBITS | 16, "x-gzip": zlib.MAX_WBITS | 16, "deflate": zlib.MAX_WBITS}
+from bridge.sources.huddle01_answers import excerpt, fingerprint, interpret
+from bridge.sources.known_answers import KnownAnswers
 
 
 class UnusableAnswerError(Exception):
     """The answer cannot be read to its end."""
+
+
+ANSWER_LIMIT: Final = 4 * 1024 * 1024
+"""Bytes of an answer that are read, before and after decompression."""
+KNOWN_ANSWERS_LIMIT: Final = 8 * 1024 * 1024
+"""Bytes of answers that are remembered as read, some 3,500 rooms of ten peers; snapshots take about three times that."""
+KEEPALIVE_SECONDS: Final = 60
+"""Longer than most polling intervals, so that a quiet bridge need not shake hands anew for every poll."""
+
+_NAMES: Final = (
+    ((aiohttp.ClientConnectorDNSError,), FailureKind.UNREACHABLE, "dns"),
+    ((aiohttp.ClientSSLError, ssl.SSLError), FailureKind.UNREACHABLE, "tls"),
+    ((aiohttp.ClientConnectorError,), FailureKind.UNREACHABLE, "connect"),
+    ((aiohttp.ClientPayloadError,), FailureKind.UNREACHABLE, "cut"),
+    ((aiohttp.ServerDisconnectedError, OSError), FailureKind.UNREACHABLE, "reset"),
+    ((aiohttp.ClientResponseError, HttpProcessingError, httpx.ProtocolError), FailureKind.BAD_ANSWER, "protocol"),
+    ((UnusableAnswerError,), FailureKind.BAD_ANSWER, "answer"),
+)
+"""What an error is called, by its first cause that has a name; the special before the general."""
+_DECOMPRESSED: Final = {"gzip": zlib.MAX_WBITS | 16, "x-gzip": zlib.MAX_WBITS | 16, "deflate": zlib.MAX_WBITS}
 
 
 def open_client(settings: SourceSettings) -> httpx.AsyncClient:
@@ -50,7 +64,12 @@ def open_client(settings: SourceSettings) -> httpx.AsyncClient:
         return aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar(), trust_env=False)
 
     transport = AiohttpTransport(verify=context, client=open_session)
-    return httpx.AsyncClient(transport=transport, trust_env=False, timeout=None, follow_redirects=False)
+    return httpx.AsyncClient(
+        transport=transport,
+        trust_env=False,
+        timeout=None,  # noqa: S113 - fetch has one limit for the whole request, which also ends an answer that drips
+        follow_redirects=False,
+    )
 
 
 class Huddle01Source:
@@ -62,14 +81,17 @@ class Huddle01Source:
         self._settings = settings
         self._client = client
         self._clock = clock
+        self._known = KnownAnswers(KNOWN_ANSWERS_LIMIT)
         self._seconds = settings.timeout.total_seconds()
         self._participants_url = f"{settings.base_url.rstrip('/')}/live-sessions/participants/"
-        self._headers = {
-            "x-api-key": settings.api_key,
-            "accept": "application/json",
-            "accept-encoding": "gzip",
-            "user-agent": f"presence-bridge/{version}",
-        }
+        self._headers = httpx.Headers(
+            {
+                "x-api-key": settings.api_key,
+                "accept": "application/json",
+                "accept-encoding": "gzip",
+                "user-agent": f"presence-bridge/{version}",
+            }
+        )
 
     @property
     def name(self) -> str:
@@ -85,9 +107,8 @@ class Huddle01Source:
             async with asyncio.timeout(self._seconds):
                 response, body = await self._get(url)
         except Exception as error:  # noqa: BLE001 - three libraries deep, each with a tree of its own: all mean no answer
-            return self._discreet(_judge_error(error, self._seconds))
-        answer = interpret(response.status_code, response.headers, body, self._clock())
-        return self._discreet(answer) if isinstance(answer, Failure) else answer
+            return self._discreet(_judge_error(error, self._seconds), str(error))
+        return self._recall(room_id, response, body) or self._read(room_id, response, body)
 
     async def aclose(self) -> None:
         """Release the connections."""
@@ -101,9 +122,22 @@ class Huddle01Source:
         finally:
             await response.aclose()
 
-    def _discreet(self, failure: Failure) -> Failure:
-        """An upstream that echoes our headers must not get the key into logs."""
-        if self._settings.api_key and self._settings.api_key in failure.detail:
+    def _recall(self, room_id: str, response: httpx.Response, body: bytes) -> Snapshot | None:
+        return self._known.recall(room_id, fingerprint(body)) if response.status_code == HTTPStatus.OK else None
+
+    def _read(self, room_id: str, response: httpx.Response, body: bytes) -> Snapshot | Failure:
+        answer = interpret(response.status_code, response.headers, body, self._clock())
+        if isinstance(answer, Failure):
+            return self._discreet(answer, body.decode(errors="replace"), *response.headers.values())
+        if answer.peers:
+            self._known.remember(room_id, answer, len(body))
+        else:
+            self._known.forget(room_id)
+        return answer
+
+    def _discreet(self, failure: Failure, *sources: str) -> Failure:
+        """Whoever echoes our headers must not get the key into our logs: not even the part that an excerpt shows."""
+        if self._settings.api_key and any(self._settings.api_key in source for source in sources):
             return replace(failure, detail="the answer repeats the API key, so it is not shown")
         return failure
 
@@ -111,12 +145,11 @@ class Huddle01Source:
 async def _read(response: httpx.Response) -> bytes:
     chunks: list[bytes] = []
     size = 0
-    async with aclosing(response.aiter_raw()) as stream:
-        async for chunk in stream:
-            chunks.append(chunk)
-            size += len(chunk)
-            if size > ANSWER_LIMIT:
-                raise UnusableAnswerError(f"more than {ANSWER_LIMIT} bytes")
+    async for chunk in response.aiter_raw():
+        chunks.append(chunk)
+        size += len(chunk)
+        if size > ANSWER_LIMIT:
+            raise UnusableAnswerError(f"more than {ANSWER_LIMIT} bytes")
     raw = chunks[0] if len(chunks) == 1 else b"".join(chunks)
     encoding = response.headers.get("content-encoding", "identity").strip().lower()
     return raw if encoding in ("", "identity") else _decompress(raw, encoding)
@@ -148,21 +181,9 @@ def _judge_error(error: Exception, seconds: float) -> Failure:
 def _name_cause(error: Exception) -> tuple[FailureKind, str]:
     """Go by what lies at the bottom: the transport calls a reset a time-out, and a cut body a read error."""
     for cause in _causes(error):
-        match cause:
-            case UnusableAnswerError():
-                return FailureKind.BAD_ANSWER, "unusable answer"
-            case aiohttp.ClientConnectorDNSError():
-                return FailureKind.UNREACHABLE, "dns"
-            case aiohttp.ClientSSLError() | ssl.SSLError():
-                return FailureKind.UNREACHABLE, "tls"
-            case aiohttp.ClientConnectorError():
-                return FailureKind.UNREACHABLE, "connect"
-            case aiohttp.ClientPayloadError():
-                return FailureKind.UNREACHABLE, "cut"
-            case aiohttp.ServerDisconnectedError() | OSError():
-                return FailureKind.UNREACHABLE, "reset"
-            case aiohttp.ClientResponseError() | HttpProcessingError() | httpx.ProtocolError():
-                return FailureKind.BAD_ANSWER, "protocol"
+        for types, kind, word in _NAMES:
+            if isinstance(cause, types):
+                return kind, word
     return FailureKind.UNREACHABLE, type(error).__name__
 
 

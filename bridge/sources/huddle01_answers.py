@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from hashlib import blake2b
+from http import HTTPStatus
 from typing import Final
 
 from bridge import __version__
@@ -23,8 +24,10 @@ EXCERPT_LENGTH: Final = 200
 LONGEST_RETRY_AFTER: Final = timedelta(days=3650)
 """Whatever asks for more has lost its mind, and would overflow our arithmetic."""
 
-_NO_SESSION_STATUSES: Final = (404, 412)
-_UNAUTHORIZED_STATUSES: Final = (401, 403)
+_MAY_SAY_NO_SESSION: Final = (HTTPStatus.OK, HTTPStatus.NOT_FOUND, HTTPStatus.PRECONDITION_FAILED)
+_UNAUTHORIZED: Final = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN)
+_REDIRECTION: Final = 3
+_READER: Final = f"huddle01 {__version__}".encode()
 _SECONDS: Final = re.compile(r"\s*([0-9]{1,300})(?:\.[0-9]*)?\s*", re.ASCII)
 
 _SUBJECT: Final = re.compile(r"\b(?:sessions?|rooms?|meetings?|calls?|participants?|peers?)\b", re.IGNORECASE)
@@ -40,17 +43,47 @@ _ABOUT_SOMETHING_ELSE: Final = re.compile(
     re.IGNORECASE,
 )
 _BAD_KEY: Final = re.compile(
-    r"\b(?:incorrect|invalid|wrong|missing|unknown|expired|no)\b.*\bapi[ _-]?key\b"
-    r"|\bapi[ _-]?key\b.*\b(?:incorrect|invalid|wrong|missing|unknown|expired|required)\b",
-    re.IGNORECASE | re.DOTALL,
+    r"\b(?:(?:incorrect|invalid|wrong|missing|unknown|expired)(?: \w+){0,3}|no) api[ _-]?key\b"
+    r"|\bapi[ _-]?key(?: \w+){0,3} (?:incorrect|invalid|wrong|missing|unknown|expired|required)\b",
+    re.IGNORECASE,
 )
 
 
-def _fingerprint(answer: bytes) -> bytes:
+def fingerprint(body: bytes) -> bytes:
+    """Equal for equal lists of participants, as long as they are read by the same version of the bridge."""
+    return blake2b(body, digest_size=16, key=_READER).digest()
+
+
+NO_SESSION: Final = (HTTPStatus.OK, HTTPStatus.NOT_FOUND, HTTPStatus.PRECONDITION_FAILED)
+_UNAUTHORIZED: Final = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN)
+_REDIRECTION: Final = 3
+_READER: Final = f"huddle01 {__version__}".encode()
+_SECONDS: Final = re.compile(r"\s*([0-9]{1,300})(?:\.[0-9]*)?\s*", re.ASCII)
+
+_SUBJECT: Final = re.compile(r"\b(?:sessions?|rooms?|meetings?|calls?|participants?|peers?)\b", re.IGNORECASE)
+_ABSENCE: Final = re.compile(
+    r"\bnot found\b|\bno (?:such|ongoing|live|active|current|sessions?|rooms?|meetings?|participants?|peers?)\b"
+    r"|\bnot (?:live|active|ongoing|exist)\b|n't (?:live|active|ongoing|exist)\b|(?:could|can)(?:n't|not| not) find\b"
+    r"|\bha(?:s|ve) ended\b",
+    re.IGNORECASE,
+)
+_ABOUT_SOMETHING_ELSE: Final = re.compile(
+    r"\b(?:keys?|tokens?|cookies?|credentials?|auth\w*|routes?|paths?|urls?|endpoints?|services?|servers?|gateways?"
+    r"|upstreams?|hosts?|pages?|resources?)\b",
+    re.IGNORECASE,
+)
+_BAD_KEY: Final = re.compile(
+    r"\b(?:(?:incorrect|invalid|wrong|missing|unknown|expired)(?: \w+){0,3}|no) api[ _-]?key\b"
+    r"|\bapi[ _-]?key(?: \w+){0,3} (?:incorrect|invalid|wrong|missing|unknown|expired|required)\b",
+    re.IGNORECASE,
+)
+
+
+def fingerprint(answer: bytes) -> bytes:
     return blake2b(answer, digest_size=16, key=f"huddle01 {__version__}".encode()).digest()
 
 
-NO_SESSION: Final = Snapshot(peers=(), no_session=True, fingerprint=_fingerprint(b""))
+NO_SESSION: Final = Snapshot(peers=(), no_session=True, fingerprint=fingerprint(b""))
 """Nobody is there, and the upstream knows of no session."""
 
 
@@ -59,7 +92,7 @@ def interpret(status: int, headers: Mapping[str, str], body: bytes, now: datetim
 
     Args:
         status: the HTTP status.
-        headers: of the answer; names in lower case, unless the mapping does not care.
+        headers: of the answer, names in any case.
         body: decoded from any content encoding.
         now: for a `Retry-After` that is a date; with a time zone.
     """
@@ -67,11 +100,11 @@ def interpret(status: int, headers: Mapping[str, str], body: bytes, now: datetim
         document = decode_json(body)
     except ValueError as error:
         document = None
-        if status == 200:  # noqa: PLR2004 - HTTP's own name for OK
+        if status == HTTPStatus.OK:
             return _failure(FailureKind.BAD_ANSWER, status, body, f"the body is not JSON ({error})")
     fields = document if isinstance(document, dict) else {}
     participants = fields.get("participants")
-    if status == 200 and isinstance(participants, list) and fields.get("ok") is not False:  # noqa: PLR2004 - as above
+    if status == HTTPStatus.OK and isinstance(participants, list) and fields.get("ok") is not False:
         return _snapshot(read_listing(participants), fields.get("count"), body)
     return _without_list(status, headers, body, fields, now)
 
@@ -99,7 +132,7 @@ def excerpt(body: bytes) -> str:
 def _snapshot(listing: Listing, count: Json, body: bytes) -> Snapshot:
     complete = _is_complete(listing, count)
     notes = _notes(listing, count, complete=complete)
-    return Snapshot(peers=listing.peers, complete=complete, notes=notes, fingerprint=_fingerprint(body))
+    return Snapshot(peers=listing.peers, complete=complete, notes=notes, fingerprint=fingerprint(body))
 
 
 def _is_complete(listing: Listing, count: Json) -> bool:
@@ -125,23 +158,25 @@ def _notes(listing: Listing, count: Json, *, complete: bool) -> tuple[str, ...]:
 def _without_list(
     status: int, headers: Mapping[str, str], body: bytes, fields: Mapping[str, Json], now: datetime
 ) -> Snapshot | Failure:
-    wait = read_retry_after(headers.get("retry-after"), now)
-    if status == 429:  # noqa: PLR2004 - Too Many Requests
-        return _failure(FailureKind.RATE_LIMITED, status, body, "too many requests", wait)
-    if status in _UNAUTHORIZED_STATUSES or _says_bad_key(fields):
-        return _failure(FailureKind.UNAUTHORIZED, status, body, "the API key is not accepted")
-    if (status in _NO_SESSION_STATUSES or status == 200) and _says_no_session(fields):  # noqa: PLR2004 - OK
+    if status in _MAY_SAY_NO_SESSION and _says_no_session(fields):
         return NO_SESSION
-    match status // 100:
-        case 5:
-            return _failure(FailureKind.SERVER_ERROR, status, body, "server error", wait)
-        case 3:
-            where = excerpt(headers.get("location", "").encode(errors="replace"))
-            return _failure(FailureKind.BAD_ANSWER, status, body, f"redirected, not followed, to {where or 'nowhere'}")
-        case 2:
-            return _failure(FailureKind.BAD_ANSWER, status, body, "no list of participants")
-        case _:
-            return _failure(FailureKind.BAD_ANSWER, status, body, "unexpected answer")
+    named = {name.lower(): value for name, value in headers.items()}
+    kind, what = _name_failure(status, fields)
+    if status // 100 == _REDIRECTION and "location" in named:
+        what = f"{what}, to {excerpt(named['location'].encode(errors='replace'))}"
+    return _failure(kind, status, body, what, read_retry_after(named.get("retry-after"), now))
+
+
+def _name_failure(status: int, fields: Mapping[str, Json]) -> tuple[FailureKind, str]:
+    if status == HTTPStatus.TOO_MANY_REQUESTS:
+        return FailureKind.RATE_LIMITED, "too many requests"
+    if status in _UNAUTHORIZED or _says_bad_key(fields):
+        return FailureKind.UNAUTHORIZED, "the API key is not accepted"
+    if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        return FailureKind.SERVER_ERROR, f"status {status}"
+    if status // 100 == _REDIRECTION:
+        return FailureKind.BAD_ANSWER, f"status {status}, a redirect, which is not followed"
+    return FailureKind.BAD_ANSWER, "no list of participants" if status == HTTPStatus.OK else f"status {status}"
 
 
 def _says_bad_key(fields: Mapping[str, Json]) -> bool:
@@ -159,7 +194,5 @@ def _says_no_session(fields: Mapping[str, Json]) -> bool:
     return about_a_session is not None and _ABOUT_SOMETHING_ELSE.search(message) is None
 
 
-def _failure(
-    kind: FailureKind, status: int, body: bytes, what: str, retry_after: timedelta | None = None
-) -> Failure:
+def _failure(kind: FailureKind, status: int, body: bytes, what: str, retry_after: timedelta | None = None) -> Failure:
     return Failure(kind=kind, detail=f"{what}: {excerpt(body) or '(empty)'}", status=status, retry_after=retry_after)

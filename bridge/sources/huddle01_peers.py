@@ -18,7 +18,7 @@ from bridge.sources.untrusted_json import decode_json_text, encode_json
 METADATA_LIMIT: Final = 8 * 1024
 """Bytes of compact UTF-8 JSON (CONTRACT section 4)."""
 METADATA_DEPTH: Final = 32
-"""Levels of nesting; deeper metadata is cut like that which is too long, for whoever compares it does so recursively."""
+"""Levels of nesting; what is deeper is cut like what is too long, for whoever compares metadata does so recursively."""
 PEER_ID_LIMIT: Final = 512
 """Characters; a longer id is not one (Huddle01's have 28), and no database index would take it."""
 
@@ -118,11 +118,14 @@ def _read_object(text: str) -> Json:
 
 
 def _fits(value: Json) -> bool:
-    match value:
-        case str() | dict() | list():
-            return not _is_deeper(value, METADATA_DEPTH) and len(encode_json(value)) <= METADATA_LIMIT
-        case _:
-            return True
+    if not isinstance(value, str | dict | list):
+        return True
+    try:
+        encoded = encode_json(value)
+    except RecursionError:
+        return False
+    brackets = encoded.count(b"{") + encoded.count(b"[")
+    return len(encoded) <= METADATA_LIMIT and (brackets <= METADATA_DEPTH or not _is_deeper(value, METADATA_DEPTH))
 
 
 def _is_deeper(value: Json, levels: int) -> bool:
@@ -133,4 +136,4 @@ def _is_deeper(value: Json, levels: int) -> bool:
             inner = value
         case _:
             return False
-    return levels == 0 or any(_is_deeper(each, levels - 1) for each in inner if isinstance(each, dict | list))
+    return levels == 0 or any(_is_deeper(each, levels - 1) for each in inner)

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
-from sqlalchemy import Connection, Engine, create_engine, event, make_url
+from sqlalchemy import Connection, Engine, create_engine, event, func, make_url, select
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from sqlalchemy.pool import ConnectionPoolEntry
@@ -26,6 +26,7 @@ T = TypeVar("T")
 READERS = 4
 POSTGRESQL_WRITERS = 4
 BUSY_TIMEOUT_MS = 10_000
+ADVISORY_LOCKS = 0x62726467  # "brdg": the bridge's own among a PostgreSQL database's advisory locks
 
 
 class DatabaseError(BridgeError):
@@ -93,6 +94,12 @@ class Database:
             event.listen(engine, "begin", _begin_immediate if writes else _begin_deferred)
             return engine
         return create_engine(self._url, pool_pre_ping=True, connect_args={"connect_timeout": 10}, **options)
+
+
+def take_turns(connection: Connection, purpose: int) -> None:
+    """Let only one process at a time go on with this purpose, until its transaction ends; on SQLite that is a given."""
+    if connection.dialect.name == "postgresql":
+        connection.execute(select(func.pg_advisory_xact_lock(ADVISORY_LOCKS, purpose)))
 
 
 def explain(error: SQLAlchemyError, database: Database) -> DatabaseError:

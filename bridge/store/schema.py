@@ -12,7 +12,9 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, inspect
 
 from bridge.errors import SchemaError
-from bridge.store.database import Database
+from bridge.store.database import Database, take_turns
+
+MIGRATING = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +46,7 @@ def migrate(connection: Connection) -> None:
     Raises:
         SchemaError: the database was migrated by a newer version of the bridge.
     """
+    take_turns(connection, MIGRATING)
     state = schema_state(connection)
     if state.current is not None and state.current not in {script.revision for script in _scripts().walk_revisions()}:
         raise SchemaError(

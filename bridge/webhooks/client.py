@@ -1,23 +1,16 @@
-"""One POST → one `Outcome`: moves the bytes, under one deadline, and only to addresses that `egress` allows.
+"""One POST → one `Outcome`: moves the bytes, under one deadline, and says in one word why they did not arrive.
 
-httpx over the aiohttp transport, used without `httpx.AsyncClient`: a client keeps cookies, follows netrc and logs each
-URL, and a webhook's URL is often a secret; none of that belongs here, and it costs a quarter of the speed.
-
-The guard sits where every new connection passes: the resolver sees all answers of a name and refuses the name if one
-of them is forbidden; the socket factory sees each address, literals too, before its socket exists. http and https have
-a pool each, because plain http is judged more strictly and a connector knows addresses, not schemes.
+httpx over the aiohttp transport, used without `httpx.AsyncClient`: a client would keep cookies and log every URL, and
+a webhook's URL is often a secret. http and https have a pool each, because plain http is judged more strictly and a
+connector knows addresses, not schemes.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import os
-import socket
 import ssl
-import threading
-from collections.abc import Callable, Mapping, Sequence
-from contextvars import ContextVar
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import lru_cache, partial
@@ -26,20 +19,39 @@ from typing import Final, Self, cast
 
 import aiohttp
 import httpx
-from aiohttp.abc import AbstractResolver, ResolveResult
+from aiohttp.abc import AbstractResolver
 from httpx_aiohttp import AiohttpTransport
 
-from bridge.errors import BridgeError, ForbiddenAddressError
+from bridge.errors import ForbiddenAddressError
 from bridge.webhooks.delivery import Cause, Outcome, Verdict, judge
-from bridge.webhooks.egress import EgressPolicy, check_address, check_url
+from bridge.webhooks.dialling import (
+    Dial,
+    GuardedResolver,
+    SystemResolver,
+    current_dial,
+    guarded_socket,
+    os_reason,
+)
+from bridge.webhooks.egress import EgressPolicy, check_url
 
-_SCHEMES: Final = ("http", "https")
-_CUT_OFF: Final = (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError, aiohttp.ClientPayloadError, ConnectionError)
-_SHOWN: Final = 200
+_CUT_OFF: Final = (
+    aiohttp.ServerDisconnectedError,
+    aiohttp.ClientOSError,
+    aiohttp.ClientPayloadError,
+    ConnectionError,
+)
+_CAUSES: Final[tuple[tuple[type[BaseException] | tuple[type[BaseException], ...], Cause], ...]] = (
+    (ForbiddenAddressError, Cause.BLOCKED),
+    (aiohttp.ClientConnectorDNSError, Cause.DNS),
+    (aiohttp.ClientSSLError, Cause.TLS),
+    (aiohttp.ClientConnectorError, Cause.CONNECT),
+    (_CUT_OFF, Cause.RESET),
+    (TimeoutError, Cause.TIMEOUT),
+)
+"""The first that fits; whatever else goes wrong is the receiver's idea of the protocol."""
 
-
-class UnresolvedNameError(BridgeError):
-    """A host name has no address, or DNS does not answer."""
+_SHOWN: Final = 300
+_ROUTES: Final = 4096
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,8 +59,8 @@ class ClientLimits:
     """What one client takes for itself.
 
     `answer_bytes` of an answer are read; if there is more, the connection is closed. An idle connection is kept for
-    `keep_alive`. `connections` bounds those in use over all endpoints; 0 leaves that to the sender, which is fair
-    where a full pool is not: here a slow endpoint would take the seats of the others.
+    `keep_alive`. `connections` bounds those in use over all endpoints; 0 leaves that to the sender, whose seats are
+    fair: in a full pool, a slow endpoint takes the others' connections.
     """
 
     answer_bytes: int = 16 * 1024
@@ -57,11 +69,7 @@ class ClientLimits:
 
 
 @dataclass(slots=True, kw_only=True)
-class _Attempt:
-    """What became known along the way, for an attempt that fails half-way."""
-
-    is_fresh: bool = False
-    forbidden: ForbiddenAddressError | None = None
+class _Attempt(Dial):
     status: int | None = None
 
 
@@ -71,65 +79,16 @@ class _Route:
     transport: AiohttpTransport
 
 
-_attempt: ContextVar[_Attempt] = ContextVar("attempt")
-
-
-class SystemResolver(AbstractResolver):
-    """The system's DNS, one daemon thread per lookup.
-
-    A lookup cannot be cancelled. In the loop's thread pool, a few dead names would hold the seats of the database
-    and delay the end of the process; aiohttp asks only once at a time per name, which bounds the threads.
-    """
-
-    async def resolve(
-        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
-    ) -> list[ResolveResult]:
-        """All addresses of a name.
-
-        Raises:
-            OSError: DNS has none, or does not answer.
-        """
-        lookup = partial(socket.getaddrinfo, host, port, family=family, type=socket.SOCK_STREAM)
-        try:
-            infos = await _in_own_thread(lookup)
-        except UnicodeError as error:
-            raise socket.gaierror(socket.EAI_NONAME, "not a host name") from error
-        return [_resolved(host, port, *info[:3], cast("tuple[str, int]", info[4])) for info in infos]
-
-    async def close(self) -> None:
-        """Nothing to release."""
-
-
-class _GuardedResolver(AbstractResolver):
-    """Refuses a name if any of its addresses is forbidden: which one is dialled is chance."""
-
-    def __init__(self, resolver: AbstractResolver, policy: EgressPolicy, scheme: str) -> None:
-        self._resolver = resolver
-        self._policy = policy
-        self._scheme = scheme
-
-    async def resolve(
-        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
-    ) -> list[ResolveResult]:
-        answers = await self._resolver.resolve(host, port, family)
-        for answer in answers:
-            check_address(answer["host"], self._policy, scheme=self._scheme)
-        return answers
-
-    async def close(self) -> None:
-        await self._resolver.close()
-
-
 class WebhookClient:
-    """Posts deliveries; use it as an async context manager, inside one event loop.
+    """Posts deliveries; an async context manager, to be used inside one event loop.
 
     Args:
         policy: which addresses may be called.
         user_agent: sent with every request.
         clock: the time now, with a zone: a `Retry-After` may be a date.
         limits: what the client takes for itself.
-        tls: how certificates are verified; the system's certificates if left out.
-        resolver: where names are looked up; the system's DNS if left out. Its answers are checked either way.
+        tls: how certificates are verified; by the system's certificates if left out.
+        resolver: where names are looked up; in the system's DNS if left out. Its answers are checked either way.
     """
 
     def __init__(
@@ -148,8 +107,8 @@ class WebhookClient:
         self._tls = tls or ssl.create_default_context()
         self._resolver = resolver or SystemResolver()
         self._own_headers = {"accept": "*/*", "accept-encoding": "identity", "user-agent": user_agent}
-        self._transports = {scheme: self._transport(scheme) for scheme in _SCHEMES}
-        self._route = lru_cache(maxsize=4096)(self._find_route)
+        self._transports = {scheme: self._transport(scheme) for scheme in ("http", "https")}
+        self._route = lru_cache(maxsize=_ROUTES)(self._find_route)
 
     async def __aenter__(self) -> Self:
         return self
@@ -164,32 +123,38 @@ class WebhookClient:
         for transport in self._transports.values():
             await transport.aclose()
 
-    async def post(self, url: str, *, headers: Mapping[str, str], body: bytes, timeout: timedelta) -> Outcome:  # noqa: ASYNC109 - the deadline is part of the contract: from connect to last byte
+    async def post(
+        self,
+        url: str,
+        *,
+        headers: Mapping[str, str],
+        body: bytes,
+        timeout: timedelta,  # noqa: ASYNC109 - to the caller it is an outcome, not an exception
+    ) -> Outcome:
         """Deliver once. Whatever the receiver or the network does is an outcome; only cancellation is raised.
 
         Args:
-            url: of the endpoint; judged again by the egress policy.
+            url: of the endpoint; judged by the egress policy on every new connection.
             headers: of this attempt, already signed.
             body: the bytes that were signed.
             timeout: for the whole attempt, from DNS to the last byte of the answer.
         """
         attempt = _Attempt()
-        _attempt.set(attempt)
-        clock = asyncio.get_running_loop().time
-        started = clock()
+        current_dial.set(attempt)
+        elapsed = asyncio.get_running_loop().time
+        started = elapsed()
         try:
             async with asyncio.timeout(timeout.total_seconds()) as deadline:
                 response, answer = await self._exchange(attempt, url, {**headers, **self._own_headers}, body)
-        except Exception as error:  # noqa: BLE001 - whatever a hostile receiver brings about is an outcome
+        except Exception as error:  # noqa: BLE001 - a hostile receiver chooses which
             late = timeout if deadline.expired() else None
-            return _failed(error, attempt, late, timedelta(seconds=clock() - started))
+            return _failed(error, attempt, late, timedelta(seconds=elapsed() - started))
         return judge(
             response.status_code,
             now=self._clock(),
-            duration=timedelta(seconds=clock() - started),
+            duration=timedelta(seconds=elapsed() - started),
             answer=answer,
-            retry_after=response.headers.get("retry-after"),
-            location=response.headers.get("location"),
+            headers=response.headers,
         )
 
     async def _exchange(
@@ -197,12 +162,13 @@ class WebhookClient:
     ) -> tuple[httpx.Response, bytes]:
         route = self._route(url)
         request = httpx.Request("POST", route.url, headers=headers, content=body)
+        request.headers.encoding = "ascii"  # unsaid, it is found out again for every header that is read
         try:
             return await self._send(attempt, route.transport, request)
         except httpx.TransportError as error:
-            # A kept connection that the receiver closed in the same moment says nothing about the receiver.
             if attempt.is_fresh or attempt.status is not None or not isinstance(error.__cause__, _CUT_OFF):
                 raise
+        # A kept connection that the receiver closed meanwhile says nothing about the receiver: once more, same id.
         return await self._send(attempt, route.transport, request)
 
     async def _send(
@@ -213,12 +179,13 @@ class WebhookClient:
         stream = cast("httpx.AsyncByteStream", response.stream)
         answer = b""
         try:
-            async for chunk in stream:
-                answer += chunk
-                if len(answer) > self._limits.answer_bytes:
-                    break
+            async with aclosing(cast("AsyncGenerator[bytes, None]", aiter(stream))) as chunks:
+                async for chunk in chunks:
+                    answer += chunk
+                    if len(answer) > self._limits.answer_bytes:
+                        break
         finally:
-            await stream.aclose()  # closes the connection if the answer was not read to its end
+            await stream.aclose()  # keeps the connection if the answer was read to its end, else closes it
         return response, answer[: self._limits.answer_bytes]
 
     def _find_route(self, url: str) -> _Route:
@@ -235,46 +202,51 @@ class WebhookClient:
     def _session(self, scheme: str) -> aiohttp.ClientSession:
         connector = aiohttp.TCPConnector(
             ssl=self._tls,
-            resolver=_GuardedResolver(self._resolver, self._policy, scheme),
-            socket_factory=partial(_guarded_socket, self._policy, scheme),
+            resolver=GuardedResolver(self._resolver, self._policy, scheme),
+            socket_factory=partial(guarded_socket, self._policy, scheme),
             keepalive_timeout=self._limits.keep_alive.total_seconds(),
             limit=self._limits.connections,
         )
         return aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar(), trust_env=False)
 
 
-async def check_endpoint(url: str, policy: EgressPolicy, *, resolver: AbstractResolver | None = None) -> Sequence[str]:
-    """Judge a URL as a delivery would, without sending: when an endpoint is saved, tested or examined.
-
-    Returns:
-        The addresses that would be dialled.
-
-    Raises:
-        ForbiddenAddressError: a delivery would be blocked.
-        UnresolvedNameError: the name has no address at this moment.
-    """
-    destination = check_url(url, policy)
-    guarded = _GuardedResolver(resolver or SystemResolver(), policy, destination.scheme)
-    try:
-        answers = await guarded.resolve(destination.host, destination.port)
-    except OSError as error:
-        raise UnresolvedNameError(
-            f"{destination.host} cannot be resolved ({_os_reason(error)}): check the name and the DNS of this machine"
-        ) from error
-    return sorted({answer["host"] for answer in answers})
+def _failed(error: Exception, attempt: _Attempt, late: timedelta | None, duration: timedelta) -> Outcome:
+    if attempt.forbidden is not None:
+        cause, detail = Cause.BLOCKED, str(attempt.forbidden)
+    elif late is not None:
+        cause, detail = Cause.TIMEOUT, f"no end within {late.total_seconds():g} s"
+    else:
+        cause, detail = _reason(error)
+    if attempt.status is not None:
+        detail = f"answered {attempt.status}, but not completely: {detail}"
+    return Outcome(
+        verdict=Verdict.BLOCKED if cause is Cause.BLOCKED else Verdict.TROUBLE,
+        status=attempt.status,
+        cause=cause,
+        detail=detail[:_SHOWN],
+        duration=duration,
+    )
 
 
-def _guarded_socket(policy: EgressPolicy, scheme: str, info: aiohttp.AddrInfoType) -> socket.socket:
-    attempt = _attempt.get()
-    attempt.is_fresh = True
-    try:
-        check_address(info[4][0], policy, scheme=scheme)
-    except ForbiddenAddressError as error:
-        attempt.forbidden = error  # a race of several addresses would swallow it
-        raise
-    family, kind, protocol, *_ = info
-    return socket.socket(family=family, type=kind, proto=protocol)
+def _reason(error: Exception) -> tuple[Cause, str]:
+    # httpx's names for aiohttp's errors mislead (a lost connection becomes ConnectTimeout): the original is asked
+    origin = error.__cause__ if isinstance(error, httpx.TransportError) and error.__cause__ else error
+    cause = next((cause for kinds, cause in _CAUSES if isinstance(origin, kinds)), Cause.PROTOCOL)
+    return cause, _detail(origin)
 
 
-async def _in_own_thread[T](lookup: Callable[[], T]) -> T:
-    ...
+def _detail(error: BaseException) -> str:
+    match error:
+        case aiohttp.ClientConnectorCertificateError():
+            certificate = error.certificate_error
+            return f"{error.host}: {getattr(certificate, 'verify_message', None) or certificate}"
+        case aiohttp.ClientConnectorError():
+            return f"{error.host}:{error.port}: {os_reason(error.os_error)}"
+        case aiohttp.ServerDisconnectedError():
+            return "the connection was closed without an answer"
+        case aiohttp.ClientResponseError():
+            return f"the answer is not HTTP: {error.message!a}"
+        case OSError():
+            return os_reason(error)
+        case _:
+            return str(error)

@@ -21,6 +21,7 @@ arguments, nothing is remembered here. The rules are DESIGN section 3 and the ta
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
@@ -209,37 +210,27 @@ def classify(status: int) -> Verdict:
             return Verdict.TROUBLE
 
 
-def judge(
-    status: int,
-    *,
-    now: datetime,
-    duration: timedelta,
-    answer: bytes = b"",
-    retry_after: str | None = None,
-    location: str | None = None,
-) -> Outcome:
+def judge(status: int, *, headers: Mapping[str, str], answer: bytes, now: datetime, duration: timedelta) -> Outcome:
     """What a complete answer means.
 
     Args:
         status: of the answer.
+        headers: of the answer, found by lower-case names: `retry-after` is heeded on 429 and 503, and a `location`
+            is never followed, only shown.
+        answer: the beginning of its body.
         now: when it came.
         duration: of the attempt.
-        answer: the beginning of its body.
-        retry_after: the header, heeded on 429 and 503.
-        location: the header; a redirect is never followed, only shown.
     """
     verdict = classify(status)
     if verdict is Verdict.DELIVERED:
         return Outcome(verdict=verdict, status=status, duration=duration, answer=answer)
-    detail = f"answered {status}"
-    if location is not None:
-        detail += f", not followed to {location[:_SHOWN_LOCATION]!a}"
+    location = headers.get("location")
     return Outcome(
         verdict=verdict,
         status=status,
         cause=Cause.STATUS,
-        detail=detail,
-        retry_after=parse_retry_after(retry_after, now) if status in RETRY_AFTER_STATUSES else None,
+        detail=f"answered {status}" + (f", not followed to {location[:_SHOWN_LOCATION]!a}" if location else ""),
+        retry_after=parse_retry_after(headers.get("retry-after"), now) if status in RETRY_AFTER_STATUSES else None,
         duration=duration,
         answer=answer,
     )

@@ -1,0 +1,63 @@
+"""`bridge init`, `check` and `migrate`: what comes before running."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bridge.cli.options import DEFAULT_CONFIG, ConfigOption, load_settings
+from bridge.cli.terminal import say
+from bridge.config.template import render
+from bridge.errors import UsageError
+from bridge.service import new_secret
+from bridge.store.database import Database
+from bridge.store.schema import migrate as migrate_schema
+from bridge.store.schema import schema_state
+
+
+def init(
+    path: Annotated[Path, typer.Argument(help="Where to write it.")] = DEFAULT_CONFIG,
+) -> None:
+    """Write a commented bridge.toml with a fresh secret (mode 0600)."""
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        raise UsageError(f"{path} exists and is left as it is: name another file, or move it away") from None
+    except OSError as error:
+        raise UsageError(f"{path} cannot be written: {error.strerror}") from None
+    with os.fdopen(descriptor, "w") as file:
+        file.write(render(new_secret("v1")))
+    say(
+        f"wrote {path}: set HUDDLE01_API_KEY, name your rooms and endpoints in it, then `bridge check` and `bridge run`"
+    )
+
+
+def check(config: ConfigOption = None) -> None:
+    """Validate the configuration; touches nothing else."""
+    settings = load_settings(config)
+    say(
+        f"{config or DEFAULT_CONFIG}: ok ({_count(len(settings.sources), 'source')}, "
+        f"{_count(len(settings.rooms), 'room')}, {_count(len(settings.endpoints), 'endpoint')})"
+    )
+
+
+def migrate(config: ConfigOption = None) -> None:
+    """Bring the database to the newest schema."""
+    database = Database(load_settings(config).database.url)
+    try:
+        before = database.read_now(schema_state)
+        database.write_now(migrate_schema)
+        after = database.read_now(schema_state)
+    finally:
+        database.close()
+    if before.current == after.current:
+        say(f"{database.name}: schema {after.current} is current, nothing to do")
+    else:
+        say(f"{database.name}: migrated from {before.current or 'nothing'} to {after.current}")
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"

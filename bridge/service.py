@@ -1,0 +1,287 @@
+"""The composition root: builds everything, beats time, runs the roles, answers signals, stops in order.
+
+APScheduler is only the metronome; what is due stands in SQL. The one place besides the CLI that reads the clock.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import random
+import secrets
+import signal
+import socket
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, contextmanager
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any
+
+import structlog
+import uvicorn
+from apscheduler.schedulers.asyncio import AsyncIOScheduler
+from ulid import ULID
+
+from bridge import __version__
+from bridge.api.app import Desk as WebDesk
+from bridge.api.app import create_app
+from bridge.config import ListenAddress, Settings
+from bridge.errors import BridgeError, ConfigurationError
+from bridge.poller import Poller
+from bridge.sender import Sender
+from bridge.sources import Source, SourceSettings
+from bridge.sources.huddle01 import Huddle01Source, open_client
+from bridge.store.database import Database
+from bridge.store.endpoints import Desk
+from bridge.store.reconcile import reconcile
+from bridge.store.schema import ensure_schema
+from bridge.store.vault import Vault
+from bridge.webhooks.client import WebhookClient
+from bridge.webhooks.signing import generate_secret, generate_signing_key
+from bridge.world import World
+
+TICK_SECONDS = 0.2
+"""How often is looked for what has become due; what this process itself brings about wakes it at once."""
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger("bridge.service")
+
+
+class Role(StrEnum):
+    """What a process does; any number of processes may do each on PostgreSQL."""
+
+    POLLER = "poller"
+    SENDER = "sender"
+    WEB = "web"
+
+
+def real_world() -> World:
+    """The real clock and real chance."""
+    return World(
+        now=lambda: datetime.now(UTC),
+        new_id=lambda prefix: f"{prefix}_{str(ULID()).lower()}",
+        new_token=lambda: secrets.token_hex(8),
+        jitter=random.random,
+    )
+
+
+def new_secret(signature: str) -> str:
+    """A fresh secret for `v1` or `v1a`."""
+    random_bytes = secrets.token_bytes(32)
+    return generate_signing_key(random_bytes) if signature == "v1a" else generate_secret(random_bytes)
+
+
+def desk_for(settings: Settings, world: World) -> Desk:
+    """What changes of endpoints need."""
+    return Desk(
+        now=world.now(),
+        new_id=world.new_id,
+        new_secret=new_secret,
+        vault=Vault(settings.encryption_keys),
+        rotation_grace=settings.delivery.policy.rotation_grace,
+    )
+
+
+def open_source(settings: SourceSettings, world: World) -> Source:
+    """The source that an account's kind names."""
+    return Huddle01Source(settings, open_client(settings), __version__, world.now)
+
+
+def open_webhook_client(settings: Settings, world: World) -> WebhookClient:
+    """The client for deliveries, with its guard."""
+    return WebhookClient(settings.delivery.egress, user_agent=f"presence-bridge/{__version__}", clock=world.now)
+
+
+class Service:
+    """One process of the bridge."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        roles: frozenset[Role] = frozenset(Role),
+        *,
+        reload: Callable[[], Settings] | None = None,
+        world: World | None = None,
+    ) -> None:
+        self._settings = settings
+        self._roles = roles
+        self._reload = reload
+        self._world = world or real_world()
+        self._database = Database(settings.database.url)
+        self._signals: asyncio.Queue[signal.Signals] = asyncio.Queue()
+        self._stopping = False
+        self._wake_poller: Callable[[], None] = lambda: None
+        self._wake_sender: Callable[[], None] = lambda: None
+
+    async def run(self) -> None:
+        """Run until told to stop.
+
+        Raises:
+            BridgeError: it cannot start.
+        """
+        with contextlib.closing(self._database), self._signals_caught():
+            ensure_schema(self._database)
+            self._reconcile()
+            async with AsyncExitStack() as stack:
+                for part in (self._web(), self._metronome()):
+                    await stack.enter_async_context(part)
+                log.info("bridge.started", version=__version__, roles=sorted(self._roles), database=self._database.name)
+                while not self._stopping:
+                    await self._work()
+        log.info("bridge.stopped")
+
+    def stop(self) -> None:
+        """Stop in order, as SIGTERM does."""
+        self._hear(signal.SIGTERM)
+
+    async def _work(self) -> None:
+        """Run the workers until told to stop, or to start them anew with other settings."""
+        settings = self._settings
+        async with AsyncExitStack() as stack:
+            workers = await self._open_workers(stack, settings)
+            running = [asyncio.create_task(worker.run()) for worker in workers]
+            told = asyncio.create_task(self._told())
+            await asyncio.wait([*running, told], return_when=asyncio.FIRST_COMPLETED)
+            grace = settings.bridge.shutdown_grace.total_seconds() * 0.9  # the rest is for closing what is open
+            dropped = await asyncio.gather(*(worker.stop(grace) for worker in workers))
+            if any(dropped):
+                log.warning("work.dropped", count=sum(dropped), detail="not finished in time; it is due again")
+            await asyncio.gather(*running)
+            told.cancel()
+
+    async def _open_workers(self, stack: AsyncExitStack, settings: Settings) -> list[Poller | Sender]:
+        workers: list[Poller | Sender] = []
+        if Role.SENDER in self._roles:
+            client = await stack.enter_async_context(open_webhook_client(settings, self._world))
+            sender = Sender(
+                self._database,
+                client,
+                settings.delivery.policy,
+                self._world,
+                vault=Vault(settings.encryption_keys),
+            )
+            self._wake_sender = sender.wake
+            workers.append(sender)
+        if Role.POLLER in self._roles:
+            sources = {account.name: (account, open_source(account, self._world)) for account in settings.sources}
+            for _, source in sources.values():
+                stack.push_async_callback(source.aclose)
+            poller = Poller(self._database, sources, settings.polling, self._world, on_events=self._wake_sender)
+            self._wake_poller = poller.wake
+            workers.append(poller)
+        return workers
+
+    def _reconcile(self) -> None:
+        settings = self._settings
+        self._database.write_now(
+            reconcile,
+            sources=[account.name for account in settings.sources],
+            rooms=settings.rooms,
+            endpoints=settings.endpoints,
+            desk=desk_for(settings, self._world),
+        )
+
+    async def _told(self) -> None:
+        """Wait for a signal that ends this round of work."""
+        while not self._stopping:
+            if await self._signals.get() is signal.SIGHUP:
+                if await asyncio.to_thread(self._take_new_settings):
+                    return
+            else:
+                self._stopping = True
+
+    def _take_new_settings(self) -> bool:
+        """Load the configuration again; a broken one changes nothing and is told."""
+        if self._reload is None:
+            return False
+        before = self._settings
+        try:
+            self._settings = self._reload()
+            self._reconcile()
+        except BridgeError as error:
+            self._settings = before
+            problems = [str(problem) for problem in error.problems] if isinstance(error, ConfigurationError) else []
+            log.error("configuration.rejected", detail=str(error), problems=problems)  # noqa: TRY400 - no traceback: the operator's file is wrong
+            return False
+        if (before.database, before.web) != (self._settings.database, self._settings.web):
+            log.warning("configuration.restart_needed", detail="[database] and [web] take effect at the next start")
+        log.info("configuration.reloaded")
+        return True
+
+    @asynccontextmanager
+    async def _metronome(self) -> AsyncIterator[None]:
+        scheduler = AsyncIOScheduler(timezone=UTC)
+        for name, role in (("poll", Role.POLLER), ("send", Role.SENDER)):
+            if role in self._roles:
+                beat = self._beat_poller if role is Role.POLLER else self._beat_sender
+                scheduler.add_job(beat, "interval", seconds=TICK_SECONDS, id=name, coalesce=True, max_instances=1)
+        scheduler.start()
+        try:
+            yield
+        finally:
+            scheduler.shutdown(wait=False)
+
+    async def _beat_poller(self) -> None:
+        self._wake_poller()
+
+    async def _beat_sender(self) -> None:
+        self._wake_sender()
+
+    def _web(self) -> AbstractAsyncContextManager[None]:
+        listen = self._settings.web.listen
+        if Role.WEB not in self._roles or listen is None:
+            return contextlib.nullcontext()
+        desk = WebDesk(name=self._settings.bridge.name, database=self._database, now=self._world.now)
+        return _serve(uvicorn.Config(create_app(desk), log_config=None, access_log=False, lifespan="off"), listen)
+
+    @contextmanager
+    def _signals_caught(self) -> Iterator[None]:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            loop.add_signal_handler(number, self._hear, number)
+        try:
+            yield
+        finally:
+            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+                loop.remove_signal_handler(number)
+
+    def _hear(self, number: signal.Signals) -> None:
+        if number is not signal.SIGHUP and self._stopping:
+            os._exit(1)  # asked a second time: at once; nothing is lost, claims lapse
+        if number is not signal.SIGHUP:
+            log.info("bridge.stopping", signal=number.name)
+            self._stopping = True
+        self._signals.put_nowait(number)
+
+
+class _Server(uvicorn.Server):
+    """Uvicorn without its own ideas about signals: the service stops it."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+@asynccontextmanager
+async def _serve(config: uvicorn.Config, listen: ListenAddress) -> AsyncIterator[None]:
+    try:
+        bound = socket.create_server((listen.host, listen.port), family=_family(listen.host), backlog=512)
+    except OSError as error:
+        raise BridgeError(
+            f"web.listen: cannot listen on {listen.host}:{listen.port} ({error.strerror or error}): "
+            'choose another address, or "" for none'
+        ) from None
+    server = _Server(config)
+    serving: Coroutine[Any, Any, None] = server.serve(sockets=[bound])
+    task = asyncio.create_task(serving)
+    log.info("web.listening", url=f"http://{listen.host}:{bound.getsockname()[1]}/")
+    try:
+        yield
+    finally:
+        server.should_exit = True
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.wait_for(task, timeout=1)
+
+
+def _family(host: str) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in host else socket.AF_INET

@@ -1,0 +1,31 @@
+"""Brings what the configuration owns into the database, at start and at reload."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from sqlalchemy import Connection
+
+from bridge.store.database import take_turns
+from bridge.store.endpoints import Desk, EndpointSpec, reconcile_endpoints
+from bridge.store.rooms import RoomSpec, reconcile_rooms, reconcile_sources
+
+RECONCILING = 2
+
+
+def reconcile(
+    connection: Connection,
+    *,
+    sources: Iterable[str],
+    rooms: Sequence[RoomSpec],
+    endpoints: Sequence[EndpointSpec],
+    desk: Desk,
+) -> None:
+    """Make sources, rooms and endpoints what the file says, all or nothing; several processes may start at once.
+
+    Endpoints come first: one that is new and wants to know who is in a room is told by the rooms' last state.
+    """
+    take_turns(connection, RECONCILING)
+    reconcile_sources(connection, sources)
+    reconcile_endpoints(connection, endpoints, desk)
+    reconcile_rooms(connection, rooms, desk.now, desk.new_id)

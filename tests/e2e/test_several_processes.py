@@ -1,0 +1,156 @@
+"""Two of every role on one PostgreSQL: the work is shared, never done by two at once, and late writes are fenced."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from tests.harness.busy_rooms import BusyRooms
+from tests.harness.config import write_config
+from tests.harness.database_wire import DatabaseWire
+from tests.harness.deliveries import delivery_problems, difference_from_log, duplicates, stored_events
+from tests.harness.log import log_problems, replay
+from tests.harness.process import BridgeProcess
+from tests.harness.receiver import Answer, Receiver
+from tests.harness.simulator import SimulatorClient
+from tests.harness.upstream_gate import Journal, UpstreamGate
+from tests.harness.waiting import wait_until
+
+ROOMS = [f"room-{number}" for number in range(16)]
+LEASES_LAPSE = 90.0
+"""Seconds within which a dead process's claims are somebody else's."""
+
+pytestmark = pytest.mark.slow
+
+
+class Fleet:
+    """Processes on one database, each with a gate to the upstream and a wire to the database of its own."""
+
+    def __init__(self, stack: ExitStack, directory: Path, database_url: str, upstream: str, receiver: Receiver) -> None:
+        self.journal = Journal()
+        self.gates: dict[str, UpstreamGate] = {}
+        self.wires: dict[str, DatabaseWire] = {}
+        self._stack = stack
+        self._directory = directory
+        self._database_url = database_url
+        self._upstream = upstream
+        self._receiver = receiver
+
+    def start(self, name: str, *roles: str, rooms: Sequence[str] = ROOMS, **source: object) -> BridgeProcess:
+        """Start a process and wait until it is up."""
+        gate = self._stack.enter_context(UpstreamGate(name, self._upstream, self.journal, latency=0.05))
+        wire = self._stack.enter_context(DatabaseWire(self._database_url))
+        self.gates[name], self.wires[name] = gate, wire
+        place = self._directory / name
+        place.mkdir()
+        config = write_config(
+            place / "bridge.toml",
+            database_url=wire.url,
+            upstream=gate.url,
+            rooms=rooms,
+            endpoints=[self._receiver.endpoint(max_concurrency=4)],
+            sources={"main": {"timeout": "1s", **source}},
+            delivery={"timeout": "1s"},
+        )
+        return self._stack.enter_context(BridgeProcess(config, *roles)).wait_ready()
+
+
+def test_two_of_each_role_share_the_work_and_never_do_it_twice(
+    tmp_path: Path, postgresql_ready_url: str, simulator: SimulatorClient, receiver: Receiver, seed: int
+) -> None:
+    with ExitStack() as stack:
+        fleet = Fleet(stack, tmp_path, postgresql_ready_url, simulator.url, receiver)
+        pollers = [fleet.start(name, "poller", max_concurrency=2) for name in ("poller-1", "poller-2")]
+        senders = [fleet.start(name, "sender") for name in ("sender-1", "sender-2")]
+        receiver.script(Answer(delay=0.02))
+        with BusyRooms(simulator, ROOMS, seed=seed) as busy:
+            busy.wait_for_steps(300)
+        wait_until(
+            lambda: {room: set() for room in ROOMS} | replay(receiver.events()) == busy.truth(), what="the whole truth"
+        )
+        assert [process.stop() for process in (*pollers, *senders)] == [0, 0, 0, 0]
+    assert fleet.journal.overlaps == []
+    for gate in ("poller-1", "poller-2"):
+        assert sum(fleet.journal.count(gate, room) for room in ROOMS) > 0
+    assert all(any(sender.lines("delivery.attempted")) for sender in senders)
+    stored = stored_events(postgresql_ready_url)
+    assert log_problems([event for _, event in stored]) == []
+    assert difference_from_log(receiver.deliveries, stored) == []
+    assert delivery_problems(receiver.deliveries) == []
+    assert duplicates(receiver.deliveries) == []
+
+
+def test_a_poller_frozen_past_its_lease_writes_nothing_stale(
+    tmp_path: Path, postgresql_ready_url: str, simulator: SimulatorClient, receiver: Receiver
+) -> None:
+    """The first poller has seen the old world and is about to write it down when it freezes; the second goes on."""
+    rooms = ROOMS[:4]
+    for room in rooms:
+        simulator.join(room, "anna")
+    with ExitStack() as stack:
+        fleet = Fleet(stack, tmp_path, postgresql_ready_url, simulator.url, receiver)
+        first = fleet.start("first", "poller", rooms=rooms)
+        fleet.start("sender", "sender", rooms=rooms)
+        receiver.wait_for_count(2 * len(rooms))
+        fleet.gates["first"].hold()
+        wait_until(lambda: fleet.journal.waiting("first") == set(rooms), what="every room's answer at the gate")
+        fleet.wires["first"].stall()
+        fleet.gates["first"].release()
+        wait_until(lambda: fleet.wires["first"].stalled_bytes, what="something to write down")
+        with first.frozen():
+            for room in rooms:
+                simulator.swap(room, leave="anna", join="bert")
+            fleet.start("second", "poller", rooms=rooms)
+            receiver.wait_for_count(4 * len(rooms), timeout=LEASES_LAPSE)
+            fleet.wires["first"].flow()
+        before = {room: fleet.journal.count("first", room) for room in rooms}
+        for room in rooms:
+            simulator.join(room, "cleo")
+        receiver.wait_for_count(5 * len(rooms))
+        wait_until(
+            lambda: any(fleet.journal.count("first", room) > before[room] for room in rooms),
+            what="the first poller back at work",
+        )
+        wait_until(lambda: replay(receiver.events()) == {room: {"bert", "cleo"} for room in rooms})
+        assert first.stop() == 0
+    events = receiver.events()
+    assert len(events) == 5 * len(rooms)
+    assert log_problems(events) == []
+    assert difference_from_log(receiver.deliveries, stored_events(postgresql_ready_url)) == []
+
+
+def test_a_sender_frozen_past_its_lease_moves_no_cursor_back(
+    tmp_path: Path, postgresql_ready_url: str, simulator: SimulatorClient, receiver: Receiver
+) -> None:
+    """The first sender's deliveries were accepted, but it freezes before it can write that down."""
+    rooms = ROOMS[:4]
+    receiver.script(Answer(hold=True))
+    with ExitStack() as stack:
+        fleet = Fleet(stack, tmp_path, postgresql_ready_url, simulator.url, receiver)
+        fleet.start("poller", "poller", rooms=rooms)
+        first = fleet.start("first", "sender", rooms=rooms)
+        for room in rooms:
+            simulator.join(room, "anna")
+        wait_until(lambda: {delivery.room for delivery in receiver.deliveries} == set(rooms), what="one POST per room")
+        receiver.script()
+        fleet.wires["first"].stall()
+        receiver.release()
+        wait_until(lambda: fleet.wires["first"].stalled_bytes, what="something to write down")
+        with first.frozen():
+            for room in rooms:
+                simulator.join(room, "bert")
+            fleet.start("second", "sender", rooms=rooms)
+            receiver.wait_for_count(3 * len(rooms), timeout=LEASES_LAPSE)
+            fleet.wires["first"].flow()
+        thawed_at = len(receiver.deliveries)
+        wait_until(lambda: any(line.get("fenced") for line in first.lines("delivery.attempted")), what="a fenced write")
+        for room in rooms:
+            simulator.leave(room, "anna")
+        receiver.wait_for_count(4 * len(rooms))
+        assert first.stop() == 0
+    assert {delivery.event["type"] for delivery in receiver.deliveries[thawed_at:]} == {"peer.left"}
+    assert delivery_problems(receiver.deliveries) == []
+    assert difference_from_log(receiver.deliveries, stored_events(postgresql_ready_url)) == []
