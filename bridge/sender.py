@@ -1,11 +1,13 @@
 """The sender: takes the cursors that owe something and works off their lines, one event after the other.
 
-Order per room comes from working a line alone; concurrency comes from working many lines. An attempt is recorded and
-the cursor moved before the line's next event is sent, so a crash repeats at most one event per line.
+Order per room comes from working a line alone; concurrency comes from working many lines. While a delivered event is
+being recorded the line's next one is already on its way, but never the one after that: a crash repeats at most two
+events per line, in order, with the same ids and bytes.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import lru_cache, partial
@@ -86,19 +88,34 @@ class Sender:
             return
         acked, lease_until = cursor.acked, cursor.lease_until
         timeout = cursor.target.timeout or self._policy.timeout
+        recording: asyncio.Task[Settled] | None = None
         for event in cursor.events:
             started_at = self._world.now()
             if started_at + timeout > lease_until:
-                return  # held up for so long that somebody else may have this line by now
+                break  # held up for so long that somebody else may have this line by now
             outcome = await deliver(self._client, cursor.target, event, at=started_at, limit=timeout)
+            if recording is not None and not (await recording).keeps_claim:
+                break
+            lease_until = self._world.now() + timeout + LEASE_MARGIN
             goes_on = event is not cursor.events[-1] and not self._stopping
             tried = Tried(event=event, outcome=outcome, started_at=started_at)
-            lease_until = self._world.now() + timeout + LEASE_MARGIN
-            settled = await self._settle(cursor, acked, tried, goes_on=goes_on, lease_until=lease_until)
-            _tell(cursor, tried, settled)
-            if not settled.keeps_claim:
-                return
+            recording = asyncio.create_task(
+                self._record(cursor, acked, tried, goes_on=goes_on, lease_until=lease_until)
+            )
             acked = event.passes_to
+            if outcome.verdict is not Verdict.DELIVERED and not (await recording).keeps_claim:
+                break
+            if not goes_on:
+                break
+        if recording is not None:
+            await recording
+
+    async def _record(
+        self, cursor: ClaimedCursor, acked: int, tried: Tried, *, goes_on: bool, lease_until: datetime
+    ) -> Settled:
+        settled = await self._settle(cursor, acked, tried, goes_on=goes_on, lease_until=lease_until)
+        _tell(cursor, tried, settled)
+        return settled
 
     async def _settle(
         self,

@@ -62,7 +62,7 @@ def _explain(error: click.ClickException | BridgeError | SQLAlchemyError) -> int
             return 1
 
 
-def _show_version(wanted: bool) -> None:  # noqa: FBT001 - click's callback
+def _show_version(wanted: bool) -> None:
     if wanted:
         typer.echo(f"bridge {__version__}")
         raise typer.Exit

@@ -38,9 +38,8 @@ def load(path: Path | None, env: Mapping[str, str], overrides: Mapping[str, obje
     """
     document = Document(name=_NO_FILE, tree={}) if path is None else _read(path)
     problems = [*apply_environment(document, env), *apply_overrides(document, overrides)]
-    unresolved = resolve_secrets(document, env)
-    problems += [document.problem(place, message) for place, message in unresolved.items()]
-    problems += broken_rules(document)
+    unresolved, emptied = resolve_secrets(document, env)
+    problems += [*unresolved, *broken_rules(document)]
     encryption_keys: tuple[str, ...] = ()
     try:
         encryption_keys = _encryption_keys(env)
@@ -49,7 +48,7 @@ def load(path: Path | None, env: Mapping[str, str], overrides: Mapping[str, obje
     try:
         tables = Configuration.model_validate(document.tree)
     except ValidationError as error:
-        problems += problems_in(error, document, unresolved)
+        problems += problems_in(error, document, emptied)
     if problems:
         raise ConfigurationError(document.name, tuple(sorted(problems, key=_place)))
     return build(tables, encryption_keys)

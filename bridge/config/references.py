@@ -19,9 +19,18 @@ from bridge.config.document import Document
 from bridge.config.lines import KeyPath
 from bridge.config.schema import ROOT, Leaf, Listed, Named, Node, Table, keys_of
 from bridge.config.words import quoted
+from bridge.errors import Problem
 
 _REFERENCE: Final = "env:"
 _VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+
+
+class _UnresolvedError(Exception):
+    """A secret that cannot be had; `path` is the key to blame."""
+
+    def __init__(self, path: KeyPath, message: str) -> None:
+        self.path = path
+        super().__init__(message)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,20 +42,22 @@ class _Place:
     may_be_file: bool
 
 
-def resolve_secrets(document: Document, env: Mapping[str, str]) -> dict[KeyPath, str]:
+def resolve_secrets(document: Document, env: Mapping[str, str]) -> tuple[list[Problem], set[KeyPath]]:
     """Put every secret's value in its place.
 
     Returns:
-        What could not be found, by path: these places are empty now, and their emptiness is no second problem.
+        What could not be found, and the places that are empty for that reason: their emptiness is no second problem.
     """
-    missing: dict[KeyPath, str] = {}
+    problems: list[Problem] = []
+    emptied: set[KeyPath] = set()
     for place in _places(ROOT, document.tree, ()):
         try:
             _resolve(place, env)
-        except ValueError as problem:
-            missing[place.path] = str(problem)
+        except _UnresolvedError as error:
+            problems.append(document.problem(error.path, str(error)))
+            emptied.add(place.path)
             place.table.pop(place.path[-1], None)
-    return missing
+    return problems, emptied
 
 
 def read_secret_file(name: str) -> str:
@@ -71,15 +82,27 @@ def _resolve(place: _Place, env: Mapping[str, str]) -> None:
     table, key = place.table, place.path[-1]
     file = table.pop(f"{key}_file", None) if place.may_be_file else None
     if file is not None and key in table:
-        raise ValueError(f"is given twice, as {key} and as {key}_file: keep one")
-    if file is not None:
-        if not isinstance(file, str):
-            raise ValueError(f"{key}_file must be the name of a file, in quotes")
-        table[key] = read_secret_file(file)
-    elif isinstance(value := table.get(key), str) and value.startswith(_REFERENCE):
-        table[key] = _variable(value.removeprefix(_REFERENCE), env)
-    elif value == "":
+        raise _UnresolvedError(place.path, f"is given twice, as {key} and as {key}_file: keep one")
+    try:
+        if file is not None:
+            table[key] = _file(file)
+        elif isinstance(value := table.get(key), str):
+            table[key] = _value(value, env)
+    except ValueError as error:
+        blamed = place.path if file is None else (*place.path[:-1], f"{key}_file")
+        raise _UnresolvedError(blamed, str(error)) from None
+
+
+def _file(name: object) -> str:
+    if not isinstance(name, str):
+        raise ValueError("must be the name of a file, in quotes")  # noqa: TRY004 - the operator's mistake, not the program's
+    return read_secret_file(name)
+
+
+def _value(text: str, env: Mapping[str, str]) -> str:
+    if not text:
         raise ValueError("is empty")
+    return _variable(text.removeprefix(_REFERENCE), env) if text.startswith(_REFERENCE) else text
 
 
 def _variable(name: str, env: Mapping[str, str]) -> str:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Final
 
+from bridge.events.styles import Style
 from bridge.webhooks.signing import InvalidHeaderError, check_header, parse_secret
 
-STYLES: Final = ("standard", "flat", "huddle01", "cloudevents")
+STYLES: Final = tuple(style.value for style in Style)
 SIGNATURES: Final = ("v1", "v1a")
 
 _PREFIXES: Final = {"v1": "whsec_", "v1a": "whsk_"}
@@ -18,7 +19,7 @@ def check_secret(secret: str, *, style: str, signature: str) -> None:
     Raises:
         ValueError: with a sentence that never repeats the secret.
     """
-    if style == "huddle01":
+    if style == Style.HUDDLE01:
         return
     if not secret.startswith(_PREFIXES[signature]):
         raise ValueError(f'must start with {_PREFIXES[signature]}, for signature = "{signature}"{_other(secret)}')

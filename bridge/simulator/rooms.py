@@ -138,20 +138,25 @@ class Room:
         """Send everybody home and end the session at once; nothing happens without a session."""
         for peer_id in list(self.present):
             self.leave(peer_id, now=now)
-        self.settle(now=now, lag=0)
+        session = self.session
+        if session is not None:
+            self._close(session, at=now)
 
     def settle(self, *, now: int, lag: int) -> None:
         """End the session whose room has been empty for `lag` milliseconds."""
         session = self.session
         if session is None or session.empty_since is None or now < session.empty_since + lag:
             return
-        session.ended_at = session.empty_since + lag
-        self._record(What.END, now=session.ended_at)
+        self._close(session, at=session.empty_since + lag)
 
     def visits_at(self, when: int) -> list[Visit] | None:
         """Who was there at `when`, by order of joining; None if no session was under way."""
         session = next((session for session in reversed(self.sessions) if session.was_live(when)), None)
         return None if session is None else [visit for visit in session.visits if visit.was_there(when)]
+
+    def _close(self, session: Session, *, at: int) -> None:
+        session.ended_at = at
+        self._record(What.END, now=at)
 
     def _visit_of(self, peer_id: str) -> Visit:
         visit = self.present.get(peer_id)

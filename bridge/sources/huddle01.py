@@ -33,7 +33,7 @@ class UnusableAnswerError(Exception):
 ANSWER_LIMIT: Final = 4 * 1024 * 1024
 """Bytes of an answer that are read, before and after decompression."""
 KNOWN_ANSWERS_LIMIT: Final = 8 * 1024 * 1024
-"""Bytes of answers that are remembered as read, some 3,500 rooms of ten peers; snapshots take about three times that."""
+"""Bytes of answers that are remembered, some 3,500 rooms of ten peers; their snapshots take about three times that."""
 KEEPALIVE_SECONDS: Final = 60
 """Longer than most polling intervals, so that a quiet bridge need not shake hands anew for every poll."""
 
@@ -43,7 +43,8 @@ _NAMES: Final = (
     ((aiohttp.ClientConnectorError,), FailureKind.UNREACHABLE, "connect"),
     ((aiohttp.ClientPayloadError,), FailureKind.UNREACHABLE, "cut"),
     ((aiohttp.ServerDisconnectedError, OSError), FailureKind.UNREACHABLE, "reset"),
-    ((aiohttp.ClientResponseError, HttpProcessingError, httpx.ProtocolError), FailureKind.BAD_ANSWER, "protocol"),
+    ((aiohttp.ClientResponseError, HttpProcessingError), FailureKind.BAD_ANSWER, "protocol"),
+    ((httpx.ProtocolError, httpx.InvalidURL), FailureKind.BAD_ANSWER, "protocol"),
     ((UnusableAnswerError,), FailureKind.BAD_ANSWER, "answer"),
 )
 """What an error is called, by its first cause that has a name; the special before the general."""

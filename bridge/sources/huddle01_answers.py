@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
-from email.utils import parsedate_to_datetime
+from datetime import datetime, timedelta
 from hashlib import blake2b
 from http import HTTPStatus
 from typing import Final
@@ -18,21 +17,19 @@ from bridge import __version__
 from bridge.presence import Failure, FailureKind, Json, Snapshot
 from bridge.sources.huddle01_peers import Listing, read_listing, read_number
 from bridge.sources.untrusted_json import decode_json
+from bridge.webhooks.delivery import parse_retry_after
 
 EXCERPT_LENGTH: Final = 200
 """How many characters of an answer a failure repeats."""
-LONGEST_RETRY_AFTER: Final = timedelta(days=3650)
-"""Whatever asks for more has lost its mind, and would overflow our arithmetic."""
 
 _MAY_SAY_NO_SESSION: Final = (HTTPStatus.OK, HTTPStatus.NOT_FOUND, HTTPStatus.PRECONDITION_FAILED)
 _UNAUTHORIZED: Final = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN)
 _REDIRECTION: Final = 3
 _READER: Final = f"huddle01 {__version__}".encode()
-_SECONDS: Final = re.compile(r"\s*([0-9]{1,300})(?:\.[0-9]*)?\s*", re.ASCII)
 
-_SUBJECT: Final = re.compile(r"\b(?:sessions?|rooms?|meetings?|calls?|participants?|peers?)\b", re.IGNORECASE)
+_SUBJECT: Final = re.compile(r"\b(?:sessions?|rooms?|meetings?|participants?)\b", re.IGNORECASE)
 _ABSENCE: Final = re.compile(
-    r"\bnot found\b|\bno (?:such|ongoing|live|active|current|sessions?|rooms?|meetings?|participants?|peers?)\b"
+    r"\bnot found\b|\bno (?:such|ongoing|live|active|current|sessions?|rooms?|meetings?|participants?)\b"
     r"|\bnot (?:live|active|ongoing|exist)\b|n't (?:live|active|ongoing|exist)\b|(?:could|can)(?:n't|not| not) find\b"
     r"|\bha(?:s|ve) ended\b",
     re.IGNORECASE,
@@ -52,35 +49,6 @@ _BAD_KEY: Final = re.compile(
 def fingerprint(body: bytes) -> bytes:
     """Equal for equal lists of participants, as long as they are read by the same version of the bridge."""
     return blake2b(body, digest_size=16, key=_READER).digest()
-
-
-NO_SESSION: Final = (HTTPStatus.OK, HTTPStatus.NOT_FOUND, HTTPStatus.PRECONDITION_FAILED)
-_UNAUTHORIZED: Final = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN)
-_REDIRECTION: Final = 3
-_READER: Final = f"huddle01 {__version__}".encode()
-_SECONDS: Final = re.compile(r"\s*([0-9]{1,300})(?:\.[0-9]*)?\s*", re.ASCII)
-
-_SUBJECT: Final = re.compile(r"\b(?:sessions?|rooms?|meetings?|calls?|participants?|peers?)\b", re.IGNORECASE)
-_ABSENCE: Final = re.compile(
-    r"\bnot found\b|\bno (?:such|ongoing|live|active|current|sessions?|rooms?|meetings?|participants?|peers?)\b"
-    r"|\bnot (?:live|active|ongoing|exist)\b|n't (?:live|active|ongoing|exist)\b|(?:could|can)(?:n't|not| not) find\b"
-    r"|\bha(?:s|ve) ended\b",
-    re.IGNORECASE,
-)
-_ABOUT_SOMETHING_ELSE: Final = re.compile(
-    r"\b(?:keys?|tokens?|cookies?|credentials?|auth\w*|routes?|paths?|urls?|endpoints?|services?|servers?|gateways?"
-    r"|upstreams?|hosts?|pages?|resources?)\b",
-    re.IGNORECASE,
-)
-_BAD_KEY: Final = re.compile(
-    r"\b(?:(?:incorrect|invalid|wrong|missing|unknown|expired)(?: \w+){0,3}|no) api[ _-]?key\b"
-    r"|\bapi[ _-]?key(?: \w+){0,3} (?:incorrect|invalid|wrong|missing|unknown|expired|required)\b",
-    re.IGNORECASE,
-)
-
-
-def fingerprint(answer: bytes) -> bytes:
-    return blake2b(answer, digest_size=16, key=f"huddle01 {__version__}".encode()).digest()
 
 
 NO_SESSION: Final = Snapshot(peers=(), no_session=True, fingerprint=fingerprint(b""))
@@ -107,20 +75,6 @@ def interpret(status: int, headers: Mapping[str, str], body: bytes, now: datetim
     if status == HTTPStatus.OK and isinstance(participants, list) and fields.get("ok") is not False:
         return _snapshot(read_listing(participants), fields.get("count"), body)
     return _without_list(status, headers, body, fields, now)
-
-
-def read_retry_after(value: str | None, now: datetime) -> timedelta | None:
-    """How long to wait, from seconds or an HTTP date (RFC 9110 section 10.2.3); None if it is neither."""
-    if value is None:
-        return None
-    if seconds := _SECONDS.fullmatch(value):
-        return timedelta(seconds=min(int(seconds[1]), int(LONGEST_RETRY_AFTER.total_seconds())))
-    try:
-        moment = parsedate_to_datetime(value)
-        wait = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)) - now
-    except (ValueError, TypeError, IndexError, OverflowError):
-        return None
-    return min(max(wait, timedelta()), LONGEST_RETRY_AFTER)
 
 
 def excerpt(body: bytes) -> str:
@@ -164,7 +118,7 @@ def _without_list(
     kind, what = _name_failure(status, fields)
     if status // 100 == _REDIRECTION and "location" in named:
         what = f"{what}, to {excerpt(named['location'].encode(errors='replace'))}"
-    return _failure(kind, status, body, what, read_retry_after(named.get("retry-after"), now))
+    return _failure(kind, status, body, what, parse_retry_after(named.get("retry-after"), now))
 
 
 def _name_failure(status: int, fields: Mapping[str, Json]) -> tuple[FailureKind, str]:

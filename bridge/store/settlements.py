@@ -80,11 +80,21 @@ def settle(
 ) -> list[Settled]:
     """Record attempts and move their cursors; answers one `Settled` per settlement, in order."""
     writing = _Writing(policy=policy)
-    held = _hold_cursors(connection, settlements)
+    lines = _hold_lines(connection, settlements)
     health = _hold_endpoints(connection, settlements)
-    settled = [writing.take(settlement, held, health) for settlement in settlements]
+    settled = [writing.take(settlement, lines, health) for settlement in settlements]
     writing.write(connection, new_id)
     return settled
+
+
+@dataclass(slots=True)
+class _Line:
+    """A cursor's row and what this transaction makes of it: one line may be settled twice in a batch."""
+
+    row: Row[Any]
+    acked: int
+    state: CursorState
+    token: str | None
 
 
 @dataclass(slots=True)
@@ -102,59 +112,67 @@ class _Writing:
 
     policy: DeliveryPolicy
     _attempts: list[dict[str, Any]] = field(default_factory=list)
-    _moved: list[dict[str, Any]] = field(default_factory=list)
+    _moved: dict[tuple[int, int], dict[str, Any]] = field(default_factory=dict)
     _dead: list[dict[str, Any]] = field(default_factory=list)
     _told: list[tuple[int, Draft, datetime]] = field(default_factory=list)
     _released: list[tuple[int, datetime, datetime]] = field(default_factory=list)
     _touched: dict[int, _Endpoint] = field(default_factory=dict)
 
     def take(
-        self, settlement: Settlement, held: dict[tuple[int, int], Row[Any]], health: dict[int, _Endpoint]
+        self, settlement: Settlement, lines: dict[tuple[int, int], _Line], health: dict[int, _Endpoint]
     ) -> Settled:
         """Work out what one settlement does."""
         cursor = settlement.cursor
-        row = held.get((cursor.target.key, cursor.room_key))
-        if row is None or row.claim_token != cursor.token or row.acked != settlement.acked:
+        line = lines.get((cursor.target.key, cursor.room_key))
+        if line is None or line.token != cursor.token or line.acked != settlement.acked:
             return Settled(fenced=True)
         if settlement.tried is None:
-            return self._advance(row, settlement, to=cursor.reach)
-        endpoint = health[cursor.target.key]
-        return self._take_attempt(row, endpoint, settlement, settlement.tried)
+            return self._advance(line, settlement, to=cursor.reach)
+        return self._take_attempt(line, health[cursor.target.key], settlement, settlement.tried)
 
-    def _take_attempt(self, row: Row[Any], endpoint: _Endpoint, settlement: Settlement, tried: Tried) -> Settled:
-        decision = decide(
-            tried.outcome,
-            _cursor_state(row),
-            endpoint.state,
-            self.policy,
-            now=settlement.at,
-            jitter=settlement.jitter,
-        )
-        self._attempts.append(_attempt(row, tried))
-        self._note_health(endpoint, decision, settlement.at)
+    def _take_attempt(self, line: _Line, endpoint: _Endpoint, settlement: Settlement, tried: Tried) -> Settled:
+        at = settlement.at
+        decision = decide(tried.outcome, line.state, endpoint.state, self.policy, now=at, jitter=settlement.jitter)
+        self._attempts.append(_attempt(line, tried))
+        self._note_health(endpoint, decision, at)
         match decision.step:
             case Advance():
                 released = decision.release_since is not None
-                return self._advance(row, settlement, to=tried.event.passes_to, released=released)
+                return self._advance(line, settlement, to=tried.event.passes_to, released=released)
             case DeadLetter(reason=reason):
-                self._dead.append(_dead_letter(row, tried, settlement.at, reason))
-                return self._advance(row, settlement, to=tried.event.passes_to, dead_letter=True)
-            case Retry(at=at):
-                self._moved.append(_moved(row, decision.cursor, acked=row.acked, due_at=at))
-                return Settled(retry_at=at)
+                self._dead.append(_dead_letter(line, tried, at, reason))
+                return self._advance(line, settlement, to=tried.event.passes_to, dead_letter=True)
+            case Retry(at=due_at):
+                self._move(line, decision.cursor, acked=line.acked, due_at=due_at)
+                return Settled(retry_at=due_at)
             case Disable(reason=disabled):
-                self._moved.append(_moved(row, decision.cursor, acked=row.acked, due_at=settlement.at))
-                self._disable(endpoint, disabled, decision.endpoint, settlement.at)
+                self._move(line, decision.cursor, acked=line.acked, due_at=at)
+                self._disable(endpoint, disabled, decision.endpoint, at)
                 return Settled(disabled=True)
 
     def _advance(
-        self, row: Row[Any], settlement: Settlement, *, to: int, dead_letter: bool = False, released: bool = False
+        self, line: _Line, settlement: Settlement, *, to: int, dead_letter: bool = False, released: bool = False
     ) -> Settled:
         keeps = settlement.goes_on
         due_at = settlement.lease_until if keeps else settlement.at
-        token = row.claim_token if keeps else None
-        self._moved.append(_moved(row, CursorState(), acked=to, due_at=due_at, token=token))
-        return Settled(keeps_claim=keeps, owes=not keeps and to < row.head, dead_letter=dead_letter, released=released)
+        self._move(line, CursorState(), acked=to, due_at=due_at, token=line.token if keeps else None)
+        owes = not keeps and to < line.row.head
+        return Settled(keeps_claim=keeps, owes=owes, dead_letter=dead_letter, released=released)
+
+    def _move(self, line: _Line, state: CursorState, *, acked: int, due_at: datetime, token: str | None = None) -> None:
+        line.acked, line.state, line.token = acked, state, token
+        place = (line.row.endpoint_key, line.row.room_key)
+        self._moved[place] = {
+            "where_endpoint": line.row.endpoint_key,
+            "where_room": line.row.room_key,
+            "acked": acked,
+            "claim_token": token,
+            "next_attempt_at": due_at,
+            "troubles": state.troubles,
+            "refusals": state.refusals,
+            "first_failed_at": state.first_failed_at,
+            "last_failed_at": state.last_failed_at,
+        }
 
     def _note_health(self, endpoint: _Endpoint, decision: Decision, at: datetime) -> None:
         before, after = endpoint.state, decision.endpoint
@@ -184,7 +202,7 @@ class _Writing:
         if self._dead:
             connection.execute(upsert(connection)(dead_letters).on_conflict_do_nothing(), self._dead)
         if self._moved:
-            connection.execute(_MOVED, self._moved)
+            connection.execute(_MOVED, list(self._moved.values()))
         if self._touched:
             connection.execute(_HEALTH, [_health_values(endpoint) for endpoint in self._touched.values()])
         for key, since, at in self._released:
@@ -193,23 +211,21 @@ class _Writing:
             append_own(connection, [told], at, new_id, passing_over=key)
 
 
-def _hold_cursors(connection: Connection, settlements: Sequence[Settlement]) -> dict[tuple[int, int], Row[Any]]:
+def _hold_lines(connection: Connection, settlements: Sequence[Settlement]) -> dict[tuple[int, int], _Line]:
     """Lock the cursors in the order of their keys, so that two writers never cross."""
     places = sorted({(one.cursor.target.key, one.cursor.room_key) for one in settlements})
-    held = connection.execute(
-        select(cursors)
-        .where(tuple_(cursors.c.endpoint_key, cursors.c.room_key).in_(places))
-        .order_by(cursors.c.endpoint_key, cursors.c.room_key)
-        .with_for_update()
-    )
-    return {(row.endpoint_key, row.room_key): row for row in held}
+    held = connection.execute(_HELD_LINES, {"places": places})
+    return {
+        (row.endpoint_key, row.room_key): _Line(
+            row=row, acked=row.acked, state=_cursor_state(row), token=row.claim_token
+        )
+        for row in held
+    }
 
 
 def _hold_endpoints(connection: Connection, settlements: Sequence[Settlement]) -> dict[int, _Endpoint]:
     keys = sorted({one.cursor.target.key for one in settlements if one.tried is not None})
-    held = connection.execute(
-        select(endpoints).where(endpoints.c.id.in_(keys)).order_by(endpoints.c.id).with_for_update(key_share=True)
-    )
+    held = connection.execute(_HELD_ENDPOINTS, {"keys": keys})
     return {row.id: _Endpoint(row=row, state=_endpoint_state(row)) for row in held}
 
 
@@ -225,22 +241,6 @@ def _release(connection: Connection, endpoint_key: int, since: datetime, at: dat
         )
         .values(next_attempt_at=at, troubles=0)
     )
-
-
-def _moved(
-    row: Row[Any], state: CursorState, *, acked: int, due_at: datetime, token: str | None = None
-) -> dict[str, Any]:
-    return {
-        "where_endpoint": row.endpoint_key,
-        "where_room": row.room_key,
-        "acked": acked,
-        "claim_token": token,
-        "next_attempt_at": due_at,
-        "troubles": state.troubles,
-        "refusals": state.refusals,
-        "first_failed_at": state.first_failed_at,
-        "last_failed_at": state.last_failed_at,
-    }
 
 
 def _cursor_state(row: Row[Any]) -> CursorState:
@@ -278,10 +278,10 @@ def _health_values(endpoint: _Endpoint) -> dict[str, Any]:
     }
 
 
-def _attempt(row: Row[Any], tried: Tried) -> dict[str, Any]:
+def _attempt(line: _Line, tried: Tried) -> dict[str, Any]:
     outcome = tried.outcome
     return {
-        "endpoint_key": row.endpoint_key,
+        "endpoint_key": line.row.endpoint_key,
         "event_key": tried.event.key,
         "kind": "live",
         "started_at": tried.started_at,
@@ -299,13 +299,13 @@ def _storable(text: str) -> str:
     return text.replace("\x00", "\ufffd")
 
 
-def _dead_letter(row: Row[Any], tried: Tried, at: datetime, reason: DeadLetterReason) -> dict[str, Any]:
+def _dead_letter(line: _Line, tried: Tried, at: datetime, reason: DeadLetterReason) -> dict[str, Any]:
     return {
-        "endpoint_key": row.endpoint_key,
+        "endpoint_key": line.row.endpoint_key,
         "event_key": tried.event.key,
         "parked_at": at,
         "reason": reason.value,
-        "tries": row.troubles + row.refusals + 1,
+        "tries": line.state.troubles + line.state.refusals + 1,
     }
 
 
@@ -313,6 +313,21 @@ def _set_each(*names: str) -> dict[str, Any]:
     return {name: bindparam(name) for name in names}
 
 
+_HELD_LINES = (
+    select(cursors.c.endpoint_key, cursors.c.room_key, cursors.c.acked, cursors.c.head, cursors.c.claim_token)
+    .add_columns(cursors.c.troubles, cursors.c.refusals, cursors.c.first_failed_at, cursors.c.last_failed_at)
+    .where(tuple_(cursors.c.endpoint_key, cursors.c.room_key).in_(bindparam("places", expanding=True)))
+    .order_by(cursors.c.endpoint_key, cursors.c.room_key)
+    .with_for_update()
+)
+_HELD_ENDPOINTS = (
+    select(endpoints.c.id, endpoints.c.name, endpoints.c.state, endpoints.c.state_reason, endpoints.c.circuit)
+    .add_columns(endpoints.c.failures_in_row, endpoints.c.failing_since, endpoints.c.last_success_at)
+    .add_columns(endpoints.c.probes, endpoints.c.held_until)
+    .where(endpoints.c.id.in_(bindparam("keys", expanding=True)))
+    .order_by(endpoints.c.id)
+    .with_for_update(key_share=True)
+)
 _MOVED = (
     update(cursors)
     .where(cursors.c.endpoint_key == bindparam("where_endpoint"), cursors.c.room_key == bindparam("where_room"))

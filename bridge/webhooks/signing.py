@@ -102,9 +102,9 @@ class Ed25519Secret:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Huddle01Secret:
-    """The text that the receiver gives to `WebhookReceiver` as `apiKey`: any text, not only a `whsec_` secret."""
+    """What the receiver gives to `WebhookReceiver` as `apiKey`, in UTF-8: any text, not only a `whsec_` secret."""
 
-    api_key: str = field(repr=False)
+    key: bytes = field(repr=False)
 
     def sign(self, event_id: str, timestamp_ms: int, canonical: bytes) -> str:
         """The value of `huddle01-signature` (upstream.md section 2).
@@ -115,7 +115,7 @@ class Huddle01Secret:
             canonical: the body exactly as JavaScript's `JSON.stringify(JSON.parse(body))` would write it.
         """
         content = f"{event_id}.{timestamp_ms}.".encode() + canonical
-        return f"t={timestamp_ms},sha256={hmac.digest(self.api_key.encode(), content, 'sha256').hex()}"
+        return f"t={timestamp_ms},sha256={hmac.digest(self.key, content, 'sha256').hex()}"
 
 
 Secret = HmacSecret | Ed25519Secret

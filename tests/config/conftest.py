@@ -18,7 +18,9 @@ ProblemsIn = Callable[..., tuple[Problem, ...]]
 def load_text(tmp_path: Path) -> LoadText:
     """Load a text as `bridge.toml`, with no environment but the one given."""
 
-    def load_it(text: str, env: Mapping[str, str] | None = None, overrides: Mapping[str, object] | None = None) -> Settings:
+    def load_it(
+        text: str, env: Mapping[str, str] | None = None, overrides: Mapping[str, object] | None = None
+    ) -> Settings:
         path = tmp_path / "bridge.toml"
         path.write_text(text, encoding="utf-8", newline="")
         return load(path, env or {}, overrides or {})

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bridge.config.lines import KeyPath, lines_of
@@ -19,8 +19,11 @@ Draw = Callable[[st.SearchStrategy[Any]], Any]
 BARE_KEYS = st.text("abXY_-", min_size=1, max_size=4)
 ODD_KEYS = st.text("ab.#\"='\\[]{}, é\t\n", max_size=4)
 NOISE = st.text("ab #=[]{},'\"\\é\n\t", max_size=8)
-PLAIN = st.sampled_from(["1", "-3.5e2", "true", "inf", "1979-05-27 07:32:00", "1979-05-27T07:32:00Z", "0xff", "[]", "{}"])
+PLAIN = st.sampled_from(
+    ["1", "-3.5e2", "true", "inf", "1979-05-27 07:32:00", "1979-05-27T07:32:00Z", "0xff", "[]", "{}"]
+)
 GAPS = st.sampled_from(["", " ", "\t", "\n", " # a ] } , = \"\"\" ''' comment\n  "])
+CONTINUATIONS = st.sampled_from(["", "\\\n   ", '\\"\\\n'])
 ENDS = st.sampled_from(["\n", "\n\n", " # [no] table = 1\n", "\r\n"])
 MARKER = re.compile(r"<\d+>")
 
@@ -60,9 +63,7 @@ class Writer:
         return kind()
 
     def array(self, depth: int) -> str:
-        items = [
-            f"{self.draw(GAPS)}{self.value(depth)}{self.draw(GAPS)}" for _ in range(self.draw(st.integers(0, 3)))
-        ]
+        items = [f"{self.draw(GAPS)}{self.value(depth)}{self.draw(GAPS)}" for _ in range(self.draw(st.integers(0, 3)))]
         comma = "," if items and self.draw(st.booleans()) else ""
         return f"[{','.join(items)}{comma}{self.draw(GAPS)}]"
 
@@ -79,13 +80,13 @@ class Writer:
                 return f"'''{content}{self.draw(st.sampled_from(['', chr(10)]))}'''"
             case 2:
                 escaped = content.replace("\\", "\\\\").replace('"""', '""\\"')
-                return f'"""{escaped}"""'
+                return f'"""{escaped}{self.draw(CONTINUATIONS)}"""'
             case _:
                 return json.dumps(content)
 
     def keys(self, count: int | None = None) -> list[str]:
-        size = {"min_size": count or 0, "max_size": count or 3}
-        keys: list[str] = self.draw(st.lists(st.one_of(BARE_KEYS, ODD_KEYS), unique=True, **size))
+        lists = st.lists(st.one_of(BARE_KEYS, ODD_KEYS), unique=True, min_size=count or 0, max_size=count or 3)
+        keys: list[str] = self.draw(lists)
         return [key if re.fullmatch(r"[A-Za-z0-9_-]+", key) else self.quoted(key) for key in keys]
 
     def quoted(self, key: str) -> str:
@@ -109,6 +110,7 @@ def everything_in(value: object, path: KeyPath = ()) -> Iterator[tuple[KeyPath, 
             yield from everything_in(item, (*path, index))
 
 
+@settings(deadline=None)
 @given(toml_texts())
 def test_the_scanner_finds_what_tomllib_finds_on_the_line_where_it_stands(text: str) -> None:
     document = dict(everything_in(tomllib.loads(text)))

@@ -152,7 +152,7 @@ def test_a_scripted_meeting_is_told_exactly_and_in_order(
 
 def _check_sessions(events: Sequence[Event]) -> None:
     first, second = dict.fromkeys(event["data"]["session_id"] for event in events)
-    assert [event["data"]["session_id"] for event in events] == [first] * 15 + [second] * 4
+    assert [event["data"]["session_id"] for event in events] == [first] * 13 + [second] * 4
     closing = next(event["data"] for event in events if event["type"] == "room.empty")
     assert (closing["unique_peers"], closing["visit_count"], closing["peak_peer_count"]) == (4, 5, 3)
 

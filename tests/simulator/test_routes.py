@@ -1,0 +1,347 @@
+"""Every route of the simulated upstream answers in the shape of upstream.md 1.1, seen through a socket."""
+
+from __future__ import annotations
+
+import re
+
+import httpx
+import pytest
+
+from bridge.simulator import Simulation
+from bridge.simulator.rooms import Json
+
+NOW = 1_795_000_000_000
+ANN: Json = {"displayName": "Ann", "avatarUrl": "https://example.com/a.png"}
+
+
+async def test_participants_of_a_live_room(simulation: Simulation, upstream: httpx.AsyncClient) -> None:
+    simulation.join("abc-defg-hij", peer_id="peerId-ann", metadata=ANN)
+    simulation.clock.advance(1500)
+    simulation.join("abc-defg-hij", peer_id="peerId-bob")
+
+    answer = await upstream.get("/live-sessions/participants/abc-defg-hij")
+
+    assert answer.status_code == 200
+    assert answer.headers["content-type"] == "application/json"
+    assert answer.json() == {
+        "count": 2,
+        "participants": [
+            {"peerId": "peerId-ann", "joinTime": NOW, "metadata": ANN},
+            {"peerId": "peerId-bob", "joinTime": NOW + 1500, "metadata": None},
+        ],
+    }
+
+
+async def test_participants_follow_every_change(simulation: Simulation, upstream: httpx.AsyncClient) -> None:
+    async def peers() -> dict[str, object]:
+        items = (await upstream.get("/live-sessions/participants/r")).json()["participants"]
+        return {item["peerId"]: item["metadata"] for item in items}
+
+    simulation.join("r", peer_id="a", metadata="old")
+    assert await peers() == {"a": "old"}
+    simulation.change_metadata("r", "a", {"new": True})
+    assert await peers() == {"a": {"new": True}}
+    simulation.join("r", peer_id="b")
+    assert await peers() == {"a": {"new": True}, "b": None}
+    simulation.leave("r", "a")
+    assert await peers() == {"b": None}
+
+
+async def test_a_peer_can_be_told_without_join_time_and_metadata(
+    simulation: Simulation, upstream: httpx.AsyncClient
+) -> None:
+    simulation.join("r", peer_id="a", says_join_time=False, says_metadata=False)
+    simulation.join("r", peer_id="b", join_time="yesterday")
+    simulation.join("r", peer_id="c", join_time=None)
+
+    answer = await upstream.get("/live-sessions/participants/r")
+
+    assert answer.json()["participants"] == [
+        {"peerId": "a"},
+        {"peerId": "b", "joinTime": "yesterday", "metadata": None},
+        {"peerId": "c", "joinTime": None, "metadata": None},
+    ]
+
+
+async def test_new_peers_have_ids_in_the_upstreams_form(simulation: Simulation, upstream: httpx.AsyncClient) -> None:
+    for _ in range(3):
+        simulation.join("r")
+    items = (await upstream.get("/live-sessions/participants/r")).json()["participants"]
+    assert len({item["peerId"] for item in items}) == 3
+    assert all(re.fullmatch(r"peerId-[A-Za-z0-9_-]{21}", item["peerId"]) for item in items)
+
+
+@pytest.mark.parametrize("room", ["unknown", "foreign", "idle", "ended"])
+async def test_no_session_looks_the_same_whatever_the_cause(
+    simulation: Simulation, upstream: httpx.AsyncClient, room: str
+) -> None:
+    simulation.add_room("foreign", api_key="another-key")
+    simulation.join("foreign")
+    simulation.add_room("idle")
+    simulation.join("ended")
+    simulation.end("ended")
+
+    answer = await upstream.get(f"/live-sessions/participants/{room}")
+
+    assert answer.status_code == 404
+    assert answer.json() == {"ok": False, "message": "Session Not Found"}
+
+
+async def test_each_project_sees_its_own_rooms(simulation: Simulation, upstream: httpx.AsyncClient) -> None:
+    simulation.add_room("theirs", api_key="another-key")
+    simulation.join("theirs", peer_id="t")
+    simulation.join("ours", peer_id="o")
+    theirs = {"x-api-key": "another-key"}
+
+    assert [room["roomId"] for room in (await upstream.get("/live-sessions")).json()["liveSessions"]] == ["ours"]
+    assert [room["roomId"] for room in (await upstream.get("/rooms/get-rooms")).json()["rooms"]] == ["ours"]
+    assert (await upstream.get("/rooms/room-details/theirs")).status_code == 404
+    assert (await upstream.get("/rooms/session-details?roomId=theirs")).status_code == 404
+    assert (await upstream.get("/live-sessions/participants/theirs", headers=theirs)).json()["count"] == 1
+    assert (await upstream.get("/live-sessions/participants/ours", headers=theirs)).status_code == 404
+
+
+@pytest.mark.parametrize("room", ["a/b c?d#e", "räum 50%", "../x", "%2F", "."])
+async def test_room_ids_are_taken_percent_encoded(
+    simulation: Simulation, base_url: str, upstream: httpx.AsyncClient, room: str
+) -> None:
+    simulation.join(room, peer_id="a")
+    encoded = "".join(f"%{byte:02X}" for byte in room.encode())
+
+    answer = await upstream.get(httpx.URL(f"{base_url}/api/v2/sdk/live-sessions/participants/{encoded}"))
+
+    assert answer.json()["count"] == 1
+    assert (await upstream.get(f"{base_url}/api/v2/sdk/live-sessions/{encoded}")).json()["liveSessions"][
+        "roomId"
+    ] == room
+    assert simulation.requests.since()[0].room_id == room
+    assert simulation.requests.since()[0].path == f"/api/v2/sdk/live-sessions/participants/{encoded}"
+
+
+@pytest.mark.parametrize("headers", [{"x-api-key": "wrong"}, {"x-api-key": ""}, {}], ids=["wrong", "empty", "none"])
+@pytest.mark.parametrize(
+    "path",
+    ["/live-sessions/participants/r", "/live-sessions", "/rooms/get-rooms", "/rooms/room-details/r", "", "/metrics"],
+)
+async def test_without_the_right_key_every_route_refuses(
+    simulation: Simulation, base_url: str, path: str, headers: dict[str, str]
+) -> None:
+    simulation.join("r")
+    async with httpx.AsyncClient(trust_env=False) as stranger:
+        answer = await stranger.get(f"{base_url}/api/v2/sdk{path}", headers=headers)
+    assert answer.status_code == 401
+    assert answer.json() == {"message": "Incorrect or no API key provided", "ok": False, "validated": False}
+
+
+async def test_other_headers_are_accepted(simulation: Simulation, upstream: httpx.AsyncClient) -> None:
+    simulation.join("r")
+    headers = {"x-sdk-version": "2.6.2", "x-project-id": "p1", "content-type": "application/json"}
+    assert (await upstream.get("/live-sessions/participants/r", headers=headers)).status_code == 200
+
+
+async def test_live_sessions(simulation: Simulation, upstream: httpx.AsyncClient) -> None:
+    simulation.add_room("idle")
+    simulation.join("live")
+    assert (await upstream.get("/live-sessions")).json() == {
+        "liveSessions": [{"roomId": "live", "startTime": NOW, "livestreamCount": 0, "recordingCount": 0}]
+    }
+
+
+async def test_one_live_session_is_an_object(simulation: Simulation, upstream: httpx.AsyncClient) -> None:
+    simulation.join("live")
+    simulation.join("live")
+    simulation.add_room("idle")
+
+    assert (await upstream.get("/live-sessions/live")).json() == {
+        "liveSessions": {
+            "roomId": "live",
+            "startTime": NOW,
+            "currentPeerCount": 2,
+            "livestreamCount": 0,
+            "recordingCount": 0,
+        }
+    }
+    missing = await upstream.get("/live-sessions/idle")
+    assert missing.status_code == 404
+    assert missing.json() == {"ok": False, "message": "No live sessions found for this room id"}
+
+
+async def test_rooms_come_in_pages_of_ten(simulation: Simulation, upstream: httpx.AsyncClient) -> None:
+    for number in range(12):
+        simulation.add_room(f"room-{number}", metadata={"title": f"Room {number}"}, locked=number == 10)
+
+    first = (await upstream.get("/rooms/get-rooms")).json()
+    second = (await upstream.get("/rooms/get-rooms", params={"cursor": first["nextCursor"]})).json()
+
+    assert [room["roomId"] for room in first["rooms"]] == [f"room-{number}" for number in range(10)]
+    assert {**first, "rooms": ...} == {
+        "rooms": ...,
+        "pageSize": 10,
+        "current": 0,
+        "nextCursor": 1,
+        "prevCursor": None,
+        "count": 12,
+    }
+    assert second == {
+        "rooms": [
+            {"roomId": "room-10", "createdAt": NOW, "roomLocked": True, "metadata": {"title": "Room 10"}},
+            {"roomId": "room-11", "createdAt": NOW, "roomLocked": False, "metadata": {"title": "Room 11"}},
+        ],
+        "pageSize": 2,
+        "current": 1,
+        "nextCursor": None,
+        "prevCursor": 0,
+        "count": 12,
+    }
+
+
+async def test_a_cursor_skips_whole_pages(simulation: Simulation, upstream: httpx.AsyncClient) -> None:
+    for number in range(10):
+        simulation.add_room(f"room-{number}")
+    page = (await upstream.get("/rooms/get-rooms?cursor=2&limit=3")).json()
+    assert [room["roomId"] for room in page["rooms"]] == ["room-6", "room-7", "room-8"]
+
+
+async def test_room_details(simulation: Simulation, upstream: httpx.AsyncClient) -> None:
+    simulation.add_room("r", metadata={"title": "Stand-up"})
+    assert (await upstream.get("/rooms/room-details/r")).json() == {
+        "roomId": "r",
+        "roomLocked": False,
+        "metadata": {"title": "Stand-up"},
+    }
+    unknown = await upstream.get("/rooms/room-details/other")
+    assert unknown.status_code == 404
+    assert unknown.json() == {"message": "Room Not Found", "code": "BAD_REQUEST"}
+
+
+async def test_sessions_of_a_room_newest_first(simulation: Simulation, upstream: httpx.AsyncClient) -> None:
+    simulation.join("r", peer_id="a")
+    simulation.clock.advance(60_000)
+    simulation.end("r")
+    simulation.clock.advance(60_000)
+    simulation.join("r", peer_id="a")
+
+    sessions = (await upstream.get("/rooms/session-details?roomId=r")).json()["sessions"]
+
+    ids = [session.pop("sessionId") for session in sessions]
+    assert sessions == [{"startTime": NOW + 120_000, "endTime": None}, {"startTime": NOW, "endTime": NOW + 60_000}]
+    assert len(set(ids)) == 2
+    older = (await upstream.get("/rooms/session-details?roomId=r&limit=1&cursor=1")).json()["sessions"]
+    assert [session["sessionId"] for session in older] == [ids[1]]
+
+
+async def test_sessions_of_no_room(upstream: httpx.AsyncClient) -> None:
+    unknown = await upstream.get("/rooms/session-details?roomId=other")
+    assert (unknown.status_code, unknown.json()) == (404, {"message": "Room Not Found"})
+    unnamed = await upstream.get("/rooms/session-details")
+    assert unnamed.status_code == 400
+    assert unnamed.json()["error"]["issues"][0]["path"] == ["roomId"]
+
+
+@pytest.mark.parametrize("route", ["participant-list", "participant-lists"])
+async def test_the_record_of_a_session_has_one_item_per_visit(
+    simulation: Simulation, upstream: httpx.AsyncClient, route: str
+) -> None:
+    simulation.join("r", peer_id="a", metadata="first")
+    simulation.clock.advance(1000)
+    simulation.leave("r", "a")
+    simulation.join("r", peer_id="b", join_time="odd")
+    simulation.join("r", peer_id="a", metadata="second", join_time=NOW + 999.6)
+    session = simulation.rooms["r"].sessions[-1].session_id
+
+    record = (await upstream.get(f"/rooms/{route}", params={"sessionId": session})).json()
+
+    # The first session ended as the room emptied; this is the second.
+    assert record == {
+        "participants": [
+            {"peerId": "b", "joinTime": NOW + 1000, "metadata": None},
+            {"peerId": "a", "joinTime": NOW + 1000, "metadata": "second"},
+        ]
+    }
+    simulation.clock.advance(500)
+    simulation.end("r")
+    ended = (await upstream.get(f"/rooms/{route}", params={"sessionId": session})).json()["participants"]
+    assert [item["exitTime"] for item in ended] == [NOW + 1500, NOW + 1500]
+
+
+async def test_the_record_of_no_session(simulation: Simulation, upstream: httpx.AsyncClient) -> None:
+    simulation.add_room("foreign", api_key="another-key")
+    simulation.join("foreign")
+    foreign = simulation.rooms["foreign"].sessions[0].session_id
+    for session in ("unknown", foreign):
+        answer = await upstream.get("/rooms/participant-list", params={"sessionId": session})
+        assert (answer.status_code, answer.json()) == (404, {"message": "Session Not Found"})
+    assert (await upstream.get("/rooms/participant-list")).status_code == 400
+
+
+async def test_creating_a_room(simulation: Simulation, upstream: httpx.AsyncClient) -> None:
+    answer = await upstream.post("/rooms/create-room", json={"metadata": '{"title":"x"}', "roomLocked": True})
+
+    assert answer.status_code == 201
+    room_id = answer.json()["data"]["roomId"]
+    assert answer.json() == {"message": "Room Created Successfully", "data": {"roomId": room_id}}
+    assert re.fullmatch(r"[a-z]{3}-[a-z]{4}-[a-z]{3}", room_id)
+    assert simulation.rooms[room_id].locked
+    assert (await upstream.get(f"/rooms/room-details/{room_id}")).json()["metadata"] == '{"title":"x"}'
+
+
+@pytest.mark.parametrize("body", [b'{"roomLocked": "yes"}', b"[]", b"{"])
+async def test_a_room_that_is_asked_for_wrongly_is_not_created(
+    simulation: Simulation, upstream: httpx.AsyncClient, body: bytes
+) -> None:
+    answer = await upstream.post("/rooms/create-room", content=body)
+    assert answer.status_code == 400
+    assert answer.json()["success"] is False
+    assert {"code", "path", "message"} <= answer.json()["error"]["issues"][0].keys()
+    assert simulation.rooms == {}
+
+
+@pytest.mark.parametrize("query", ["limit=x", "cursor=-1", "limit=1.5"])
+async def test_odd_page_numbers_are_refused(upstream: httpx.AsyncClient, query: str) -> None:
+    assert (await upstream.get(f"/rooms/get-rooms?{query}")).status_code == 400
+
+
+async def test_metrics_recordings_and_the_root(
+    simulation: Simulation, upstream: httpx.AsyncClient, base_url: str
+) -> None:
+    simulation.join("r")
+    simulation.clock.advance(5000)
+    assert (await upstream.get("/metrics")).json() == {
+        "totalSessions": 1,
+        "totalDuration": 5000,
+        "totalUsers": 1,
+        "recordingCount": 0,
+        "livestreamCount": 0,
+    }
+    assert (await upstream.get("/recordings")).json() == {"recordings": [], "nextCursor": None}
+    assert (await upstream.get(f"{base_url}/api/v2/sdk")).json()["ok"] is True
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("GET", "/api/v2/sdk/live-sessions/participants/"),
+        ("GET", "/api/v2/sdk/live-sessions/participants/a/b"),
+        ("POST", "/api/v2/sdk/live-sessions/participants/r"),
+        ("GET", "/api/v1/live-meetings"),
+        ("GET", "/api/v2/sdkx"),
+        ("GET", "/"),
+    ],
+)
+async def test_what_is_no_route_is_not_found_in_plain_text(
+    upstream: httpx.AsyncClient, base_url: str, method: str, path: str
+) -> None:
+    answer = await upstream.request(method, base_url + path)
+    assert answer.status_code == 404
+    assert answer.headers["content-type"].startswith("text/plain")
+
+
+async def test_one_connection_serves_many_requests(simulation: Simulation, base_url: str) -> None:
+    simulation.join("r")
+    limits = httpx.Limits(max_connections=1)
+    ports = set()
+    async with httpx.AsyncClient(base_url=base_url, limits=limits, trust_env=False) as client:
+        for path in ("/api/v2/sdk/live-sessions/participants/r", "/_control/rooms", "/nowhere"):
+            answer = await client.get(path, headers={"x-api-key": "simulated-key"})
+            ports.add(answer.extensions["network_stream"].get_extra_info("client_addr"))
+    assert len(ports) == 1

@@ -1,0 +1,280 @@
+"""Many decisions, one after the other: rooms with lines of events, an endpoint with bad days, and days that pass."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bridge.webhooks.delivery import (
+    Advance,
+    Circuit,
+    CursorState,
+    DeadLetter,
+    DeliveryPolicy,
+    Disable,
+    EndpointState,
+    Outcome,
+    Retry,
+    Verdict,
+    decide,
+)
+
+START = datetime(2026, 11, 23, tzinfo=UTC)
+HOUR = timedelta(hours=1)
+MINUTE = timedelta(minutes=1)
+SECOND = timedelta(seconds=1)
+POLICY = DeliveryPolicy()
+PROBE_AT_MOST = POLICY.probe_at_most * 1.2
+
+Receiver = Callable[["Try"], Verdict]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Try:
+    at: datetime
+    room: str
+    event: str
+
+
+@dataclass(kw_only=True)
+class Line:
+    owed: list[tuple[datetime, str]]
+    """Events and when they happen; none is known before."""
+    state: CursorState = field(default_factory=CursorState)
+    retry_at: datetime = START
+
+    def due_at(self) -> datetime | None:
+        return max(self.owed[0][0], self.retry_at) if self.owed else None
+
+
+@dataclass(kw_only=True)
+class World:
+    """One endpoint with its rooms; steps from one due attempt to the next, as the store and the sender would."""
+
+    lines: dict[str, Line]
+    receiver: Receiver
+    jitter: float = 0.5
+    endpoint: EndpointState = field(default_factory=EndpointState)
+    now: datetime = START
+    disabled: bool = False
+    was_open: bool = False
+    tries: list[Try] = field(default_factory=list)
+    delivered: list[Try] = field(default_factory=list)
+    dead: list[Try] = field(default_factory=list)
+
+    def run(self, until: datetime) -> None:
+        while not self.disabled and (due := self.next_due()) is not None and due[0] <= until:
+            self.now = max(self.now, due[0])
+            self.attempt(due[1])
+
+    def next_due(self) -> tuple[datetime, str] | None:
+        held = self.endpoint.held_until or START
+        dues = ((line.due_at(), room) for room, line in self.lines.items())
+        earliest = min(((at, room) for at, room in dues if at is not None), default=None)
+        return None if earliest is None else (max(earliest[0], held), earliest[1])
+
+    def attempt(self, room: str) -> None:
+        line = self.lines[room]
+        attempt = Try(at=self.now, room=room, event=line.owed[0][1])
+        self.tries.append(attempt)
+        outcome = Outcome(verdict=self.receiver(attempt), duration=SECOND)
+        decision = decide(outcome, line.state, self.endpoint, POLICY, now=self.now, jitter=self.jitter)
+        line.state, self.endpoint = decision.cursor, decision.endpoint
+        self.was_open |= self.endpoint.circuit is Circuit.OPEN
+        match decision.step:
+            case Advance():
+                self.delivered.append(attempt)
+                line.owed.pop(0)
+            case DeadLetter():
+                self.dead.append(attempt)
+                line.owed.pop(0)
+            case Retry(at=at):
+                line.retry_at = at
+            case Disable():
+                self.disabled = True
+        if decision.release_since is not None:
+            self.release(decision.release_since)
+
+    def release(self, since: datetime) -> None:
+        for line in self.lines.values():
+            first = line.state.first_failed_at
+            if first is not None and first >= since:
+                line.retry_at = self.now
+                line.state = CursorState(
+                    refusals=line.state.refusals, first_failed_at=first, last_failed_at=line.state.last_failed_at
+                )
+
+    def tries_of(self, event: str) -> list[Try]:
+        return [attempt for attempt in self.tries if attempt.event == event]
+
+
+def line(*owed: tuple[timedelta, str]) -> Line:
+    return Line(owed=[(START + after, event) for after, event in owed])
+
+
+def every(step: timedelta, count: int, name: str) -> Iterable[tuple[timedelta, str]]:
+    return ((step * number, f"{name}{number}") for number in range(1, count + 1))
+
+
+def down(*spans: tuple[timedelta, timedelta]) -> Receiver:
+    def receive(attempt: Try) -> Verdict:
+        since_start = attempt.at - START
+        return Verdict.TROUBLE if any(a <= since_start < b for a, b in spans) else Verdict.DELIVERED
+
+    return receive
+
+
+def poisoned(*events: str) -> Receiver:
+    return lambda attempt: Verdict.TROUBLE if attempt.event in events else Verdict.DELIVERED
+
+
+def test_a_poison_event_ends_as_a_dead_letter_and_other_rooms_never_notice() -> None:
+    world = World(
+        lines={
+            "a": line((0 * SECOND, "poison"), (0 * SECOND, "next")),
+            "b": line(*every(MINUTE, 8000, "b")),
+            "c": line(*every(HOUR, 130, "c")),
+        },
+        receiver=poisoned("poison"),
+    )
+
+    world.run(START + 130 * HOUR)
+
+    assert [attempt.event for attempt in world.dead] == ["poison"]
+    assert len(world.tries_of("poison")) == 15  # the whole schedule, after one early try when the endpoint proved well
+    assert world.delivered[-1].event != "poison"
+    assert any(attempt.event == "next" for attempt in world.delivered)
+    assert not world.was_open
+    happened = {
+        event: at for name in "bc" for at, event in line(*every(MINUTE if name == "b" else HOUR, 8000, name)).owed
+    }
+    assert all(attempt.at == happened[attempt.event] for attempt in world.delivered if attempt.room in "bc")
+
+
+def test_a_poison_event_does_not_open_the_circuit_while_the_other_rooms_are_quiet() -> None:
+    world = World(
+        lines={"a": line((0 * SECOND, "poison")), "b": line((MINUTE, "b1"), (60 * HOUR, "b2"), (90 * HOUR, "b3"))},
+        receiver=poisoned("poison"),
+    )
+
+    world.run(START + 110 * HOUR)
+
+    assert not world.was_open
+    assert [attempt.at - START for attempt in world.delivered] == [MINUTE, 60 * HOUR, 90 * HOUR]
+    assert [attempt.event for attempt in world.dead] == ["poison"]
+
+
+def test_an_outage_is_probed_in_turns_and_over_when_the_first_probe_says_so() -> None:
+    rooms = [f"room{number:02}" for number in range(20)]
+    world = World(
+        lines={room: line((0 * SECOND, f"{room}-1"), (2 * HOUR, f"{room}-2")) for room in rooms},
+        receiver=down((0 * SECOND, 20 * HOUR)),
+    )
+
+    world.run(START + 30 * HOUR)
+
+    assert world.was_open
+    probes = [attempt for attempt in world.tries if MINUTE < attempt.at - START < 20 * HOUR]
+    assert all(later.at > sooner.at for sooner, later in zip(probes, probes[1:], strict=False)), "one at a time"
+    assert {attempt.room for attempt in probes[:20]} == set(rooms), "each room has its turn before one has a second"
+    assert len(world.delivered) == 40
+    assert world.delivered[-1].at - START <= 20 * HOUR + PROBE_AT_MOST
+    assert len({attempt.at for attempt in world.delivered}) == 1, "everything owed is due at once"
+
+
+def test_a_poison_event_cannot_speak_for_all_when_the_endpoint_recovers() -> None:
+    rooms = [f"room{number}" for number in range(6)]
+    outage = down((0 * SECOND, 3 * HOUR))
+    world = World(
+        lines={room: line((0 * SECOND, f"{room}-1")) for room in rooms},
+        receiver=lambda attempt: Verdict.TROUBLE if attempt.event == "room0-1" else outage(attempt),
+    )
+
+    world.run(START + 4 * HOUR)
+
+    assert sorted(attempt.room for attempt in world.delivered) == rooms[1:]
+    assert world.delivered[-1].at - START <= 3 * HOUR + 2 * PROBE_AT_MOST
+
+
+def test_an_outage_longer_than_the_schedule_dead_letters_nothing() -> None:
+    for spans in ([(0, 100)], [(0, 1), (2, 104)], [(0, 1), (2, 3), (4, 5), (6, 110)]):
+        world = World(
+            lines={room: line(*every(30 * MINUTE, 20, room)) for room in "abc"},
+            receiver=down(*((a * HOUR, b * HOUR) for a, b in spans)),
+        )
+
+        world.run(START + 240 * HOUR)
+
+        assert not world.dead
+        assert len(world.delivered) == 60
+
+
+def test_rooms_below_the_circuits_threshold_recover_together() -> None:
+    world = World(
+        lines={"a": line((0 * SECOND, "a1")), "b": line((0 * SECOND, "b1")), "c": line((20 * HOUR, "c1"))},
+        receiver=down((0 * SECOND, 19 * HOUR)),
+    )
+
+    world.run(START + 21 * HOUR)
+
+    assert not world.was_open
+    assert {(attempt.event, attempt.at - START) for attempt in world.delivered} == {
+        (event, 20 * HOUR) for event in ("a1", "b1", "c1")
+    }
+
+
+def test_an_endpoint_that_never_answers_again_is_disabled_after_five_days_and_loses_nothing() -> None:
+    for rooms in (1, 3, 30):
+        world = World(
+            lines={str(room): line((0 * SECOND, f"{room}-1"), (HOUR, f"{room}-2")) for room in range(rooms)},
+            receiver=lambda _: Verdict.TROUBLE,
+        )
+
+        world.run(START + 400 * HOUR)
+
+        assert world.disabled
+        assert 120 * HOUR <= world.tries[-1].at - START <= 120 * HOUR + POLICY.retry_schedule[-1] * 1.2
+        assert not world.dead
+        assert sum(len(line.owed) for line in world.lines.values()) == 2 * rooms
+
+
+spans = st.integers(0, 300).map(lambda minutes: minutes * 10 * MINUTE)
+outages = st.lists(st.tuples(spans, spans).map(sorted), max_size=4)
+histories = st.lists(st.lists(spans, max_size=5), min_size=1, max_size=8)
+
+
+@settings(max_examples=150, deadline=None)
+@given(histories=histories, outages=outages, poison=st.integers(0, 7), jitter=st.floats(0, 1, exclude_max=True))
+def test_whatever_happens_order_holds_and_every_event_has_one_end(
+    histories: list[list[timedelta]], outages: list[list[timedelta]], poison: int, jitter: float
+) -> None:
+    lines = {
+        str(room): line(*((at, f"{room}/{number}") for number, at in enumerate(sorted(times))))
+        for room, times in enumerate(histories)
+    }
+    expected = {room: [event for _, event in line.owed] for room, line in lines.items()}
+    is_down = down(*((a, b) for a, b in outages))
+    bad = f"{poison}/0"
+    world = World(
+        lines=lines,
+        receiver=lambda attempt: Verdict.TROUBLE if attempt.event == bad else is_down(attempt),
+        jitter=jitter,
+    )
+
+    world.run(START + 60 * 24 * HOUR)
+
+    for room, events in expected.items():
+        ended = [attempt.event for attempt in world.tries if attempt in world.delivered or attempt in world.dead]
+        waiting = [event for _, event in world.lines[room].owed]
+        assert [event for event in ended if event.split("/")[0] == room] + waiting == events
+    for parked in world.dead:
+        assert len(world.tries_of(parked.event)) >= len(POLICY.retry_schedule) + 1
+    if world.disabled:
+        successes = [attempt.at for attempt in world.delivered if attempt.at <= world.tries[-1].at]
+        assert not successes or world.tries[-1].at - successes[-1] >= POLICY.disable_after
+    else:
+        assert all(event == bad for line in world.lines.values() for _, event in line.owed)
