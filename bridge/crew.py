@@ -11,7 +11,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, TypeVar
 
 import structlog
-from sqlalchemy.exc import SQLAlchemyError
+
+from bridge.errors import DatabaseError
 
 Work = TypeVar("Work")
 
@@ -73,8 +74,8 @@ class Crew(Generic[Work]):
             try:
                 while await self.tick():
                     pass
-            except SQLAlchemyError as error:
-                log.warning("claim.failed", crew=self._name, detail=str(getattr(error, "orig", error)).strip()[:200])
+            except DatabaseError as error:
+                log.warning("claim.failed", crew=self._name, detail=str(error))
 
     async def stop(self, grace: float) -> int:
         """Claim nothing more and finish what is under way within `grace` seconds; answers what had to be dropped.

@@ -61,3 +61,11 @@ class VerificationError(BridgeError):
 
 class ForbiddenAddressError(BridgeError):
     """An address that deliveries may not be aimed at (webhooks.egress)."""
+
+
+class DatabaseError(BridgeError):
+    """The database does not answer (`is_away`), or not as it should."""
+
+    def __init__(self, message: str, *, is_away: bool) -> None:
+        self.is_away = is_away
+        super().__init__(message)

@@ -20,14 +20,22 @@ from bridge.events.styles import Style, render
 from bridge.store.database import Database
 from bridge.store.deliveries import LEASE_MARGIN, ClaimedCursor, OwedEvent, Target, claim_cursors
 from bridge.store.group_commit import GroupCommit
+from bridge.store.redeliveries import (
+    ClaimedLine,
+    Redelivered,
+    claim_redeliveries,
+    record_redelivery,
+    release_line,
+)
 from bridge.store.settlements import Settled, Settlement, Tried, settle
 from bridge.store.vault import Vault
 from bridge.webhooks.client import WebhookClient
-from bridge.webhooks.delivery import DeliveryPolicy, Outcome, Verdict
+from bridge.webhooks.delivery import DeliveryPolicy, Outcome, Verdict, retry_redelivery
 from bridge.webhooks.signing import Huddle01Secret, parse_secret, sign
 from bridge.world import World
 
 SEATS = 512
+REPLAY_SEATS = 32
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger("bridge.sender")
 
@@ -52,25 +60,31 @@ class Sender:
         self._settlements = GroupCommit(database, partial(settle, policy=policy, new_id=world.new_id))
         self._stopping = False
         self._crew: Crew[ClaimedCursor] = Crew("send", seats=SEATS, claim=self._claim, work=self._work_off)
+        # A crew of its own, with one line per endpoint: a replay of a million events takes no seat from live ones.
+        self._replays: Crew[ClaimedLine] = Crew(
+            "replay", seats=REPLAY_SEATS, claim=self._claim_replays, work=self._work_off_replay
+        )
 
     def wake(self) -> None:
         """Look for something that is owed."""
-        self._crew.wake()
+        for crew in (self._crew, self._replays):
+            crew.wake()
 
     async def tick(self) -> int:
         """Work off what is due now, one claim of it; answers how many lines that were."""
-        claimed = await self._crew.tick()
-        await self._crew.settle()
+        claimed = await self._crew.tick() + await self._replays.tick()
+        for crew in (self._crew, self._replays):
+            await crew.settle()
         return claimed
 
     async def run(self) -> None:
         """Deliver until `stop`."""
-        await self._crew.run()
+        await asyncio.gather(self._crew.run(), self._replays.run())
 
     async def stop(self, grace: float) -> int:
         """Stop claiming, finish what is in flight; answers how many lines were dropped (they are due again)."""
         self._stopping = True
-        return await self._crew.stop(grace)
+        return sum(await asyncio.gather(self._crew.stop(grace), self._replays.stop(grace)))
 
     async def _claim(self, seats: int) -> Sequence[ClaimedCursor]:
         return await self._database.write(
@@ -141,6 +155,42 @@ class Sender:
             self.wake()
         return settled
 
+    async def _claim_replays(self, seats: int) -> Sequence[ClaimedLine]:
+        return await self._database.write(
+            claim_redeliveries,
+            lines=seats,
+            now=self._world.now(),
+            timeout=self._policy.timeout,
+            token=self._world.new_token(),
+            vault=self._vault,
+        )
+
+    async def _work_off_replay(self, line: ClaimedLine) -> None:
+        timeout = line.target.timeout or self._policy.timeout
+        lease_until = line.lease_until
+        for redelivery in line.redeliveries:
+            at = self._world.now()
+            if self._stopping or at + timeout > lease_until:
+                await self._database.write(release_line, line, at)
+                return
+            outcome = await deliver(
+                self._client, line.target, redelivery.event, at=at, limit=timeout, marks={"bridge-replay": "true"}
+            )
+            now = self._world.now()
+            lease_until = now + timeout + LEASE_MARGIN
+            done = Redelivered(
+                line=line,
+                redelivery=redelivery,
+                tried=Tried(event=redelivery.event, outcome=outcome, started_at=at),
+                retry_at=retry_redelivery(
+                    outcome, redelivery.tries, self._policy, now=now, jitter=self._world.jitter()
+                ),
+                lease_until=lease_until,
+            )
+            if not await self._database.write(record_redelivery, done):
+                return
+            _tell_redelivery(done)
+
 
 async def deliver(
     client: WebhookClient,
@@ -184,19 +234,34 @@ def _signature(target: Target, event_id: str, body: bytes, at: datetime) -> dict
     return {"webhook-signature": sign(secrets, webhook_id=event_id, timestamp=int(at.timestamp()), body=body)}
 
 
-def _tell(cursor: ClaimedCursor, tried: Tried, settled: Settled) -> None:
-    """One line per attempt: loud when something is wrong."""
-    outcome = tried.outcome
-    facts: dict[str, object] = {
-        "endpoint": cursor.target.name,
-        "room": cursor.room_id,
+def _facts(target: Target, room_id: str | None, tried: Tried) -> dict[str, object]:
+    return {
+        "endpoint": target.name,
+        "room": room_id,
         "event_id": tried.event.public_id,
         "type": tried.event.type,
         "sequence": tried.event.sequence,
-        "verdict": outcome.verdict.value,
-        "status": outcome.status,
-        "duration_ms": round(outcome.duration / timedelta(milliseconds=1), 1),
+        "verdict": tried.outcome.verdict.value,
+        "status": tried.outcome.status,
+        "duration_ms": round(tried.outcome.duration / timedelta(milliseconds=1), 1),
     }
+
+
+def _tell_redelivery(done: Redelivered) -> None:
+    outcome = done.tried.outcome
+    speak = log.info if outcome.verdict is Verdict.DELIVERED else log.warning
+    speak(
+        "redelivery.attempted",
+        detail=outcome.detail,
+        retry_at=None if done.retry_at is None else done.retry_at.isoformat(),
+        **_facts(done.line.target, done.redelivery.room_id, done.tried),
+    )
+
+
+def _tell(cursor: ClaimedCursor, tried: Tried, settled: Settled) -> None:
+    """One line per attempt: loud when something is wrong."""
+    outcome = tried.outcome
+    facts = _facts(cursor.target, cursor.room_id, tried)
     if outcome.verdict is Verdict.DELIVERED and not settled.fenced:
         log.info("delivery.attempted", **facts)
         return

@@ -14,7 +14,7 @@ import signal
 import socket
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
@@ -27,13 +27,15 @@ from bridge import __version__
 from bridge.api.app import Desk as WebDesk
 from bridge.api.app import create_app
 from bridge.config import ListenAddress, Settings
-from bridge.errors import BridgeError, ConfigurationError
+from bridge.errors import BridgeError, ConfigurationError, DatabaseError
 from bridge.poller import Poller
 from bridge.sender import Sender
 from bridge.sources import Source, SourceSettings
 from bridge.sources.huddle01 import Huddle01Source, open_client
 from bridge.store.database import Database
 from bridge.store.endpoints import Desk
+from bridge.store.leases import take_lease
+from bridge.store.prune import prune_attempts, prune_secrets
 from bridge.store.reconcile import reconcile
 from bridge.store.schema import ensure_schema
 from bridge.store.vault import Vault
@@ -43,6 +45,8 @@ from bridge.world import World
 
 TICK_SECONDS = 0.2
 """How often is looked for what has become due; what this process itself brings about wakes it at once."""
+
+PRUNE_SECONDS = 600
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger("bridge.service")
 
@@ -215,11 +219,30 @@ class Service:
             if role in self._roles:
                 beat = self._beat_poller if role is Role.POLLER else self._beat_sender
                 scheduler.add_job(beat, "interval", seconds=TICK_SECONDS, id=name, coalesce=True, max_instances=1)
+        scheduler.add_job(self._prune, "interval", seconds=PRUNE_SECONDS, id="prune", next_run_time=self._world.now())
         scheduler.start()
         try:
             yield
         finally:
             scheduler.shutdown(wait=False)
+
+    async def _prune(self) -> None:
+        """Apply retention, in one process at a time."""
+        now, token = self._world.now(), self._world.new_token()
+        try:
+            if not await self._database.write(
+                take_lease, "prune", token, now, now + timedelta(seconds=PRUNE_SECONDS / 2)
+            ):
+                return
+            await self._database.write(prune_secrets, now)
+            forgotten = 0
+            while count := await self._database.write(prune_attempts, now - self._settings.retention.attempts):
+                forgotten += count
+        except DatabaseError as error:
+            log.warning("prune.failed", detail=str(error))
+            return
+        if forgotten:
+            log.info("attempts.pruned", count=forgotten)
 
     async def _beat_poller(self) -> None:
         self._wake_poller()

@@ -10,9 +10,9 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, FastAPI, Request
 from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
 from jinja2 import Environment, PackageLoader, select_autoescape
-from sqlalchemy.exc import SQLAlchemyError
 
 from bridge import __version__
+from bridge.errors import DatabaseError
 from bridge.store.database import Database
 from bridge.store.health import Health, look
 from bridge.store.schema import schema_state
@@ -68,7 +68,7 @@ async def index(desk: AtDesk) -> Response:
     now = desk.now()
     try:
         health = await desk.database.read(look, now)
-    except SQLAlchemyError:
+    except DatabaseError:
         health = None
     text = pages.get_template("index.html").render(name=desk.name, version=__version__, health=health, now=now)
     return HTMLResponse(text, status_code=200 if health is not None else 503)
@@ -81,8 +81,8 @@ async def _reasons(desk: Desk) -> list[str]:
         if not state.is_current:
             return [f"the database has schema {state.current}, this version needs {state.head}: run `bridge migrate`"]
         return _lateness(await desk.database.read(look, now), now)
-    except SQLAlchemyError:
-        return [f"the database {desk.database.name} does not answer"]
+    except DatabaseError as error:
+        return [str(error)]
 
 
 def _lateness(health: Health, now: datetime) -> list[str]:

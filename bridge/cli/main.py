@@ -8,7 +8,6 @@ from typing import Annotated
 
 import click
 import typer
-from sqlalchemy.exc import SQLAlchemyError
 
 from bridge import __version__
 from bridge.cli import running, setup
@@ -41,7 +40,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
         return done.exit_code
     except (click.Abort, KeyboardInterrupt):
         return INTERRUPTED
-    except (click.ClickException, BridgeError, SQLAlchemyError) as error:
+    except (click.ClickException, BridgeError) as error:
         return _explain(error)
     except BrokenPipeError:
         sys.stderr.close()  # whoever read our output has gone: there is nobody to tell
@@ -49,7 +48,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
     return code if isinstance(code, int) else 0
 
 
-def _explain(error: click.ClickException | BridgeError | SQLAlchemyError) -> int:
+def _explain(error: click.ClickException | BridgeError) -> int:
     match error:
         case click.ClickException():
             error.show()
@@ -57,9 +56,6 @@ def _explain(error: click.ClickException | BridgeError | SQLAlchemyError) -> int
         case BridgeError():
             complain(str(error))
             return error.exit_code
-        case SQLAlchemyError():
-            complain(f"the database failed: {str(getattr(error, 'orig', None) or error).strip().splitlines()[0]}")
-            return 1
 
 
 def _show_version(wanted: bool) -> None:

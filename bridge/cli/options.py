@@ -3,24 +3,45 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime, timedelta, tzinfo
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from bridge.config import Settings, load
+from bridge.config.durations import parse_duration
+from bridge.config.fields import check_event_glob
+from bridge.config.words import quoted
+from bridge.errors import NotFoundError, UsageError
 from bridge.store.database import Database
 from bridge.store.schema import ensure_schema
 
 DEFAULT_CONFIG = Path("bridge.toml")
+SQLITE = "sqlite:///"
 
 ConfigOption = Annotated[
     Path | None,
     typer.Option("--config", "-c", envvar="BRIDGE_CONFIG", help="The configuration file; default ./bridge.toml."),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+SourceOption = Annotated[
+    str | None, typer.Option("--source", metavar="NAME", help="The room's source, if several have a room of this id.")
+]
+LimitOption = Annotated[int, typer.Option("--limit", min=1, metavar="N", help="How many at most, the newest first.")]
+RoomFilter = Annotated[str | None, typer.Option("--room", metavar="ROOM", help="Only those of this room.")]
+TypeFilter = Annotated[
+    list[str] | None,
+    typer.Option("--type", metavar="GLOBS", help='Only these types, like "peer.*"; repeat, or separate with commas.'),
+]
+SinceFilter = Annotated[
+    str | None,
+    typer.Option("--since", metavar="WHEN", help="Only what was recorded since: 2026-11-23T09:30:00Z, or 2h (ago)."),
+]
+UntilFilter = Annotated[str | None, typer.Option("--until", metavar="WHEN", help="Only what was recorded before.")]
 
 
 def load_settings(config: Path | None, overrides: Mapping[str, object] | None = None) -> Settings:
@@ -33,11 +54,103 @@ def load_settings(config: Path | None, overrides: Mapping[str, object] | None = 
 
 
 @contextmanager
-def open_database(settings: Settings) -> Iterator[Database]:
-    """The configured database, with a schema that this version can work with."""
+def open_database(settings: Settings, *, create: bool = False) -> Iterator[Database]:
+    """The configured database, with a schema that this version can work with.
+
+    Args:
+        settings: Say which.
+        create: Make a SQLite file that is not there; who only looks must not, least of all in the wrong directory.
+
+    Raises:
+        NotFoundError: there is no database yet.
+        SchemaError: the schema is outdated, or newer than this program.
+    """
+    if not create and (missing := missing_file(settings)) is not None:
+        raise NotFoundError(
+            f"there is no database {missing} yet: `bridge run` makes it, or `bridge migrate`; "
+            "if there should be one, change to its directory or correct database.url"
+        )
     database = Database(settings.database.url)
     try:
         ensure_schema(database)
         yield database
     finally:
         database.close()
+
+
+def missing_file(settings: Settings) -> Path | None:
+    """The file of a SQLite database if it does not exist; to look at it through the driver would create it."""
+    name = settings.database.url.removeprefix(SQLITE).partition("?")[0]
+    if name == settings.database.url or name.startswith("file:") or Path(name).exists():
+        return None
+    return Path(name)
+
+
+def split_list(values: Iterable[str] | None) -> tuple[str, ...]:
+    """What was given by repeating an option, or with commas, or both."""
+    return tuple(part.strip() for value in values or () for part in value.split(",") if part.strip())
+
+
+def event_globs(values: Iterable[str] | None) -> tuple[str, ...]:
+    """The globs of `--type`, none for every type.
+
+    Raises:
+        UsageError: one of them matches no type that there is.
+    """
+    globs = split_list(values)
+    for glob in globs:
+        try:
+            check_event_glob(glob)
+        except ValueError as problem:
+            raise UsageError(f"--type {quoted(glob)}: {problem}") from None
+    return globs
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Period:
+    """From `since` until before `until`; None leaves that end open."""
+
+    since: datetime | None = None
+    until: datetime | None = None
+
+
+def parse_period(since: str | None, until: str | None, *, now: datetime, zone: tzinfo) -> Period:
+    """What `--since` and `--until` mean.
+
+    Raises:
+        UsageError: one is not a time, or they are the wrong way round.
+    """
+    period = Period(
+        since=None if since is None else parse_moment("--since", since, now=now, zone=zone),
+        until=None if until is None else parse_moment("--until", until, now=now, zone=zone),
+    )
+    if period.since is not None and period.until is not None and period.until <= period.since:
+        raise UsageError("--until must be later than --since: between them there is nothing")
+    return period
+
+
+def parse_moment(option: str, text: str, *, now: datetime, zone: tzinfo) -> datetime:
+    """A time in RFC 3339, or a span before `now`; a time that does not say its zone is meant as tables print it.
+
+    Raises:
+        UsageError: it is neither.
+    """
+    try:
+        if not text.strip()[-1:].isdecimal():
+            return _read_time(text, zone) or now - parse_duration(text)
+        moment = _read_time(text, zone)  # a bare number could be seconds ago, an epoch or a date: it is none of them
+    except ValueError:
+        moment = None
+    if moment is None:
+        raise UsageError(
+            f"{option} {quoted(text)}: must be a time, like 2026-11-23T09:30:00Z, or a span before now, like 90m, 2h, 5d"
+        )
+    return moment
+
+
+def _read_time(text: str, zone: tzinfo) -> datetime | None:
+    try:
+        moment = datetime.fromisoformat(text)
+        return moment if moment.tzinfo is not None else moment.replace(tzinfo=zone)
+    except ValueError:
+        return None

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import cache
-from typing import Any, get_args, get_origin
+from types import NoneType, UnionType
+from typing import Annotated, Any, Union, get_args, get_origin
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
@@ -106,9 +108,21 @@ def _node(info: FieldInfo) -> Node:
         return Listed(table=Table(model=arguments[0]))
     if container is dict and _is_model(arguments[1]):
         return Named(table=Table(model=arguments[1]))
-    structured = container in (list, dict) or not {bool, int, float}.isdisjoint({annotation, *arguments})
-    return Leaf(textual=not structured, secret=SECRET in info.metadata)
+    return Leaf(textual=_is_textual(annotation), secret=SECRET in info.metadata)
 
 
 def _is_model(annotation: object) -> bool:
     return isinstance(annotation, type) and issubclass(annotation, BaseModel)
+
+
+def _is_textual(annotation: Any) -> bool:  # noqa: ANN401 - an annotation can be anything
+    """Whether texts and durations are meant, also where None is allowed beside them."""
+    match get_origin(annotation):
+        case None:
+            return annotation in (str, timedelta, NoneType)
+        case origin if origin is Annotated:
+            return _is_textual(get_args(annotation)[0])
+        case origin if origin in (UnionType, Union):
+            return all(_is_textual(argument) for argument in get_args(annotation))
+        case _:
+            return False

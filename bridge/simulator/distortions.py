@@ -146,7 +146,7 @@ DISTORTIONS: dict[FaultKind, Callable[[Document, Fault, Random], None]] = {
     FaultKind.JOIN_TIME_NULL: _each(_join_time_null),
     FaultKind.JOIN_TIME_FUTURE: _join_time(lambda said, fault: said + round(fault.seconds_or(FUTURE_SECONDS) * 1000)),
     FaultKind.JOIN_TIME_ISO: _join_time(lambda said, _fault: iso_time(said)),
-    FaultKind.JOIN_TIME_FLOAT: _join_time(lambda said, _fault: said + 0.5),
+    FaultKind.JOIN_TIME_FLOAT: _join_time(lambda said, _fault: float(said)),
     FaultKind.EXIT_TIME: _each(_exit_time),
     FaultKind.METADATA_STRING: _metadata(lambda value: json.dumps(value, ensure_ascii=False)),
     FaultKind.METADATA_NOT_JSON: _metadata(lambda _value: "displayName=Ann; not JSON"),

@@ -9,16 +9,17 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from sqlalchemy import Connection, Engine, create_engine, event, func, make_url, select
 from sqlalchemy.engine.interfaces import DBAPIConnection
-from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, OperationalError, SQLAlchemyError
 from sqlalchemy.pool import ConnectionPoolEntry
 
-from bridge.errors import BridgeError, ConfigurationError, Problem
+from bridge.errors import ConfigurationError, DatabaseError, Problem
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -27,10 +28,6 @@ READERS = 4
 POSTGRESQL_WRITERS = 4
 BUSY_TIMEOUT_MS = 10_000
 ADVISORY_LOCKS = 0x62726467  # "brdg": the bridge's own among a PostgreSQL database's advisory locks
-
-
-class DatabaseError(BridgeError):
-    """The database does not answer, or not as it should."""
 
 
 class Database:
@@ -59,23 +56,31 @@ class Database:
         return str(self._url.render_as_string(hide_password=True))
 
     async def read(self, function: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Run `function` in a transaction that only looks."""
+        """Run `function` in a transaction that only looks.
+
+        Raises:
+            DatabaseError: the database failed.
+        """
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._read_threads, lambda: self.read_now(function, *args, **kwargs))
 
     async def write(self, function: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Run `function` in a transaction: all of it happens, or none."""
+        """Run `function` in a transaction: all of it happens, or none.
+
+        Raises:
+            DatabaseError: the database failed.
+        """
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._write_threads, lambda: self.write_now(function, *args, **kwargs))
 
     def read_now(self, function: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """As `read`, in this thread."""
-        with self._reading.begin() as connection:
+        with self._explained(), self._reading.begin() as connection:
             return function(connection, *args, **kwargs)
 
     def write_now(self, function: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """As `write`, in this thread."""
-        with self._writing.begin() as connection:
+        with self._explained(), self._writing.begin() as connection:
             return function(connection, *args, **kwargs)
 
     def close(self) -> None:
@@ -84,6 +89,17 @@ class Database:
         self._read_threads.shutdown()
         self._writing.dispose()
         self._reading.dispose()
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Say a driver's error in the operator's words, without the statement and its values."""
+        try:
+            yield
+        except DBAPIError as error:
+            is_away = error.connection_invalidated or isinstance(error, OperationalError | InterfaceError)
+            raise DatabaseError(f"database {self.name}: {_first_line(error.orig or error)}", is_away=is_away) from error
+        except SQLAlchemyError as error:
+            raise DatabaseError(f"database {self.name}: {_first_line(error)}", is_away=False) from error
 
     def _engine(self, *, writes: bool) -> Engine:
         size = POSTGRESQL_WRITERS if writes else READERS
@@ -102,12 +118,6 @@ def take_turns(connection: Connection, purpose: int) -> None:
         connection.execute(select(func.pg_advisory_xact_lock(ADVISORY_LOCKS, purpose)))
 
 
-def explain(error: SQLAlchemyError, database: Database) -> DatabaseError:
-    """Say a driver's error in the operator's words, without the statement and its values."""
-    cause = getattr(error, "orig", None) or error
-    return DatabaseError(f"database {database.name}: {str(cause).strip().splitlines()[0]}")
-
-
 def _driver_url(url: str) -> Any:  # noqa: ANN401 - sqlalchemy.URL; kept out of the signature so that only this file knows it
     try:
         parsed = make_url(url)
@@ -122,6 +132,10 @@ def _driver_url(url: str) -> Any:  # noqa: ANN401 - sqlalchemy.URL; kept out of 
         case other:
             problem = f"{other!r} is not supported: write sqlite:///file.db or postgresql://user:password@host/name"
             raise ConfigurationError("configuration", (Problem(key="database.url", message=problem),))
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def _compact_json(value: object) -> str:

@@ -97,6 +97,15 @@ def claim_cursors(
     return _assemble(connection, claimed, now=now, token=token, vault=vault) if claimed else []
 
 
+def targets_of(
+    connection: Connection, endpoint_rows: Sequence[Row[Any]], now: datetime, vault: Vault
+) -> dict[int, Target]:
+    """What the sender needs to know of endpoints, by their keys."""
+    rows = {row.id: row for row in endpoint_rows}
+    secrets = secrets_of(connection, rows, now, vault)
+    return {key: _target(row, tuple(secrets[key]), vault) for key, row in rows.items()}
+
+
 def _due_endpoints(connection: Connection, now: datetime, seats: int) -> list[Row[Any]]:
     waiting = (
         select(func.min(cursors.c.next_attempt_at))
@@ -191,8 +200,7 @@ def _assemble(
     vault: Vault,
 ) -> list[ClaimedCursor]:
     """Give every claimed cursor its endpoint and the events within reach."""
-    secrets = secrets_of(connection, {endpoint.id for endpoint, _, _ in claimed}, now, vault)
-    targets = {endpoint.id: _target(endpoint, tuple(secrets[endpoint.id]), vault) for endpoint, _, _ in claimed}
+    targets = targets_of(connection, [endpoint for endpoint, _, _ in claimed], now, vault)
     within_reach = _events_within_reach(connection, [(endpoint.id, cursor.room_key) for endpoint, cursor, _ in claimed])
     assembled = []
     for endpoint, cursor, lease_until in claimed:

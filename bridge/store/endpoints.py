@@ -126,6 +126,17 @@ def secrets_of(
     return opened
 
 
+def is_secret_generated(connection: Connection, endpoint_key: int) -> bool:
+    """Whether the bridge itself made the endpoint's current secret."""
+    current = (
+        select(endpoint_secrets.c.generated)
+        .where(endpoint_secrets.c.endpoint_key == endpoint_key, endpoint_secrets.c.expires_at.is_(None))
+        .order_by(endpoint_secrets.c.id.desc())
+        .limit(1)
+    )
+    return bool(connection.execute(current).scalar_one())
+
+
 def replace_secret(
     connection: Connection, endpoint_key: int, secret: str, desk: Desk, *, generated: bool, grace: timedelta
 ) -> None:

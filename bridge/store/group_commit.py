@@ -12,8 +12,8 @@ from typing import Generic, TypeVar
 
 import structlog
 from sqlalchemy import Connection
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 
+from bridge.errors import DatabaseError
 from bridge.store.database import Database
 
 Item = TypeVar("Item")
@@ -72,17 +72,13 @@ class GroupCommit(Generic[Item, Result]):
         for tries in range(1, PATIENCE + 1):
             try:
                 return await self._database.write(self._write, items)
-            except (OperationalError, InterfaceError, DBAPIError) as error:
-                if not _is_away(error) or tries == PATIENCE:
+            except DatabaseError as error:
+                if not error.is_away or tries == PATIENCE:
                     raise
-                log.warning("database.waiting", detail=str(error.orig).strip()[:200], tries=tries)
+                log.warning("database.waiting", detail=str(error), tries=tries)
             await asyncio.sleep(pause)
             pause = min(pause * 2, LONGEST_PAUSE)
         raise AssertionError  # the last try returned or raised
-
-
-def _is_away(error: DBAPIError) -> bool:
-    return error.connection_invalidated or isinstance(error, OperationalError | InterfaceError)
 
 
 def _fail(future: asyncio.Future[Result], error: Exception) -> None:

@@ -133,7 +133,7 @@ class _Writing:
     def _take_attempt(self, line: _Line, endpoint: _Endpoint, settlement: Settlement, tried: Tried) -> Settled:
         at = settlement.at
         decision = decide(tried.outcome, line.state, endpoint.state, self.policy, now=at, jitter=settlement.jitter)
-        self._attempts.append(_attempt(line, tried))
+        self._attempts.append(attempt_values(line.row.endpoint_key, tried, "live"))
         self._note_health(endpoint, decision, at)
         match decision.step:
             case Advance():
@@ -278,12 +278,13 @@ def _health_values(endpoint: _Endpoint) -> dict[str, Any]:
     }
 
 
-def _attempt(line: _Line, tried: Tried) -> dict[str, Any]:
+def attempt_values(endpoint_key: int, tried: Tried, kind: str) -> dict[str, Any]:
+    """An attempt as a row of `attempts`; `kind` is `live` or `redelivery`."""
     outcome = tried.outcome
     return {
-        "endpoint_key": line.row.endpoint_key,
+        "endpoint_key": endpoint_key,
         "event_key": tried.event.key,
-        "kind": "live",
+        "kind": kind,
         "started_at": tried.started_at,
         "duration_seconds": outcome.duration.total_seconds(),
         "verdict": outcome.verdict.value,

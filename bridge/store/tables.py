@@ -274,7 +274,13 @@ redeliveries = Table(
     Column("tries", Integer, nullable=False, server_default="0"),
     Column("state", Text, nullable=False),
 )
-Index("ix_redeliveries_owed", redeliveries.c.state, redeliveries.c.next_attempt_at)
+Index(
+    "ix_redeliveries_owed",
+    redeliveries.c.endpoint_key,
+    redeliveries.c.next_attempt_at,
+    sqlite_where=text("state = 'owed'"),
+    postgresql_where=text("state = 'owed'"),
+)
 
 leases = Table(
     "leases",

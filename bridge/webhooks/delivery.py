@@ -286,6 +286,33 @@ def decide(
     return after(cursor, failing, policy, now, jitter)
 
 
+def retry_redelivery(
+    outcome: Outcome, tries: int, policy: DeliveryPolicy, *, now: datetime, jitter: float
+) -> datetime | None:
+    """When a redelivery that a person asked for is tried again; None if it is done with, one way or the other.
+
+    It follows the same schedules as the event itself once did, but has no circuit and judges nobody.
+
+    Args:
+        outcome: of the attempt.
+        tries: attempts of this redelivery before this one.
+        policy: how long and how often.
+        now: when the outcome came.
+        jitter: a chance number in [0, 1).
+    """
+    match outcome.verdict:
+        case Verdict.DELIVERED | Verdict.GONE:
+            return None
+        case Verdict.REFUSED:
+            schedule = policy.refused_schedule
+        case Verdict.TROUBLE | Verdict.BLOCKED:
+            schedule = policy.retry_schedule
+    if tries >= len(schedule):
+        return None
+    asked = timedelta() if outcome.retry_after is None else outcome.retry_after
+    return now + max(_jittered(schedule[tries], jitter), asked)
+
+
 def _after_success(endpoint: EndpointState, now: datetime) -> Decision:
     return Decision(
         step=Advance(),

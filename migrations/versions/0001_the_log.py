@@ -231,7 +231,13 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_redeliveries")),
     )
     with op.batch_alter_table("redeliveries", schema=None) as batch_op:
-        batch_op.create_index("ix_redeliveries_owed", ["state", "next_attempt_at"], unique=False)
+        batch_op.create_index(
+            "ix_redeliveries_owed",
+            ["endpoint_key", "next_attempt_at"],
+            unique=False,
+            sqlite_where=sa.text("state = 'owed'"),
+            postgresql_where=sa.text("state = 'owed'"),
+        )
 
     op.create_table(
         "visits",

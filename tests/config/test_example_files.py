@@ -96,7 +96,7 @@ def test_what_is_off_in_the_example_is_valid_and_says_the_defaults(load_text: Lo
 def test_the_example_can_come_from_the_environment_alone(load_text: LoadText) -> None:
     text = with_everything_on(EXAMPLE.read_text(encoding="utf-8"))
     env = KEY | {"CRM_WEBHOOK_SECRET": SECRET, "BRIDGE_TOKEN": "t"}
-    assert load(None, env | dict(variables(tomllib.loads(text), "BRIDGE_"))) == load_text(text, env)
+    assert load(None, env | dict(variables(tomllib.loads(text), "BRIDGE"))) == load_text(text, env)
 
 
 def test_the_file_that_init_writes_loads(load_text: LoadText) -> None:

@@ -5,8 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from bridge.config import load
+from bridge.config.schema import every_key
 from bridge.errors import ConfigurationError
 from tests.config.conftest import LoadText, ProblemsIn
 
@@ -24,6 +27,12 @@ BAD_LISTEN = 'must be an address and a port, like "127.0.0.1:8080", or "" for of
 BAD_NETWORK = 'is not a network: write a CIDR, like "10.0.0.0/8" or "127.0.0.0/8"'
 BAD_DATABASE = "must be sqlite:///file.db (relative to the current directory) or postgresql://user@host/name"
 BAD_SOURCE_NAME = "a source's name is 1 to 64 letters, digits, _ and -"
+
+SECTIONS = ("bridge", "database", "sources", "polling", "rooms", "endpoints", "delivery", "web", "retention", "log")
+SOME_KEYS = (*SECTIONS, *sorted({part.rstrip("[]") for key in every_key() for part in key.split(".")}))
+SOME_VARIABLES = tuple(
+    "BRIDGE__" + key.upper().replace("[]", "__0").replace(".", "__") for key in (*SECTIONS, *every_key())
+)
 
 
 @pytest.mark.parametrize(
@@ -239,3 +248,23 @@ def test_a_folder_is_not_a_configuration(tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", ["\ufeff[log]\nlevel = 'debug'\n", "[log]\r\nlevel = 'debug'\r\n"])
 def test_a_file_from_another_system_is_read(load_text: LoadText, text: str) -> None:
     assert load_text(text).log.level == "debug"
+
+
+VALUES = st.recursive(
+    st.one_of(
+        st.booleans(), st.integers(), st.floats(), st.text(), st.datetimes(), st.sampled_from(["env:A", "env:B"])
+    ),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=3), st.dictionaries(st.sampled_from(SOME_KEYS) | st.text(), inner, max_size=3)
+    ),
+)
+
+
+@settings(deadline=None)
+@given(st.dictionaries(st.sampled_from(SOME_KEYS), VALUES), st.dictionaries(st.sampled_from(SOME_VARIABLES), st.text()))
+def test_whatever_is_written_there_is_a_configuration_or_a_report(tree: dict[str, object], env: dict[str, str]) -> None:
+    try:
+        result = repr(load(None, {"A": "value", **env}, tree))
+    except ConfigurationError as error:
+        result = str(error)
+    assert result.encode()

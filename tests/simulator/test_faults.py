@@ -39,7 +39,9 @@ LIST_FAULTS: dict[FaultKind, Callable[[list[Any]], bool]] = {
         item["joinTime"].endswith("Z") and datetime.fromisoformat(item["joinTime"]).timestamp() * 1000 == NOW
         for item in items
     ),
-    FaultKind.JOIN_TIME_FLOAT: lambda items: items == [{**item, "joinTime": NOW + 0.5} for item in TRUE_ITEMS],
+    FaultKind.JOIN_TIME_FLOAT: lambda items: (
+        items == TRUE_ITEMS and all(isinstance(item["joinTime"], float) for item in items)
+    ),
     FaultKind.EXIT_TIME: lambda items: items == [{**item, "exitTime": NOW + 60_000} for item in TRUE_ITEMS],
     FaultKind.METADATA_STRING: lambda items: [json.loads(item["metadata"]) for item in items] == [ANN, None],
     FaultKind.METADATA_NOT_JSON: lambda items: all(_is_text_but_not_json(item["metadata"]) for item in items),
@@ -311,6 +313,26 @@ async def test_stale_lists_are_as_they_were(simulation: Simulation, upstream: ht
     assert (await upstream.get(ROOM)).status_code == 404
     simulation.clock.set_to(NOW + 4999)
     assert (await upstream.get(ROOM)).status_code == 404
+
+
+async def test_shuffling_does_not_change_the_ids_to_come(simulation: Simulation, upstream: httpx.AsyncClient) -> None:
+    undisturbed = Simulation(seed=1)
+    undisturbed.join("r", peer_id="a")  # the same draws as in this test's simulation: one session id
+    switch_on(simulation, FaultKind.SHUFFLED)
+    for _ in range(5):
+        await upstream.get(ROOM)
+    assert simulation.join("r").peer_id == undisturbed.join("r").peer_id
+
+
+async def test_a_session_that_is_over_but_still_shown_is_not_said_to_be_missing(
+    simulation: Simulation, upstream: httpx.AsyncClient
+) -> None:
+    simulation.clock.advance(2000)
+    simulation.end("r")
+    simulation.faults.replace([Fault(kind=FaultKind.STALE, seconds=1), Fault(kind=FaultKind.EMPTY_200)])
+    assert (await upstream.get(ROOM)).json() == TRUTH
+    simulation.clock.advance(1000)
+    assert (await upstream.get(ROOM)).json() == {"count": 0, "participants": []}
 
 
 async def test_the_live_session_as_the_documentation_shows_it(

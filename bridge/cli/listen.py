@@ -1,0 +1,132 @@
+"""`bridge listen`: a receiver that verifies every delivery and says in one line what it was.
+
+Beside the signature it watches what the bridge promises: an id that comes again, and a room's `sequence` that does
+not go up by one. Only verified deliveries are believed; a forged one can neither hide nor cause a remark.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import OrderedDict
+from datetime import UTC, datetime
+from enum import StrEnum
+from hashlib import sha256
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bridge.cli.bodies import Facts, read_facts, read_json
+from bridge.cli.receiving import Delivery, receive
+from bridge.cli.screen import Part, Screen, fit
+from bridge.cli.stopping import Stopping
+from bridge.cli.terminal import say
+from bridge.cli.verifying import Check, gather_secrets, huddle01_check, standard_check
+from bridge.config.words import printable
+from bridge.errors import UsageError, VerificationError
+
+REMEMBERED = 10_000
+"""How many ids and rooms are remembered."""
+VERIFIED, REFUSED, TOO_LARGE = 204, 401, 413
+
+
+class Style(StrEnum):
+    """How deliveries are signed: as Standard Webhooks (whatever the shape of the body), or as Huddle01's own are."""
+
+    STANDARD = "standard"
+    HUDDLE01 = "huddle01"
+
+
+def listen(
+    secret: Annotated[
+        list[str] | None,
+        typer.Option(help="whsec_…, whsk_… or whpk_…, or env:NAME (arguments show in `ps`); may be repeated."),
+    ] = None,
+    secret_file: Annotated[list[Path] | None, typer.Option(help="A file with a secret; may be repeated.")] = None,
+    style: Annotated[Style, typer.Option(help="Of the signature; the styles but huddle01 sign alike.")] = Style.STANDARD,
+    host: Annotated[str, typer.Option(help="Where to listen; the default is this machine only.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65_535, help="0 is a free one.")] = 9000,
+    count: Annotated[int | None, typer.Option(min=1, help="End after so many; exit 3 if one did not verify.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print verified bodies, one JSON line each.")] = False,
+) -> None:
+    """Receive webhooks, verify them, print a line for each; 204 for those that verify, 401 for the others."""
+    secrets = gather_secrets(secret or (), secret_file or ())
+    check = standard_check(secrets) if style is Style.STANDARD else huddle01_check(secrets)
+    listener = asyncio.run(_listen(check, host=host, port=port, count=count, as_json=as_json))
+    if count is not None and listener.refused:
+        raise VerificationError(f"{listener.refused} of {listener.received} deliveries did not verify")
+
+
+async def _listen(check: Check, *, host: str, port: int, count: int | None, as_json: bool) -> Listener:
+    stopping = Stopping()
+    listener = Listener(check, Screen(on_gone=stopping.asked.set), as_json=as_json)
+
+    def respond(delivery: Delivery) -> int:
+        if count is not None and listener.received >= count:
+            return 503  # enough were seen; the sender keeps this one for whoever comes next
+        status = listener.take(delivery, datetime.now(UTC))
+        if listener.received == count:
+            stopping.asked.set()
+        return status
+
+    async with receive(respond, host=host, port=port) as url:
+        say(f"listening on {url} (any path; Ctrl-C ends)")
+        await stopping.asked.wait()
+    say(f"{listener.received} received, {listener.received - listener.refused} verified")
+    return listener
+
+
+class Listener:
+    """Judges one delivery after the other, and prints a line for each."""
+
+    def __init__(self, check: Check, screen: Screen, *, as_json: bool) -> None:
+        self._check = check
+        self._screen = screen
+        self._as_json = as_json
+        self._seen: OrderedDict[str, bytes] = OrderedDict()
+        self._newest: OrderedDict[str, int] = OrderedDict()
+        self.received = 0
+        self.refused = 0
+
+    def take(self, delivery: Delivery, now: datetime) -> int:
+        """Verify, print, and choose the answer."""
+        self.received += 1
+        document = read_json(delivery.body)
+        facts = read_facts(document)
+        try:
+            if not delivery.whole:
+                raise VerificationError(f"the body is larger than {len(delivery.body)} bytes")
+            event_id = self._check(delivery, now)
+        except VerificationError as error:
+            self.refused += 1
+            self._tell(facts, now, ("✗ ", "bold red"), f"{printable(facts.event_id)} NOT verified: {error}")
+            return REFUSED if delivery.whole else TOO_LARGE
+        remarks = "; ".join(self._remarks(event_id, facts, delivery))
+        if self._as_json:
+            self._screen.show(json.dumps(document, ensure_ascii=False, separators=(",", ":")))
+        if not self._as_json or remarks:
+            self._tell(facts, now, ("✓ verified ", "green"), printable(event_id), (f"  {remarks}", "yellow"))
+        return VERIFIED
+
+    def _tell(self, facts: Facts, now: datetime, *verdict: Part) -> None:
+        number = MISSING_NUMBER if facts.sequence is None else f"#{facts.sequence}"
+        parts: list[Part] = [
+            (f"{now.astimezone():%H:%M:%S} ", "dim"),
+            fit(facts.room_name, 16) + " ",
+            f"{number:>5} ",
+            (fit(facts.type, 13) + " ", "bold"),
+            fit(facts.who, 18) + " ",
+            *verdict,
+        ]
+        if self._as_json:
+            say("".join(part if isinstance(part, str) else part[0] for part in parts).rstrip())
+        else:
+            self._screen.show(*parts)
+
+    def _remarks(self, event_id: str, facts: Facts, delivery: Delivery) -> list[str]:
+        """What a receiver should notice. A replay and a test stand outside the order of their room."""
+        remarks = [word for word in ("test", "replay") if delivery.headers.get(f"bridge-{word}") == "true"]
+        digest = sha256(delivery.body).digest()
+        before = self._seen.setdefault(event_id, digest)
+        known = self._seen

@@ -1,0 +1,26 @@
+"""Retention: what is old enough to be forgotten. A little per transaction, so that nobody waits behind it."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from sqlalchemy import Connection, delete, select
+
+from bridge.store.redeliveries import RedeliveryState
+from bridge.store.tables import attempts, endpoint_secrets, redeliveries
+
+AT_ONCE = 5_000
+
+
+def prune_attempts(connection: Connection, before: datetime) -> int:
+    """Forget some attempts, and redeliveries done with, from before then; answers how many, 0 when none are left."""
+    old = select(attempts.c.id).where(attempts.c.started_at < before).order_by(attempts.c.id).limit(AT_ONCE)
+    count = connection.execute(delete(attempts).where(attempts.c.id.in_(old))).rowcount
+    done = redeliveries.c.state != RedeliveryState.OWED.value
+    settled = select(redeliveries.c.id).where(done, redeliveries.c.requested_at < before).limit(AT_ONCE)
+    return count + connection.execute(delete(redeliveries).where(redeliveries.c.id.in_(settled))).rowcount
+
+
+def prune_secrets(connection: Connection, now: datetime) -> int:
+    """Forget secrets whose rotation grace is over."""
+    return connection.execute(delete(endpoint_secrets).where(endpoint_secrets.c.expires_at <= now)).rowcount

@@ -1,0 +1,275 @@
+"""Redeliveries: extra deliveries that a person asked for, beside the cursors and without effect on anyone's health.
+
+The same event, id and body, signed with the secret of the day. They wait in rows of their own, so that a kill in the
+middle of a replay loses none, and one line of them per endpoint is worked off, so that live events are not starved.
+A disabled endpoint gets them too: that is how it is tried out before it is enabled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Any
+
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Row,
+    and_,
+    delete,
+    exists,
+    insert,
+    select,
+    update,
+)
+
+from bridge.errors import NotFoundError
+from bridge.events.types import matches
+from bridge.store.deliveries import LEASE_MARGIN, OwedEvent, Target, targets_of
+from bridge.store.settlements import Tried, attempt_values
+from bridge.store.tables import attempts, dead_letters, endpoints, events, redeliveries, rooms
+from bridge.store.vault import Vault
+from bridge.webhooks.delivery import Verdict
+
+LINE = 20
+"""How many redeliveries of one endpoint one claim takes."""
+
+
+class RedeliveryState(StrEnum):
+    """What has become of a redelivery."""
+
+    OWED = "owed"
+    DONE = "done"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Range:
+    """Which events are to be sent again: those recorded in [since, until), or only those that ended as dead letters."""
+
+    since: datetime | None = None
+    until: datetime | None = None
+    only_failed: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClaimedRedelivery:
+    """One redelivery of a claimed line."""
+
+    key: int
+    event: OwedEvent
+    room_id: str | None
+    tries: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClaimedLine:
+    """Some redeliveries of one endpoint, ours until the lease ends."""
+
+    target: Target
+    token: str
+    lease_until: datetime
+    redeliveries: tuple[ClaimedRedelivery, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Redelivered:
+    """What became of one redelivery; `retry_at` is None if it is done with, one way or the other."""
+
+    line: ClaimedLine
+    redelivery: ClaimedRedelivery
+    tried: Tried
+    retry_at: datetime | None
+    lease_until: datetime
+
+
+def request_events(connection: Connection, endpoint_key: int, event_ids: Sequence[str], now: datetime) -> int:
+    """Ask for single events to be sent again; answers how many were not being sent again already.
+
+    Raises:
+        NotFoundError: an event does not exist.
+    """
+    found = {row.public_id: row.id for row in connection.execute(_of_ids(event_ids))}
+    missing = [event_id for event_id in event_ids if event_id not in found]
+    if missing:
+        raise NotFoundError(f"no event has the id {missing[0]!r}: see `bridge events list`")
+    return _request(connection, endpoint_key, list(found.values()), now)
+
+
+def request_range(connection: Connection, endpoint_key: int, asked: Range, now: datetime) -> int:
+    """Ask for everything in a range that concerns the endpoint; answers how many events that added."""
+    return _request(connection, endpoint_key, _in_range(connection, endpoint_key, asked), now)
+
+
+def count_range(connection: Connection, endpoint_key: int, asked: Range) -> int:
+    """How many events `request_range` would find."""
+    return len(_in_range(connection, endpoint_key, asked))
+
+
+def claim_redeliveries(
+    connection: Connection, *, lines: int, now: datetime, timeout: timedelta, token: str, vault: Vault
+) -> list[ClaimedLine]:
+    """Claim what is due, one line of at most 20 per endpoint, for up to `lines` endpoints."""
+    due = and_(
+        redeliveries.c.endpoint_key == endpoints.c.id,
+        redeliveries.c.state == RedeliveryState.OWED,
+    )
+    busy = exists().where(due, redeliveries.c.claim_token.is_not(None), redeliveries.c.next_attempt_at > now)
+    waiting = exists().where(due, redeliveries.c.next_attempt_at <= now)
+    ready = connection.execute(
+        select(endpoints).where(waiting, ~busy).order_by(endpoints.c.id).limit(lines).with_for_update(key_share=True)
+    ).all()
+    if not ready:
+        return []
+    targets = targets_of(connection, ready, now, vault)
+    claimed = []
+    for endpoint in ready:
+        target = targets[endpoint.id]
+        # A line takes its time: each of its members may use up the whole time-out, and renews the lease of the rest.
+        lease_until = now + (target.timeout or timeout) + LEASE_MARGIN
+        rows = _take(connection, endpoint.id, now, lease_until, token)
+        if rows:
+            members = tuple(_claimed(row) for row in rows)
+            claimed.append(ClaimedLine(target=target, token=token, lease_until=lease_until, redeliveries=members))
+    return claimed
+
+
+def record_redelivery(connection: Connection, done: Redelivered) -> bool:
+    """Write down what became of a redelivery and renew the lease of the rest of its line; False if it is not ours."""
+    row = connection.execute(
+        select(redeliveries.c.claim_token).where(redeliveries.c.id == done.redelivery.key).with_for_update()
+    ).one_or_none()
+    if row is None or row.claim_token != done.line.token:
+        return False
+    delivered = done.tried.outcome.verdict is Verdict.DELIVERED
+    state = RedeliveryState.OWED if done.retry_at else RedeliveryState.DONE if delivered else RedeliveryState.FAILED
+    connection.execute(insert(attempts).values(**attempt_values(done.line.target.key, done.tried, "redelivery")))
+    connection.execute(
+        update(redeliveries)
+        .where(redeliveries.c.id == done.redelivery.key)
+        .values(
+            state=state.value,
+            claim_token=None,
+            tries=done.redelivery.tries + 1,
+            next_attempt_at=done.retry_at or done.lease_until,
+        )
+    )
+    connection.execute(
+        update(redeliveries)
+        .where(redeliveries.c.endpoint_key == done.line.target.key, redeliveries.c.claim_token == done.line.token)
+        .values(next_attempt_at=done.lease_until)
+    )
+    if delivered:
+        connection.execute(
+            delete(dead_letters).where(
+                dead_letters.c.endpoint_key == done.line.target.key,
+                dead_letters.c.event_key == done.tried.event.key,
+            )
+        )
+    return True
+
+
+def release_line(connection: Connection, line: ClaimedLine, now: datetime) -> None:
+    """Give back what of a line has not been sent."""
+    connection.execute(
+        update(redeliveries)
+        .where(redeliveries.c.endpoint_key == line.target.key, redeliveries.c.claim_token == line.token)
+        .values(claim_token=None, next_attempt_at=now)
+    )
+
+
+def _of_ids(event_ids: Sequence[str]) -> Any:  # noqa: ANN401 - a Select
+    return select(events.c.id, events.c.public_id).where(events.c.public_id.in_(event_ids)).order_by(events.c.id)
+
+
+def _request(connection: Connection, endpoint_key: int, event_keys: Sequence[int], now: datetime) -> int:
+    owed = set(
+        connection.execute(
+            select(redeliveries.c.event_key).where(
+                redeliveries.c.endpoint_key == endpoint_key, redeliveries.c.state == RedeliveryState.OWED
+            )
+        ).scalars()
+    )
+    fresh = [key for key in event_keys if key not in owed]
+    if fresh:
+        connection.execute(
+            insert(redeliveries),
+            [
+                {
+                    "endpoint_key": endpoint_key,
+                    "event_key": key,
+                    "requested_at": now,
+                    "next_attempt_at": now,
+                    "state": RedeliveryState.OWED.value,
+                }
+                for key in fresh
+            ],
+        )
+    return len(fresh)
+
+
+def _in_range(connection: Connection, endpoint_key: int, asked: Range) -> list[int]:
+    endpoint = connection.execute(select(endpoints).where(endpoints.c.id == endpoint_key)).one()
+    within: list[ColumnElement[bool]] = []
+    if asked.since is not None:
+        within.append(events.c.recorded_at >= asked.since)
+    if asked.until is not None:
+        within.append(events.c.recorded_at < asked.until)
+    if asked.only_failed:
+        parked = and_(dead_letters.c.endpoint_key == endpoint_key, dead_letters.c.event_key == events.c.id)
+        within.append(exists().where(parked))
+    found = connection.execute(
+        select(events.c.id, events.c.type, rooms.c.upstream_id)
+        .join(rooms, rooms.c.id == events.c.room_key)
+        .where(*within)
+        .order_by(events.c.id)
+    )
+    return [
+        row.id
+        for row in found
+        if matches(row.type, endpoint.events) and (row.upstream_id is None or matches(row.upstream_id, endpoint.rooms))
+    ]
+
+
+def _take(
+    connection: Connection, endpoint_key: int, now: datetime, lease_until: datetime, token: str
+) -> Sequence[Row[Any, Any, Any, Any, Any, Any, Any, Any]]:
+    rows = connection.execute(
+        select(redeliveries.c.id, redeliveries.c.tries, redeliveries.c.event_key, events.c.public_id)
+        .add_columns(events.c.sequence, events.c.type, events.c.body, rooms.c.upstream_id)
+        .join(events, events.c.id == redeliveries.c.event_key)
+        .join(rooms, rooms.c.id == events.c.room_key)
+        .where(
+            redeliveries.c.endpoint_key == endpoint_key,
+            redeliveries.c.state == RedeliveryState.OWED,
+            redeliveries.c.next_attempt_at <= now,
+        )
+        .order_by(redeliveries.c.event_key)
+        .limit(LINE)
+        .with_for_update(of=redeliveries, skip_locked=True)
+    ).all()
+    if rows:
+        connection.execute(
+            update(redeliveries)
+            .where(redeliveries.c.id.in_([row.id for row in rows]))
+            .values(claim_token=token, next_attempt_at=lease_until)
+        )
+    return rows
+
+
+def _claimed(row: Row[Any, Any, Any, Any, Any, Any, Any, Any]) -> ClaimedRedelivery:
+    return ClaimedRedelivery(
+        key=row.id,
+        event=OwedEvent(
+            key=row.event_key,
+            public_id=row.public_id,
+            sequence=row.sequence,
+            type=row.type,
+            body=bytes(row.body),
+            passes_to=row.sequence,
+        ),
+        room_id=row.upstream_id,
+        tries=row.tries,
+    )
