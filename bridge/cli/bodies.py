@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 MISSING = "-"
+_NUMBER: Final = re.compile(r"[0-9]{1,18}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,9 +33,11 @@ def read_json(body: bytes) -> object:
 
 
 def read_facts(document: object) -> Facts:
-    """Find the facts where any of the styles has them: `data` (standard, cloudevents), `payload` (huddle01), or flat."""
+    """Find the facts where the styles have them: in `data` (standard, cloudevents), `payload` (huddle01), or flat."""
     event: Mapping[str, Any] = document if isinstance(document, dict) else {}
-    nested = next((event[key] for key in ("data", "payload") if isinstance(event.get(key), dict)), {})
+    nested: Mapping[str, Any] = next(
+        (event[key] for key in ("data", "payload") if isinstance(event.get(key), dict)), {}
+    )
     found = {**event, **nested}
     room_id = _text(found, "room_id", "roomId")
     return Facts(
@@ -67,7 +71,7 @@ def _number(value: object) -> int | None:
             return None
         case int():
             return value
-        case str() if value.isascii() and value.isdecimal() and len(value) < 20:
+        case str() if _NUMBER.fullmatch(value):
             return int(value)
         case _:
             return None

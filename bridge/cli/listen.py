@@ -1,17 +1,11 @@
-"""`bridge listen`: a receiver that verifies every delivery and says in one line what it was.
-
-Beside the signature it watches what the bridge promises: an id that comes again, and a room's `sequence` that does
-not go up by one. Only verified deliveries are believed; a forged one can neither hide nor cause a remark.
-"""
+"""`bridge listen`: a receiver that verifies every delivery and says in one line what it was."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-from collections import OrderedDict
 from datetime import UTC, datetime
 from enum import StrEnum
-from hashlib import sha256
 from pathlib import Path
 from typing import Annotated
 
@@ -19,16 +13,15 @@ import typer
 
 from bridge.cli.bodies import Facts, read_facts, read_json
 from bridge.cli.receiving import Delivery, receive
+from bridge.cli.remarks import Memory
 from bridge.cli.screen import Part, Screen, fit
 from bridge.cli.stopping import Stopping
 from bridge.cli.terminal import say
 from bridge.cli.verifying import Check, gather_secrets, huddle01_check, standard_check
 from bridge.config.words import printable
-from bridge.errors import UsageError, VerificationError
+from bridge.errors import VerificationError
 
-REMEMBERED = 10_000
-"""How many ids and rooms are remembered."""
-VERIFIED, REFUSED, TOO_LARGE = 204, 401, 413
+VERIFIED, REFUSED, TOO_LARGE, ENOUGH = 204, 401, 413, 503
 
 
 class Style(StrEnum):
@@ -44,7 +37,9 @@ def listen(
         typer.Option(help="whsec_…, whsk_… or whpk_…, or env:NAME (arguments show in `ps`); may be repeated."),
     ] = None,
     secret_file: Annotated[list[Path] | None, typer.Option(help="A file with a secret; may be repeated.")] = None,
-    style: Annotated[Style, typer.Option(help="Of the signature; the styles but huddle01 sign alike.")] = Style.STANDARD,
+    style: Annotated[
+        Style, typer.Option(help="Of the signature; the styles but huddle01 sign alike.")
+    ] = Style.STANDARD,
     host: Annotated[str, typer.Option(help="Where to listen; the default is this machine only.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65_535, help="0 is a free one.")] = 9000,
     count: Annotated[int | None, typer.Option(min=1, help="End after so many; exit 3 if one did not verify.")] = None,
@@ -64,7 +59,7 @@ async def _listen(check: Check, *, host: str, port: int, count: int | None, as_j
 
     def respond(delivery: Delivery) -> int:
         if count is not None and listener.received >= count:
-            return 503  # enough were seen; the sender keeps this one for whoever comes next
+            return ENOUGH  # enough were seen; the sender keeps this one for whoever comes next
         status = listener.take(delivery, datetime.now(UTC))
         if listener.received == count:
             stopping.asked.set()
@@ -84,49 +79,50 @@ class Listener:
         self._check = check
         self._screen = screen
         self._as_json = as_json
-        self._seen: OrderedDict[str, bytes] = OrderedDict()
-        self._newest: OrderedDict[str, int] = OrderedDict()
+        self._memory = Memory()
         self.received = 0
         self.refused = 0
 
     def take(self, delivery: Delivery, now: datetime) -> int:
         """Verify, print, and choose the answer."""
         self.received += 1
-        document = read_json(delivery.body)
-        facts = read_facts(document)
+        facts = read_facts(read_json(delivery.body))
         try:
-            if not delivery.whole:
-                raise VerificationError(f"the body is larger than {len(delivery.body)} bytes")
-            event_id = self._check(delivery, now)
+            event_id = self._verify(delivery, now)
         except VerificationError as error:
             self.refused += 1
-            self._tell(facts, now, ("✗ ", "bold red"), f"{printable(facts.event_id)} NOT verified: {error}")
+            self._tell(facts, now, ("✗ not verified", "bold red"), f"  {printable(str(error))}")
             return REFUSED if delivery.whole else TOO_LARGE
-        remarks = "; ".join(self._remarks(event_id, facts, delivery))
+        remarks = "; ".join(self._memory.remarks(event_id, facts, delivery))
         if self._as_json:
-            self._screen.show(json.dumps(document, ensure_ascii=False, separators=(",", ":")))
-        if not self._as_json or remarks:
-            self._tell(facts, now, ("✓ verified ", "green"), printable(event_id), (f"  {remarks}", "yellow"))
+            self._screen.write_line(_one_line(delivery.body))
+        if remarks or not self._as_json:
+            self._tell(facts, now, ("✓ verified", "green"), f"  {printable(event_id)}", (f"  {remarks}", "yellow"))
         return VERIFIED
 
+    def _verify(self, delivery: Delivery, now: datetime) -> str:
+        if not delivery.whole:
+            raise VerificationError(f"the body is larger than {len(delivery.body)} bytes")
+        return self._check(delivery, now)
+
     def _tell(self, facts: Facts, now: datetime, *verdict: Part) -> None:
-        number = MISSING_NUMBER if facts.sequence is None else f"#{facts.sequence}"
-        parts: list[Part] = [
-            (f"{now.astimezone():%H:%M:%S} ", "dim"),
+        number = "-" if facts.sequence is None else f"#{facts.sequence}"
+        parts: tuple[Part, ...] = (
+            (f"{now.astimezone():%H:%M:%S}  ", "dim"),
             fit(facts.room_name, 16) + " ",
-            f"{number:>5} ",
-            (fit(facts.type, 13) + " ", "bold"),
+            f"{number:>5}  ",
+            (fit(facts.type, 14) + " ", "bold"),
             fit(facts.who, 18) + " ",
             *verdict,
-        ]
+        )
         if self._as_json:
             say("".join(part if isinstance(part, str) else part[0] for part in parts).rstrip())
         else:
             self._screen.show(*parts)
 
-    def _remarks(self, event_id: str, facts: Facts, delivery: Delivery) -> list[str]:
-        """What a receiver should notice. A replay and a test stand outside the order of their room."""
-        remarks = [word for word in ("test", "replay") if delivery.headers.get(f"bridge-{word}") == "true"]
-        digest = sha256(delivery.body).digest()
-        before = self._seen.setdefault(event_id, digest)
-        known = self._seen
+
+def _one_line(body: bytes) -> str:
+    document = read_json(body)
+    return json.dumps(
+        body.decode(errors="replace") if document is None else document, ensure_ascii=False, separators=(",", ":")
+    )

@@ -10,7 +10,7 @@ import click
 import typer
 
 from bridge import __version__
-from bridge.cli import running, setup
+from bridge.cli import listen, running, setup, simulate
 from bridge.cli.terminal import complain
 from bridge.errors import BridgeError
 
@@ -77,3 +77,5 @@ app.command("init")(setup.init)
 app.command("check")(setup.check)
 app.command("migrate")(setup.migrate)
 app.command("run")(running.run)
+app.command("simulate")(simulate.simulate)
+app.command("listen")(listen.listen)

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime, timedelta, tzinfo
+from datetime import UTC, datetime, tzinfo
 from pathlib import Path
 from typing import Annotated
 
@@ -135,12 +135,7 @@ def parse_moment(option: str, text: str, *, now: datetime, zone: tzinfo) -> date
     Raises:
         UsageError: it is neither.
     """
-    try:
-        if not text.strip()[-1:].isdecimal():
-            return _read_time(text, zone) or now - parse_duration(text)
-        moment = _read_time(text, zone)  # a bare number could be seconds ago, an epoch or a date: it is none of them
-    except ValueError:
-        moment = None
+    moment = _read_time(text, zone) or _read_ago(text, now)
     if moment is None:
         raise UsageError(
             f"{option} {quoted(text)}: must be a time, like 2026-11-23T09:30:00Z, or a span before now, like 90m, 2h, 5d"
@@ -151,6 +146,15 @@ def parse_moment(option: str, text: str, *, now: datetime, zone: tzinfo) -> date
 def _read_time(text: str, zone: tzinfo) -> datetime | None:
     try:
         moment = datetime.fromisoformat(text)
-        return moment if moment.tzinfo is not None else moment.replace(tzinfo=zone)
+        return (moment if moment.tzinfo is not None else moment.replace(tzinfo=zone)).astimezone(UTC)
+    except (ValueError, OverflowError):
+        return None
+
+
+def _read_ago(text: str, now: datetime) -> datetime | None:
+    if text[-1:].isdecimal():
+        return None  # seconds ago, an epoch, a date: a bare number could be any of them
+    try:
+        return now - parse_duration(text)
     except ValueError:
         return None

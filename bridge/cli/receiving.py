@@ -86,7 +86,7 @@ def _bind(host: str, port: int) -> socket.socket:
         return socket.create_server((host, port), family=family, backlog=512)
     except OSError as error:
         raise BridgeError(
-            f"cannot listen on {host}:{port}: {error.strerror or error}; choose another port with --port (0 is a free one)"
+            f"cannot listen on {host}:{port}: {error.strerror or error}; choose another with --port (0 is a free one)"
         ) from None
 
 

@@ -29,7 +29,9 @@ class Screen:
 
     def __init__(self, on_gone: Callable[[], None] = _nobody_to_tell) -> None:
         if isinstance(sys.stdout, io.TextIOWrapper):
-            sys.stdout.reconfigure(errors="backslashreplace")  # a terminal that cannot write a name still shows the line
+            sys.stdout.reconfigure(
+                errors="backslashreplace"
+            )  # a terminal that cannot write a name still shows the line
         self._console = Console(file=sys.stdout, highlight=False, markup=False, emoji=False)
         self._on_gone = on_gone
         self.gone = False
@@ -46,6 +48,10 @@ class Screen:
         with self._console.capture() as captured:
             self._console.print(text, soft_wrap=True)
         self._write(captured.get())
+
+    def write_line(self, text: str) -> None:
+        """Write one line that is for a program: as it is."""
+        self._write(f"{text}\n")
 
     def _write(self, text: str) -> None:
         if self.gone:

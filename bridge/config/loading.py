@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,7 +18,8 @@ from bridge.config.references import read_secret_file, resolve_secrets
 from bridge.config.report import problems_in
 from bridge.config.rules import broken_rules
 from bridge.config.settings import Settings
-from bridge.errors import ConfigurationError, Problem
+from bridge.errors import ConfigurationError, ForbiddenAddressError, Problem
+from bridge.webhooks.egress import check_url
 
 ENCRYPTION_KEY: Final = "BRIDGE_ENCRYPTION_KEY"
 _SYNTAX_PLACE: Final = re.compile(r" \(at (?:line (?P<line>\d+), column (?P<column>\d+)|end of document)\)$")
@@ -51,7 +52,19 @@ def load(path: Path | None, env: Mapping[str, str], overrides: Mapping[str, obje
         problems += problems_in(error, document, emptied)
     if problems:
         raise ConfigurationError(document.name, tuple(sorted(problems, key=_place)))
-    return build(tables, encryption_keys)
+    settings = build(tables, encryption_keys)
+    if forbidden := list(_forbidden_urls(document, settings)):
+        raise ConfigurationError(document.name, tuple(forbidden))
+    return settings
+
+
+def _forbidden_urls(document: Document, settings: Settings) -> Iterator[Problem]:
+    """Endpoints that no delivery could ever go to; what their names resolve to is judged when they are sent to."""
+    for index, endpoint in enumerate(settings.endpoints):
+        try:
+            check_url(endpoint.url, settings.delivery.egress)
+        except ForbiddenAddressError as error:
+            yield document.problem(("endpoints", index, "url"), str(error))
 
 
 def _read(path: Path) -> Document:

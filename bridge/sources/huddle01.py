@@ -44,7 +44,7 @@ _NAMES: Final = (
     ((aiohttp.ClientPayloadError,), FailureKind.UNREACHABLE, "cut"),
     ((aiohttp.ServerDisconnectedError, OSError), FailureKind.UNREACHABLE, "reset"),
     ((aiohttp.ClientResponseError, HttpProcessingError), FailureKind.BAD_ANSWER, "protocol"),
-    ((httpx.ProtocolError, httpx.InvalidURL), FailureKind.BAD_ANSWER, "protocol"),
+    ((httpx.ProtocolError, httpx.InvalidURL, UnicodeError), FailureKind.BAD_ANSWER, "protocol"),
     ((UnusableAnswerError,), FailureKind.BAD_ANSWER, "answer"),
 )
 """What an error is called, by its first cause that has a name; the special before the general."""

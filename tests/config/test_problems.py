@@ -268,3 +268,13 @@ def test_whatever_is_written_there_is_a_configuration_or_a_report(tree: dict[str
     except ConfigurationError as error:
         result = str(error)
     assert result.encode()
+
+
+def test_an_endpoint_at_an_address_that_is_never_called_is_refused_with_its_line(
+    problems_in: ProblemsIn, load_text: LoadText
+) -> None:
+    aimed_inside = ENDPOINT.replace("https://crm.example.com/", "https://10.1.2.3/")
+    (problem,) = problems_in(aimed_inside)
+    assert (problem.key, problem.line) == ("endpoints[0].url", 3)
+    assert "10.1.2.3 is not a public address (private)" in problem.message
+    load_text(aimed_inside + '[delivery]\nallow_private_networks = ["10.0.0.0/8"]\n')

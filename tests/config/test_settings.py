@@ -85,7 +85,7 @@ enabled = false
 
 [[endpoints]]
 name = "signed"
-url = "http://[::1]:8000/"
+url = "http://[fd00::1]:8000/"
 signature = "v1a"
 secret = "env:SIGNED_SECRET"
 
@@ -178,7 +178,7 @@ def test_every_key_arrives_where_it_belongs(load_text: LoadText) -> None:
                 timeout=seconds(3),
                 enabled=False,
             ),
-            EndpointSpec(name="signed", url="http://[::1]:8000/", signature="v1a", secret=WHSK),
+            EndpointSpec(name="signed", url="http://[fd00::1]:8000/", signature="v1a", secret=WHSK),
             EndpointSpec(name="sdk", url="https://sdk.example.com", style="huddle01", secret="any text"),
         ),
         delivery=DeliverySettings(

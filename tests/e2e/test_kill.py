@@ -72,10 +72,10 @@ def strike(config: Path, receiver: Receiver, chance: Random) -> None:
     with BridgeProcess(config) as program:
         match instant:
             case Instant.STARTING:
-                time.sleep(chance.uniform(0, 1.5))
+                time.sleep(chance.uniform(0.2, 1.2))
             case Instant.RUNNING:
                 program.wait_ready()
-                time.sleep(chance.uniform(0, 1))
+                time.sleep(chance.uniform(0, 0.6))
             case Instant.BEFORE_ANSWER:
                 receiver.script(_after_some(chance), Answer(times=1, before=lambda _: program.send(signal.SIGKILL)))
                 program.wait()

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import ExitStack
+import signal
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from tests.harness.busy_rooms import BusyRooms
@@ -106,6 +108,10 @@ def test_a_poller_frozen_past_its_lease_writes_nothing_stale(
             fleet.start("second", "poller", rooms=rooms)
             receiver.wait_for_count(4 * len(rooms), timeout=LEASES_LAPSE)
             fleet.wires["first"].flow()
+        wait_until(
+            lambda: {line["room"] for line in first.lines("room.polled") if line["outcome"] == "fenced"} == set(rooms),
+            what="fenced writes",
+        )
         before = {room: fleet.journal.count("first", room) for room in rooms}
         for room in rooms:
             simulator.join(room, "cleo")
@@ -120,6 +126,57 @@ def test_a_poller_frozen_past_its_lease_writes_nothing_stale(
     assert len(events) == 5 * len(rooms)
     assert log_problems(events) == []
     assert difference_from_log(receiver.deliveries, stored_events(postgresql_ready_url)) == []
+
+
+@pytest.mark.parametrize("role", ["poller", "sender"])
+def test_a_process_frozen_inside_a_transaction_does_not_stop_the_others(
+    role: str, tmp_path: Path, postgresql_ready_url: str, simulator: SimulatorClient, receiver: Receiver, seed: int
+) -> None:
+    """Its locks must not outlive its leases: somebody else polls, and delivers, while it sleeps with them."""
+    with ExitStack() as stack:
+        fleet = Fleet(stack, tmp_path, postgresql_ready_url, simulator.url, receiver)
+        frozen = fleet.start("first", role)
+        for name in ("poller", "sender"):
+            if name != role:
+                fleet.start(name, name)
+        with BusyRooms(simulator, ROOMS, seed=seed):
+            receiver.wait_for_count(20)
+            stack.enter_context(frozen_inside_a_transaction(frozen, postgresql_ready_url))
+        fleet.start("second", role)
+        for room in ROOMS:
+            simulator.join(room, "zoe")
+        receiver.wait_for(
+            lambda events: (
+                {event["data"]["room_id"] for event in events if event["data"].get("peer_id") == "zoe"} == set(ROOMS)
+            ),
+            "Zoe in every room",
+            timeout=LEASES_LAPSE,
+        )
+    assert log_problems([event for _, event in stored_events(postgresql_ready_url)]) == []
+    assert delivery_problems(receiver.deliveries) == []
+
+
+@contextmanager
+def frozen_inside_a_transaction(process: BridgeProcess, database_url: str) -> Iterator[None]:
+    """Freeze it again and again until it happens to hold locks; it sleeps until the block ends."""
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        wait_until(lambda: _freeze(process, connection), what="an instant inside a transaction")
+    try:
+        yield
+    finally:
+        process.send(signal.SIGCONT)
+
+
+def _freeze(process: BridgeProcess, connection: psycopg.Connection) -> bool:
+    process.send(signal.SIGSTOP)
+    holders = connection.execute(
+        "SELECT count(DISTINCT pid) FROM pg_locks JOIN pg_stat_activity USING (pid)"
+        " WHERE state = 'idle in transaction' AND datname = current_database() AND mode = 'RowShareLock'"
+    ).fetchone()
+    if holders is not None and holders[0] > 0:
+        return True
+    process.send(signal.SIGCONT)
+    return False
 
 
 def test_a_sender_frozen_past_its_lease_moves_no_cursor_back(

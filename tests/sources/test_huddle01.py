@@ -380,6 +380,7 @@ async def test_a_clients_own_time_limit_is_a_timeout_too() -> None:
             "cut",
         ),
         (says_and_hangs_up(b"HTTP/1.1 200 OK\r\nconten"), FailureKind.UNREACHABLE, "reset"),
+        (b"HTTP/1.1 200 \xff\xfe\r\ncontent-length: 0\r\n\r\n", FailureKind.BAD_ANSWER, "protocol"),
         (b"SSH-2.0-OpenSSH_9.6\r\n\r\n", FailureKind.BAD_ANSWER, "protocol"),
         (b"HTTP/1.1 200 OK\r\ncontent-length: nine\r\n\r\n", FailureKind.BAD_ANSWER, "protocol"),
         (b"HTTP/1.1 200 OK\r\nx: " + b"x" * 100_000 + b"\r\n\r\n", FailureKind.BAD_ANSWER, "protocol"),

@@ -1,0 +1,65 @@
+"""What is added by hand is checked as if it stood in the configuration, and told by the names of its options."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from bridge.config import Settings, load
+from bridge.config.words import quoted
+from bridge.errors import ConfigurationError, Problem, UsageError
+from bridge.store.endpoints import EndpointSpec
+from bridge.store.rooms import RoomSpec
+
+_PLACE = re.compile(r"\w+\[0\](?:\.(?P<key>\w+))?(?:\[(?P<index>\d+)\]|\.(?P<below>.+))?")
+_ARGUMENTS = {"id": "ROOM", "url": "URL"}
+_FROM_HERE = " (given on the command line)"
+
+
+def check_room(table: Mapping[str, object], sources: Iterable[str]) -> RoomSpec:
+    """The room that a table of `[[rooms]]` with these keys would mean, beside these sources.
+
+    Raises:
+        UsageError: with everything that is wrong with it.
+    """
+    accounts = {name: {"api_key": "unused"} for name in sources}
+    return _load({"rooms": [_given(table)], "sources": accounts}, table).rooms[0]
+
+
+def check_endpoint(table: Mapping[str, object]) -> EndpointSpec:
+    """The endpoint that a table of `[[endpoints]]` with these keys would mean; secrets may be `env:NAME`.
+
+    Raises:
+        UsageError: with everything that is wrong with it; it never repeats a secret.
+    """
+    return _load({"endpoints": [_given(table)]}, table).endpoints[0]
+
+
+def _given(table: Mapping[str, object]) -> dict[str, object]:
+    return {key: value for key, value in table.items() if value is not None}
+
+
+def _load(tables: Mapping[str, object], table: Mapping[str, Any]) -> Settings:
+    surroundings = {name: value for name, value in os.environ.items() if not name.startswith("BRIDGE")}
+    try:
+        return load(None, surroundings, tables)
+    except ConfigurationError as error:
+        raise UsageError("\n".join(_retell(problem, table) for problem in error.problems)) from None
+
+
+def _retell(problem: Problem, table: Mapping[str, Any]) -> str:
+    place = _PLACE.fullmatch(problem.key)
+    key = place["key"] if place is not None else None
+    message = problem.message.removesuffix(_FROM_HERE)
+    if place is None or key is None:
+        return message
+    if key == "name" and "url" in table:
+        return f"NAME: {message}"
+    option = _ARGUMENTS.get(key) or f"--{key.replace('_', '-')}"
+    if place["index"] is not None:
+        option += f" {quoted(str(table[key][int(place['index'])]))}"
+    if key == "headers":
+        option = f"--header {place['below'] or ''}".rstrip()
+    return f"{option}: {message}"
