@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import os
 import random
+import resource
 import secrets
 import signal
 import socket
@@ -47,6 +48,7 @@ TICK_SECONDS = 0.2
 """How often is looked for what has become due; what this process itself brings about wakes it at once."""
 
 PRUNE_SECONDS = 600
+OPEN_FILES = 65_536
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger("bridge.service")
 
@@ -123,6 +125,7 @@ class Service:
         Raises:
             BridgeError: it cannot start.
         """
+        _raise_open_files()
         with contextlib.closing(self._database), self._signals_caught():
             ensure_schema(self._database)
             self._reconcile()
@@ -304,6 +307,14 @@ async def _serve(config: uvicorn.Config, listen: ListenAddress) -> AsyncIterator
         server.should_exit = True
         with contextlib.suppress(asyncio.CancelledError):
             await asyncio.wait_for(task, timeout=1)
+
+
+def _raise_open_files() -> None:
+    """Every delivery under way is a socket, and many systems start a process with only 1,024 to spare."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = OPEN_FILES if hard == resource.RLIM_INFINITY else min(OPEN_FILES, hard)
+    if soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _family(host: str) -> socket.AddressFamily:

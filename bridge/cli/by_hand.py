@@ -12,6 +12,7 @@ from bridge.config.words import quoted
 from bridge.errors import ConfigurationError, Problem, UsageError
 from bridge.store.endpoints import EndpointSpec
 from bridge.store.rooms import RoomSpec
+from bridge.webhooks.egress import EgressPolicy
 
 _PLACE = re.compile(r"\w+\[0\](?:\.(?P<key>\w+))?(?:\[(?P<index>\d+)\]|\.(?P<below>.+))?")
 _ARGUMENTS = {"id": "ROOM", "url": "URL"}
@@ -28,13 +29,19 @@ def check_room(table: Mapping[str, object], sources: Iterable[str]) -> RoomSpec:
     return _load({"rooms": [_given(table)], "sources": accounts}, table).rooms[0]
 
 
-def check_endpoint(table: Mapping[str, object]) -> EndpointSpec:
+def check_endpoint(table: Mapping[str, object], egress: EgressPolicy) -> EndpointSpec:
     """The endpoint that a table of `[[endpoints]]` with these keys would mean; secrets may be `env:NAME`.
+
+    Args:
+        table: What was given, None for what was not.
+        egress: Where it may lead.
 
     Raises:
         UsageError: with everything that is wrong with it; it never repeats a secret.
     """
-    return _load({"endpoints": [_given(table)]}, table).endpoints[0]
+    networks = [str(network) for network in egress.allow_private_networks]
+    delivery = {"allow_http": egress.allow_http, "allow_private_networks": networks}
+    return _load({"endpoints": [_given(table)], "delivery": delivery}, table).endpoints[0]
 
 
 def _given(table: Mapping[str, object]) -> dict[str, object]:

@@ -1,7 +1,7 @@
-"""Was anybody lied to? Compares what the receiver was told with the log, and with what was true in the rooms.
+"""Was anybody lied to? Compares what the receiver was told with the log, and with what is true in the rooms.
 
-The checks are those of any receiver with access to the truth: every number of every room's log once and in order, the
-same bytes under the same id, nobody who was never there, and at the end the same people in the same rooms.
+The checks are those of a receiver with access to the truth: every number of every room's log, once and in order; the
+same bytes under the same id; nobody who was never there; and at the end the same people in the same rooms.
 """
 
 from __future__ import annotations
@@ -9,89 +9,139 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 
 from bridge.cli.demo_receiver import Received
+from bridge.events.bodies import display_name
 from bridge.simulator.rooms import Room, What
 
-HAPPENINGS = {"peer.left": What.LEAVE, "peer.updated": What.METADATA, "room.empty": What.END}
-"""What in a room's history an event is about, where the event itself cannot know the moment."""
+KINDS: Mapping[str, What] = {
+    "peer.joined": What.JOIN,
+    "peer.left": What.LEAVE,
+    "peer.updated": What.METADATA,
+    "room.empty": What.END,
+}
+"""What in the true history of a room an event tells of."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RoomFindings:
-    """One room: what its deliveries say (`told`), and what is true; peer ids."""
+    """One room: `head` is the last number of its log, `names` are those who are in it."""
 
-    room_id: str
+    name: str
     head: int
-    """The last number of its log."""
-    told: frozenset[str]
-    true: frozenset[str]
+    names: tuple[str, ...]
     problems: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Findings:
+    """Everything; `true` counts what happened, `told` the events that were accepted."""
+
+    rooms: tuple[RoomFindings, ...]
+    true: Counter[What]
+    told: Counter[str]
+    delays: tuple[timedelta, ...]
+    requests: int
+    unverified: int
+    again: int
+    problems: tuple[str, ...]
+    """Of the rooms too."""
 
     @property
     def good(self) -> bool:
-        """Whether nothing is missing and nothing is wrong."""
-        return not self.problems
+        """Whether everything was told, and everything that was told is true."""
+        return not self.problems and not self.unverified
 
 
-def examine(room: Room, head: int, received: Iterable[Received]) -> RoomFindings:
-    """Compare one room's deliveries with its log and with the truth."""
-    accepted = [delivery for delivery in received if delivery.facts.room_id == room.room_id and delivery.accepted]
-    fresh = list({delivery.facts.event_id: delivery for delivery in reversed(accepted)}.values())[::-1]
-    told, true = _replay(fresh), frozenset(room.present)
-    problems = [*_gaps(fresh, head), *_inventions(room, fresh)]
-    if told != true:
-        problems.append(f"says that {len(told)} are there, and it is {len(true)}")
-    return RoomFindings(room_id=room.room_id, head=head, told=told, true=true, problems=tuple(problems))
+def examine(
+    rooms: Mapping[str, Room], names: Mapping[str, str], heads: Mapping[str, int], received: Sequence[Received]
+) -> Findings:
+    """Compare all deliveries with the logs, whose last numbers are `heads`, and with the truth."""
+    accepted = _accepted_once(received)
+    found = tuple(
+        _examine_room(room, names[room_id], heads[room_id], [one for one in accepted if one.facts.room_id == room_id])
+        for room_id, room in rooms.items()
+    )
+    problems = [f"{room.name}: {problem}" for room in found for problem in room.problems]
+    delays = [delay(rooms, one) for one in accepted]
+    return Findings(
+        rooms=found,
+        true=Counter(past.what for room in rooms.values() for past in room.history),
+        told=Counter(one.facts.type for one in accepted),
+        delays=tuple(span for span in delays if span is not None),
+        requests=len(received),
+        unverified=sum(one.unverified is not None for one in received),
+        again=sum(one.again for one in received),
+        problems=(*problems, *_changed_bodies(received), *([] if accepted else ["nothing was delivered"])),
+    )
 
 
-def changed_bodies(received: Iterable[Received]) -> list[str]:
-    """Events whose body was not the same every time."""
+def delay(rooms: Mapping[str, Room], received: Received) -> timedelta | None:
+    """How long after it truly happened a delivery arrived; None if nobody can say."""
+    room, kind = rooms.get(received.facts.room_id or ""), KINDS.get(received.facts.type)
+    if room is None or kind is None:
+        return None
+    peer_id = received.event["data"].get("peer_id")
+    arrived = received.at
+    moments = (_moment(past.at) for past in reversed(room.history) if past.what is kind and past.peer_id == peer_id)
+    return next((arrived - moment for moment in moments if moment <= arrived), None)
+
+
+def _examine_room(room: Room, name: str, head: int, accepted: Sequence[Received]) -> RoomFindings:
+    told, true = _replay(accepted), room.present.keys()
+    problems = [*_gaps(accepted, head), *_inventions(room, accepted)]
+    problems += [f"{peer_id} is there, but no delivery says so" for peer_id in sorted(true - told)]
+    problems += [f"{peer_id} is there by the deliveries, but not in truth" for peer_id in sorted(told - true)]
+    names = tuple(display_name(visit.peer_id, visit.metadata) for visit in room.present.values())
+    return RoomFindings(name=name, head=head, names=names, problems=tuple(problems))
+
+
+def _accepted_once(received: Iterable[Received]) -> list[Received]:
+    first: dict[str, Received] = {}
+    for one in received:
+        if one.accepted:
+            first.setdefault(one.facts.event_id, one)
+    return list(first.values())
+
+
+def _gaps(accepted: Iterable[Received], head: int) -> list[str]:
+    numbers = [one.facts.sequence for one in accepted if one.facts.sequence is not None]
+    missing = sorted(set(range(1, head + 1)).difference(numbers))
+    if missing:
+        return ["never delivered: " + ", ".join(f"#{number}" for number in missing)]
+    return [] if numbers == list(range(1, head + 1)) else [f"not in order: {numbers}"]
+
+
+def _inventions(room: Room, accepted: Iterable[Received]) -> list[str]:
+    true = Counter((past.what, past.peer_id) for past in room.history)
+    told = Counter(
+        (KINDS[one.facts.type], one.event["data"].get("peer_id")) for one in accepted if one.facts.type in KINDS
+    )
+    return [f"told of a {kind} of {peer_id} that never was" for kind, peer_id in told - true]
+
+
+def _replay(accepted: Iterable[Received]) -> set[str]:
+    there: set[str] = set()
+    for one in accepted:
+        match one.facts.type:
+            case "peer.joined":
+                there.add(one.event["data"]["peer_id"])
+            case "peer.left":
+                there.discard(one.event["data"]["peer_id"])
+            case _:
+                pass
+    return there
+
+
+def _changed_bodies(received: Iterable[Received]) -> list[str]:
     first: dict[str, bytes] = {}
     return [
-        f"{delivery.facts.event_id} came again with another body"
-        for delivery in received
-        if first.setdefault(delivery.facts.event_id, delivery.delivery.body) != delivery.delivery.body
+        f"{one.facts.event_id} came again with another body"
+        for one in received
+        if one.unverified is None and first.setdefault(one.facts.event_id, one.delivery.body) != one.delivery.body
     ]
 
 
-def happened_at(room: Room, received: Received) -> int | None:
-    """When what a delivery tells really happened (epoch milliseconds); None if that cannot be said."""
-    what = HAPPENINGS.get(received.facts.type)
-    if what is None:
-        return None
-    peer_id = received.event["data"].get("peer_id")
-    moments = (past.at for past in reversed(room.history) if past.what is what and past.peer_id == peer_id)
-    return next(moments, None)
-
-
-def _gaps(fresh: Sequence[Received], head: int) -> list[str]:
-    numbers = [delivery.facts.sequence for delivery in fresh]
-    missing = sorted(set(range(1, head + 1)).difference(number for number in numbers if number is not None))
-    if missing:
-        return ["was not delivered: " + ", ".join(f"#{number}" for number in missing)]
-    if numbers != list(range(1, head + 1)):
-        return [f"came in the order {numbers}"]
-    return []
-
-
-def _inventions(room: Room, fresh: Iterable[Received]) -> list[str]:
-    truth = Counter((past.what, past.peer_id) for past in room.history)
-    kinds: Mapping[str, What] = {"peer.joined": What.JOIN, "peer.left": What.LEAVE}
-    said = Counter(
-        (kinds[delivery.facts.type], delivery.event["data"]["peer_id"])
-        for delivery in fresh
-        if delivery.facts.type in kinds
-    )
-    return [f"tells of a {what} of {peer_id} that never was" for what, peer_id in said - truth]
-
-
-def _replay(fresh: Iterable[Received]) -> frozenset[str]:
-    present: set[str] = set()
-    for delivery in fresh:
-        match delivery.facts.type:
-            case "peer.joined":
-                present.add(delivery.event["data"]["peer_id"])
-            case "peer.left":
-                present.discard(delivery.event["data"]["peer_id"])
-    return frozenset(present)
+def _moment(milliseconds: int) -> datetime:
+    return datetime.fromtimestamp(milliseconds / 1000, tz=UTC)

@@ -37,6 +37,8 @@ class ServiceLog:
                 self.dashboard = entry["url"]
             case "bridge.started":
                 self.started.set()
+            case _:
+                pass
         if level not in ("debug", "info"):
             facts = " ".join(f"{key}={value}" for key, value in entry.items() if key != "event")
             self._troubles.append(f"{entry['event']} {facts}")

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
+from io import TextIOWrapper
 from typing import Annotated
 
-import click
 import typer
 
 from bridge import __version__
-from bridge.cli import listen, running, setup, simulate
+from bridge.cli import deliveries, demo, endpoints, events, listen, poll, rooms, running, setup, simulate
 from bridge.cli.terminal import complain
 from bridge.errors import BridgeError
-
-INTERRUPTED = 130
-"""What shells say of a program that ended by Ctrl-C."""
 
 app = typer.Typer(
     name="bridge",
@@ -29,33 +27,33 @@ app = typer.Typer(
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command and exit with its code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a name that the terminal cannot show is no reason to fail
     sys.exit(run(arguments))
 
 
 def run(arguments: Sequence[str] | None = None) -> int:
     """Run a command; answers its exit code."""
     try:
-        code = app(args=arguments, standalone_mode=False)
-    except click.exceptions.Exit as done:
-        return done.exit_code
-    except (click.Abort, KeyboardInterrupt):
-        return INTERRUPTED
-    except (click.ClickException, BridgeError) as error:
-        return _explain(error)
+        code = _invoke(arguments)
+        sys.stdout.flush()
+    except BridgeError as error:
+        complain(str(error))
+        return error.exit_code
     except BrokenPipeError:
-        sys.stderr.close()  # whoever read our output has gone: there is nobody to tell
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # whoever read our output has gone
         return 1
-    return code if isinstance(code, int) else 0
+    return code
 
 
-def _explain(error: click.ClickException | BridgeError) -> int:
-    match error:
-        case click.ClickException():
-            error.show()
-            return error.exit_code
-        case BridgeError():
-            complain(str(error))
-            return error.exit_code
+def _invoke(arguments: Sequence[str] | None) -> int:
+    """Let Typer tell of wrong usage and Ctrl-C itself: whose exceptions these are differs between its versions."""
+    try:
+        app(args=arguments)
+    except SystemExit as done:
+        return done.code if isinstance(done.code, int) else 0
+    return 0
 
 
 def _show_version(wanted: bool) -> None:
@@ -77,5 +75,11 @@ app.command("init")(setup.init)
 app.command("check")(setup.check)
 app.command("migrate")(setup.migrate)
 app.command("run")(running.run)
+app.command("poll")(poll.poll)
+app.add_typer(rooms.app, name="rooms")
+app.add_typer(endpoints.app, name="endpoints")
+app.add_typer(events.app, name="events")
+app.add_typer(deliveries.app, name="deliveries")
+app.command("demo")(demo.demo)
 app.command("simulate")(simulate.simulate)
 app.command("listen")(listen.listen)

@@ -15,8 +15,9 @@ import typer
 from bridge.config import Settings, load
 from bridge.config.durations import parse_duration
 from bridge.config.fields import check_event_glob
-from bridge.config.words import quoted
+from bridge.config.words import did_you_mean, one_of, quoted
 from bridge.errors import NotFoundError, UsageError
+from bridge.sources import SourceSettings
 from bridge.store.database import Database
 from bridge.store.schema import ensure_schema
 
@@ -86,6 +87,19 @@ def missing_file(settings: Settings) -> Path | None:
     return Path(name)
 
 
+def find_account(settings: Settings, name: str) -> SourceSettings:
+    """The configured source of that name.
+
+    Raises:
+        UsageError: there is none.
+    """
+    accounts = {account.name: account for account in settings.sources}
+    if name not in accounts:
+        known = did_you_mean(name, accounts) or (f"; there is {one_of(accounts)}" if accounts else "")
+        raise UsageError(f"--source: there is no source {quoted(name)}{known}")
+    return accounts[name]
+
+
 def split_list(values: Iterable[str] | None) -> tuple[str, ...]:
     """What was given by repeating an option, or with commas, or both."""
     return tuple(part.strip() for value in values or () for part in value.split(",") if part.strip())
@@ -138,7 +152,7 @@ def parse_moment(option: str, text: str, *, now: datetime, zone: tzinfo) -> date
     moment = _read_time(text, zone) or _read_ago(text, now)
     if moment is None:
         raise UsageError(
-            f"{option} {quoted(text)}: must be a time, like 2026-11-23T09:30:00Z, or a span before now, like 90m, 2h, 5d"
+            f"{option} {quoted(text)}: must be a time, like 2026-11-23T09:30:00Z, or a span before now, like 90m or 5d"
         )
     return moment
 

@@ -6,7 +6,6 @@ the screen ends in order. Widths are columns, not characters: names may be in an
 
 from __future__ import annotations
 
-import io
 import os
 import sys
 from collections.abc import Callable
@@ -28,10 +27,6 @@ class Screen:
     """Standard output, a line at a time; `on_gone` is called once when nobody reads it any more."""
 
     def __init__(self, on_gone: Callable[[], None] = _nobody_to_tell) -> None:
-        if isinstance(sys.stdout, io.TextIOWrapper):
-            sys.stdout.reconfigure(
-                errors="backslashreplace"
-            )  # a terminal that cannot write a name still shows the line
         self._console = Console(file=sys.stdout, highlight=False, markup=False, emoji=False)
         self._on_gone = on_gone
         self.gone = False

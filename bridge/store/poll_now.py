@@ -69,17 +69,16 @@ def claim_room(
         UsageError: the room is disabled.
         BridgeError: the source asked to be left alone for now.
     """
+    found = find_room(connection, room_id, source)
+    # The room before its source, as T2 does it: two that wait for each other would wait for ever.
+    room = connection.execute(select(rooms).where(rooms.c.id == found.id).with_for_update()).one()
+    if room.next_poll_at is None:
+        raise UsageError(f"room {room_id!r} is disabled and not polled: enable it first, or look with --dry-run")
     account = hold_source(connection, source)
     _refuse_while_limited(account, now)
-    found = find_room(connection, room_id, source)
-    room = connection.execute(select(rooms).where(rooms.c.id == found.id).with_for_update()).one()
-    if not room.enabled or room.next_poll_at is None:
-        raise UsageError(f"room {room_id!r} is disabled: enable it, or look with --dry-run")
     if room.claim_token is not None and room.next_poll_at > now:
         return Busy(until=room.next_poll_at)
-    connection.execute(
-        update(rooms).where(rooms.c.id == room.id).values(next_poll_at=lease_until, claim_token=token)
-    )
+    connection.execute(update(rooms).where(rooms.c.id == room.id).values(next_poll_at=lease_until, claim_token=token))
     spend(connection, account, requests_per_second, 1, now=now, lease_until=lease_until)
     return ClaimedRoom(
         key=room.id,

@@ -161,6 +161,4 @@ def _attempt(row: Row[Any]) -> ListedAttempt:
 
 
 def _dead_letter(row: Row[Any]) -> ListedDeadLetter:
-    return ListedDeadLetter(
-        **_event_values(row), parked_at=row.parked_at, reason=row.reason, tries=row.tries
-    )
+    return ListedDeadLetter(**_event_values(row), parked_at=row.parked_at, reason=row.reason, tries=row.tries)

@@ -21,7 +21,8 @@ from bridge.store.queries_attempts import (
     list_dead_letters,
 )
 from bridge.store.queries_events import LoggedEvent, find_event
-from bridge.store.tables import cursors, endpoints, events, rooms
+from bridge.store.redeliveries import RedeliveryState
+from bridge.store.tables import cursors, endpoints, events, redeliveries, rooms
 from bridge.webhooks.delivery import Verdict
 
 EVERYTHING = 100_000
@@ -39,13 +40,17 @@ class DeliveryState(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EventDelivery:
-    """One event at one endpoint; attempts newest first. `next_attempt_at` only if it is at the head of its line."""
+    """One event at one endpoint; attempts newest first. `next_attempt_at` only if it is at the head of its line.
+
+    `redelivery_at` is when a redelivery that somebody asked for is due.
+    """
 
     endpoint: str
     endpoint_id: str
     endpoint_state: str
     state: DeliveryState
     next_attempt_at: datetime | None
+    redelivery_at: datetime | None
     dead_letter: ListedDeadLetter | None
     attempts: tuple[ListedAttempt, ...]
 
@@ -70,6 +75,7 @@ def show_deliveries(connection: Connection, event_id: str) -> DeliveredEvent:
     for attempt in list_attempts(connection, this_one, Page(limit=EVERYTHING)):
         tried[attempt.endpoint_id].append(attempt)
     dead = {letter.endpoint_id: letter for letter in list_dead_letters(connection, this_one, limit=EVERYTHING)}
+    asked_for = _redeliveries(connection, event.key)
     return DeliveredEvent(
         event=event,
         deliveries=tuple(
@@ -79,12 +85,23 @@ def show_deliveries(connection: Connection, event_id: str) -> DeliveredEvent:
                 endpoint_state=row.state,
                 state=_state(row, tried[row.public_id], dead.get(row.public_id)),
                 next_attempt_at=_next_attempt_at(connection, row),
+                redelivery_at=asked_for.get(row.public_id),
                 dead_letter=dead.get(row.public_id),
                 attempts=tuple(tried[row.public_id]),
             )
             for row in _lines(connection, event.key)
         ),
     )
+
+
+def _redeliveries(connection: Connection, event_key: int) -> dict[str, datetime]:
+    """When the redeliveries of the event that are owed are due, by the endpoint's id."""
+    owed = (
+        select(endpoints.c.public_id, redeliveries.c.next_attempt_at)
+        .join(endpoints, endpoints.c.id == redeliveries.c.endpoint_key)
+        .where(redeliveries.c.event_key == event_key, redeliveries.c.state == RedeliveryState.OWED)
+    )
+    return {row.public_id: row.next_attempt_at for row in connection.execute(owed)}
 
 
 def _lines(connection: Connection, event_key: int) -> Sequence[Row[Any]]:
@@ -94,6 +111,7 @@ def _lines(connection: Connection, event_key: int) -> Sequence[Row[Any]]:
         .add_columns(endpoints.c.events.label("types"), endpoints.c.rooms)
         .add_columns(events.c.room_key, events.c.sequence, events.c.type, events.c.recorded_at, rooms.c.upstream_id)
         .add_columns(cursors.c.acked, cursors.c.head, cursors.c.next_attempt_at)
+        .select_from(endpoints)
         .join(events, events.c.id == event_key)
         .join(rooms, rooms.c.id == events.c.room_key)
         .outerjoin(cursors, and_(cursors.c.endpoint_key == endpoints.c.id, cursors.c.room_key == events.c.room_key))
@@ -102,16 +120,21 @@ def _lines(connection: Connection, event_key: int) -> Sequence[Row[Any]]:
 
 
 def _state(row: Row[Any], tried: Sequence[ListedAttempt], dead: ListedDeadLetter | None) -> DeliveryState:
-    if any(attempt.verdict == Verdict.DELIVERED for attempt in tried):
-        return DeliveryState.ACKNOWLEDGED
     if dead is not None:
         return DeliveryState.DEAD
-    if not _concerns(row) or row.acked is None or row.head < row.sequence:
-        return DeliveryState.PASSED_OVER
-    if row.acked < row.sequence:
+    if _is_owed(row):
         return DeliveryState.OWED
-    # acknowledged long ago, its attempts are no longer kept; unless the endpoint came later than the event
-    return DeliveryState.ACKNOWLEDGED if row.created_at <= row.recorded_at else DeliveryState.PASSED_OVER
+    if any(attempt.verdict == Verdict.DELIVERED for attempt in tried):
+        return DeliveryState.ACKNOWLEDGED
+    has_passed = row.acked is not None and row.sequence <= row.acked
+    # Concerned and passed without an attempt on record: those are kept for a time only. Unless it came later.
+    if has_passed and _concerns(row) and row.created_at <= row.recorded_at:
+        return DeliveryState.ACKNOWLEDGED
+    return DeliveryState.PASSED_OVER
+
+
+def _is_owed(row: Row[Any]) -> bool:
+    return row.acked is not None and row.acked < row.sequence <= row.head and _concerns(row)
 
 
 def _concerns(row: Row[Any]) -> bool:
@@ -120,7 +143,7 @@ def _concerns(row: Row[Any]) -> bool:
 
 def _next_attempt_at(connection: Connection, row: Row[Any]) -> datetime | None:
     """Of the event that is first in its line; those behind it wait for it."""
-    if row.acked is None or not row.acked < row.sequence <= row.head or not _concerns(row):
+    if not _is_owed(row):
         return None
     before = select(events.c.type).where(
         events.c.room_key == row.room_key, events.c.sequence > row.acked, events.c.sequence < row.sequence

@@ -113,23 +113,26 @@ def show_endpoint(
 def _values(connection: Connection, rows: Collection[Row[Any]]) -> list[dict[str, Any]]:
     keys = [row.id for row in rows]
     owed = _owed(connection, {row.id: row.events for row in rows})
-    parked = dict(
-        connection.execute(
-            select(dead_letters.c.endpoint_key, func.count())
+    parked = {
+        row.endpoint_key: row.parked
+        for row in connection.execute(
+            select(dead_letters.c.endpoint_key, func.count().label("parked"))
             .where(dead_letters.c.endpoint_key.in_(keys))
             .group_by(dead_letters.c.endpoint_key)
-        ).tuples()
-    )
+        )
+    }
     return [_endpoint_values(row, owed.get(row.id, _Owed()), parked.get(row.id, 0)) for row in rows]
 
 
 def _owed(connection: Connection, wanted: Mapping[int, Collection[str]]) -> dict[int, _Owed]:
     """How many rooms and events each endpoint waits for: not what its cursors only have to pass over."""
     within_reach = and_(
-        events.c.room_key == cursors.c.room_key, events.c.sequence > cursors.c.acked, events.c.sequence <= cursors.c.head
+        events.c.room_key == cursors.c.room_key,
+        events.c.sequence > cursors.c.acked,
+        events.c.sequence <= cursors.c.head,
     )
     by_line = connection.execute(
-        select(cursors.c.endpoint_key, cursors.c.room_key, events.c.type, func.count().label("count"))
+        select(cursors.c.endpoint_key, cursors.c.room_key, events.c.type, func.count().label("waiting"))
         .join(events, within_reach)
         .where(cursors.c.acked < cursors.c.head, cursors.c.endpoint_key.in_(list(wanted)))
         .group_by(cursors.c.endpoint_key, cursors.c.room_key, events.c.type)
@@ -137,7 +140,7 @@ def _owed(connection: Connection, wanted: Mapping[int, Collection[str]]) -> dict
     waiting: dict[int, dict[int, int]] = defaultdict(lambda: defaultdict(int))
     for row in by_line:
         if matches(row.type, wanted[row.endpoint_key]):
-            waiting[row.endpoint_key][row.room_key] += row.count
+            waiting[row.endpoint_key][row.room_key] += row.waiting
     return {key: _Owed(rooms=len(rooms), events=sum(rooms.values())) for key, rooms in waiting.items()}
 
 

@@ -55,9 +55,7 @@ def list_events(connection: Connection, wanted: EventFilter, page: Page) -> list
     query = _wanted(connection, wanted)
     if page.after is not None:
         last = find_event(connection, page.after)
-        query = query.where(
-            tuple_(events.c.recorded_at, events.c.id) < tuple_(last.recorded_at, last.key)
-        )
+        query = query.where(tuple_(events.c.recorded_at, events.c.id) < tuple_(last.recorded_at, last.key))
     newest_first = query.order_by(events.c.recorded_at.desc(), events.c.id.desc()).limit(page.limit)
     return [_logged(row) for row in connection.execute(newest_first)]
 

@@ -127,6 +127,21 @@ def show_room(connection: Connection, room_id: str, source: str | None = None) -
     )
 
 
+def origin_of(connection: Connection, room_id: str, source: str | None = None) -> str | None:
+    """Who tracks a room: `config`, or what else; None if nobody does.
+
+    Raises:
+        NotFoundError: several sources have one of that id.
+    """
+    tracked = select(rooms.c.id).where(rooms.c.upstream_id == room_id, rooms.c.tracked)
+    if source is not None:
+        tracked = tracked.where(rooms.c.source == source)
+    if connection.execute(tracked).first() is None:
+        return None
+    origin: str = find_room(connection, room_id, source).origin
+    return origin
+
+
 def present_peer(visit: Visit) -> PresentPeer:
     """A visit as listings show it."""
     return PresentPeer(
@@ -145,9 +160,7 @@ def troubled_sources(connection: Connection) -> list[TroubledSource]:
     """Sources that are held back because of what they answer, by name."""
     troubled = select(sources).where(sources.c.condition != Condition.OK.value).order_by(sources.c.name)
     return [
-        TroubledSource(
-            name=row.name, condition=Condition(row.condition), since=row.since, held_until=row.held_until
-        )
+        TroubledSource(name=row.name, condition=Condition(row.condition), since=row.since, held_until=row.held_until)
         for row in connection.execute(troubled)
     ]
 

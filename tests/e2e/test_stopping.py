@@ -50,7 +50,12 @@ def test_sigterm_under_load_loses_nothing_and_repeats_nothing(
         assert len(receiver.deliveries) == settled
     with BridgeProcess(config) as program:
         wait_until(lambda: {room: set() for room in ROOMS} | replay(receiver.events()) == busy.truth())
-        wait_until(lambda: not difference_from_log(receiver.deliveries, stored_events(ready_url)))
+        wait_until(
+            lambda: not difference_from_log(receiver.deliveries, stored_events(ready_url)),
+            what=lambda: (
+                f"the log at the receiver: {difference_from_log(receiver.deliveries, stored_events(ready_url))}"
+            ),
+        )
         assert program.stop() == 0
     assert log_problems(receiver.events()) == []
     assert delivery_problems(receiver.deliveries) == []
@@ -72,7 +77,12 @@ def test_a_receiver_that_hangs_does_not_keep_it_from_stopping(
     receiver.release()
     with BridgeProcess(config):
         receiver.wait_for_count(2 * len(ROOMS))
-        wait_until(lambda: not difference_from_log(receiver.deliveries, stored_events(ready_url)))
+        wait_until(
+            lambda: not difference_from_log(receiver.deliveries, stored_events(ready_url)),
+            what=lambda: (
+                f"the log at the receiver: {difference_from_log(receiver.deliveries, stored_events(ready_url))}"
+            ),
+        )
     assert delivery_problems(receiver.deliveries) == []
 
 

@@ -102,7 +102,7 @@ def test_no_fault_makes_anybody_leave(
         upstream=simulator.url,
         rooms=[{"id": fault, "source": fault} for fault in ALL],
         sources={fault: {"api_key": key_of(fault), "timeout": "1500ms"} for fault in ALL},
-        endpoints=[receiver.endpoint(events=["peer.*", "room.*"])],
+        endpoints=[receiver.endpoint()],
         polling={"interval": "500ms"},
     )
     with BridgeProcess(config) as program:

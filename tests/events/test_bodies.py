@@ -225,9 +225,10 @@ def test_the_bridges_own_events_have_no_room() -> None:
         assert event["type"] == event_type
         assert list(event["data"])[:4] == ["source", "room_id", "room_name", "sequence"]
         assert event["data"]["room_id"] is None
-    assert draft_source(
-        available=True, source="main", condition="failing", since=SEEN, detail=None, observed_at=LEFT
-    ).type is EventType.SOURCE_RECOVERED
+    assert (
+        draft_source(available=True, source="main", condition="failing", since=SEEN, detail=None, observed_at=LEFT).type
+        is EventType.SOURCE_RECOVERED
+    )
     assert (
         draft_endpoint(recovered=True, endpoint="crm", reason=None, since=SEEN, at=LEFT).type
         is EventType.ENDPOINT_RECOVERED
@@ -285,7 +286,9 @@ HOSTILE: st.SearchStrategy[Json] = st.recursive(
     | st.integers(-(2**70), 2**70)
     | st.floats(allow_nan=False, allow_infinity=False)
     | st.text(st.characters(exclude_categories=["Cs"])),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(st.characters(exclude_categories=["Cs"])), inner),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(st.characters(exclude_categories=["Cs"])), inner)
+    ),
     max_leaves=8,
 )
 

@@ -25,6 +25,7 @@ class DatabaseWire(LoopThread):
         self._flowing = asyncio.Event()
         self._flowing.set()
         self._connections: set[asyncio.StreamWriter] = set()
+        self._relays: set[asyncio.Task[None]] = set()
 
     @property
     def url(self) -> str:
@@ -56,6 +57,8 @@ class DatabaseWire(LoopThread):
         self._flowing.set()
         server.close()
         await self._cut()
+        if self._relays:
+            await asyncio.wait(self._relays, timeout=PATIENCE)
 
     async def _cut(self) -> None:
         self._whole = False
@@ -67,6 +70,11 @@ class DatabaseWire(LoopThread):
             self.thrown_out += 1
             writer.transport.abort()
             return
+        task = asyncio.ensure_future(self._pass_on(reader, writer))
+        self._relays.add(task)
+        task.add_done_callback(self._relays.discard)
+
+    async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         far_reader, far_writer = await asyncio.open_connection(self._parts.hostname, self._parts.port)
         ends = {writer, far_writer}
         self._connections |= ends

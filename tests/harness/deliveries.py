@@ -63,11 +63,16 @@ def duplicates(deliveries: Iterable[Delivery]) -> list[str]:
 
 
 def stored_events(database_url: str) -> list[tuple[bytes, Event]]:
-    """The log as the database holds it, rooms apart, in the order of `sequence`: the bytes, and what they say."""
+    """The rooms' logs as the database holds them, each in the order of `sequence`: the bytes, and what they say."""
     url = database_url.replace("postgresql://", "postgresql+psycopg://", 1)
     engine = create_engine(url, poolclass=NullPool)
     with engine.connect() as connection:
-        rows = connection.execute(text("SELECT body FROM events ORDER BY room_key, sequence"))
+        rows = connection.execute(
+            text(
+                "SELECT body FROM events JOIN rooms ON rooms.id = room_key WHERE upstream_id IS NOT NULL"
+                " ORDER BY room_key, sequence"
+            )
+        )
         bodies = [bytes(body) for (body,) in rows]
     return [(body, json.loads(body)) for body in bodies]
 

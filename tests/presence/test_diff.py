@@ -84,7 +84,11 @@ def test_no_session_ends_the_session() -> None:
     room = Room()
     room.see(0, "a", "b")
 
-    assert brief(room.see(10, no_session=True)) == ["left a session_ended 1", "left b session_ended 0", "empty no_session"]
+    assert brief(room.see(10, no_session=True)) == [
+        "left a session_ended 1",
+        "left b session_ended 0",
+        "empty no_session",
+    ]
 
 
 def test_an_incomplete_snapshot_adds_and_never_removes() -> None:

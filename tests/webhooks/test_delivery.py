@@ -29,6 +29,7 @@ from bridge.webhooks.delivery import (
     decide,
     judge,
     parse_retry_after,
+    retry_redelivery,
 )
 
 NOW = datetime(2026, 11, 23, 9, 0, tzinfo=UTC)
@@ -350,6 +351,32 @@ def test_an_endpoint_enabled_again_starts_anew() -> None:
     )  # fmt: skip
 
     assert worn.enabled_again() == EndpointState(last_success_at=NOW - 10 * DAY)
+
+
+@pytest.mark.parametrize(
+    ("verdict", "tries", "wait"),
+    [
+        (Verdict.DELIVERED, 0, None),
+        (Verdict.GONE, 0, None),
+        (Verdict.TROUBLE, 0, 5 * SECOND),
+        (Verdict.BLOCKED, 12, DAY),
+        (Verdict.TROUBLE, 13, None),
+        (Verdict.REFUSED, 1, 5 * MINUTE),
+        (Verdict.REFUSED, 2, None),
+    ],
+)
+def test_a_redelivery_follows_the_same_schedules_and_then_ends(
+    verdict: Verdict, tries: int, wait: timedelta | None
+) -> None:
+    at = retry_redelivery(outcome(verdict), tries, POLICY, now=NOW, jitter=MIDDLE)
+
+    assert at == (None if wait is None else NOW + wait)
+
+
+def test_a_redelivery_heeds_retry_after() -> None:
+    asked = outcome(Verdict.TROUBLE, retry_after=MINUTE)
+
+    assert retry_redelivery(asked, 0, POLICY, now=NOW, jitter=MIDDLE) == NOW + MINUTE
 
 
 spans = st.timedeltas(min_value=timedelta(0), max_value=10 * DAY)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import threading
 from functools import partial
 from ipaddress import ip_network
 
@@ -74,17 +75,14 @@ async def test_a_scoped_answer_is_refused_even_where_its_network_is_opened() -> 
 
 
 async def test_a_hanging_lookup_can_be_left(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = asyncio.Event()
     loop = asyncio.get_running_loop()
-    answer: asyncio.Future[None] = loop.create_future()
+    asked = asyncio.Event()
+    answered = threading.Event()
 
     def getaddrinfo(*_: object) -> list[object]:
         loop.call_soon_threadsafe(asked.set)
-        asyncio.run_coroutine_threadsafe(wait(), loop).result()
+        answered.wait()
         return []
-
-    async def wait() -> None:
-        await answer
 
     monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
     lookup = asyncio.create_task(SystemResolver().resolve("slow", 443))
@@ -93,7 +91,7 @@ async def test_a_hanging_lookup_can_be_left(monkeypatch: pytest.MonkeyPatch) -> 
 
     with pytest.raises(asyncio.CancelledError):
         await lookup
-    answer.set_result(None)
+    answered.set()
 
 
 async def test_the_socket_factory_refuses_every_address_of_a_race_by_itself() -> None:

@@ -1,0 +1,300 @@
+"""`bridge endpoints`: who is told, how they are doing, how much they are owed; one subscriber more, or one less."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from datetime import datetime, timedelta, tzinfo
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bridge.cli.by_hand import check_endpoint
+from bridge.cli.options import (
+    DEFAULT_CONFIG,
+    ConfigOption,
+    JsonOption,
+    load_settings,
+    open_database,
+    split_list,
+)
+from bridge.cli.terminal import (
+    Column,
+    count_of,
+    from_now,
+    full_time,
+    print_facts,
+    print_json,
+    print_line,
+    print_table,
+    say,
+    span,
+)
+from bridge.config import Settings
+from bridge.config.words import quoted
+from bridge.errors import ForbiddenAddressError, UsageError
+from bridge.service import desk_for, real_world
+from bridge.store.endpoints import add_endpoint, remove_endpoint
+from bridge.store.queries import document
+from bridge.store.queries_endpoints import ListedEndpoint, ShownEndpoint, list_endpoints, show_endpoint
+from bridge.store.vault import Vault
+from bridge.webhooks.dialling import UnresolvedNameError
+from bridge.webhooks.dialling import check_endpoint as check_endpoint_url
+
+DNS_PATIENCE = 5.0
+"""Seconds that a name may take to be looked up before an endpoint is saved unseen."""
+
+app = typer.Typer(no_args_is_help=True, help="Subscribers.", rich_markup_mode=None)
+
+NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="The endpoint's name or id.")]
+
+
+@app.command("list")
+def list_subscribed(as_json: JsonOption = False, config: ConfigOption = None) -> None:
+    """Every endpoint, with its state and its backlog."""
+    settings = load_settings(config)
+    with open_database(settings) as database:
+        found = database.read_now(list_endpoints)
+    if as_json:
+        print_json([document(endpoint) for endpoint in found])
+        return
+    now = real_world().now()
+    print_table(
+        _COLUMNS,
+        [_cells(endpoint, now) for endpoint in found],
+        empty="there is no endpoint: list them in the configuration and start the service, or `bridge endpoints add`",
+    )
+
+
+@app.command()
+def show(
+    name: NameArgument,
+    reveal: Annotated[bool, typer.Option("--reveal", help="Print secrets and header values.")] = False,
+    as_json: JsonOption = False,
+    config: ConfigOption = None,
+) -> None:
+    """One endpoint: settings, health, backlog; with `--reveal` its secrets."""
+    settings = load_settings(config)
+    now, vault = real_world().now(), Vault(settings.encryption_keys)
+    with open_database(settings) as database:
+        shown = database.read_now(show_endpoint, name, now=now, vault=vault, reveal=reveal)
+    if as_json:
+        print_json(document(shown))
+    else:
+        _print_endpoint(shown, settings, now)
+
+
+@app.command()
+def add(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The handle used everywhere; unique.")],
+    url: Annotated[str, typer.Argument(metavar="URL", help="Where deliveries are posted.")],
+    events: Annotated[
+        list[str] | None, typer.Option("--events", metavar="GLOBS", help='Wanted types, like "peer.*"; repeatable.')
+    ] = None,
+    rooms: Annotated[
+        list[str] | None, typer.Option("--rooms", metavar="GLOBS", help="Wanted rooms, by id; repeatable.")
+    ] = None,
+    secret: Annotated[
+        str | None,
+        typer.Option(
+            "--secret", metavar="SECRET", help="whsec_…; better env:NAME, for `ps` shows it. Default: a fresh one."
+        ),
+    ] = None,
+    secret_file: Annotated[
+        str | None, typer.Option("--secret-file", metavar="FILE", help="A file that holds the secret.")
+    ] = None,
+    style: Annotated[
+        str | None, typer.Option("--style", metavar="STYLE", help="standard, flat, huddle01 or cloudevents.")
+    ] = None,
+    signature: Annotated[str | None, typer.Option("--signature", metavar="KIND", help="v1 or v1a.")] = None,
+    header: Annotated[
+        list[str] | None, typer.Option("--header", metavar="K=V", help="Sent along; V may be env:NAME; repeatable.")
+    ] = None,
+    rate_per_second: Annotated[
+        float | None, typer.Option("--rate-per-second", metavar="N", help="At most so many; 0 = unlimited.")
+    ] = None,
+    max_concurrency: Annotated[
+        int | None, typer.Option("--max-concurrency", metavar="N", help="At most so many at once.")
+    ] = None,
+    timeout: Annotated[
+        str | None, typer.Option("--timeout", metavar="SPAN", help='For an attempt, like "15s".')
+    ] = None,
+    as_json: JsonOption = False,
+    config: ConfigOption = None,
+) -> None:
+    """Add a subscriber; a secret that is made for it is printed, once."""
+    settings = load_settings(config)
+    spec = check_endpoint(
+        {
+            "name": name,
+            "url": url,
+            "events": list(split_list(events)) or None,
+            "rooms": list(split_list(rooms)) or None,
+            "secret": secret,
+            "secret_file": secret_file,
+            "style": style,
+            "signature": signature,
+            "headers": _headers(header or ()),
+            "rate_per_second": rate_per_second,
+            "max_concurrency": max_concurrency,
+            "timeout": timeout,
+        },
+        settings.delivery.egress,
+    )
+    _refuse_configured(settings, name, config)
+    _check_destination(settings, url)
+    world = real_world()
+    desk = desk_for(settings, world)
+    with open_database(settings, create=True) as database:
+        made = database.write_now(add_endpoint, spec, desk)
+        shown = database.read_now(show_endpoint, name, now=desk.now, vault=desk.vault)
+    fresh = made if spec.secret is None else None
+    if as_json:
+        print_json({"id": shown.id, "name": shown.name, "secret": fresh})
+    elif fresh is not None:
+        print_line(fresh)
+    _say_added(shown, is_fresh=fresh is not None)
+
+
+@app.command()
+def remove(name: NameArgument, config: ConfigOption = None) -> None:
+    """Forget a subscriber, its attempts and its backlog; the log of events stays."""
+    settings = load_settings(config)
+    with open_database(settings) as database:
+        known = [endpoint for endpoint in database.read_now(list_endpoints) if name in (endpoint.name, endpoint.id)]
+        _refuse_configured(settings, known[0].name if known else name, config)
+        database.write_now(remove_endpoint, name)
+    owed = sum(endpoint.owed_events for endpoint in known)
+    lost = f"; {count_of(owed, 'event')} that it was owed will not be sent" if owed else ""
+    say(f"endpoint {quoted(name)} is removed{lost}")
+
+
+def _headers(given: Sequence[str]) -> dict[str, str] | None:
+    """The headers of `K=V` texts; what is wrong is told without V, which may be a secret."""
+    headers: dict[str, str] = {}
+    for text in given:
+        name, separator, value = text.partition("=")
+        if not separator or not name.strip():
+            raise UsageError("--header: must be written NAME=VALUE")
+        if name in headers:
+            raise UsageError(f"--header {name}: is given twice")
+        headers[name] = value
+    return headers or None
+
+
+def _refuse_configured(settings: Settings, name: str, config: Path | None) -> None:
+    if any(spec.name == name for spec in settings.endpoints):
+        raise UsageError(
+            f"endpoint {quoted(name)} stands in {config or DEFAULT_CONFIG}: change or remove it there, and reload the "
+            "service (SIGHUP)"
+        )
+
+
+def _check_destination(settings: Settings, url: str) -> None:
+    """Look where deliveries would go. A name that nobody knows yet may come to be; a forbidden address stays one."""
+
+    async def look() -> None:
+        async with asyncio.timeout(DNS_PATIENCE):
+            await check_endpoint_url(url, settings.delivery.egress)
+
+    try:
+        asyncio.run(look())
+    except ForbiddenAddressError as error:
+        raise UsageError(f"URL: {error}") from None
+    except UnresolvedNameError as error:
+        say(f"warning: {error}; the endpoint is saved, deliveries to it wait until the name has an address")
+    except TimeoutError:
+        say("warning: DNS does not answer, so nobody has looked where the URL leads; the endpoint is saved")
+
+
+def _say_added(endpoint: ShownEndpoint, *, is_fresh: bool) -> None:
+    keep = ": give its secret to the receiver, it is not shown again but by `bridge endpoints show --reveal`"
+    say(f"endpoint {quoted(endpoint.name)} is added{keep if is_fresh else ''}")
+    if endpoint.secrets[0].public_key is not None:
+        say(f"receivers check signatures with the public key {endpoint.secrets[0].public_key}")
+
+
+_COLUMNS = (
+    Column(title="name"),
+    Column(title="url"),
+    Column(title="events", wide=True),
+    Column(title="rooms", wide=True),
+    Column(title="style", wide=True),
+    Column(title="state"),
+    Column(title="owed"),
+    Column(title="last success"),
+)
+
+
+def _cells(endpoint: ListedEndpoint, now: datetime) -> Sequence[object]:
+    return (
+        endpoint.name,
+        endpoint.url,
+        endpoint.events,
+        endpoint.rooms,
+        endpoint.style,
+        _state(endpoint),
+        _backlog(endpoint),
+        from_now(endpoint.last_success_at, now),
+    )
+
+
+def _state(endpoint: ListedEndpoint) -> str:
+    if endpoint.state != "active":
+        return f"{endpoint.state} ({endpoint.state_reason})" if endpoint.state_reason else endpoint.state
+    return "active" if endpoint.circuit == "closed" else f"active, circuit {endpoint.circuit}"
+
+
+def _backlog(endpoint: ListedEndpoint) -> str:
+    if not endpoint.owed_events:
+        return "nothing"
+    return f"{count_of(endpoint.owed_events, 'event')} in {count_of(endpoint.owed_rooms, 'room')}"
+
+
+def _print_endpoint(endpoint: ShownEndpoint, settings: Settings, now: datetime) -> None:
+    zone = settings.bridge.timezone
+    timeout = settings.delivery.policy.timeout
+    if endpoint.timeout_seconds is not None:
+        timeout = timedelta(seconds=endpoint.timeout_seconds)
+    attempt = endpoint.last_attempt
+    facts: dict[str, object] = {
+        "name": endpoint.name,
+        "id": endpoint.id,
+        "url": endpoint.url,
+        "events": endpoint.events,
+        "rooms": endpoint.rooms,
+        "style": endpoint.style,
+        "signature": endpoint.signature,
+        "origin": endpoint.origin,
+        "added": full_time(endpoint.created_at, zone),
+        "limits": f"{endpoint.max_concurrency} at once, {_rate(endpoint.rate_per_second)}, {span(timeout)} each",
+        "state": _state(endpoint),
+        "owed": _backlog(endpoint),
+        "dead letters": endpoint.dead_letters,
+        "last success": from_now(endpoint.last_success_at, now),
+        "failing since": full_time(endpoint.failing_since, zone),
+        "failures": endpoint.failures_in_row,
+        "held until": full_time(endpoint.held_until, zone),
+        "last attempt": None
+        if attempt is None
+        else f"{from_now(attempt.started_at, now)}: {attempt.verdict} {attempt.status or attempt.cause or ''} "
+        f"{attempt.detail}".rstrip(),
+    }
+    facts |= {f"header {name}": value for name, value in endpoint.headers.items()}
+    print_facts(facts | _secrets(endpoint, zone))
+
+
+def _rate(rate_per_second: float) -> str:
+    return f"{rate_per_second:g} a second" if rate_per_second else "any number a second"
+
+
+def _secrets(endpoint: ShownEndpoint, zone: tzinfo) -> dict[str, object]:
+    facts: dict[str, object] = {}
+    for place, secret in enumerate(endpoint.secrets):
+        title = "secret" if place == 0 else f"secret -{place}"
+        until = "" if secret.expires_at is None else f" (until {full_time(secret.expires_at, zone)})"
+        facts[title] = f"{secret.secret}{until}"
+        if secret.public_key is not None:
+            facts[title.replace("secret", "public key")] = secret.public_key
+    return facts

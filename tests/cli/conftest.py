@@ -1,0 +1,158 @@
+"""The command line as a person meets it: a directory with a configuration, an upstream and a receiver on loopback."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bridge.cli.main import run
+from bridge.config import Settings, load
+from bridge.sender import Sender
+from bridge.service import desk_for, open_webhook_client, real_world
+from bridge.simulator import Simulation
+from bridge.simulator.server import serve
+from bridge.store.database import Database
+from bridge.store.reconcile import reconcile
+from bridge.store.schema import ensure_schema
+from bridge.store.vault import Vault
+from tests.harness.config import Table, write_config
+from tests.harness.loop_thread import LoopThread
+from tests.harness.receiver import Receiver
+from tests.harness.simulator import SimulatorClient
+
+Json = Any
+
+
+class _Upstream(LoopThread):
+    """The simulated upstream in a thread of this process."""
+
+    url = ""
+
+    async def _serve(self) -> None:
+        async with serve(Simulation()) as url:
+            self.url = url
+            self._ready()
+            await self._stopping.wait()
+
+
+@dataclass(frozen=True)
+class Done:
+    """What a command left behind."""
+
+    code: int
+    out: str
+    err: str
+
+    def json(self) -> Json:
+        return json.loads(self.out)
+
+
+class Cli:
+    """Runs commands in this process, with a configuration of its own."""
+
+    def __init__(self, directory: Path, upstream: str, capsys: pytest.CaptureFixture[str]) -> None:
+        self.directory = directory
+        self.config = directory / "bridge.toml"
+        self.database_file = directory / "bridge.db"
+        self.database_url = f"sqlite:///{self.database_file}"
+        self._upstream = upstream
+        self._capsys = capsys
+        self.configure()
+
+    def configure(self, *, upstream: str | None = None, **how: Any) -> None:  # noqa: ANN401 - write_config's own
+        """Write the configuration anew; `how` is what `write_config` takes."""
+        write_config(self.config, database_url=self.database_url, upstream=upstream or self._upstream, **how)
+
+    def __call__(self, *arguments: str, code: int = 0) -> Done:
+        """Run a command; the exit code must be as expected, and nobody may see a traceback."""
+        self._capsys.readouterr()
+        actual = run([*arguments, "--config", str(self.config)])
+        out, err = self._capsys.readouterr()
+        assert "Traceback" not in err
+        assert actual == code, f"bridge {' '.join(arguments)}: exit {actual}\n{out}\n{err}"
+        return Done(actual, out, err)
+
+    def refuses(self, *arguments: str, code: int) -> str:
+        """Run a command that must fail and say why, on stderr alone; answers what it says."""
+        done = self(*arguments, code=code)
+        assert done.out == ""
+        assert done.err != ""
+        return done.err
+
+    @property
+    def settings(self) -> Settings:
+        return load(self.config, os.environ)
+
+    def database(self) -> Database:
+        return Database(self.database_url)
+
+    def take_up(self) -> None:
+        """What the service does with the configuration when it starts, or is told to reload."""
+        settings, database = self.settings, self.database()
+        ensure_schema(database)
+        database.write_now(
+            reconcile,
+            sources=[account.name for account in settings.sources],
+            rooms=settings.rooms,
+            endpoints=settings.endpoints,
+            desk=desk_for(settings, real_world()),
+        )
+        database.close()
+
+    def deliver(self) -> None:
+        """What the service's sender does at one tick."""
+        asyncio.run(self._deliver())
+
+    async def _deliver(self) -> None:
+        settings, world, database = self.settings, real_world(), self.database()
+        vault = Vault(settings.encryption_keys)
+        async with open_webhook_client(settings, world) as client:
+            await Sender(database, client, settings.delivery.policy, world, vault=vault).tick()
+        database.close()
+
+    def events(self, *filters: str) -> Sequence[dict[str, Json]]:
+        """The log, newest first."""
+        found: list[dict[str, Json]] = self("events", "list", "--json", "--limit", "1000", *filters).json()
+        return found
+
+
+@pytest.fixture(autouse=True)
+def _nothing_of_the_callers_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in os.environ:
+        if name.startswith(("BRIDGE", "HUDDLE01", "FORCE_COLOR")):
+            monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def simulator() -> Iterator[SimulatorClient]:
+    """A simulated upstream of this test's own."""
+    with _Upstream("upstream") as upstream:
+        client = SimulatorClient(upstream.url)
+        yield client
+        client.close()
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    """A subscriber that accepts everything until it is scripted."""
+    with Receiver() as subscriber:
+        yield subscriber
+
+
+@pytest.fixture
+def cli(tmp_path: Path, simulator: SimulatorClient, capsys: pytest.CaptureFixture[str]) -> Cli:
+    """One source, no room, no endpoint, no database yet."""
+    return Cli(tmp_path, simulator.url, capsys)
+
+
+@pytest.fixture
+def endpoint(receiver: Receiver) -> Table:
+    """A table for `[[endpoints]]`."""
+    return receiver.endpoint("crm")

@@ -1,0 +1,271 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from bridge.webhooks.signing import generate_signing_key, parse_secret
+from tests.cli.conftest import Cli
+from tests.harness.config import Table
+from tests.harness.receiver import SECRET, Receiver
+from tests.harness.simulator import SimulatorClient
+
+ROOM = "abc-defg-hij"
+URL = "http://127.0.0.1:9/hook"
+KEYS = {
+    "id", "name", "url", "events", "rooms", "style", "signature", "origin", "created_at", "state", "state_reason",
+    "circuit", "failures_in_row", "failing_since", "last_success_at", "held_until", "owed_rooms", "owed_events",
+    "dead_letters", "rate_per_second", "max_concurrency", "timeout_seconds",
+}  # fmt: skip
+
+
+def test_a_secret_that_is_made_is_printed_once_and_alone(cli: Cli) -> None:
+    done = cli("endpoints", "add", "crm", URL)
+    secret = done.out.removesuffix("\n")
+    parse_secret(secret)
+    assert secret.startswith("whsec_")
+    assert "is added" in done.err
+    assert secret not in done.err
+    assert secret not in cli("endpoints", "list", "--json").out + cli("endpoints", "list").out
+    assert secret not in cli("endpoints", "show", "crm", "--json").out + cli("endpoints", "show", "crm").out
+    assert secret in cli("endpoints", "show", "crm", "--reveal").out
+
+
+def test_programs_get_id_name_and_secret(cli: Cli) -> None:
+    added = cli("endpoints", "add", "crm", URL, "--json").json()
+    assert list(added) == ["id", "name", "secret"]
+    assert added["id"].startswith("ep_")
+    shown = cli("endpoints", "show", added["id"], "--reveal", "--json").json()
+    assert (shown["name"], shown["id"]) == ("crm", added["id"])
+    assert [secret["secret"] for secret in shown["secrets"]] == [added["secret"]]
+
+
+def test_an_endpoint_is_listed_with_everything_that_was_asked_for(cli: Cli) -> None:
+    options = ["--events", "peer.*", "--events", "room.empty,room.occupied", "--rooms", "abc-*,xyz", "--style", "flat"]
+    limits = ["--rate-per-second", "2.5", "--max-concurrency", "3", "--timeout", "1m", "--header", "X-Auth=hush=1"]
+    cli("endpoints", "add", "crm", URL, *options, *limits)
+    (listed,) = cli("endpoints", "list", "--json").json()
+    assert listed.keys() == KEYS
+    assert {key: listed[key] for key in KEYS - {"id", "created_at"}} == {
+        "name": "crm",
+        "url": URL,
+        "events": ["peer.*", "room.empty", "room.occupied"],
+        "rooms": ["abc-*", "xyz"],
+        "style": "flat",
+        "signature": "v1",
+        "origin": "manual",
+        "state": "active",
+        "state_reason": None,
+        "circuit": "closed",
+        "failures_in_row": 0,
+        "failing_since": None,
+        "last_success_at": None,
+        "held_until": None,
+        "owed_rooms": 0,
+        "owed_events": 0,
+        "dead_letters": 0,
+        "rate_per_second": 2.5,
+        "max_concurrency": 3,
+        "timeout_seconds": 60.0,
+    }
+    assert cli("endpoints", "show", "crm", "--json").json()["headers"] == {"X-Auth": "…"}
+    assert cli("endpoints", "show", "crm", "--json", "--reveal").json()["headers"] == {"X-Auth": "hush=1"}
+
+
+def test_defaults_are_those_of_the_configuration(cli: Cli) -> None:
+    cli.configure(endpoints=[{"name": "from-file", "url": URL}])
+    cli.take_up()
+    cli("endpoints", "add", "by-hand", URL)
+    by_hand, from_file = cli("endpoints", "list", "--json").json()
+    own = {"id", "name", "origin", "created_at"}
+    assert {key: by_hand[key] for key in KEYS - own} == {key: from_file[key] for key in KEYS - own}
+    assert by_hand["events"] == ["peer.joined", "peer.left", "room.empty"]
+
+
+@pytest.mark.parametrize("how", ["--secret", "env", "--secret-file"])
+def test_a_secret_can_be_given(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
+    (tmp_path / "secret").write_text(SECRET + "\n")
+    monkeypatch.setenv("CRM_SECRET", SECRET)
+    given = {
+        "--secret": ["--secret", SECRET],
+        "env": ["--secret", "env:CRM_SECRET"],
+        "--secret-file": ["--secret-file", str(tmp_path / "secret")],
+    }[how]
+    done = cli("endpoints", "add", "crm", URL, *given)
+    assert SECRET not in done.out + done.err
+    (secret,) = cli("endpoints", "show", "crm", "--reveal", "--json").json()["secrets"]
+    assert (secret["secret"], secret["generated"]) == (SECRET, False)
+    assert cli("endpoints", "add", "other", URL, *given, "--json").json()["secret"] is None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (("crm", "ftp://example.com"), "URL: must begin with https:// or http://"),
+        (("crm", "https://user:hush@example.com"), "URL: must not carry a user name or password"),
+        (("crm", "https://10.1.2.3/hook"), "URL: 10.1.2.3 is not a public address"),
+        (("crm", "http://169.254.169.254/"), "URL: 169.254.169.254 is a cloud metadata address"),
+        (("crm", "https://0x7f000001/"), "URL: '0x7f000001' is an unusual way to write an IP address"),
+        (("", URL), "NAME: must not be empty"),
+        (("crm", URL, "--events", "peer.jonied"), '--events "peer.jonied": matches no event type; did you mean'),
+        (("crm", URL, "--events", "peer.*,nothing"), '--events "nothing": matches no event type'),
+        (("crm", URL, "--style", "flatt"), '--style: must be "standard", "flat", "huddle01" or "cloudevents"'),
+        (("crm", URL, "--signature", "v2"), '--signature: must be "v1" or "v1a"'),
+        (("crm", URL, "--signature", "v1a", "--secret", SECRET), "--secret: must start with whsk_"),
+        (("crm", URL, "--secret", "whsec_dG9vIHNob3J0"), "--secret: after whsec_ there must be base64"),
+        (("crm", URL, "--secret", "env:NOT_SET"), "--secret: environment variable NOT_SET is not set"),
+        (("crm", URL, "--secret", ""), "--secret: is empty"),
+        (("crm", URL, "--secret-file", "/nowhere"), '--secret-file: cannot read the file "/nowhere"'),
+        (("crm", URL, "--secret", SECRET, "--secret-file", "x"), "--secret: is given twice"),
+        (("crm", URL, "--header", "X-Auth: hush"), "--header: must be written NAME=VALUE"),
+        (("crm", URL, "--header", "webhook-id=hush"), "--header webhook-id: header 'webhook-id' is set by the bridge"),
+        (("crm", URL, "--header", "A=hush", "--header", "A=hush"), "--header A: is given twice"),
+        (("crm", URL, "--header", "A=hush", "--header", "a=hush"), "--header a: is the same header as"),
+        (("crm", URL, "--header", "A=hush\nb"), "--header A: must be printable ASCII"),
+        (("crm", URL, "--rate-per-second", "-1"), "--rate-per-second: must be at least 0"),
+        (("crm", URL, "--max-concurrency", "0"), "--max-concurrency: must be at least 1"),
+        (("crm", URL, "--timeout", "0s"), "--timeout: must be longer than zero"),
+    ],
+)
+def test_a_wrong_endpoint_is_refused_as_the_configuration_would(
+    cli: Cli, arguments: tuple[str, ...], complaint: str
+) -> None:
+    said = cli.refuses("endpoints", "add", *arguments, code=2)
+    assert complaint in said
+    assert not any(secret in said for secret in ("hush", SECRET, "dG9vIHNob3J0"))
+    assert "command line" not in said
+    assert not cli.database_file.exists()
+
+
+def test_a_name_that_leads_to_a_forbidden_address_is_refused(cli: Cli) -> None:
+    cli.configure(delivery={"allow_private_networks": []})
+    said = cli.refuses("endpoints", "add", "crm", "https://localhost:9/hook", code=2)
+    assert "URL: " in said
+    assert "is not a public address (loopback)" in said
+
+
+def test_a_name_that_does_not_resolve_is_only_a_warning(cli: Cli) -> None:
+    nobody = f"https://{'x' * 64}.example/hook"  # no such name can exist: it is not even asked for
+    done = cli("endpoints", "add", "crm", nobody)
+    assert "warning: " in done.err
+    assert "cannot be resolved" in done.err
+    assert [listed["url"] for listed in cli("endpoints", "list", "--json").json()] == [nobody]
+
+
+def test_the_surroundings_of_the_service_do_not_leak_into_an_endpoint(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BRIDGE__POLLING__INTERVAL", "3s")
+    monkeypatch.setenv("BRIDGE__DELIVERY__TIMEOUT", "3s")
+    cli("endpoints", "add", "crm", URL)
+    assert [listed["timeout_seconds"] for listed in cli("endpoints", "list", "--json").json()] == [None]
+
+
+def test_a_signing_key_comes_with_its_public_half(cli: Cli) -> None:
+    done = cli("endpoints", "add", "crm", URL, "--signature", "v1a")
+    public_key = str(getattr(parse_secret(done.out.strip()), "public_key", None))
+    assert public_key.startswith("whpk_")
+    assert public_key in done.err
+    (secret,) = cli("endpoints", "show", "crm", "--json").json()["secrets"]
+    assert (secret["secret"], secret["public_key"]) == ("whsk_…", public_key)
+    assert public_key in cli("endpoints", "show", "crm").out
+
+
+def test_any_text_is_a_secret_for_huddle01_and_hidden_whole(cli: Cli) -> None:
+    cli("endpoints", "add", "crm", URL, "--style", "huddle01", "--secret", "their api key")
+    assert "their" not in cli("endpoints", "show", "crm").out
+    (secret,) = cli("endpoints", "show", "crm", "--json").json()["secrets"]
+    assert secret["secret"] == "…"
+
+
+def test_a_name_is_taken_once(cli: Cli) -> None:
+    cli("endpoints", "add", "crm", URL)
+    assert "an endpoint named 'crm' exists" in cli.refuses("endpoints", "add", "crm", URL, code=2)
+
+
+def test_what_the_file_owns_is_changed_in_the_file(cli: Cli, endpoint: Table) -> None:
+    cli.configure(endpoints=[endpoint])
+    assert f"stands in {cli.config}" in cli.refuses("endpoints", "add", "crm", URL, code=2)
+    cli.take_up()
+    assert f"stands in {cli.config}" in cli.refuses("endpoints", "remove", "crm", code=2)
+    (listed,) = cli("endpoints", "list", "--json").json()
+    assert f"stands in {cli.config}" in cli.refuses("endpoints", "remove", listed["id"], code=2)
+    assert listed["origin"] == "config"
+
+
+def test_a_replaced_secret_is_shown_until_it_expires(cli: Cli, endpoint: Table) -> None:
+    cli.configure(endpoints=[endpoint])
+    cli.take_up()
+    fresh = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD"
+    cli.configure(endpoints=[{**endpoint, "secret": fresh}])
+    cli.take_up()
+    current, previous = cli("endpoints", "show", "crm", "--reveal", "--json").json()["secrets"]
+    assert (current["secret"], current["expires_at"]) == (fresh, None)
+    assert previous["secret"] == SECRET
+    assert previous["expires_at"] > current["created_at"]
+    out = cli("endpoints", "show", "crm", "--reveal").out
+    assert fresh in out
+    assert f"{SECRET} (until " in out
+    hidden = cli("endpoints", "show", "crm").out
+    assert "until" in hidden
+    assert SECRET not in hidden
+
+
+def test_secrets_are_sealed_in_the_database(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BRIDGE_ENCRYPTION_KEY", "a long random text")
+    secret = cli("endpoints", "add", "crm", URL, "--header", "X-Auth=hush").out.strip()
+    for file in cli.directory.glob("bridge.db*"):
+        assert secret.encode() not in file.read_bytes()
+        assert b"hush" not in file.read_bytes()
+    assert secret in cli("endpoints", "show", "crm", "--reveal").out
+    monkeypatch.delenv("BRIDGE_ENCRYPTION_KEY")
+    assert "BRIDGE_ENCRYPTION_KEY" in cli.refuses("endpoints", "show", "crm", "--reveal", code=1)
+    assert [listed["name"] for listed in cli("endpoints", "list", "--json").json()] == ["crm"]
+
+
+def test_the_backlog_counts_what_is_wanted(cli: Cli, simulator: SimulatorClient) -> None:
+    for room in (ROOM, "xyz"):
+        cli("rooms", "add", room)
+        simulator.join(room, "anna")
+        cli("poll", room)
+    cli("endpoints", "add", "joins", URL, "--events", "peer.joined")
+    cli("endpoints", "add", "all-of-xyz", URL, "--events", "*", "--rooms", "xyz")
+    for room in (ROOM, "xyz"):
+        simulator.join(room, "bert")
+        cli("poll", room)
+        simulator.end(room)
+        cli("poll", room)
+        simulator.join(room, "cleo")
+        cli("poll", room)
+    listed = {one["name"]: (one["owed_rooms"], one["owed_events"]) for one in cli("endpoints", "list", "--json").json()}
+    assert listed == {"joins": (2, 4), "all-of-xyz": (1, 7)}  # the seventh is the snapshot to begin with
+    assert "4 events in 2 rooms" in cli("endpoints", "list").out
+
+
+def test_removing_an_endpoint_says_what_it_will_not_get(cli: Cli, simulator: SimulatorClient) -> None:
+    cli("rooms", "add", ROOM)
+    cli("endpoints", "add", "crm", URL)
+    simulator.join(ROOM, "anna")
+    cli("poll", ROOM)
+    assert "1 event that it was owed will not be sent" in cli("endpoints", "remove", "crm").err
+    assert cli("endpoints", "list", "--json").json() == []
+    assert len(cli.events()) == 2
+    for command in ("show", "remove"):
+        assert "no endpoint is named 'crm'" in cli.refuses("endpoints", command, "crm", code=1)
+
+
+def test_health_shows_in_listings(cli: Cli, simulator: SimulatorClient, receiver: Receiver) -> None:
+    cli("rooms", "add", ROOM)
+    cli("endpoints", "add", "up", f"{receiver.url}/up", "--secret", SECRET)
+    cli("endpoints", "add", "down", "http://127.0.0.1:1/down")
+    simulator.join(ROOM, "anna")
+    cli("poll", ROOM)
+    cli.deliver()
+    down, up = cli("endpoints", "list", "--json").json()
+    assert (up["owed_events"], up["failures_in_row"]) == (0, 0)
+    assert up["last_success_at"] is not None
+    assert (down["owed_events"], down["failures_in_row"], down["last_success_at"]) == (1, 1, None)
+    shown = cli("endpoints", "show", "down", "--json").json()
+    assert (shown["last_attempt"]["verdict"], shown["last_attempt"]["cause"]) == ("trouble", "connect")
+    assert "trouble connect" in cli("endpoints", "show", "down").out
+    assert cli("endpoints", "show", "up", "--json").json()["last_attempt"]["status"] == 200

@@ -1,0 +1,213 @@
+from __future__ import annotations
+
+import json
+import signal
+import sqlite3
+import subprocess
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from bridge.cli.events import _Tail
+from bridge.store.queries_events import EventFilter
+from tests.cli.conftest import Cli
+from tests.harness.process import Process, bridge_command, environment
+from tests.harness.simulator import SimulatorClient
+from tests.harness.waiting import wait_until
+
+ROOM, OTHER = "abc-defg-hij", "xyz-xyzx-xyz"
+
+
+@pytest.fixture
+def meeting(cli: Cli, simulator: SimulatorClient) -> Cli:
+    """Anna came, Bert came and went, in one room; Cleo came in another: seven events."""
+    for room in (ROOM, OTHER):
+        cli("rooms", "add", room)
+    simulator.join(ROOM, "anna", metadata={"displayName": "Anna A."})
+    cli("poll", ROOM)
+    simulator.join(ROOM, "bert")
+    cli("poll", ROOM)
+    simulator.leave(ROOM, "bert")
+    cli("poll", ROOM)
+    simulator.join(OTHER, "cleo")
+    cli("poll", OTHER)
+    return cli
+
+
+def brief(events: list[dict[str, object]]) -> list[object]:
+    return [event["type"] for event in events]
+
+
+def test_the_log_is_listed_newest_first_as_it_was_written(meeting: Cli) -> None:
+    events = meeting("events", "list", "--json").json()
+    assert brief(events) == [
+        "peer.joined", "room.occupied", "peer.left", "peer.joined", "peer.joined", "room.occupied",
+    ]  # fmt: skip
+    with sqlite3.connect(meeting.database_file) as connection:
+        stored = [json.loads(body) for (body,) in connection.execute("SELECT body FROM events ORDER BY id DESC")]
+    assert events == stored
+    assert events[0].keys() == {"id", "type", "timestamp", "schema_version", "data"}
+
+
+@pytest.mark.parametrize(
+    ("filters", "wanted"),
+    [
+        (("--room", OTHER), ["peer.joined", "room.occupied"]),
+        (("--type", "peer.left"), ["peer.left"]),
+        (("--type", "room.*"), ["room.occupied", "room.occupied"]),
+        (("--type", "peer.left,room.*"), ["room.occupied", "peer.left", "room.occupied"]),
+        (("--type", "peer.left", "--type", "room.occupied", "--room", ROOM), ["peer.left", "room.occupied"]),
+        (("--limit", "2"), ["peer.joined", "room.occupied"]),
+        (("--since", "1h", "--room", OTHER), ["peer.joined", "room.occupied"]),
+        (("--until", "1h"), []),
+        (("--since", "2020-01-01T00:00:00Z", "--until", "2020-01-02"), []),
+        (("--type", "room.empty"), []),
+    ],
+)
+def test_the_log_is_filtered(meeting: Cli, filters: tuple[str, ...], wanted: list[str]) -> None:
+    assert brief(meeting("events", "list", "--json", *filters).json()) == wanted
+
+
+def test_since_and_until_are_about_when_it_was_recorded(meeting: Cli) -> None:
+    observed = [event["data"]["observed_at"] for event in meeting.events()]
+    left = next(event for event in meeting.events() if event["type"] == "peer.left")["data"]["observed_at"]
+    following = (datetime.fromisoformat(left) + timedelta(milliseconds=1)).isoformat()
+    assert brief(list(meeting.events("--since", left, "--until", following))) == ["peer.left"]
+    assert len(meeting.events("--since", left)) == observed.index(left) + 1
+
+
+def test_the_next_page_begins_after_the_last_id(meeting: Cli) -> None:
+    everything = meeting.events()
+    page = meeting("events", "list", "--json", "--limit", "2", "--after", everything[1]["id"]).json()
+    assert page == everything[2:4]
+    page = meeting("events", "list", "--json", "--room", ROOM, "--after", everything[3]["id"]).json()
+    assert page == everything[4:]
+    assert "no event 'evt_nope'" in meeting.refuses("events", "list", "--after", "evt_nope", code=1)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (("--type", "peer.jonied"), '--type "peer.jonied": matches no event type; did you mean "peer.joined"?'),
+        (("--since", "yesterday"), '--since "yesterday": must be a time'),
+        (("--since", "1700000000"), '--since "1700000000": must be a time'),
+        (("--until", "5 parsecs"), '--until "5 parsecs": must be a time'),
+        (("--since", "1h", "--until", "2h"), "--until must be later than --since"),
+        (("--limit", "0"), "--limit"),
+    ],
+)
+def test_a_wrong_filter_is_refused(cli: Cli, arguments: tuple[str, ...], complaint: str) -> None:
+    assert complaint in cli.refuses("events", "list", *arguments, code=2)
+
+
+def test_an_unknown_room_is_no_empty_log(meeting: Cli) -> None:
+    assert "no room 'nowhere' is known" in meeting.refuses("events", "list", "--room", "nowhere", code=1)
+
+
+def test_the_log_of_a_removed_room_stays(meeting: Cli) -> None:
+    meeting("rooms", "remove", ROOM)
+    assert len(meeting.events("--room", ROOM)) == 6
+
+
+def test_people_get_a_table_that_no_name_can_disturb(meeting: Cli, simulator: SimulatorClient) -> None:
+    simulator.join(OTHER, "evil", metadata={"displayName": "[red]\x1b[2J:boom:\r\n\u202e\x9b31m"})
+    meeting("poll", OTHER)
+    out = meeting("events", "list").out
+    lines = out.splitlines()
+    assert len(lines) == 8
+    assert "[red]\\x1b[2J:boom:\\r\\n\\u202e\\x9b31m" in lines[1]
+    assert all(character.isprintable() or character == "\n" for character in out)
+    assert "Anna A." in lines[-2]
+
+
+def test_an_empty_log_is_an_empty_array_for_programs_and_a_sentence_for_people(cli: Cli) -> None:
+    cli.take_up()
+    assert cli("events", "list", "--json").out == "[]\n"
+    done = cli("events", "list")
+    assert done.out == ""
+    assert done.err == "the log holds no such event\n"
+
+
+@pytest.mark.parametrize("form", [["--json"], []], ids=["json", "lines"])
+def test_tail_follows_the_log_until_ctrl_c(meeting: Cli, simulator: SimulatorClient, form: list[str]) -> None:
+    command = bridge_command("events", "tail", "--limit", "2", *form, "--config", str(meeting.config))
+    with Process(command, meeting.directory) as program:
+        wait_until(lambda: len(program.output.splitlines()) >= 2, what="the newest two")
+        for name in ("dora", "emil"):
+            simulator.join(OTHER, name)
+            meeting("poll", OTHER)
+            program.wait_for_output(name)
+        assert program.stop(signal.SIGINT) == 0
+        lines = program.output.splitlines()
+    events = list(meeting.events()[:4])[::-1]
+    assert len(lines) == 4
+    if form:
+        assert [json.loads(line) for line in lines] == events
+    else:
+        assert all(event["id"] in line and event["type"] in line for event, line in zip(events, lines, strict=True))
+
+
+def test_tail_shows_only_what_was_asked_for(meeting: Cli, simulator: SimulatorClient) -> None:
+    command = bridge_command("events", "tail", "--json", "--type", "peer.left", "--room", ROOM)
+    with Process([*command, "--config", str(meeting.config)], meeting.directory) as program:
+        program.wait_for_output("bert")
+        simulator.join(ROOM, "dora")
+        meeting("poll", ROOM)
+        simulator.leave(OTHER, "cleo")
+        meeting("poll", OTHER)
+        simulator.leave(ROOM, "anna")
+        meeting("poll", ROOM)
+        program.wait_for_output("anna")
+        assert program.stop(signal.SIGINT) == 0
+        assert [json.loads(line)["data"]["peer_id"] for line in program.output.splitlines()] == ["bert", "anna"]
+
+
+def test_tail_ends_when_nobody_reads_it(meeting: Cli) -> None:
+    program = subprocess.Popen(
+        bridge_command("events", "tail", "--limit", "1", "--config", str(meeting.config)),
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert program.stdout is not None
+    assert program.stderr is not None
+    assert program.stdout.readline()
+    program.stdout.close()
+    meeting("rooms", "remove", ROOM)
+    assert program.wait(30) == 1
+    assert program.stderr.read() == ""
+    program.stderr.close()
+
+
+def test_tail_does_not_overlook_what_was_committed_late(meeting: Cli) -> None:
+    database = meeting.database()
+    tail = _Tail(database, EventFilter())
+    newest = tail.start(0)
+    assert newest == []
+    _append(meeting, key=20)
+    assert [event.key for event in tail.look()] == [20]
+    _append(meeting, key=15)
+    _append(meeting, key=21)
+    assert [event.key for event in tail.look()] == [15, 21]
+    for _ in range(40):
+        assert tail.look() == []
+    _append(meeting, key=22)
+    assert [event.key for event in tail.look()] == [22]
+    database.close()
+
+
+def _append(cli: Cli, *, key: int) -> None:
+    """An event as some other transaction writes it, in a room of its own."""
+    body = json.dumps({"id": f"evt_{key}", "type": "audit.checkpoint", "data": {}})
+    at = datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S.%f")
+    with sqlite3.connect(cli.database_file) as connection:
+        connection.execute(
+            "INSERT INTO rooms (id, origin, enabled, tracked, added_at, chain_head) VALUES (?, 'own', 0, 0, ?, x'00')",
+            (key + 100, at),
+        )
+        connection.execute(
+            "INSERT INTO events (id, public_id, room_key, sequence, type, recorded_at, body, hash) "
+            "VALUES (?, ?, ?, 1, 'audit.checkpoint', ?, ?, x'00')",
+            (key, f"evt_{key}", key + 100, at, body.encode()),
+        )

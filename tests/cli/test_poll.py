@@ -1,0 +1,246 @@
+from __future__ import annotations
+
+import signal
+import sqlite3
+import threading
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from bridge.service import real_world
+from bridge.store.poll_now import Busy, claim_room
+from tests.cli.conftest import Cli
+from tests.harness.config import write_config
+from tests.harness.log import log_problems, replay
+from tests.harness.process import BridgeProcess, Process, bridge_command
+from tests.harness.simulator import SimulatorClient
+from tests.harness.upstream_gate import Journal, UpstreamGate
+from tests.harness.waiting import wait_until
+
+ROOM = "abc-defg-hij"
+
+
+@pytest.fixture
+def gate(simulator: SimulatorClient) -> Iterator[UpstreamGate]:
+    """A door to the upstream that can keep an answer waiting."""
+    with UpstreamGate("cli", simulator.url, Journal()) as door:
+        yield door
+
+
+def test_a_dry_run_needs_no_database_and_makes_none(cli: Cli, simulator: SimulatorClient) -> None:
+    simulator.join(ROOM, "anna", metadata={"displayName": "Anna A."})
+    before = sorted(cli.directory.iterdir())
+    seen = cli("poll", ROOM, "--dry-run", "--json").json()
+    assert (seen["outcome"], seen["dry_run"], seen["event_count"]) == ("complete", True, 0)
+    assert [change["type"] for change in seen["changes"]] == ["room.occupied", "peer.joined"]
+    assert [peer["display_name"] for peer in seen["peers"]] == ["Anna A."]
+    assert "unsaved" not in str(seen)
+    assert sorted(cli.directory.iterdir()) == before
+
+
+def test_a_dry_run_writes_nothing_and_a_poll_then_finds_the_same(cli: Cli, simulator: SimulatorClient) -> None:
+    cli("rooms", "add", ROOM)
+    simulator.join(ROOM, "anna")
+    cli("poll", ROOM)
+    simulator.swap(ROOM, leave="anna", join="bert")
+    before = _dump(cli.database_file)
+    foreseen = cli("poll", ROOM, "--dry-run", "--json").json()
+    assert _dump(cli.database_file) == before
+    happened = cli("poll", ROOM, "--json").json()
+    for seen in (foreseen, happened):
+        assert [(change["type"], change["peer_id"]) for change in seen["changes"]] == [
+            ("peer.left", "anna"),
+            ("peer.joined", "bert"),
+        ]
+        assert [peer["peer_id"] for peer in seen["peers"]] == ["bert"]
+    assert happened["event_count"] == 2
+
+
+def test_a_dry_run_keeps_the_database_of_an_older_version(cli: Cli) -> None:
+    cli.take_up()
+    _execute(cli.database_file, "UPDATE alembic_version SET version_num = '0000'")
+    assert "run `bridge migrate`" in cli.refuses("poll", ROOM, "--dry-run", code=1)
+
+
+def test_a_poll_writes_what_it_saw_and_the_next_one_has_no_news(cli: Cli, simulator: SimulatorClient) -> None:
+    cli("rooms", "add", ROOM)
+    simulator.join(ROOM, "anna", metadata={"displayName": "Anna A."})
+    done = cli("poll", ROOM)
+    assert "Anna A." in done.out
+    assert "peer.joined" in done.out
+    assert "2 events written to the log; the running service delivers them" in done.err
+    assert [event["type"] for event in cli.events()] == ["peer.joined", "room.occupied"]
+    again = cli("poll", ROOM)
+    assert "Anna A." in again.out
+    assert "nothing has changed" in again.err
+    assert len(cli.events()) == 2
+
+
+def test_the_changes_of_a_poll_are_those_of_its_events(cli: Cli, simulator: SimulatorClient) -> None:
+    cli("rooms", "add", ROOM)
+    simulator.join(ROOM, "anna")
+    seen = cli("poll", ROOM, "--json").json()
+    events = cli.events()[::-1]
+    for change, event in zip(seen["changes"], events, strict=True):
+        assert (change.pop("type"), change.pop("timestamp")) == (event["type"], event["timestamp"])
+        for key in ("source", "room_id", "room_name", "sequence"):
+            del event["data"][key]
+        assert change == event["data"]
+
+
+def test_a_room_without_a_session_is_empty(cli: Cli) -> None:
+    cli("rooms", "add", ROOM)
+    seen = cli("poll", ROOM, "--json").json()
+    assert (seen["outcome"], seen["peer_count"], seen["changes"]) == ("no_session", 0, [])
+
+
+def test_a_failure_is_explained_and_changes_nothing(cli: Cli, simulator: SimulatorClient) -> None:
+    cli("rooms", "add", ROOM)
+    simulator.join(ROOM, "anna")
+    cli("poll", ROOM)
+    simulator.faults({"kind": "status", "status": 500, "body": "out of order"})
+    said = cli.refuses("poll", ROOM, code=1)
+    assert "server_error" in said
+    assert "out of order" in said
+    assert "server_error" in cli.refuses("poll", ROOM, "--dry-run", code=1)
+    seen = cli("poll", ROOM, "--json", code=1).json()
+    assert (seen["outcome"], seen["changes"]) == ("server_error", [])
+    assert [peer["peer_id"] for peer in seen["peers"]] == ["anna"]
+    (room,) = cli("rooms", "list", "--json").json()
+    assert (room["failures"], room["state"]) == (2, "occupied")
+
+
+def test_the_key_is_not_shown_by_whoever_repeats_it(cli: Cli, simulator: SimulatorClient) -> None:
+    simulator.faults({"kind": "status", "status": 500, "body": "you sent simulated-key"})
+    assert "simulated-key" not in cli.refuses("poll", ROOM, "--dry-run", code=1)
+
+
+def test_an_untracked_room_is_only_looked_at(cli: Cli) -> None:
+    cli("rooms", "add", "another")
+    assert "is not tracked" in cli.refuses("poll", ROOM, code=1)
+    cli("poll", ROOM, "--dry-run")
+    assert [room["room_id"] for room in cli("rooms", "list", "--json").json()] == ["another"]
+
+
+def test_a_configured_room_waits_until_a_service_has_its_endpoints(cli: Cli) -> None:
+    cli.configure(rooms=[ROOM])
+    cli("rooms", "add", "another")
+    assert "no service has taken it up yet" in cli.refuses("poll", ROOM, code=1)
+    cli.take_up()
+    cli("poll", ROOM)
+
+
+def test_the_source_to_ask_is_the_rooms_the_only_one_or_the_named_one(cli: Cli) -> None:
+    cli.configure(sources={"main": {}, "other": {}}, rooms=[{"id": ROOM, "source": "other"}])
+    assert cli("poll", ROOM, "--dry-run", "--json").json()["source"] == "other"
+    assert cli("poll", "x", "--dry-run", "--source", "main", "--json").json()["source"] == "main"
+    assert '"main" or "other"' in cli.refuses("poll", "x", "--dry-run", code=2)
+    assert 'did you mean "main"?' in cli.refuses("poll", "x", "--dry-run", "--source", "mian", code=2)
+
+
+def test_a_dry_run_waits_for_confirmation_as_the_room_does(cli: Cli, simulator: SimulatorClient) -> None:
+    cli("rooms", "add", ROOM, "--leave-after-missed", "2")
+    simulator.join(ROOM, "anna")
+    cli("poll", ROOM)
+    simulator.end(ROOM)
+    assert cli("poll", ROOM, "--dry-run", "--json").json()["changes"] == []
+    assert cli("poll", ROOM, "--json").json()["changes"] == []
+    foreseen = cli("poll", ROOM, "--dry-run", "--json").json()
+    assert [change["type"] for change in foreseen["changes"]] == ["peer.left", "room.empty"]
+
+
+def test_a_source_that_asked_for_quiet_is_left_alone(cli: Cli, simulator: SimulatorClient) -> None:
+    cli("rooms", "add", ROOM)
+    simulator.faults({"kind": "rate_limited", "retry_after": 3600, "times": 1})
+    assert "rate_limited" in cli.refuses("poll", ROOM, code=1)
+    asked = len(simulator.polls(ROOM))
+    assert "asked to be left alone" in cli.refuses("poll", ROOM, code=1)
+    assert len(simulator.polls(ROOM)) == asked
+
+
+def test_a_poll_lifts_what_a_bad_key_brought_about(cli: Cli, simulator: SimulatorClient) -> None:
+    cli("rooms", "add", ROOM)
+    simulator.faults({"kind": "unauthorized", "times": 1})
+    cli.refuses("poll", ROOM, code=1)
+    cli("poll", ROOM)
+    assert cli("rooms", "show", ROOM, "--json").json()["source_condition"] == "ok"
+
+
+def test_a_room_that_somebody_polls_is_polled_when_they_are_done(cli: Cli, simulator: SimulatorClient) -> None:
+    cli("rooms", "add", ROOM)
+    simulator.join(ROOM, "anna")
+    database, now = cli.database(), real_world().now()
+    claim = {"requests_per_second": 0.0, "now": now, "lease_until": now + timedelta(seconds=1)}
+    claimed = database.write_now(claim_room, ROOM, "main", token="theirs", **claim)
+    assert not isinstance(claimed, Busy)
+    assert isinstance(database.write_now(claim_room, ROOM, "main", token="ours", **claim), Busy)
+    done = cli("poll", ROOM)
+    assert "is being polled at this moment" in done.err
+    assert "peer.joined" in done.out
+    database.close()
+
+
+def test_a_poll_that_was_overtaken_writes_nothing(cli: Cli, simulator: SimulatorClient, gate: UpstreamGate) -> None:
+    cli("rooms", "add", ROOM)
+    simulator.join(ROOM, "anna")
+    cli.configure(upstream=gate.url)
+    gate.hold()
+
+    def overtake() -> None:
+        wait_until(lambda: gate.journal.waiting("cli"), what="the answer at the gate")
+        _execute(cli.database_file, "UPDATE rooms SET claim_token = 'theirs'")
+        gate.release()
+
+    thread = threading.Thread(target=overtake)
+    thread.start()
+    assert "taken over meanwhile" in cli.refuses("poll", ROOM, code=1)
+    thread.join()
+    assert cli.events() == []
+
+
+def test_ctrl_c_in_the_middle_frees_the_room(cli: Cli, simulator: SimulatorClient, gate: UpstreamGate) -> None:
+    cli("rooms", "add", ROOM)
+    simulator.join(ROOM, "anna")
+    cli.configure(upstream=gate.url)
+    gate.hold()
+    with Process(bridge_command("poll", ROOM, "--config", str(cli.config)), cli.directory) as program:
+        wait_until(lambda: gate.journal.waiting("cli"), what="the answer at the gate")
+        assert program.stop(signal.SIGINT) == 130
+        assert program.output == ""
+    gate.release()
+    assert cli.events() == []
+    assert "is being polled" not in cli("poll", ROOM).err
+    assert len(cli.events()) == 2
+
+
+def test_polls_beside_a_running_service_lose_and_invent_nothing(
+    cli: Cli, tmp_path: Path, simulator: SimulatorClient
+) -> None:
+    write_config(cli.config, database_url=cli.database_url, upstream=simulator.url, rooms=[ROOM])
+    with BridgeProcess(cli.config) as service:
+        service.wait_ready()
+        simulator.wait_for_polls(1, ROOM)
+        for number in range(8):
+            simulator.join(ROOM, f"peer-{number}")
+            seen = cli("poll", ROOM, "--json").json()
+            assert f"peer-{number}" in {peer["peer_id"] for peer in seen["peers"]}
+            if number % 3 == 2:
+                simulator.leave(ROOM, f"peer-{number - 1}")
+        cli("poll", ROOM)
+        simulator.wait_for_polls(2, ROOM)
+        assert service.stop() == 0
+    events = list(cli.events())
+    assert log_problems(events) == []
+    assert replay(events) == {ROOM: simulator.members(ROOM)}
+
+
+def _dump(file: Path) -> list[str]:
+    with sqlite3.connect(file) as connection:
+        return list(connection.iterdump())
+
+
+def _execute(file: Path, statement: str) -> None:
+    with sqlite3.connect(file) as connection:
+        connection.execute(statement)

@@ -1,0 +1,148 @@
+from __future__ import annotations
+
+import io
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from bridge.cli.main import run
+from tests.cli.conftest import Cli
+from tests.harness.process import bridge_command, environment
+from tests.harness.receiver import Receiver
+from tests.harness.simulator import SimulatorClient
+
+ROOM = "abc-defg-hij"
+LISTINGS = [("rooms", "list"), ("endpoints", "list"), ("events", "list"), ("deliveries", "list")]
+LOOKING = [*LISTINGS, ("rooms", "show", "x"), ("endpoints", "show", "x"), ("deliveries", "show", "x"), ("poll", "x"),
+           ("rooms", "remove", "x"), ("endpoints", "remove", "x"), ("events", "tail")]  # fmt: skip
+EVERYTHING = [*LOOKING, ("rooms", "add", "x"), ("endpoints", "add", "x", "https://127.0.0.1/")]
+
+
+class _Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("command", LISTINGS, ids=" ".join)
+def test_a_listing_of_nothing_is_an_empty_array(cli: Cli, command: tuple[str, ...]) -> None:
+    cli.take_up()
+    assert cli(*command, "--json").out == "[]\n"
+    done = cli(*command)
+    assert done.out == ""
+    assert done.err != ""
+
+
+@pytest.mark.parametrize("command", LOOKING, ids=" ".join)
+def test_who_only_looks_makes_no_database(cli: Cli, command: tuple[str, ...]) -> None:
+    assert "there is no database" in cli.refuses(*command, code=1)
+    assert not cli.database_file.exists()
+
+
+@pytest.mark.parametrize("command", EVERYTHING, ids=" ".join)
+def test_an_outdated_schema_is_refused_with_the_command_to_run(cli: Cli, command: tuple[str, ...]) -> None:
+    cli.take_up()
+    with sqlite3.connect(cli.database_file) as connection:
+        connection.execute("UPDATE alembic_version SET version_num = '0000'")
+    assert "run `bridge migrate`" in cli.refuses(*command, code=1)
+
+
+@pytest.mark.parametrize("command", EVERYTHING, ids=" ".join)
+def test_a_file_that_is_no_database_is_said_to_be_none(cli: Cli, command: tuple[str, ...]) -> None:
+    cli.database_file.write_bytes(b"a letter, not a database" * 100)
+    assert "not a database" in cli.refuses(*command, code=1)
+
+
+@pytest.mark.parametrize("command", EVERYTHING, ids=" ".join)
+def test_a_broken_configuration_is_a_configuration_error(cli: Cli, command: tuple[str, ...]) -> None:
+    cli.config.write_text('[bridge]\nnmae = "x"\n')
+    assert 'line 2: bridge.nmae: unknown key; did you mean "name"?' in cli.refuses(*command, code=2)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("rooms",), ("rooms", "liszt"), ("rooms", "show"), ("events", "list", "--jsno"), ("frob",), ("poll",),
+     ("events", "list", "--limit", "many"), ("endpoints", "add", "x")],
+    ids=" ".join,
+)  # fmt: skip
+def test_wrong_usage_is_explained_on_stderr(arguments: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(arguments) == 2
+    out, err = capsys.readouterr()
+    assert out == "" or arguments == ("rooms",)
+    assert "Usage: " in out + err
+    assert "Traceback" not in err
+
+
+def test_the_configuration_can_be_named_by_the_environment(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    cli.take_up()
+    monkeypatch.setenv("BRIDGE_CONFIG", str(cli.config))
+    assert run(["events", "list"]) == 0
+    monkeypatch.setenv("BRIDGE_CONFIG", str(cli.config) + "x")
+    assert run(["events", "list"]) == 2
+
+
+@pytest.fixture
+def busy(cli: Cli, simulator: SimulatorClient, receiver: Receiver) -> Cli:
+    """Something in every listing."""
+    cli.configure(rooms=[{"id": ROOM, "name": "Weekly stand-up"}], endpoints=[receiver.endpoint("crm")])
+    cli.take_up()
+    simulator.join(ROOM, "peerId-4cRF64LOB6dWF_d0qEzQs", metadata={"displayName": "akmo3.eth"})
+    cli("poll", ROOM)
+    cli.deliver()
+    return cli
+
+
+@pytest.mark.parametrize("command", [*LISTINGS, ("rooms", "show", ROOM), ("poll", ROOM, "--dry-run")], ids=" ".join)
+def test_tables_fit_a_terminal_of_80_columns(
+    busy: Cli, command: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    screen = _Terminal()
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", screen)
+        patch.setenv("COLUMNS", "80")
+        patch.setenv("TERM", "dumb")
+        assert run([*command, "--config", str(busy.config)]) == 0
+    plain = busy(*command).out
+    table = [line.rstrip() for line in screen.getvalue().splitlines() if not line.startswith("session")]
+    assert max(map(len, table)) <= 80
+    assert len(screen.getvalue().splitlines()) == len(plain.splitlines()), "a cell was folded"
+
+
+@pytest.mark.parametrize("command", [*LISTINGS, ("rooms", "show", ROOM)], ids=" ".join)
+def test_without_a_terminal_there_are_no_colours(busy: Cli, command: tuple[str, ...]) -> None:
+    done = busy(*command)
+    assert "\x1b" not in done.out + done.err
+
+
+def test_a_name_that_cannot_be_encoded_is_shown_all_the_same(busy: Cli, simulator: SimulatorClient) -> None:
+    simulator.join(ROOM, "zoe", metadata={"displayName": "Zoë 🦊"})
+    busy("poll", ROOM)
+    for form in ([], ["--json"]):
+        done = subprocess.run(
+            bridge_command("events", "list", *form, "--config", str(busy.config)),
+            env=environment({"PYTHONIOENCODING": "ascii"}),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        assert "Zo\\xeb" in done.stdout
+
+
+def test_a_reader_who_goes_away_is_no_disaster(busy: Cli) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run(
+        bridge_command("events", "list", "--json", "--config", str(busy.config)),
+        env=environment(),
+        stdout=writing,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (1, "")

@@ -1,0 +1,118 @@
+"""The examples of docs/events.md: a short meeting, told by the code that tells real ones.
+
+`python -m tests.docs.examples` writes them into the page; a test compares the page with them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from itertools import count
+
+from bridge.events.bodies import (
+    Draft,
+    RoomName,
+    draft,
+    draft_endpoint,
+    draft_snapshot,
+    draft_source,
+    encode,
+)
+from bridge.events.styles import Style, render
+from bridge.presence import Json, Peer, Presence, PresencePolicy, Snapshot, diff
+from tests.docs import pages
+
+ROOM = RoomName(source="main", room_id="abc-defg-hij", room_name="Weekly stand-up")
+OWN = RoomName(source=None, room_id=None, room_name=None)
+STYLED = "peer.left"
+"""The event that is shown in every style."""
+
+
+def at(clock: str) -> datetime:
+    return datetime.fromisoformat(f"2026-11-23T{clock}").replace(tzinfo=UTC)
+
+
+def ann(*, raised: bool = False) -> Peer:
+    metadata: Json = {"displayName": "Ann", "isHandRaised": raised}
+    return Peer(peer_id="peerId-4cRF64LOB6dWF_d0qEzQs", join_time=at("09:00:04.512"), metadata=metadata)
+
+
+BO = Peer(peer_id="peerId-u1YhV8kq0Jm3nBx7TzQaP", join_time=at("09:12:25.120"), metadata={"displayName": "Bo"})
+
+POLLS = (
+    (at("09:00:00.004"), Snapshot(peers=(), no_session=True)),
+    (at("09:00:10.006"), Snapshot(peers=(ann(),))),
+    (at("09:12:30.011"), Snapshot(peers=(ann(), BO))),
+    (at("09:20:00.009"), Snapshot(peers=(ann(raised=True), BO))),
+    (at("09:29:49.002"), Snapshot(peers=(ann(raised=True), BO))),
+    (at("09:29:59.007"), Snapshot(peers=(BO,))),
+    (at("09:45:09.013"), Snapshot(peers=(BO,))),
+    (at("09:45:19.015"), Snapshot(peers=(), no_session=True)),
+)
+SUBSCRIBED_AFTER = at("09:12:30.011")
+"""After this poll, an endpoint that wants `room.snapshot` was added."""
+
+
+def told() -> Iterator[tuple[Draft, RoomName]]:
+    """Everything that happened, in order."""
+    numbers = count(1)
+    presence = Presence()
+    for moment, snapshot in POLLS:
+        difference = diff(presence, snapshot, PresencePolicy(), moment, lambda prefix: _id(prefix, next(numbers)))
+        presence = difference.after
+        for change in difference.changes:
+            yield draft(change, moment), ROOM
+        if moment == SUBSCRIBED_AFTER:
+            yield draft_snapshot(presence.session, presence.visits.values(), moment), ROOM
+    yield from ((each, OWN) for each in own_news())
+
+
+def _id(prefix: str, number: int) -> str:
+    return f"{prefix}_01m83ve4rwa4xk2cbdz5h7n{number:03}"
+
+
+def own_news() -> Iterator[Draft]:
+    """The bridge's own log."""
+    away, back, gone = at("10:02:11.310"), at("10:06:45.870"), at("11:30:00.250")
+    detail = "status 503: upstream connect error"
+    yield draft_source(available=False, source="main", condition="failing", since=away, detail=detail, observed_at=away)
+    yield draft_source(available=True, source="main", condition="failing", since=away, detail=None, observed_at=back)
+    yield draft_endpoint(recovered=False, endpoint="crm", reason="gone", since=gone, at=gone)
+    yield draft_endpoint(recovered=True, endpoint="chat", reason=None, since=at("11:40:12.008"), at=at("11:52:40.771"))
+
+
+def bodies() -> list[bytes]:
+    """The canonical bodies."""
+    sequences = {ROOM: count(1), OWN: count(1)}
+    return [
+        encode(each, room, event_id=f"evt_01m83vdq{number:02}j5t8wy0s6rc3ke9g", sequence=next(sequences[room]))
+        for number, (each, room) in enumerate(told())
+    ]
+
+
+def examples() -> dict[str, str]:
+    """The content of each named code block of the page: the last event of each type, and one in every style."""
+    by_type = {json.loads(body)["type"]: body for body in bodies()}
+    by_type[STYLED] = next(body for body in bodies() if json.loads(body)["type"] == STYLED)
+    shown = {f"example: {kind}": pretty(body) for kind, body in by_type.items()}
+    for style in Style:
+        if style is not Style.STANDARD:
+            shown[f"style: {style}"] = pretty(render(style, by_type[STYLED]).body)
+    return shown
+
+
+def pretty(body: bytes) -> str:
+    return json.dumps(json.loads(body), indent=2, ensure_ascii=False)
+
+
+def main() -> None:
+    """Write the examples into the page."""
+    text = pages.read(pages.EVENTS)
+    for name, content in examples().items():
+        text = pages.with_block(text, name, content)
+    pages.EVENTS.write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

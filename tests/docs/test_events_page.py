@@ -1,0 +1,157 @@
+"""docs/events.md says of every event what the code produces: no key less, no key more, of the types that it has."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
+from fnmatch import fnmatchcase
+from typing import Any
+
+import pytest
+
+from bridge.events.bodies import RoomName, draft, draft_endpoint, draft_snapshot, encode
+from bridge.events.styles import Style, render
+from bridge.events.types import DEFAULT_TYPES, EventType
+from bridge.presence import EmptyReason, Json, LeaveReason, Peer, Presence, PresencePolicy, Snapshot, TimeSource, diff
+from bridge.store.source_health import UNAVAILABLE
+from bridge.webhooks.delivery import DisableReason
+from tests.docs import examples, pages
+
+NOT_SENT_YET = {EventType.SESSION_RECONCILED, EventType.AUDIT_CHECKPOINT}
+PLAIN = {"text", "time", "seconds", "integer", "boolean", "list", "object", "null"}
+TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
+BODY, FIELDS, PEERS = "The body", "The fields", "Each of `peers`"
+
+Event = dict[str, Any]
+
+
+def kind_of(key: str, value: Json) -> str:
+    """What the page calls the type of a value; Python's own name if the page has none."""
+    if isinstance(value, str):
+        return "time" if TIME.fullmatch(value) else "text"
+    if key.endswith("_seconds") and type(value) in (int, float):
+        return "seconds"
+    names = {"NoneType": "null", "bool": "boolean", "int": "integer", "dict": "object"}
+    return names.get(type(value).__name__, type(value).__name__)
+
+
+def unusual_events() -> Iterator[Event]:
+    """What the meeting of the examples does not have: rooms without a name, nobody there, nothing known."""
+    unnamed = RoomName(source="main", room_id="r", room_name=None)
+    now = datetime(2026, 1, 1, tzinfo=UTC)
+    yield json.loads(encode(draft_snapshot(None, (), now), unnamed, event_id="evt_1", sequence=1))
+    unknown = draft_endpoint(recovered=True, endpoint="e", reason=None, since=None, at=now)
+    yield json.loads(encode(unknown, examples.OWN, event_id="evt_2", sequence=1))
+    presence = Presence()
+    oddities: list[Json] = [None, "text", 1.5, ["list"], True]
+    for metadata in oddities:
+        peer = Peer(peer_id="p", metadata=metadata)
+        difference = diff(presence, Snapshot(peers=(peer,)), PresencePolicy(), now, lambda prefix: f"{prefix}_1")
+        presence = difference.after
+        for change in difference.changes:
+            yield json.loads(encode(draft(change, now), unnamed, event_id="evt_3", sequence=1))
+
+
+@pytest.fixture(scope="module")
+def events() -> list[Event]:
+    return [*(json.loads(body) for body in examples.bodies()), *unusual_events()]
+
+
+def found_kinds(objects: Iterable[Event]) -> dict[str, set[str]]:
+    found: dict[str, set[str]] = defaultdict(set)
+    for each in objects:
+        for key, value in each.items():
+            found[key].add(kind_of(key, value))
+    return dict(found)
+
+
+def documented_kinds(title: str) -> dict[str, set[str]]:
+    rows = pages.table(pages.EVENTS, title)
+    name = next(iter(rows[0]))
+    kinds = {pages.codes(row[name])[0]: set(row["type"].split(" or ")) for row in rows}
+    assert len(kinds) == len(rows), "a field is described twice"
+    assert set().union(*kinds.values()) <= PLAIN | {"JSON"}
+    return kinds
+
+
+def assert_agree(documented: dict[str, set[str]], found: dict[str, set[str]]) -> None:
+    assert documented.keys() == found.keys()
+    for key, kinds in documented.items():
+        assert kinds == {"JSON"} or kinds == found[key], key
+
+
+def test_every_example_is_what_the_code_produces() -> None:
+    written = {block.name: block.text.rstrip("\n") for block in pages.blocks(pages.EVENTS) if block.name}
+
+    assert written == examples.examples(), "run `python -m tests.docs.examples`"
+
+
+def test_there_is_an_example_of_every_type_and_style_that_is_sent() -> None:
+    shown = examples.examples()
+
+    assert {name.removeprefix("example: ") for name in shown if name.startswith("example: ")} == {
+        kind.value for kind in EventType if kind not in NOT_SENT_YET
+    }
+    assert {name.removeprefix("style: ") for name in shown if name.startswith("style: ")} == set(Style) - {"standard"}
+
+
+def test_every_type_is_listed_with_its_default() -> None:
+    rows = {pages.codes(row["type"])[0]: row for row in pages.table(pages.EVENTS, "The types")}
+
+    assert set(rows) == {kind.value for kind in EventType}
+    assert {kind for kind, row in rows.items() if row["by default"] == "yes"} == {kind.value for kind in DEFAULT_TYPES}
+    assert {kind for kind, row in rows.items() if row["when"] == "not sent yet"} == {
+        kind.value for kind in NOT_SENT_YET
+    }
+
+
+def test_the_body_has_the_documented_keys_and_types(events: list[Event]) -> None:
+    assert_agree(documented_kinds(BODY), found_kinds(events))
+
+
+def test_the_data_has_the_documented_fields_and_types(events: list[Event]) -> None:
+    assert_agree(documented_kinds(FIELDS), found_kinds(event["data"] for event in events))
+
+
+def test_a_snapshots_peers_have_the_documented_fields_and_types(events: list[Event]) -> None:
+    peers = [peer for event in events for peer in event["data"].get("peers", ())]
+
+    assert_agree(documented_kinds(PEERS), found_kinds(peers))
+
+
+def test_each_type_has_exactly_the_fields_that_are_documented_for_it(events: list[Event]) -> None:
+    globs = {pages.codes(row["field"])[0]: pages.codes(row["in"]) for row in pages.table(pages.EVENTS, FIELDS)}
+
+    for event in events:
+        documented = {key for key, types in globs.items() if any(fnmatchcase(event["type"], glob) for glob in types)}
+        assert event["data"].keys() == documented, event["type"]
+
+
+@pytest.mark.parametrize(
+    ("field", "words"),
+    [
+        ("joined_at_source", TimeSource),
+        ("left_at_source", TimeSource),
+        ("leave_reason", LeaveReason),
+        ("empty_reason", EmptyReason),
+        ("condition", UNAVAILABLE),
+        ("reason", DisableReason),
+    ],
+)
+def test_every_word_that_a_field_can_say_is_explained(field: str, words: Iterable[str]) -> None:
+    (row,) = [row for row in pages.table(pages.EVENTS, FIELDS) if row["field"] == f"`{field}`"]
+
+    explained = [code for code in pages.codes(row["meaning"]) if f"`{code}`:" in row["meaning"]]
+    assert sorted(explained) == sorted(str(word) for word in words)
+
+
+def test_the_table_of_styles_has_their_content_types() -> None:
+    body = examples.bodies()[0]
+    rows = {pages.codes(row["style"])[0]: row for row in pages.table(pages.EVENTS, "Styles")}
+
+    assert {style: pages.codes(row["content type"])[0] for style, row in rows.items()} == {
+        style.value: render(style, body).content_type for style in Style
+    }

@@ -1,0 +1,152 @@
+"""The rhythm of claiming and working, stepwise; nothing here waits for a clock."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+import pytest
+from structlog.testing import capture_logs
+
+from bridge.crew import Crew
+from bridge.errors import DatabaseError
+from tests.store.stage import until
+
+
+class Bench:
+    """Work to hand out; each piece is done when `gate` is open."""
+
+    def __init__(self, pieces: int, seats: int = 3) -> None:
+        self.left = list(range(pieces))
+        self.asked: list[int] = []
+        self.started: list[int] = []
+        self.done: list[int] = []
+        self.gate = asyncio.Event()
+        self.claiming = asyncio.Event()
+        self.claiming.set()
+        self.crew: Crew[int] = Crew("bench", seats=seats, claim=self.claim, work=self.work)
+
+    async def claim(self, seats: int) -> Sequence[int]:
+        self.asked.append(seats)
+        await self.claiming.wait()
+        taken, self.left = self.left[:seats], self.left[seats:]
+        return taken
+
+    async def work(self, piece: int) -> None:
+        self.started.append(piece)
+        await self.gate.wait()
+        self.done.append(piece)
+
+
+async def test_no_more_is_claimed_than_there_are_seats() -> None:
+    bench = Bench(5)
+
+    assert await bench.crew.tick() == 3
+    assert await bench.crew.tick() == 0
+    assert bench.asked == [3]
+    bench.gate.set()
+    await bench.crew.settle()
+    assert await bench.crew.tick() == 2
+    await bench.crew.settle()
+    assert sorted(bench.done) == [0, 1, 2, 3, 4]
+    assert bench.crew.busy == 0
+
+
+async def test_a_running_crew_works_everything_off_once_it_is_woken() -> None:
+    bench = Bench(50)
+    bench.gate.set()
+    running = asyncio.create_task(bench.crew.run())
+    bench.crew.wake()
+    await until(lambda: len(bench.done) == 50)
+
+    assert await bench.crew.stop(1) == 0
+    await running
+    assert sorted(bench.done) == list(range(50))
+
+
+async def test_one_failure_stops_nobody() -> None:
+    bench = Bench(3)
+
+    async def work(piece: int) -> None:
+        if piece == 1:
+            raise ValueError
+        bench.done.append(piece)
+
+    crew: Crew[int] = Crew("bench", seats=3, claim=bench.claim, work=work)
+    with capture_logs() as logs:
+        await crew.tick()
+        await crew.settle()
+
+    assert bench.done == [0, 2]
+    assert [line["event"] for line in logs] == ["work.failed"]
+
+
+async def test_a_database_that_is_away_stops_no_crew() -> None:
+    answers: list[Exception | list[int]] = [DatabaseError("gone", is_away=True), [7]]
+    done: list[int] = []
+
+    async def claim(_: int) -> Sequence[int]:
+        answer = answers.pop(0) if answers else []
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    async def work(piece: int) -> None:
+        done.append(piece)
+
+    crew: Crew[int] = Crew("bench", seats=3, claim=claim, work=work)
+    with capture_logs() as logs:
+        running = asyncio.create_task(crew.run())
+        crew.wake()
+        await until(lambda: bool(logs))
+        crew.wake()
+        await until(lambda: done == [7])
+        await crew.stop(1)
+        await running
+
+    assert [line["event"] for line in logs] == ["claim.failed"]
+
+
+async def test_stopping_finishes_what_is_under_way_and_claims_nothing_more() -> None:
+    bench = Bench(5)
+    running = asyncio.create_task(bench.crew.run())
+    bench.crew.wake()
+    await until(lambda: len(bench.started) == 3)
+    stopping = asyncio.create_task(bench.crew.stop(30))
+    await asyncio.sleep(0)
+    bench.gate.set()
+
+    assert await stopping == 0
+    await running
+    assert (sorted(bench.done), bench.left) == ([0, 1, 2], [3, 4])
+
+
+async def test_stopping_drops_what_does_not_finish_in_time() -> None:
+    bench = Bench(2)
+    running = asyncio.create_task(bench.crew.run())
+    bench.crew.wake()
+    await until(lambda: len(bench.started) == 2)
+
+    assert await bench.crew.stop(0.01) == 2
+    await running
+    assert (bench.done, bench.crew.busy) == ([], 0)
+
+
+@pytest.mark.parametrize("finishes", [True, False])
+async def test_a_claim_under_way_when_it_is_told_to_stop_leaves_no_work_behind(finishes: bool) -> None:  # noqa: FBT001 - a table's column
+    """What was claimed must be finished or dropped before `stop` says that all is done: the database closes next."""
+    bench = Bench(2)
+    bench.claiming.clear()
+    if finishes:
+        bench.gate.set()
+    running = asyncio.create_task(bench.crew.run())
+    bench.crew.wake()
+    await until(lambda: bool(bench.asked))
+    stopping = asyncio.create_task(bench.crew.stop(0.05))
+    await asyncio.sleep(0)
+    bench.claiming.set()
+    dropped = await stopping
+    await running
+
+    assert bench.crew.busy == 0, "work goes on behind the back of a stopped crew"
+    assert len(bench.started) == len(bench.done) + dropped
