@@ -14,19 +14,19 @@ ORACLES := tests/oracles/node_modules/.installed
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test check bench lock clean oracles
+.PHONY: help demo test check bench lock clean environment
 
 help: ## list the targets
 	@echo "usage: make TARGET [NAME=value]…"
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 demo: $(RUNTIME) ## see it work, with no account: until Ctrl-C, or for DURATION=20s
 	@$(RUN) -m bridge demo $(if $(DURATION),--duration $(DURATION))
 
-test: $(DEV) oracles ## run the tests on WORKERS=auto processes; ARGS="-k name" picks some
+test: environment ## run the tests on WORKERS=auto processes; ARGS="-k name" picks some
 	@$(RUN) -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
 
-check: $(DEV) ## lint, format, types, floors, then the tests
+check: environment ## lint, format, types, floors, then the tests
 	@echo "ruff check" && $(RUN) -m ruff check .
 	@echo "ruff format --check" && $(RUN) -m ruff format --check .
 	@echo "mypy" && $(RUN) -m mypy
@@ -46,7 +46,7 @@ lock: ## write the lock files anew from pyproject.toml; UPGRADE=1 takes the newe
 # Versions only, for every platform: no hashes, no addresses. The project itself is built with what the lock names.
 COMPILE := --quiet --universal --python-version 3.11 --no-header --no-annotate --no-emit-index-url $(if $(UPGRADE),--upgrade)
 
-oracles: $(ORACLES)
+environment: $(DEV) $(ORACLES) ## only make what the tests need
 
 clean: ## remove what was made: the environment, caches, builds
 	@rm -rf $(VENV) build dist tests/oracles/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

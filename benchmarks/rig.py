@@ -76,8 +76,9 @@ async def compare(
     """Measure both in turns and print the rates' medians and the ratio, pair by pair."""
     pairs = [(await ours(), await bare()) for _ in range(rounds)]
     ratios = [one / other for one, other in pairs]
+    our_rate, bare_rate = (statistics.median(rates) for rates in zip(*pairs, strict=True))
     print(
-        f"{name}: {statistics.median(one for one, _ in pairs):,.0f}/s of {statistics.median(b for _, b in pairs):,.0f}/s bare,"
+        f"{name}: {our_rate:,.0f}/s of {bare_rate:,.0f}/s bare,"
         f" ratio {statistics.median(ratios):.2f} (from {min(ratios):.2f} to {max(ratios):.2f})"
     )
 

@@ -51,9 +51,11 @@ POLLS_TO_BE_SURE: Final = 2
 
 
 def demo(
-    duration: Annotated[str | None, typer.Option(help='How long, like "30s"; without it, until Ctrl-C.')] = None,
-    seed: Annotated[int, typer.Option(help="The same seed, the same people.")] = 1,
-    rooms: Annotated[int, typer.Option(min=1, max=100, help="How many rooms they meet in.")] = 3,
+    duration: Annotated[
+        str | None, typer.Option(metavar="SPAN", help='How long, like "30s"; without it, until Ctrl-C.')
+    ] = None,
+    seed: Annotated[int, typer.Option(metavar="N", help="The same seed, the same people.")] = 1,
+    rooms: Annotated[int, typer.Option(metavar="N", min=1, max=100, help="How many rooms they meet in.")] = 3,
 ) -> None:
     """Show it all on this machine: a simulated upstream, the bridge, a receiver that verifies, the dashboard."""
     span = None if duration is None else _parse(duration)

@@ -115,8 +115,8 @@ def conclude(screen: Screen, findings: Findings) -> None:
 
 def _show_room(screen: Screen, label: str, room: RoomFindings) -> None:
     order = "see below" if room.problems else "in order, none missing"
-    there = ", ".join(room.names) or "nobody"
-    line = f"  {label:<9}  {fit(room.name, 11)} #1-#{room.head} {order}; now in it: {there}"
+    log = f"#1-#{room.head} {order}" if room.head else "nothing happened"
+    line = f"  {label:<9}  {fit(room.name, 11)} {log}; now in it: {', '.join(room.names) or 'nobody'}"
     screen.show(fit(line, screen.width))
 
 

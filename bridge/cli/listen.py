@@ -34,15 +34,23 @@ class Style(StrEnum):
 def listen(
     secret: Annotated[
         list[str] | None,
-        typer.Option(help="whsec_…, whsk_… or whpk_…, or env:NAME (arguments show in `ps`); may be repeated."),
+        typer.Option(
+            metavar="SECRET", help="whsec_…, whsk_… or whpk_…, or env:NAME (arguments show in `ps`); may be repeated."
+        ),
     ] = None,
-    secret_file: Annotated[list[Path] | None, typer.Option(help="A file with a secret; may be repeated.")] = None,
+    secret_file: Annotated[
+        list[Path] | None, typer.Option(metavar="FILE", help="A file with a secret; may be repeated.")
+    ] = None,
     style: Annotated[
-        Style, typer.Option(help="Of the signature; the styles but huddle01 sign alike.")
+        Style, typer.Option(metavar="standard|huddle01", help="Of the signature; the styles but huddle01 sign alike.")
     ] = Style.STANDARD,
-    host: Annotated[str, typer.Option(help="Where to listen; the default is this machine only.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65_535, help="0 is a free one.")] = 9000,
-    count: Annotated[int | None, typer.Option(min=1, help="End after so many; exit 3 if one did not verify.")] = None,
+    host: Annotated[
+        str, typer.Option(metavar="HOST", help="Where to listen; the default is this machine only.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(metavar="PORT", min=0, max=65_535, help="0 is a free one.")] = 9000,
+    count: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="End after so many; exit 3 if one did not verify.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print verified bodies, one JSON line each.")] = False,
 ) -> None:
     """Receive webhooks, verify them, print a line for each; 204 for those that verify, 401 for the others."""

@@ -70,7 +70,7 @@ def list_tracked(source: SourceOption = None, as_json: JsonOption = False, confi
         return
     now = real_world().now()
     print_table(
-        _COLUMNS,
+        _columns(rooms),
         [_cells(room, now) for room in rooms],
         empty="no room is tracked: list them in the configuration and start the service, or `bridge rooms add`",
     )
@@ -136,16 +136,19 @@ def remove(room: RoomArgument, source: SourceOption = None, config: ConfigOption
     say(f"{room} is no longer tracked; {_told(changes, world.now())}")
 
 
-_COLUMNS = (
-    Column(title="room"),
-    Column(title="name"),
-    Column(title="source"),
-    Column(title="state"),
-    Column(title="peers", right=True),
-    Column(title="polled"),
-    Column(title="next poll"),
-    Column(title="failures", right=True),
-)
+def _columns(rooms: Sequence[ListedRoom]) -> Sequence[Column]:
+    """On a narrow terminal, a source is worth its place only if there are others."""
+    is_only_source = len({room.source for room in rooms}) == 1
+    return (
+        Column(title="room"),
+        Column(title="name"),
+        Column(title="source", wide=is_only_source),
+        Column(title="state"),
+        Column(title="peers", right=True),
+        Column(title="polled"),
+        Column(title="next poll"),
+        Column(title="failures", right=True),
+    )
 
 
 def _cells(room: ListedRoom, now: datetime) -> Sequence[object]:
@@ -157,7 +160,7 @@ def _cells(room: ListedRoom, now: datetime) -> Sequence[object]:
 def _next_poll(room: ListedRoom, now: datetime) -> str:
     if room.next_poll_at is None:
         return "disabled"
-    return "now" if room.next_poll_at <= now else f"in {span(room.next_poll_at - now)}"
+    return "now" if room.next_poll_at <= now else str(from_now(room.next_poll_at, now))
 
 
 def _warn(troubled: Iterable[TroubledSource], now: datetime) -> None:

@@ -33,18 +33,24 @@ class _Crowd:
 
 
 def simulate(
-    port: Annotated[int, typer.Option(min=0, max=65_535, help="0 is a free one.")] = 8100,
-    host: Annotated[str, typer.Option(help="Where to listen; the default is this machine only.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(metavar="PORT", min=0, max=65_535, help="0 is a free one.")] = 8100,
+    host: Annotated[
+        str, typer.Option(metavar="HOST", help="Where to listen; the default is this machine only.")
+    ] = "127.0.0.1",
     api_key: Annotated[
-        list[str] | None, typer.Option(help=f"A key to accept; may be repeated. Default: {DEFAULT_API_KEY}.")
+        list[str] | None,
+        typer.Option(metavar="KEY", help=f"A key to accept; may be repeated. Default: {DEFAULT_API_KEY}."),
     ] = None,
     random: Annotated[
         str | None, typer.Option(metavar="SEED", help="A crowd comes and goes; the same seed, the same life.")
     ] = None,
-    rooms: Annotated[int | None, typer.Option(min=1, max=10_000, help="Rooms of the crowd; default 3.")] = None,
-    rate: Annotated[float | None, typer.Option(help="What the crowd does per second; default 1.")] = None,
+    rooms: Annotated[
+        int | None, typer.Option(metavar="N", min=1, max=10_000, help="Rooms of the crowd; default 3.")
+    ] = None,
+    rate: Annotated[float | None, typer.Option(metavar="N", help="What the crowd does per second; default 1.")] = None,
     scenario: Annotated[
-        Path | None, typer.Option(help="A .toml or .json file of steps, each with the second it is due.")
+        Path | None,
+        typer.Option(metavar="FILE", help="A .toml or .json file of steps, each with the second it is due."),
     ] = None,
 ) -> None:
     """Simulate the Huddle01 API on this machine: no account, no network."""

@@ -114,10 +114,12 @@ def full_time(moment: datetime | None, zone: tzinfo) -> str | None:
 
 
 def from_now(moment: datetime | None, now: datetime) -> str | None:
-    """How far away a moment is: `12s ago`, `in 7s`."""
+    """How far away a moment is: `12s ago`, `just now`, `in 7s`."""
     if moment is None:
         return None
     distance = moment - now
+    if abs(distance) < timedelta(seconds=1):
+        return "just now" if distance <= timedelta() else "now"
     return f"in {span(distance)}" if distance > timedelta() else f"{span(-distance)} ago"
 
 

@@ -57,11 +57,13 @@ class Done:
 class Cli:
     """Runs commands in this process, with a configuration of its own."""
 
-    def __init__(self, directory: Path, upstream: str, capsys: pytest.CaptureFixture[str]) -> None:
+    def __init__(
+        self, directory: Path, upstream: str, capsys: pytest.CaptureFixture[str], *, database_url: str | None = None
+    ) -> None:
         self.directory = directory
         self.config = directory / "bridge.toml"
         self.database_file = directory / "bridge.db"
-        self.database_url = f"sqlite:///{self.database_file}"
+        self.database_url = database_url or f"sqlite:///{self.database_file}"
         self._upstream = upstream
         self._capsys = capsys
         self.configure()

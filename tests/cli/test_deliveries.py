@@ -143,7 +143,10 @@ def test_who_came_later_was_passed_over(tried: Cli, receiver: Receiver, simulato
     tried.deliver()
     newer, older = tried.events("--room", ROOM, "--type", "peer.joined")
     states = [
-        {one["endpoint"]: one["state"] for one in tried("deliveries", "show", event["id"], "--json").json()["deliveries"]}
+        {
+            one["endpoint"]: one["state"]
+            for one in tried("deliveries", "show", event["id"], "--json").json()["deliveries"]
+        }
         for event in (newer, older)
     ]
     assert [state["late"] for state in states] == ["acknowledged", "passed_over"]

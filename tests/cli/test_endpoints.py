@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from bridge.webhooks.signing import generate_signing_key, parse_secret
+from bridge.webhooks.signing import parse_secret
 from tests.cli.conftest import Cli
 from tests.harness.config import Table
 from tests.harness.receiver import SECRET, Receiver

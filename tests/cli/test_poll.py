@@ -5,6 +5,7 @@ import sqlite3
 import threading
 from collections.abc import Iterator
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,6 @@ import pytest
 from bridge.service import real_world
 from bridge.store.poll_now import Busy, claim_room
 from tests.cli.conftest import Cli
-from tests.harness.config import write_config
 from tests.harness.log import log_problems, replay
 from tests.harness.process import BridgeProcess, Process, bridge_command
 from tests.harness.simulator import SimulatorClient
@@ -172,10 +172,9 @@ def test_a_room_that_somebody_polls_is_polled_when_they_are_done(cli: Cli, simul
     cli("rooms", "add", ROOM)
     simulator.join(ROOM, "anna")
     database, now = cli.database(), real_world().now()
-    claim = {"requests_per_second": 0.0, "now": now, "lease_until": now + timedelta(seconds=1)}
-    claimed = database.write_now(claim_room, ROOM, "main", token="theirs", **claim)
-    assert not isinstance(claimed, Busy)
-    assert isinstance(database.write_now(claim_room, ROOM, "main", token="ours", **claim), Busy)
+    claim = partial(claim_room, requests_per_second=0, now=now, lease_until=now + timedelta(seconds=1))
+    assert not isinstance(database.write_now(claim, ROOM, "main", token="theirs"), Busy)
+    assert isinstance(database.write_now(claim, ROOM, "main", token="ours"), Busy)
     done = cli("poll", ROOM)
     assert "is being polled at this moment" in done.err
     assert "peer.joined" in done.out
@@ -215,10 +214,8 @@ def test_ctrl_c_in_the_middle_frees_the_room(cli: Cli, simulator: SimulatorClien
     assert len(cli.events()) == 2
 
 
-def test_polls_beside_a_running_service_lose_and_invent_nothing(
-    cli: Cli, tmp_path: Path, simulator: SimulatorClient
-) -> None:
-    write_config(cli.config, database_url=cli.database_url, upstream=simulator.url, rooms=[ROOM])
+def test_polls_beside_a_running_service_lose_and_invent_nothing(cli: Cli, simulator: SimulatorClient) -> None:
+    cli.configure(rooms=[ROOM])
     with BridgeProcess(cli.config) as service:
         service.wait_ready()
         simulator.wait_for_polls(1, ROOM)
