@@ -44,7 +44,7 @@ lock: ## write the lock files anew from pyproject.toml; UPGRADE=1 takes the newe
 	@echo "requirements.lock: what runs and builds the bridge; requirements-dev.lock: what tests and checks it"
 
 # Versions only, for every platform: no hashes, no addresses. The project itself is built with what the lock names.
-COMPILE := --quiet --universal --python-version 3.11 --no-header --no-annotate --no-emit-index-url $(if $(UPGRADE),--upgrade)
+COMPILE := --quiet --universal --python-version 3.11 --custom-compile-command 'make lock' --no-annotate --no-emit-index-url $(if $(UPGRADE),--upgrade)
 
 environment: $(DEV) $(ORACLES) ## only make what the tests need
 

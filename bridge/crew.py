@@ -38,6 +38,7 @@ class Crew(Generic[Work]):
         self._wake = asyncio.Event()
         self._stopping = False
         self._hungry = False
+        self._claiming = asyncio.Lock()
 
     @property
     def busy(self) -> int:
@@ -50,16 +51,17 @@ class Crew(Generic[Work]):
 
     async def tick(self) -> int:
         """Claim what is due and start it; answers how much that was."""
-        free = self._seats - len(self._tasks)
-        if free <= 0 or self._stopping:
-            return 0
-        claimed = await self._claim(free)
-        for piece in claimed:
-            task = asyncio.create_task(self._do(piece))
-            self._tasks.add(task)
-            task.add_done_callback(self._done)
-        self._hungry = bool(claimed)
-        return len(claimed)
+        async with self._claiming:
+            free = self._seats - len(self._tasks)
+            if free <= 0 or self._stopping:
+                return 0
+            claimed = await self._claim(free)
+            for piece in claimed:
+                task = asyncio.create_task(self._do(piece))
+                self._tasks.add(task)
+                task.add_done_callback(self._done)
+            self._hungry = bool(claimed)
+            return len(claimed)
 
     async def settle(self) -> None:
         """Wait until nothing is under way."""
@@ -84,8 +86,14 @@ class Crew(Generic[Work]):
         """
         self._stopping = True
         self._wake.set()
-        if self._tasks:
-            await asyncio.wait(set(self._tasks), timeout=grace)
+        try:
+            async with asyncio.timeout(grace):
+                async with self._claiming:
+                    pass  # a claim that was under way is work that is under way
+                while self._tasks:
+                    await asyncio.wait(set(self._tasks))
+        except TimeoutError:
+            pass
         dropped = [task for task in self._tasks if not task.done()]
         for task in dropped:
             task.cancel()

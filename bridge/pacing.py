@@ -17,6 +17,8 @@ FOLLOW_UP = timedelta(seconds=2)
 """How soon a room is asked again about a peer that one snapshot missed."""
 ROOM_BACKOFF_LIMIT = timedelta(minutes=1)
 UNAUTHORIZED_PAUSE = timedelta(minutes=1)
+SHORTEST_PAUSE = timedelta(seconds=1)
+"""Whatever an upstream asks for: a `Retry-After` of 0 must not become a busy loop."""
 RATE_LIMITED_PAUSE = timedelta(seconds=5)
 """For a 429 without `Retry-After`; doubled while it goes on."""
 SOURCE_PAUSE = timedelta(seconds=2)
@@ -52,7 +54,10 @@ class Condition(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourceHealth:
-    """What is known of a source. Unless it is ok, only one room is tried each time that `held_until` has passed."""
+    """What is known of a source. Unless it is ok, only one room is tried each time that `held_until` has passed.
+
+    `since` is when its trouble began: with the first failure that counted, before it was held for failing.
+    """
 
     condition: Condition = Condition.OK
     since: datetime | None = None
@@ -63,10 +68,11 @@ class SourceHealth:
 
 
 def judge(
-    health: SourceHealth, failure: Failure | None, *, is_probe: bool, now: datetime, jitter: float
+    health: SourceHealth, failure: Failure | None, *, is_probe: bool, is_news: bool = True, now: datetime, jitter: float
 ) -> SourceHealth:
-    """What one poll says of its source; None is a success.
+    """What one poll says of its source; no failure is a success.
 
+    `is_news` says that the room had not failed before: rooms that always fail are their own trouble, and back off.
     While a source is held, only the probe that was begun after the hold can lift or renew it: the answers of those
     that were under way when it began are old news.
     """
@@ -74,7 +80,7 @@ def judge(
         return _extended(health, failure, now)
     if failure is None:
         if health.condition is Condition.OK:
-            return replace(health, trouble=max(0, health.trouble - 1)) if health.trouble else health
+            return replace(health, trouble=health.trouble - 1) if health.trouble > 1 else SourceHealth()
         return SourceHealth()
     match failure.kind:
         case FailureKind.UNAUTHORIZED:
@@ -84,7 +90,7 @@ def judge(
             asked = failure.retry_after
             return _held(health, Condition.RATE_LIMITED, now, pause if asked is None else min(asked, RETRY_AFTER_LIMIT))
         case FailureKind.SERVER_ERROR | FailureKind.BAD_ANSWER | FailureKind.TIMEOUT | FailureKind.UNREACHABLE:
-            return _troubled(health, now, jitter)
+            return _troubled(health, now, jitter) if is_news or is_probe else health
 
 
 def _extended(health: SourceHealth, failure: Failure | None, now: datetime) -> SourceHealth:
@@ -96,17 +102,19 @@ def _extended(health: SourceHealth, failure: Failure | None, now: datetime) -> S
 
 def _troubled(health: SourceHealth, now: datetime, jitter: float) -> SourceHealth:
     trouble = min(health.trouble + 1, TROUBLE_LIMIT)
+    health = replace(health, trouble=trouble, since=health.since or now)
     if trouble < TROUBLE_LIMIT and health.condition is Condition.OK:
-        return replace(health, trouble=trouble)
+        return health
+    condition = Condition.FAILING if trouble == TROUBLE_LIMIT else health.condition
     pause = _jittered(min(SOURCE_PAUSE * 2 ** min(health.pauses, 5), SOURCE_PAUSE_LIMIT), jitter)
-    return replace(_held(health, Condition.FAILING, now, pause), trouble=trouble)
+    return _held(health, condition, now, pause)
 
 
 def _held(health: SourceHealth, condition: Condition, now: datetime, pause: timedelta) -> SourceHealth:
     return SourceHealth(
         condition=condition,
-        since=health.since if health.condition is condition else now,
-        held_until=now + max(pause, timedelta()),
+        since=health.since or now,
+        held_until=now + max(pause, SHORTEST_PAUSE),
         trouble=health.trouble,
         pauses=health.pauses + 1,
     )

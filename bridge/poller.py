@@ -13,7 +13,7 @@ from functools import partial
 import structlog
 
 from bridge.crew import Crew
-from bridge.pacing import RATE_LIMITED_PAUSE, UNAUTHORIZED_PAUSE
+from bridge.pacing import RATE_LIMITED_PAUSE, RETRY_AFTER_LIMIT, SHORTEST_PAUSE, UNAUTHORIZED_PAUSE
 from bridge.presence import Failure, FailureKind, PeerJoined, PeerLeft, Snapshot
 from bridge.sources import Source, SourceSettings
 from bridge.store.database import Database
@@ -120,7 +120,7 @@ class _Watch:
             self._take_note(answer, at)
         polled = PolledRoom(room=room, started_at=started_at, at=at, answer=answer, jitter=self._world.jitter())
         recorded = await self._commits.submit(polled)
-        if not recorded.fenced:
+        if not recorded.fenced and not isinstance(answer, Held):
             self._held_until = recorded.source_held_until
         if recorded.event_count:
             self._on_events()
@@ -136,7 +136,8 @@ class _Watch:
         """Hold back what waits for a seat, before the judgement of the whole source is written down."""
         match failure.kind:
             case FailureKind.RATE_LIMITED:
-                self._held_until = at + (RATE_LIMITED_PAUSE if failure.retry_after is None else failure.retry_after)
+                asked = RATE_LIMITED_PAUSE if failure.retry_after is None else failure.retry_after
+                self._held_until = at + min(max(asked, SHORTEST_PAUSE), RETRY_AFTER_LIMIT)
             case FailureKind.UNAUTHORIZED:
                 self._held_until = at + UNAUTHORIZED_PAUSE
             case _:

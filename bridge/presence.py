@@ -113,13 +113,17 @@ FUTURE_TOLERANCE = timedelta(minutes=5)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Visit:
-    """A peer's continuous presence that has not ended. `join_time` is the newest upstream word that was believed."""
+    """A peer's continuous presence that has not ended.
+
+    `join_time` is the upstream's word that was believed; `said_join_time` its newest word, believed or not.
+    """
 
     visit_id: str
     peer_id: str
     joined_at: datetime
     joined_at_source: TimeSource
     join_time: datetime | None
+    said_join_time: datetime | None = None
     last_seen_at: datetime
     metadata: Json
     initial: bool
@@ -211,12 +215,15 @@ Change = RoomOccupied | PeerLeft | PeerJoined | PeerUpdated | RoomEmptied
 class Difference:
     """What a snapshot did to a room.
 
-    `changes` are what is told, in the order in which it is told; `arrived` are the visits that began, told or not.
+    `changes` are what is told, in the order in which it is told; `arrived`, `left` and `emptied` are what happened,
+    told or not.
     """
 
     after: Presence
     changes: tuple[Change, ...] = ()
     arrived: tuple[Visit, ...] = ()
+    left: tuple[PeerLeft, ...] = ()
+    emptied: RoomEmptied | None = None
 
 
 def diff(
@@ -224,25 +231,26 @@ def diff(
 ) -> Difference:
     """Compare a room with what a poll saw at `now`; `new_id("vis")` and `new_id("ses")` name what is new."""
     seen = {peer.peer_id: peer for peer in snapshot.peers}
-    stayed, left = _confront(before, seen, snapshot, policy, now)
+    stayed, departures = _confront(before, seen, snapshot, policy, now)
     arrived = _arrivals(before, stayed, seen, now, new_id)
     after_visits = {visit.peer_id: visit for visit in (*stayed, *arrived)}
     session = _session_after(before, arrived, len(after_visits), new_id)
-    told = () if _is_silent(before, policy) else arrived
-    changes: list[Change] = []
-    if session is not None:
-        changes = _tell(before, session, stayed=stayed, left=left, arrived=told, final_count=len(after_visits))
-    if session is not None and not after_visits:
-        changes.append(_emptied(session, left, no_session=snapshot.no_session))
+    if session is None:
+        return Difference(after=replace(before, complete_at=now if snapshot.complete else before.complete_at))
+    left = _leaves(before, session, departures)
+    emptied = None if after_visits else _emptied(session, departures, no_session=snapshot.no_session)
+    changes = _in_order(before, session, stayed=stayed, left=left, arrived=arrived, emptied=emptied)
     return Difference(
         after=Presence(
             visits=after_visits,
-            session=session if after_visits else None,
+            session=session if emptied is None else None,
             complete_at=now if snapshot.complete else before.complete_at,
-            departed=before.departed | {change.visit.peer_id for change in left},
+            departed=before.departed | {change.visit.peer_id for change in left} if emptied is None else frozenset(),
         ),
-        changes=tuple(changes),
+        changes=() if _is_silent(before, policy) else changes,
         arrived=arrived,
+        left=left,
+        emptied=emptied,
     )
 
 
@@ -251,13 +259,18 @@ def unwatch(before: Presence, now: datetime) -> Difference:
     session = before.session
     if session is None:
         return Difference(after=Presence())
-    left = [
-        _Departure(visit=visit, left_at=now, reason=LeaveReason.UNWATCHED, source=TimeSource.OBSERVED)
+    departures = [
+        _Departure(
+            visit=visit,
+            left_at=visit.missing_since or now,
+            reason=LeaveReason.UNWATCHED,
+            source=TimeSource.OBSERVED,
+        )
         for visit in before.visits.values()
     ]
-    emptied = _emptied(session, left, no_session=False)
-    changes = _tell(before, session, stayed=(), left=left, arrived=(), final_count=0)
-    return Difference(after=Presence(), changes=(*changes, replace(emptied, reason=EmptyReason.UNWATCHED)))
+    left = _leaves(before, session, departures)
+    emptied = replace(_emptied(session, departures, no_session=False), reason=EmptyReason.UNWATCHED)
+    return Difference(after=Presence(), changes=(*left, emptied), left=left, emptied=emptied)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -301,10 +314,11 @@ def _believed(join_time: datetime | None, now: datetime) -> datetime | None:
 def _rejoined_at(visit: Visit, peer: Peer, now: datetime) -> datetime | None:
     """When the peer came back under its old id, if its newer `joinTime` says that it had gone in between.
 
-    A visit that began without a `joinTime` may learn it late: only one after the peer was last seen is a return.
+    A visit that began without a believed `joinTime` may learn it late: only one after the peer was last seen is a
+    return, and not one that was said before and could not be believed then.
     """
     join_time = _believed(peer.join_time, now)
-    if join_time is None:
+    if join_time is None or join_time == visit.said_join_time:
         return None
     known = visit.join_time if visit.join_time is not None else visit.last_seen_at
     return join_time if join_time > known else None
@@ -315,6 +329,7 @@ def _seen_again(visit: Visit, peer: Peer, now: datetime) -> Visit:
         visit,
         last_seen_at=now,
         join_time=visit.join_time or _believed(peer.join_time, now),
+        said_join_time=peer.join_time or visit.said_join_time,
         metadata=visit.metadata if isinstance(peer.metadata, Absent) else peer.metadata,
         missed=0,
         missing_since=None,
@@ -335,7 +350,7 @@ def _missed_once_more(visit: Visit, now: datetime, *, no_session: bool) -> Visit
 def _absent(visit: Visit, now: datetime) -> _Departure:
     return _Departure(
         visit=visit,
-        left_at=visit.missing_since or now,
+        left_at=max(visit.missing_since or now, visit.last_seen_at),
         reason=visit.missing_reason or LeaveReason.ABSENT,
         source=TimeSource.OBSERVED,
     )
@@ -370,6 +385,7 @@ def _arrive(peer: Peer, now: datetime, *, initial: bool, visit_id: str) -> Visit
         joined_at=join_time or now,
         joined_at_source=TimeSource.OBSERVED if join_time is None else TimeSource.UPSTREAM,
         join_time=join_time,
+        said_join_time=peer.join_time,
         last_seen_at=now,
         metadata=None if isinstance(peer.metadata, Absent) else peer.metadata,
         initial=initial,
@@ -404,35 +420,42 @@ def _is_silent(before: Presence, policy: PresencePolicy) -> bool:
     return before.complete_at is None and policy.first_snapshot is FirstSnapshot.BASELINE
 
 
-def _tell(
+def _leaves(before: Presence, session: Session, departures: Iterable[_Departure]) -> tuple[PeerLeft, ...]:
+    """Every leave, by time, then peer id; each with the count that it leaves behind."""
+    in_order = sorted(departures, key=lambda departure: (departure.left_at, departure.visit.peer_id))
+    return tuple(
+        _left(departure, session.session_id, len(before.visits) - gone) for gone, departure in enumerate(in_order, 1)
+    )
+
+
+def _in_order(
     before: Presence,
     session: Session,
     *,
-    stayed: Iterable[Visit],
-    left: Iterable[_Departure],
+    stayed: tuple[Visit, ...],
+    left: tuple[PeerLeft, ...],
     arrived: tuple[Visit, ...],
-    final_count: int,
-) -> list[Change]:
-    """Put one poll's news in order: occupied, every leave, every join, updates (CONTRACT section 4)."""
-    changes: list[Change] = []
-    if before.session is None and arrived:
-        changes.append(RoomOccupied(session=session, peer_count=final_count))
-    count = len(before.visits)
-    for departure in sorted(left, key=lambda departure: (departure.left_at, departure.visit.peer_id)):
-        count -= 1
-        changes.append(_left(departure, session.session_id, count))
-    for visit in arrived:
-        count += 1
-        changes.append(PeerJoined(visit=visit, session_id=session.session_id, peer_count=count))
-    for visit in stayed:
-        previous = before.visits[visit.peer_id].metadata
-        if not same_json(visit.metadata, previous):
-            changes.append(
-                PeerUpdated(
-                    visit=visit, session_id=session.session_id, previous_metadata=previous, peer_count=final_count
-                )
-            )
-    return changes
+    emptied: RoomEmptied | None,
+) -> tuple[Change, ...]:
+    """One poll's news: occupied, every leave, every join, updates, empty (CONTRACT section 4)."""
+    final_count = len(stayed) + len(arrived)
+    remaining = len(before.visits) - len(left)
+    occupied = [RoomOccupied(session=session, peer_count=final_count)] if before.session is None else []
+    joined = [
+        PeerJoined(visit=visit, session_id=session.session_id, peer_count=remaining + came)
+        for came, visit in enumerate(arrived, 1)
+    ]
+    updated = [
+        PeerUpdated(
+            visit=visit,
+            session_id=session.session_id,
+            previous_metadata=before.visits[visit.peer_id].metadata,
+            peer_count=final_count,
+        )
+        for visit in stayed
+        if not same_json(visit.metadata, before.visits[visit.peer_id].metadata)
+    ]
+    return (*occupied, *left, *joined, *updated, *([] if emptied is None else [emptied]))
 
 
 def _left(departure: _Departure, session_id: str, peer_count: int) -> PeerLeft:

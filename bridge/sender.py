@@ -103,23 +103,27 @@ class Sender:
         acked, lease_until = cursor.acked, cursor.lease_until
         timeout = cursor.target.timeout or self._policy.timeout
         recording: asyncio.Task[Settled] | None = None
+        may_go_on = True
         for event in cursor.events:
             started_at = self._world.now()
-            if started_at + timeout > lease_until:
-                break  # held up for so long that somebody else may have this line by now
+            if not may_go_on or started_at + timeout > lease_until:
+                break  # somebody asked for quiet, or we were held up for so long that another may have this line by now
             outcome = await deliver(self._client, cursor.target, event, at=started_at, limit=timeout)
-            if recording is not None and not (await recording).keeps_claim:
-                break
+            if recording is not None:
+                settled = await recording
+                if not settled.keeps_claim:
+                    break
+                may_go_on = settled.may_go_on
             lease_until = self._world.now() + timeout + LEASE_MARGIN
-            goes_on = event is not cursor.events[-1] and not self._stopping
+            goes_on = may_go_on and event is not cursor.events[-1] and not self._stopping
             tried = Tried(event=event, outcome=outcome, started_at=started_at)
             recording = asyncio.create_task(
                 self._record(cursor, acked, tried, goes_on=goes_on, lease_until=lease_until)
             )
             acked = event.passes_to
-            if outcome.verdict is not Verdict.DELIVERED and not (await recording).keeps_claim:
-                break
-            if not goes_on:
+            if outcome.verdict is not Verdict.DELIVERED:
+                may_go_on = (await recording).may_go_on
+            elif not goes_on:
                 break
         if recording is not None:
             await recording

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from bridge.config import Settings, load
+from bridge.config.environment import PREFIX
 from bridge.config.words import quoted
 from bridge.errors import ConfigurationError, Problem, UsageError
 from bridge.store.endpoints import EndpointSpec
@@ -49,7 +50,7 @@ def _given(table: Mapping[str, object]) -> dict[str, object]:
 
 
 def _load(tables: Mapping[str, object], table: Mapping[str, Any]) -> Settings:
-    surroundings = {name: value for name, value in os.environ.items() if not name.startswith("BRIDGE")}
+    surroundings = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
     try:
         return load(None, surroundings, tables)
     except ConfigurationError as error:

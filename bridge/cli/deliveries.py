@@ -64,7 +64,7 @@ def list_tried(
     as_json: JsonOption = False,
     config: ConfigOption = None,
 ) -> None:
-    """Attempts, newest first; with `--dead`, the events that an endpoint was given up for."""
+    """List attempts, newest first. With `--dead`: events that an endpoint refused for good."""
     settings = load_settings(config)
     now, zone = real_world().now(), settings.bridge.timezone
     period = parse_period(since, until, now=now, zone=zone)
@@ -84,7 +84,7 @@ def show(
     as_json: JsonOption = False,
     config: ConfigOption = None,
 ) -> None:
-    """One event, and at every endpoint: acknowledged, owed, dead or passed over, after which attempts."""
+    """Show where one event stands at every endpoint: acknowledged, owed, dead or passed over."""
     settings = load_settings(config)
     with open_database(settings) as database:
         shown = database.read_now(show_deliveries, event)

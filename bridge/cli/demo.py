@@ -54,7 +54,7 @@ def demo(
     duration: Annotated[
         str | None, typer.Option(metavar="SPAN", help='How long, like "30s"; without it, until Ctrl-C.')
     ] = None,
-    seed: Annotated[int, typer.Option(metavar="N", help="The same seed, the same people.")] = 1,
+    seed: Annotated[int, typer.Option(metavar="N", help="The same seed, the same people.")] = 3,
     rooms: Annotated[int, typer.Option(metavar="N", min=1, max=100, help="How many rooms they meet in.")] = 3,
 ) -> None:
     """Show it all on this machine: a simulated upstream, the bridge, a receiver that verifies, the dashboard."""

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from datetime import datetime, timedelta, tzinfo
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from bridge.cli.by_hand import check_endpoint
+from bridge.cli.endpoint_view import print_endpoint, print_endpoints
 from bridge.cli.options import (
     DEFAULT_CONFIG,
     ConfigOption,
@@ -20,16 +20,10 @@ from bridge.cli.options import (
     split_list,
 )
 from bridge.cli.terminal import (
-    Column,
     count_of,
-    from_now,
-    full_time,
-    print_facts,
     print_json,
     print_line,
-    print_table,
     say,
-    span,
 )
 from bridge.config import Settings
 from bridge.config.words import quoted
@@ -37,7 +31,7 @@ from bridge.errors import ForbiddenAddressError, UsageError
 from bridge.service import desk_for, real_world
 from bridge.store.endpoints import add_endpoint, remove_endpoint
 from bridge.store.queries import document
-from bridge.store.queries_endpoints import ListedEndpoint, ShownEndpoint, list_endpoints, show_endpoint
+from bridge.store.queries_endpoints import ShownEndpoint, list_endpoints, show_endpoint
 from bridge.store.vault import Vault
 from bridge.webhooks.dialling import UnresolvedNameError
 from bridge.webhooks.dialling import check_endpoint as check_endpoint_url
@@ -52,19 +46,14 @@ NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="The endpoint'
 
 @app.command("list")
 def list_subscribed(as_json: JsonOption = False, config: ConfigOption = None) -> None:
-    """Every endpoint, with its state and its backlog."""
+    """List every endpoint with its state and backlog."""
     settings = load_settings(config)
     with open_database(settings) as database:
         found = database.read_now(list_endpoints)
     if as_json:
         print_json([document(endpoint) for endpoint in found])
         return
-    now = real_world().now()
-    print_table(
-        _COLUMNS,
-        [_cells(endpoint, now) for endpoint in found],
-        empty="there is no endpoint: list them in the configuration and start the service, or `bridge endpoints add`",
-    )
+    print_endpoints(found, real_world().now())
 
 
 @app.command()
@@ -74,7 +63,7 @@ def show(
     as_json: JsonOption = False,
     config: ConfigOption = None,
 ) -> None:
-    """One endpoint: settings, health, backlog; with `--reveal` its secrets."""
+    """Show one endpoint: settings, health, backlog. With `--reveal` also its secrets."""
     settings = load_settings(config)
     now, vault = real_world().now(), Vault(settings.encryption_keys)
     with open_database(settings) as database:
@@ -82,7 +71,7 @@ def show(
     if as_json:
         print_json(document(shown))
     else:
-        _print_endpoint(shown, settings, now)
+        print_endpoint(shown, settings, now)
 
 
 @app.command()
@@ -123,7 +112,7 @@ def add(
     as_json: JsonOption = False,
     config: ConfigOption = None,
 ) -> None:
-    """Add a subscriber; a secret that is made for it is printed, once."""
+    """Add a subscriber. A secret that is made for it is printed, once."""
     settings = load_settings(config)
     spec = check_endpoint(
         {
@@ -159,7 +148,7 @@ def add(
 
 @app.command()
 def remove(name: NameArgument, config: ConfigOption = None) -> None:
-    """Forget a subscriber, its attempts and its backlog; the log of events stays."""
+    """Forget a subscriber and its backlog. The log of events stays."""
     settings = load_settings(config)
     with open_database(settings) as database:
         known = [endpoint for endpoint in database.read_now(list_endpoints) if name in (endpoint.name, endpoint.id)]
@@ -213,88 +202,3 @@ def _say_added(endpoint: ShownEndpoint, *, is_fresh: bool) -> None:
     say(f"endpoint {quoted(endpoint.name)} is added{keep if is_fresh else ''}")
     if endpoint.secrets[0].public_key is not None:
         say(f"receivers check signatures with the public key {endpoint.secrets[0].public_key}")
-
-
-_COLUMNS = (
-    Column(title="name"),
-    Column(title="url"),
-    Column(title="events", wide=True),
-    Column(title="rooms", wide=True),
-    Column(title="style", wide=True),
-    Column(title="state"),
-    Column(title="owed"),
-    Column(title="last success"),
-)
-
-
-def _cells(endpoint: ListedEndpoint, now: datetime) -> Sequence[object]:
-    return (
-        endpoint.name,
-        endpoint.url,
-        endpoint.events,
-        endpoint.rooms,
-        endpoint.style,
-        _state(endpoint),
-        _backlog(endpoint),
-        from_now(endpoint.last_success_at, now),
-    )
-
-
-def _state(endpoint: ListedEndpoint) -> str:
-    if endpoint.state != "active":
-        return f"{endpoint.state} ({endpoint.state_reason})" if endpoint.state_reason else endpoint.state
-    return "active" if endpoint.circuit == "closed" else f"active, circuit {endpoint.circuit}"
-
-
-def _backlog(endpoint: ListedEndpoint) -> str:
-    if not endpoint.owed_events:
-        return "nothing"
-    return f"{count_of(endpoint.owed_events, 'event')} in {count_of(endpoint.owed_rooms, 'room')}"
-
-
-def _print_endpoint(endpoint: ShownEndpoint, settings: Settings, now: datetime) -> None:
-    zone = settings.bridge.timezone
-    timeout = settings.delivery.policy.timeout
-    if endpoint.timeout_seconds is not None:
-        timeout = timedelta(seconds=endpoint.timeout_seconds)
-    attempt = endpoint.last_attempt
-    facts: dict[str, object] = {
-        "name": endpoint.name,
-        "id": endpoint.id,
-        "url": endpoint.url,
-        "events": endpoint.events,
-        "rooms": endpoint.rooms,
-        "style": endpoint.style,
-        "signature": endpoint.signature,
-        "origin": endpoint.origin,
-        "added": full_time(endpoint.created_at, zone),
-        "limits": f"{endpoint.max_concurrency} at once, {_rate(endpoint.rate_per_second)}, {span(timeout)} each",
-        "state": _state(endpoint),
-        "owed": _backlog(endpoint),
-        "dead letters": endpoint.dead_letters,
-        "last success": from_now(endpoint.last_success_at, now),
-        "failing since": full_time(endpoint.failing_since, zone),
-        "failures": endpoint.failures_in_row,
-        "held until": full_time(endpoint.held_until, zone),
-        "last attempt": None
-        if attempt is None
-        else f"{from_now(attempt.started_at, now)}: {attempt.verdict} {attempt.status or attempt.cause or ''} "
-        f"{attempt.detail}".rstrip(),
-    }
-    facts |= {f"header {name}": value for name, value in endpoint.headers.items()}
-    print_facts(facts | _secrets(endpoint, zone))
-
-
-def _rate(rate_per_second: float) -> str:
-    return f"{rate_per_second:g} a second" if rate_per_second else "any number a second"
-
-
-def _secrets(endpoint: ShownEndpoint, zone: tzinfo) -> dict[str, object]:
-    facts: dict[str, object] = {}
-    for place, secret in enumerate(endpoint.secrets):
-        title = "secret" if place == 0 else f"secret -{place}"
-        until = "" if secret.expires_at is None else f" (until {full_time(secret.expires_at, zone)})"
-        facts[title] = f"{secret.secret}{until}"
-        if secret.public_key is not None:
-            facts[title.replace("secret", "public key")] = secret.public_key
-    return facts

@@ -52,7 +52,7 @@ def list_logged(
     as_json: JsonOption = False,
     config: ConfigOption = None,
 ) -> None:
-    """Events, newest first. On a narrow terminal their ids are left out; `--json` has everything."""
+    """List events, newest first. A narrow terminal leaves out their ids; `--json` has everything."""
     settings = load_settings(config)
     now, zone = real_world().now(), settings.bridge.timezone
     period = parse_period(since, until, now=now, zone=zone)
@@ -73,7 +73,7 @@ def tail(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document per line.")] = False,
     config: ConfigOption = None,
 ) -> None:
-    """The newest events, then new ones as they are written, until Ctrl-C."""
+    """Follow the log until Ctrl-C. The newest events come first, then new ones as they are written."""
     settings = load_settings(config)
     zone = settings.bridge.timezone
     wanted = EventFilter(room=room, types=event_globs(types))

@@ -50,7 +50,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
 def _invoke(arguments: Sequence[str] | None) -> int:
     """Let Typer tell of wrong usage and Ctrl-C itself: whose exceptions these are differs between its versions."""
     try:
-        app(args=arguments)
+        app(args=arguments, prog_name="bridge")
     except SystemExit as done:
         return done.code if isinstance(done.code, int) else 0
     return 0

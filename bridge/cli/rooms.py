@@ -22,8 +22,8 @@ from bridge.cli.options import (
 )
 from bridge.cli.terminal import (
     Column,
+    count_of,
     from_now,
-    full_time,
     print_facts,
     print_json,
     print_line,
@@ -40,6 +40,7 @@ from bridge.presence import Change
 from bridge.service import real_world
 from bridge.store.queries import document
 from bridge.store.queries_rooms import (
+    CurrentSession,
     ListedRoom,
     PresentPeer,
     ShownRoom,
@@ -58,7 +59,7 @@ RoomArgument = Annotated[str, typer.Argument(metavar="ROOM", help="The room's id
 
 @app.command("list")
 def list_tracked(source: SourceOption = None, as_json: JsonOption = False, config: ConfigOption = None) -> None:
-    """Every tracked room, with its state and who asks when."""
+    """List every tracked room, and how it is doing."""
     settings = load_settings(config)
     with open_database(settings) as database:
         rooms = database.read_now(list_rooms, source=source)
@@ -81,7 +82,7 @@ def list_tracked(source: SourceOption = None, as_json: JsonOption = False, confi
 def show(
     room: RoomArgument, source: SourceOption = None, as_json: JsonOption = False, config: ConfigOption = None
 ) -> None:
-    """One room: who is there now, the session under way, how polling goes."""
+    """Show one room: who is there, how polling goes."""
     settings = load_settings(config)
     with open_database(settings) as database:
         shown = database.read_now(show_room, room, source)
@@ -107,7 +108,7 @@ def add(
     as_json: JsonOption = False,
     config: ConfigOption = None,
 ) -> None:
-    """Track a room from now on; of one that was added before, change the settings."""
+    """Track a room from now on. Of one that was added before, the settings become these."""
     settings = load_settings(config)
     table = {"id": room, "source": source, "name": name, "interval": interval, "leave_after_missed": leave_after_missed}
     spec = check_room(table, [account.name for account in settings.sources])
@@ -127,7 +128,7 @@ def add(
 
 @app.command()
 def remove(room: RoomArgument, source: SourceOption = None, config: ConfigOption = None) -> None:
-    """Stop tracking a room: whoever is there leaves as "unwatched"; its log stays."""
+    """Stop tracking a room. Whoever is there leaves as "unwatched"; its log stays."""
     settings = load_settings(config)
     world = real_world()
     with open_database(settings) as database:
@@ -170,7 +171,7 @@ def _warn(troubled: Iterable[TroubledSource], now: datetime) -> None:
 
 
 def _print_room(room: ShownRoom, settings: Settings) -> None:
-    now, zone = real_world().now(), settings.bridge.timezone
+    now = real_world().now()
     interval = settings.polling.interval
     if room.interval_seconds is not None:
         interval = timedelta(seconds=room.interval_seconds)
@@ -183,10 +184,8 @@ def _print_room(room: ShownRoom, settings: Settings) -> None:
             "origin": room.origin,
             "state": room.state,
             "peers": room.peer_count,
-            "session": None
-            if session is None
-            else f"{session.id} since {full_time(session.started_at, zone)}: {session.unique_peers} people in "
-            f"{session.visit_count} visits, {session.peak_peer_count} at once",
+            "session": room.session_id,
+            "so far": None if session is None else _so_far(session, now),
             "interval": span(interval),
             "leave after": f"{room.leave_after_missed or settings.polling.policy.leave_after_missed} missed",
             "polled": from_now(room.polled_at, now),
@@ -198,6 +197,11 @@ def _print_room(room: ShownRoom, settings: Settings) -> None:
     if room.peers:
         print_line("")
         print_peers(room.peers, now, settings)
+
+
+def _so_far(session: CurrentSession, now: datetime) -> str:
+    people, visits = count_of(session.unique_peers, "peer"), count_of(session.visit_count, "visit")
+    return f"{span(now - session.started_at)}, {people} in {visits}, at most {session.peak_peer_count} at once"
 
 
 def print_peers(peers: Sequence[PresentPeer], now: datetime, settings: Settings) -> None:

@@ -56,11 +56,11 @@ def seconds_between(start: datetime, end: datetime) -> float:
 
 
 def display_name(peer_id: str, metadata: Json) -> str:
-    """The first of metadata's `displayName` and `name` that is a text with something in it; else the peer id."""
+    """The first of metadata's `displayName` and `name` that is a text; else the peer id."""
     if isinstance(metadata, dict):
         for key in ("displayName", "name"):
             value = metadata.get(key)
-            if isinstance(value, str) and value.strip():
+            if isinstance(value, str):
                 return value
     return peer_id
 

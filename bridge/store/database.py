@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sqlite3
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -27,6 +28,11 @@ T = TypeVar("T")
 READERS = 4
 POSTGRESQL_WRITERS = 4
 BUSY_TIMEOUT_MS = 10_000
+SQLITE_AWAY = frozenset({
+    sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_FULL, sqlite3.SQLITE_CANTOPEN,
+})  # fmt: skip
+POSTGRESQL_AWAY = frozenset({"08", "40", "53", "55", "57", "58"})
+"""Classes of SQLSTATE: connection, rollback (deadlocks), resources, not in that state, intervention, system."""
 ADVISORY_LOCKS = 0x62726467  # "brdg": the bridge's own among a PostgreSQL database's advisory locks
 
 
@@ -96,8 +102,8 @@ class Database:
         try:
             yield
         except DBAPIError as error:
-            is_away = error.connection_invalidated or isinstance(error, OperationalError | InterfaceError)
-            raise DatabaseError(f"database {self.name}: {_first_line(error.orig or error)}", is_away=is_away) from error
+            message = f"database {self.name}: {_first_line(error.orig or error)}"
+            raise DatabaseError(message, is_away=_is_away(error)) from error
         except SQLAlchemyError as error:
             raise DatabaseError(f"database {self.name}: {_first_line(error)}", is_away=False) from error
 
@@ -132,6 +138,17 @@ def _driver_url(url: str) -> Any:  # noqa: ANN401 - sqlalchemy.URL; kept out of 
         case other:
             problem = f"{other!r} is not supported: write sqlite:///file.db or postgresql://user:password@host/name"
             raise ConfigurationError("configuration", (Problem(key="database.url", message=problem),))
+
+
+def _is_away(error: DBAPIError) -> bool:
+    """Whether the same statements may succeed later: nothing is wrong with them, but with where they were sent."""
+    if error.connection_invalidated or isinstance(error, InterfaceError):
+        return True
+    sqlite_code = getattr(error.orig, "sqlite_errorcode", None)
+    if sqlite_code is not None:
+        return sqlite_code & 0xFF in SQLITE_AWAY
+    state = getattr(error.orig, "sqlstate", None)
+    return isinstance(error, OperationalError) if state is None else state[:2] in POSTGRESQL_AWAY
 
 
 def _first_line(error: BaseException) -> str:

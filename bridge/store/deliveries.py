@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, Row, and_, func, or_, select, tuple_, update
+from sqlalchemy import Connection, Row, ScalarSelect, and_, func, or_, select, tuple_, update
 
 from bridge.events.types import matches
 from bridge.store.endpoints import secrets_of
@@ -116,13 +116,12 @@ def _due_endpoints(connection: Connection, now: datetime, seats: int) -> list[Ro
         )
         .scalar_subquery()
     )
+    may_be_called = and_(
+        endpoints.c.state == "active", or_(endpoints.c.held_until.is_(None), endpoints.c.held_until <= now)
+    )
     ready = (
         select(endpoints.c.id, waiting.label("waiting_since"))
-        .where(
-            endpoints.c.state == "active",
-            or_(endpoints.c.held_until.is_(None), endpoints.c.held_until <= now),
-            waiting.is_not(None),
-        )
+        .where(may_be_called, waiting.is_not(None), _busy(now) < endpoints.c.max_concurrency)
         .order_by("waiting_since", endpoints.c.id)
         .limit(seats)
     )
@@ -130,20 +129,32 @@ def _due_endpoints(connection: Connection, now: datetime, seats: int) -> list[Ro
     if not turns:
         return []
     held = connection.execute(
-        select(endpoints).where(endpoints.c.id.in_(turns)).order_by(endpoints.c.id).with_for_update(key_share=True)
+        select(endpoints)
+        .where(endpoints.c.id.in_(turns), may_be_called)
+        .order_by(endpoints.c.id)
+        .with_for_update(key_share=True)
     ).all()
     return sorted(held, key=lambda row: turns[row.id])
 
 
-def _allowance(connection: Connection, endpoint: Row[Any], now: datetime) -> int:
-    """How many cursors of this endpoint may be worked on beside those that already are."""
-    busy = connection.execute(
+def _busy(now: datetime) -> ScalarSelect[int]:
+    """How many lines of the endpoint at hand somebody is working on."""
+    return (
         select(func.count())
         .select_from(cursors)
         .where(
-            cursors.c.endpoint_key == endpoint.id, cursors.c.claim_token.is_not(None), cursors.c.next_attempt_at > now
+            cursors.c.endpoint_key == endpoints.c.id,
+            cursors.c.claim_token.is_not(None),
+            cursors.c.next_attempt_at > now,
         )
-    ).scalar_one()
+        .correlate(endpoints)
+        .scalar_subquery()
+    )
+
+
+def _allowance(connection: Connection, endpoint: Row[Any], now: datetime) -> int:
+    """How many cursors of this endpoint may be worked on beside those that already are."""
+    busy = connection.execute(select(_busy(now)).where(endpoints.c.id == endpoint.id)).scalar_one()
     if endpoint.circuit != "closed":
         return 0 if busy else 1
     free: int = endpoint.max_concurrency - busy

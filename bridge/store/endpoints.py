@@ -169,7 +169,7 @@ def _insert(connection: Connection, spec: EndpointSpec, origin: str, desk: Desk)
         "origin": origin,
         "created_at": desk.now,
         "state": "active" if spec.enabled else "disabled",
-        "state_reason": None if spec.enabled else "operator",
+        "state_reason": None if spec.enabled else "configuration" if origin == "config" else "operator",
         **_spec_values(spec, desk.vault),
     }
     key = connection.execute(insert(endpoints).values(**values).returning(endpoints.c.id)).scalar_one()
@@ -189,7 +189,11 @@ def _change(connection: Connection, row: Row[Any], spec: EndpointSpec, desk: Des
     if desk.vault.open(row.headers) == json.dumps(dict(spec.headers)):
         values.pop("headers")
     connection.execute(update(endpoints).where(endpoints.c.id == row.id).values(origin="config", **values))
-    if spec.secret is not None:
+    if spec.secret is None:
+        if spec.signature != row.signature:
+            fresh = desk.new_secret(spec.signature)
+            replace_secret(connection, row.id, fresh, desk, generated=True, grace=desk.rotation_grace)
+    else:
         signing = secrets_of(connection, [row.id], desk.now, desk.vault)[row.id]
         if spec.secret != signing[0]:
             replace_secret(connection, row.id, spec.secret, desk, generated=False, grace=desk.rotation_grace)

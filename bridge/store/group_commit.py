@@ -53,15 +53,15 @@ class GroupCommit(Generic[Item, Result]):
             batch, self._waiting = self._waiting[:LARGEST], self._waiting[LARGEST:]
             await self._commit(batch)
 
-    async def _commit(self, batch: list[tuple[Item, asyncio.Future[Result]]]) -> None:
+    async def _commit(self, batch: list[tuple[Item, asyncio.Future[Result]]], *, alone: bool = False) -> None:
         try:
             results = await self._persist([item for item, _ in batch])
         except Exception as error:  # noqa: BLE001 - whatever it is, it belongs to those who submitted
-            if len(batch) == 1:
+            if alone:
                 _fail(batch[0][1], error)
                 return
             for member in batch:
-                await self._commit([member])
+                await self._commit([member], alone=True)
             return
         for (_, future), result in zip(batch, results, strict=True):
             if not future.done():

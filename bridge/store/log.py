@@ -18,7 +18,10 @@ from sqlalchemy.dialects import postgresql, sqlite
 from bridge.events.bodies import Draft, RoomName, encode
 from bridge.events.chain import GENESIS, link
 from bridge.events.types import matches
+from bridge.store.database import take_turns
 from bridge.store.tables import cursors, endpoints, events, rooms
+
+BEGINNING_OWN_LOG = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,6 +134,9 @@ def _hold_own_room(connection: Connection, now: datetime) -> Row[Any]:
     held = select(rooms).where(rooms.c.source.is_(None)).order_by(rooms.c.id).limit(1).with_for_update()
     row = connection.execute(held).one_or_none()
     if row is None:
+        take_turns(connection, BEGINNING_OWN_LOG)
+        row = connection.execute(held).one_or_none()
+    if row is None:
         connection.execute(
             insert(rooms).values(origin="own", enabled=False, tracked=False, added_at=now, chain_head=GENESIS)
         )
@@ -146,7 +152,7 @@ def _raise_cursors(connection: Connection, entries: Sequence[Entry], now: dateti
             continue
         for entry in entries:
             if matches(entry.type, types) and (entry.room_id is None or matches(entry.room_id, room_globs)):
-                place = (entry.room_key, endpoint_key)
+                place = (endpoint_key, entry.room_key)  # locked in this order, as `settlements` does
                 first, _ = raised.get(place, (entry.sequence, 0))
                 raised[place] = (first, entry.sequence)
     if not raised:
@@ -156,6 +162,8 @@ def _raise_cursors(connection: Connection, entries: Sequence[Entry], now: dateti
         index_elements=[cursors.c.endpoint_key, cursors.c.room_key],
         set_={
             "head": statement.excluded.head,
+            # One that owes nothing has nothing to do with what came between: it need not look at it.
+            "acked": case((cursors.c.acked >= cursors.c.head, statement.excluded.acked), else_=cursors.c.acked),
             # A cursor that owes something already keeps its place in line, or its claim, or its back-off.
             "next_attempt_at": case(
                 (cursors.c.acked >= cursors.c.head, statement.excluded.next_attempt_at),
@@ -173,6 +181,6 @@ def _raise_cursors(connection: Connection, entries: Sequence[Entry], now: dateti
                 "head": last,
                 "next_attempt_at": now,
             }
-            for (room_key, endpoint_key), (first, last) in sorted(raised.items())
+            for (endpoint_key, room_key), (first, last) in sorted(raised.items())
         ],
     )

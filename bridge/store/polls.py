@@ -90,10 +90,11 @@ def claim_rooms(
     limit = min(limit, seats(account, requests_per_second, now))
     if limit <= 0:
         return []
+    healthy = account.condition == Condition.OK  # else the probe is a room that has failed least: one that may work
     due = connection.execute(
         select(rooms.c.id, rooms.c.upstream_id, rooms.c.next_poll_at)
         .where(rooms.c.source == source, rooms.c.next_poll_at <= now)
-        .order_by(rooms.c.next_poll_at, rooms.c.id)
+        .order_by(*(() if healthy else (rooms.c.failures,)), rooms.c.next_poll_at, rooms.c.id)
         .limit(limit)
         .with_for_update(skip_locked=True)
     ).all()
@@ -112,7 +113,7 @@ def claim_rooms(
             upstream_id=room.upstream_id,
             due_at=room.next_poll_at,
             token=token,
-            is_probe=account.condition != Condition.OK,
+            is_probe=not healthy,
         )
         for room in due
     ]
@@ -124,8 +125,8 @@ def record_polls(
     """Write down what polls brought; answers one `Recorded` per poll, in order."""
     rows = _hold_rooms(connection, polled)
     ours = [poll for poll in polled if _is_ours(poll, rows)]
-    health = judge_sources(connection, [_report(poll) for poll in ours], new_id)
-    presence = load(connection, [rows[poll.room.key] for poll in ours if _may_change(poll, rows[poll.room.key])])
+    health = judge_sources(connection, [_report(poll, rows[poll.room.key]) for poll in ours], new_id)
+    presence = _load_presence(connection, [poll for poll in ours if _may_change(poll, rows[poll.room.key])], rows)
     writing = _Writing(settings=settings, new_id=new_id, health=health)
     recorded = [
         writing.take(connection, rows[poll.room.key], poll, presence.get(poll.room.key))
@@ -150,11 +151,20 @@ def _may_change(poll: PolledRoom, row: Row[Any]) -> bool:
     return not answer.complete or answer.fingerprint is None or answer.fingerprint != row.fingerprint
 
 
-def _report(poll: PolledRoom) -> Report:
+def _load_presence(
+    connection: Connection, polled: Sequence[PolledRoom], rows: dict[int, Row[Any]]
+) -> dict[int, Presence]:
+    snapshots = [poll.answer for poll in polled if isinstance(poll.answer, Snapshot)]
+    seen = {peer.peer_id for snapshot in snapshots for peer in snapshot.peers}
+    return load(connection, [rows[poll.room.key] for poll in polled], seen)
+
+
+def _report(poll: PolledRoom, row: Row[Any]) -> Report:
     return Report(
         source=poll.room.source,
         answer=None if isinstance(poll.answer, Held) else poll.answer,
         is_probe=poll.room.is_probe,
+        is_news=row.failures == 0,
         at=poll.at,
         jitter=poll.jitter,
     )

@@ -48,11 +48,8 @@ def migrate(connection: Connection) -> None:
     """
     take_turns(connection, MIGRATING)
     state = schema_state(connection)
-    if state.current is not None and state.current not in {script.revision for script in _scripts().walk_revisions()}:
-        raise SchemaError(
-            f"the database's schema {state.current!r} is unknown to this version of the bridge: it was migrated by a "
-            "newer one; run that version, or restore a backup"
-        )
+    if _is_from_the_future(state):
+        raise SchemaError(_TOO_NEW.format(state.current))
     config = _config()
     config.attributes["connection"] = connection
     command.upgrade(config, "head")
@@ -70,8 +67,21 @@ def ensure_schema(database: Database) -> None:
     if state.is_fresh and database.dialect == "sqlite":
         database.write_now(migrate)
         return
+    if _is_from_the_future(state):
+        raise SchemaError(_TOO_NEW.format(state.current))
     have = "is empty" if state.current is None else f"has schema {state.current}"
     raise SchemaError(f"database {database.name} {have}, this version needs {state.head}: run `bridge migrate`")
+
+
+_TOO_NEW = (
+    "the database has schema {}, which this version of the bridge does not know: a newer one migrated it; "
+    "run that version, or restore a backup"
+)
+
+
+def _is_from_the_future(state: SchemaState) -> bool:
+    known = {script.revision for script in _scripts().walk_revisions()}
+    return state.current is not None and state.current not in known
 
 
 def _config() -> Config:

@@ -7,7 +7,7 @@ has moved since, is not written at all, and the answer says so.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
@@ -64,10 +64,14 @@ class Settlement:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settled:
-    """What was written: nothing if `fenced`. `keeps_claim` lets the sender go on; `owes` says that more is waiting."""
+    """What was written: nothing if `fenced`. `owes` says that more is waiting.
+
+    `keeps_claim` says that the line is still the sender's; without `may_go_on`, only to record what is on its way.
+    """
 
     fenced: bool = False
     keeps_claim: bool = False
+    may_go_on: bool = False
     owes: bool = False
     retry_at: datetime | None = None
     dead_letter: bool = False
@@ -105,6 +109,12 @@ class _Endpoint:
     state: EndpointState
     disabled_as: str | None = None
 
+    def may_be_called(self, at: datetime) -> bool:
+        """Whether its lines may go on: it may have been disabled, or have asked for quiet, in another one."""
+        is_active = self.row.state == "active" and self.disabled_as is None
+        is_held = self.state.held_until is not None and self.state.held_until > at
+        return is_active and not is_held and self.state.circuit is Circuit.CLOSED
+
 
 @dataclass(slots=True, kw_only=True)
 class _Writing:
@@ -127,7 +137,7 @@ class _Writing:
         if line is None or line.token != cursor.token or line.acked != settlement.acked:
             return Settled(fenced=True)
         if settlement.tried is None:
-            return self._advance(line, settlement, to=cursor.reach)
+            return self._advance(line, settlement, to=cursor.reach, may_go_on=False)
         return self._take_attempt(line, health[cursor.target.key], settlement, settlement.tried)
 
     def _take_attempt(self, line: _Line, endpoint: _Endpoint, settlement: Settlement, tried: Tried) -> Settled:
@@ -137,11 +147,18 @@ class _Writing:
         self._note_health(endpoint, decision, at)
         match decision.step:
             case Advance():
-                released = decision.release_since is not None
-                return self._advance(line, settlement, to=tried.event.passes_to, released=released)
+                settled = self._advance(
+                    line, settlement, to=tried.event.passes_to, may_go_on=endpoint.may_be_called(at)
+                )
+                return replace(settled, released=decision.release_since is not None)
             case DeadLetter(reason=reason):
                 self._dead.append(_dead_letter(line, tried, at, reason))
-                return self._advance(line, settlement, to=tried.event.passes_to, dead_letter=True)
+                may_go_on = endpoint.may_be_called(at)
+                goes_on = settlement.goes_on and may_go_on  # nothing is on its way behind an event that failed
+                settled = self._advance(
+                    line, replace(settlement, goes_on=goes_on), to=tried.event.passes_to, may_go_on=may_go_on
+                )
+                return replace(settled, dead_letter=True)
             case Retry(at=due_at):
                 self._move(line, decision.cursor, acked=line.acked, due_at=due_at)
                 return Settled(retry_at=due_at)
@@ -150,14 +167,12 @@ class _Writing:
                 self._disable(endpoint, disabled, decision.endpoint, at)
                 return Settled(disabled=True)
 
-    def _advance(
-        self, line: _Line, settlement: Settlement, *, to: int, dead_letter: bool = False, released: bool = False
-    ) -> Settled:
+    def _advance(self, line: _Line, settlement: Settlement, *, to: int, may_go_on: bool) -> Settled:
         keeps = settlement.goes_on
         due_at = settlement.lease_until if keeps else settlement.at
         self._move(line, CursorState(), acked=to, due_at=due_at, token=line.token if keeps else None)
         owes = not keeps and to < line.row.head
-        return Settled(keeps_claim=keeps, owes=owes, dead_letter=dead_letter, released=released)
+        return Settled(keeps_claim=keeps, may_go_on=keeps and may_go_on, owes=owes)
 
     def _move(self, line: _Line, state: CursorState, *, acked: int, due_at: datetime, token: str | None = None) -> None:
         line.acked, line.state, line.token = acked, state, token

@@ -27,11 +27,15 @@ BURST = timedelta(milliseconds=250)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """What one poll says of its source; None if the source was not asked."""
+    """What one poll says of its source; no answer if it was not asked.
+
+    `is_news` says that the room had not failed before: one that always fails says nothing about its source.
+    """
 
     source: str
     answer: Snapshot | Failure | None
     is_probe: bool
+    is_news: bool
     at: datetime
     jitter: float
 
@@ -91,13 +95,20 @@ def judge_sources(
             if report.source == name and report.answer is not None:
                 heard = report.answer if isinstance(report.answer, Failure) else None
                 failure = heard or failure
-                health = judge(health, heard, is_probe=report.is_probe, now=report.at, jitter=report.jitter)
+                health = judge(
+                    health,
+                    heard,
+                    is_probe=report.is_probe,
+                    is_news=report.is_news,
+                    now=report.at,
+                    jitter=report.jitter,
+                )
         after[name] = health
         if health != before:
             at = max(report.at for report in reports)
             _write_health(connection, name, health)
             if health.condition is Condition.OK and before.condition is not Condition.OK:
-                _release_rooms(connection, name, at)
+                _release_rooms(connection, name, before.since or at, at)
             _tell_source(connection, name, before, health, failure, at=at, new_id=new_id)
     return after
 
@@ -126,12 +137,11 @@ def _write_health(connection: Connection, name: str, health: SourceHealth) -> No
     )
 
 
-def _release_rooms(connection: Connection, source: str, at: datetime) -> None:
-    """A source that recovered is asked at once about every room that it failed to tell of."""
+def _release_rooms(connection: Connection, source: str, since: datetime, at: datetime) -> None:
+    """A source that recovered is asked at once about every room that it failed to tell of since its trouble began."""
+    failed = (rooms.c.source == source, rooms.c.failures > 0, rooms.c.polled_at >= since)
     connection.execute(
-        update(rooms)
-        .where(rooms.c.source == source, rooms.c.failures > 0, rooms.c.claim_token.is_(None), rooms.c.next_poll_at > at)
-        .values(next_poll_at=at)
+        update(rooms).where(*failed, rooms.c.claim_token.is_(None), rooms.c.next_poll_at > at).values(next_poll_at=at)
     )
 
 

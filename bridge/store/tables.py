@@ -128,6 +128,7 @@ visits = Table(
     Column("joined_at", UtcDateTime, nullable=False),
     Column("joined_at_source", Text, nullable=False),
     Column("join_time", UtcDateTime),
+    Column("said_join_time", UtcDateTime),
     Column("last_seen_at", UtcDateTime, nullable=False),
     Column("metadata", JSON, nullable=False),
     Column("initial", Boolean, nullable=False),
@@ -146,7 +147,7 @@ Index(
     sqlite_where=text("left_at IS NULL"),
     postgresql_where=text("left_at IS NULL"),
 )
-Index("ix_visits_session", visits.c.session_key)
+Index("ix_visits_session", visits.c.session_key, visits.c.peer_id)
 
 events = Table(
     "events",

@@ -7,7 +7,7 @@ snapshot was taken (`rooms.complete_at`), so `last_seen_at` is written only when
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,23 +22,26 @@ from bridge.presence import (
     Session,
     TimeSource,
     Visit,
+    same_json,
 )
 from bridge.store.tables import sessions, visits
 
 
-def load(connection: Connection, room_rows: Sequence[Row[Any]]) -> dict[int, Presence]:
-    """Who is in these rooms, by room key; the caller holds the rooms' rows."""
+def load(connection: Connection, room_rows: Sequence[Row[Any]], seen: Collection[str] = ()) -> dict[int, Presence]:
+    """Who is in these rooms, by room key; the caller holds the rooms' rows.
+
+    Of those who have left the sessions under way only the peer ids among `seen` are looked up: a long session has
+    many, and only who comes back matters.
+    """
     session_keys = [row.session_key for row in room_rows if row.session_key is not None]
     if not session_keys:
         return {row.id: Presence(complete_at=row.complete_at) for row in room_rows}
     session_rows = {row.id: row for row in connection.execute(select(sessions).where(sessions.c.id.in_(session_keys)))}
     open_visits: dict[int, list[Row[Any]]] = defaultdict(list)
-    departed: dict[int, set[str]] = defaultdict(set)
-    for row in connection.execute(select(visits).where(visits.c.session_key.in_(session_keys)).order_by(visits.c.id)):
-        if row.left_at is None:
-            open_visits[row.session_key].append(row)
-        else:
-            departed[row.session_key].add(row.peer_id)
+    is_open = (visits.c.room_key.in_([row.id for row in room_rows]), visits.c.left_at.is_(None))
+    for row in connection.execute(select(visits).where(*is_open).order_by(visits.c.id)):
+        open_visits[row.session_key].append(row)
+    departed = _departed(connection, session_keys, seen)
     return {
         row.id: Presence(
             visits={visit.peer_id: _visit(visit, row) for visit in open_visits[row.session_key]},
@@ -48,6 +51,17 @@ def load(connection: Connection, room_rows: Sequence[Row[Any]]) -> dict[int, Pre
         )
         for row in room_rows
     }
+
+
+def _departed(connection: Connection, session_keys: Sequence[int], seen: Collection[str]) -> dict[int, set[str]]:
+    departed: dict[int, set[str]] = defaultdict(set)
+    gone = select(visits.c.session_key, visits.c.peer_id).where(
+        visits.c.session_key.in_(session_keys), visits.c.peer_id.in_(seen), visits.c.left_at.is_not(None)
+    )
+    if seen:
+        for row in connection.execute(gone):
+            departed[row.session_key].add(row.peer_id)
+    return departed
 
 
 @dataclass(slots=True)
@@ -63,7 +77,7 @@ class VisitWrites:
         self, connection: Connection, room: Row[Any], before: Presence, difference: Difference, *, complete: bool
     ) -> int | None:
         """Take in one room's difference; answers the key of the session that is now under way."""
-        emptied = next((change for change in difference.changes if isinstance(change, RoomEmptied)), None)
+        emptied = difference.emptied
         session = emptied.session if emptied is not None else difference.after.session
         if session is None:
             return None
@@ -73,7 +87,7 @@ class VisitWrites:
         if emptied is not None or session != before.session:
             self._counted.append(_session_values(session_key, session, emptied))
         self._begun += [_begin_values(room.id, session_key, visit) for visit in difference.arrived]
-        self._ended += [_end_values(change) for change in difference.changes if isinstance(change, PeerLeft)]
+        self._ended += [_end_values(change) for change in difference.left]
         begun = {visit.visit_id for visit in difference.arrived}
         self._changed += [
             _change_values(visit)
@@ -111,6 +125,7 @@ def _visit(row: Row[Any], room: Row[Any]) -> Visit:
         joined_at=row.joined_at,
         joined_at_source=TimeSource(row.joined_at_source),
         join_time=row.join_time,
+        said_join_time=row.said_join_time,
         last_seen_at=last_seen_at,
         metadata=row.metadata,
         initial=row.initial,
@@ -134,8 +149,9 @@ def _needs_writing(visit: Visit, before: Visit, *, complete: bool) -> bool:
     told_by_the_room = complete and not visit.missed and not before.missed
     return (
         visit.missed != before.missed
-        or visit.metadata != before.metadata
+        or not same_json(visit.metadata, before.metadata)
         or visit.join_time != before.join_time
+        or visit.said_join_time != before.said_join_time
         or (visit.last_seen_at != before.last_seen_at and not told_by_the_room)
     )
 
@@ -173,6 +189,7 @@ def _begin_values(room_key: int, session_key: int, visit: Visit) -> dict[str, An
         "joined_at": visit.joined_at,
         "joined_at_source": visit.joined_at_source.value,
         "join_time": visit.join_time,
+        "said_join_time": visit.said_join_time,
         "last_seen_at": visit.last_seen_at,
         "metadata": visit.metadata,
         "initial": visit.initial,
@@ -184,6 +201,7 @@ def _change_values(visit: Visit) -> dict[str, Any]:
     return {
         "where_public_id": visit.visit_id,
         "join_time": visit.join_time,
+        "said_join_time": visit.said_join_time,
         "last_seen_at": visit.last_seen_at,
         "metadata": visit.metadata,
         "missed": visit.missed,

@@ -249,6 +249,7 @@ def upgrade() -> None:
         sa.Column("joined_at", MOMENT, nullable=False),
         sa.Column("joined_at_source", sa.Text(), nullable=False),
         sa.Column("join_time", MOMENT, nullable=True),
+        sa.Column("said_join_time", MOMENT, nullable=True),
         sa.Column("last_seen_at", MOMENT, nullable=False),
         sa.Column("metadata", sa.JSON(), nullable=False),
         sa.Column("initial", sa.Boolean(), nullable=False),
@@ -264,7 +265,7 @@ def upgrade() -> None:
         sa.UniqueConstraint("public_id", name=op.f("uq_visits_public_id")),
     )
     with op.batch_alter_table("visits", schema=None) as batch_op:
-        batch_op.create_index("ix_visits_session", ["session_key"], unique=False)
+        batch_op.create_index("ix_visits_session", ["session_key", "peer_id"], unique=False)
         batch_op.create_index(
             "ux_visits_open",
             ["room_key", "peer_id"],

@@ -85,10 +85,10 @@ def test_defaults_are_those_of_the_configuration(cli: Cli) -> None:
 @pytest.mark.parametrize("how", ["--secret", "env", "--secret-file"])
 def test_a_secret_can_be_given(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
     (tmp_path / "secret").write_text(SECRET + "\n")
-    monkeypatch.setenv("CRM_SECRET", SECRET)
+    monkeypatch.setenv("BRIDGE_CRM_SECRET", SECRET)
     given = {
         "--secret": ["--secret", SECRET],
-        "env": ["--secret", "env:CRM_SECRET"],
+        "env": ["--secret", "env:BRIDGE_CRM_SECRET"],
         "--secret-file": ["--secret-file", str(tmp_path / "secret")],
     }[how]
     done = cli("endpoints", "add", "crm", URL, *given)

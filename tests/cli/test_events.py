@@ -120,6 +120,19 @@ def test_people_get_a_table_that_no_name_can_disturb(meeting: Cli, simulator: Si
     assert "Anna A." in lines[-2]
 
 
+def test_the_bridges_own_events_are_in_no_room(cli: Cli, simulator: SimulatorClient) -> None:
+    cli("rooms", "add", ROOM)
+    simulator.faults({"kind": "unauthorized", "times": 1})
+    for code in (1, 0):
+        cli("poll", ROOM, code=code)
+    recovered, unavailable = cli("events", "list").out.splitlines()[1:]
+    assert recovered.split()[1:3] == ["source.recovered", "(bridge)"]
+    assert unavailable.split()[1:6] == ["source.unavailable", "(bridge)", "1", "main", "(unauthorized)"]
+    (event, _) = cli.events()
+    assert event["data"]["room_id"] is None
+    assert "(bridge) #2" in cli("deliveries", "show", event["id"]).out
+
+
 def test_an_empty_log_is_an_empty_array_for_programs_and_a_sentence_for_people(cli: Cli) -> None:
     cli.take_up()
     assert cli("events", "list", "--json").out == "[]\n"

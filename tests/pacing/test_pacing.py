@@ -230,7 +230,8 @@ def test_a_hold_never_ends_before_what_was_asked_for(
             assert health.held_until is not None
             assert health.held_until >= asked
         if health.condition is Condition.OK:
-            assert (health.held_until, health.since, health.pauses) == (None, None, 0)
+            assert (health.held_until, health.pauses) == (None, 0)
+            assert (health.since is None) == (health.trouble == 0)
         else:
             assert health.held_until is not None
             assert health.since is not None

@@ -124,7 +124,8 @@ def test_a_line_that_is_being_worked_off_stops_when_its_endpoint_is_disabled(sta
     stage.settle(2, tried(first, 2, GONE))
     (settled,) = stage.settle(3, tried(second, 3, goes_on=True))
 
-    assert not settled.keeps_claim, "410 disables at once: the other rooms' lines must not go on posting"
+    assert not settled.may_go_on, "410 disables at once: the other rooms' lines must not go on posting"
+    assert settled.keeps_claim, "what is on its way behind this event must still be recorded"
     assert stage.cursor(key, second.room_id).acked == 1
 
 
@@ -134,7 +135,8 @@ def test_a_line_that_is_being_worked_off_heeds_retry_after_of_another(stage: Sta
     stage.settle(2, tried(first, 2, busy(60)))
     (settled,) = stage.settle(3, tried(second, 3, goes_on=True))
 
-    assert not settled.keeps_claim, "`Retry-After` speaks for the endpoint: none of its lines is tried before"
+    assert not settled.may_go_on, "`Retry-After` speaks for the endpoint: none of its lines is tried before"
+    stage.settle(3, tried(second, 3, place=1, acked=1))
     assert stage.owed(61.9) == []
     assert len(stage.owed(62)) == 2
 
@@ -144,7 +146,7 @@ def test_retry_after_of_a_batch_holds_however_the_batch_is_ordered(stage: Stage)
     first, second = stage.owed(1)
     settled = stage.settle(2, tried(first, 2, busy(60)), tried(second, 2, goes_on=True))
 
-    assert [one.keeps_claim for one in settled] == [False, False]
+    assert [one.may_go_on for one in settled] == [False, False]
 
 
 def test_nothing_is_written_for_a_claim_that_is_gone(stage: Stage) -> None:

@@ -1,0 +1,297 @@
+"""`bridge listen` as a process, against posts that were signed by others: the PyPI package, the SDK's recipe, ours."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import signal
+import socket
+import time
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime, timedelta
+from itertools import count
+from pathlib import Path
+
+import httpx
+import pytest
+from standardwebhooks import Webhook
+
+from bridge.webhooks.signing import Ed25519Secret, generate_signing_key, parse_secret, sign
+from tests.harness.process import Process, bridge_command
+
+SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+PREVIOUS_SECRET = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD"
+FOREIGN_SECRET = "whsec_" + "QUJD" * 10
+SIGNING_KEY = generate_signing_key(bytes(range(32)))
+ids = (f"evt_{number:026d}" for number in count(1))
+
+Headers = Mapping[str, str]
+
+
+class Listener(Process):
+    """`bridge listen` on a free port."""
+
+    def __init__(self, directory: Path, *arguments: str, env: Mapping[str, str] | None = None) -> None:
+        super().__init__(bridge_command("listen", "--port", "0", *arguments), directory, env=env)
+        line = self.wait_for_output("listening on ")
+        self.url = line.removeprefix("listening on ").split()[0]
+
+    def post(self, body: bytes, headers: Headers) -> int:
+        content_type = {"content-type": "application/json"}
+        answer = httpx.post(
+            f"{self.url}hooks/crm", content=body, headers={**content_type, **headers}, trust_env=False, timeout=30
+        )
+        return answer.status_code
+
+    def line_about(self, text: str) -> str:
+        return self.wait_for_output(text)
+
+
+@pytest.fixture(scope="module")
+def listener(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Listener]:
+    secrets = [f"--secret={secret}" for secret in (SECRET, PREVIOUS_SECRET, SIGNING_KEY)]
+    with Listener(tmp_path_factory.mktemp("listen"), *secrets) as program:
+        yield program
+
+
+def event(event_id: str, *, room: str = "abc-defg-hij", sequence: int = 1, name: str = "akmo3.eth") -> bytes:
+    facts = {"room_id": room, "room_name": f"Room {room}", "sequence": sequence, "display_name": name}
+    document = {"id": event_id, "type": "peer.left", "timestamp": "2026-11-23T09:29:59.007Z", "data": facts}
+    return json.dumps(document, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def signed(event_id: str, body: bytes, *, secret: str = SECRET, at: datetime | None = None) -> dict[str, str]:
+    moment = at or datetime.now(UTC)
+    return {
+        "webhook-id": event_id,
+        "webhook-timestamp": str(int(moment.timestamp())),
+        "webhook-signature": Webhook(secret).sign(event_id, moment, body.decode()),
+    }
+
+
+def test_a_delivery_is_verified_and_told_in_one_line(listener: Listener) -> None:
+    event_id = next(ids)
+    body = event(event_id, sequence=42)
+    assert listener.post(body, signed(event_id, body)) == 204
+    line = listener.line_about(event_id)
+    for told in ("Room abc-defg-hij"[:15], "#42", "peer.left", "akmo3.eth", "✓ verified"):
+        assert told in line
+
+
+@pytest.mark.parametrize("secret", [SECRET, PREVIOUS_SECRET])
+def test_during_a_rotation_either_secret_will_do(listener: Listener, secret: str) -> None:
+    event_id = next(ids)
+    body = event(event_id, room=secret[6:12])
+    assert listener.post(body, signed(event_id, body, secret=secret)) == 204
+    assert "✓ verified" in listener.line_about(event_id)
+
+
+def test_v1a_is_verified(listener: Listener) -> None:
+    event_id, now = next(ids), int(time.time())
+    body = event(event_id, room="v1a")
+    signature = sign([parse_secret(SIGNING_KEY)], webhook_id=event_id, timestamp=now, body=body)
+    headers = {"webhook-id": event_id, "webhook-timestamp": str(now), "webhook-signature": signature}
+    assert signature.startswith("v1a,")
+    assert listener.post(body, headers) == 204
+    assert listener.post(body.replace(b"akmo", b"okmo"), headers) == 401
+    assert "✓ verified" in listener.line_about(event_id)
+
+
+def test_another_secret_is_refused(listener: Listener) -> None:
+    event_id = next(ids)
+    body = event(event_id, room="foreign")
+    assert listener.post(body, signed(event_id, body, secret=FOREIGN_SECRET)) == 401
+    line = listener.line_about(event_id)
+    assert "✗ not verified" in line
+    assert "no signature" in line
+
+
+def test_one_flipped_byte_is_refused(listener: Listener) -> None:
+    event_id = next(ids)
+    body = event(event_id, room="flipped")
+    headers = signed(event_id, body)
+    for place in (0, len(body) // 2, len(body) - 1):
+        flipped = bytearray(body)
+        flipped[place] ^= 1
+        assert listener.post(bytes(flipped), headers) == 401
+    assert listener.post(body, headers) == 204
+
+
+@pytest.mark.parametrize(("age", "where"), [(timedelta(minutes=6), "past"), (-timedelta(minutes=6), "future")])
+def test_a_timestamp_that_is_too_far_off_is_refused(listener: Listener, age: timedelta, where: str) -> None:
+    event_id = next(ids)
+    body = event(event_id, room=where, name=f"late {where}")
+    assert listener.post(body, signed(event_id, body, at=datetime.now(UTC) - age)) == 401
+    assert f"in the {where}" in listener.line_about(f"late {where}")
+
+
+def test_what_is_not_signed_at_all_is_refused(listener: Listener) -> None:
+    assert listener.post(b"hello", {}) == 401
+    assert listener.post(b"", {}) == 401
+    assert (
+        listener.post(b"\xff\xfe{", {"webhook-id": "x", "webhook-timestamp": "soon", "webhook-signature": "?"}) == 401
+    )
+    assert "webhook-id is missing" in listener.line_about("webhook-id is missing")
+    assert httpx.get(listener.url, trust_env=False).status_code == 405
+
+
+def test_an_id_that_comes_again_is_remarked(listener: Listener) -> None:
+    event_id = next(ids)
+    body, other = event(event_id, room="twice"), event(event_id, room="twice", name="somebody else")
+    assert [listener.post(sent, signed(event_id, sent)) for sent in (body, body, other)] == [204, 204, 204]
+    listener.line_about("ANOTHER BODY")
+    first, second, third = (line for line in listener.output.splitlines() if event_id in line)
+    assert "duplicate" not in first
+    assert second.endswith("duplicate: this id came before")
+    assert third.endswith("duplicate: this id came before, but with ANOTHER BODY")
+
+
+def test_numbers_that_do_not_go_up_by_one_are_remarked(listener: Listener) -> None:
+    remarks = {}
+    for sequence in (7, 8, 11, 10, 12):
+        event_id = next(ids)
+        body = event(event_id, room="numbers", sequence=sequence)
+        assert listener.post(body, signed(event_id, body)) == 204
+        remarks[sequence] = listener.line_about(event_id).partition(event_id)[2].strip()
+    assert remarks[7] == remarks[8] == remarks[12] == ""
+    assert remarks[11].startswith("gap: #8 came before")
+    assert remarks[10] == "out of order: #11 came before"
+
+
+def test_a_replay_and_a_test_stand_outside_the_order(listener: Listener) -> None:
+    for sequence, mark in ((5, None), (2, "replay"), (9, "test"), (6, None)):
+        event_id = next(ids)
+        body = event(event_id, room="marks", sequence=sequence)
+        marks = {} if mark is None else {f"bridge-{mark}": "true"}
+        assert listener.post(body, {**signed(event_id, body), **marks}) == 204
+        assert listener.line_about(event_id).partition(event_id)[2].strip() == (mark or "")
+
+
+def test_a_forged_delivery_neither_causes_nor_hides_a_remark(listener: Listener) -> None:
+    first, second = next(ids), next(ids)
+    body = event(first, room="forged", sequence=1)
+    forged = event(second, room="forged", sequence=9)
+    true = event(second, room="forged", sequence=2)
+    assert listener.post(body, signed(first, body)) == 204
+    assert listener.post(forged, signed(second, forged, secret=FOREIGN_SECRET)) == 401
+    assert listener.post(true, signed(second, true)) == 204
+    assert listener.line_about(f"✓ verified  {second}").endswith(second)
+
+
+def test_a_body_cannot_fool_the_terminal(listener: Listener) -> None:
+    event_id = next(ids)
+    body = event(event_id, room="\x1b[2Jterminal", name="\x9b31mred\r\nnext line")
+    assert listener.post(body, signed(event_id, body)) == 204
+    line = listener.line_about(event_id)
+    assert "\\x1b[2J" in line
+    assert not {"\x1b", "\x9b", "\r"} & set(listener.output)
+
+
+def test_a_body_beyond_the_limit_is_refused(listener: Listener) -> None:
+    assert listener.post(b"x" * (9 * 1024 * 1024), {}) == 413
+    assert "larger than" in listener.line_about("larger than")
+
+
+def test_json_prints_the_verified_bodies_and_nothing_else_on_stdout(tmp_path: Path) -> None:
+    with Listener(tmp_path, "--json", "--secret", SECRET) as program:
+        good, bad = next(ids), next(ids)
+        bodies = {event_id: event(event_id, name="山田 花子") for event_id in (good, bad)}
+        assert program.post(bodies[bad], signed(bad, bodies[bad], secret=FOREIGN_SECRET)) == 401
+        assert program.post(bodies[good], signed(good, bodies[good])) == 204
+        pretty = json.dumps(json.loads(bodies[good]), indent=2).encode()
+        assert program.post(pretty, signed(good, pretty)) == 204
+        assert program.stop(signal.SIGINT) == 0
+    assert list(program.lines()) == [json.loads(bodies[good])] * 2
+    assert program.output.count("not verified") == 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_it_ends_when_told(tmp_path: Path, number: signal.Signals) -> None:
+    with Listener(tmp_path, "--secret", SECRET) as program:
+        assert program.stop(number) == 0
+    assert "Traceback" not in program.output
+
+
+def test_count_ends_it_and_its_exit_code_tells_whether_all_verified(tmp_path: Path) -> None:
+    for secrets, code in (((SECRET, SECRET), 0), ((SECRET, FOREIGN_SECRET), 3)):
+        with Listener(tmp_path, "--count", "2", "--secret", SECRET) as program:
+            for secret in secrets:
+                event_id = next(ids)
+                body = event(event_id)
+                program.post(body, signed(event_id, body, secret=secret))
+            assert program.wait() == code
+    assert "1 of 2 deliveries did not verify" in program.output
+
+
+def test_secrets_come_from_the_environment_and_from_files_too(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text(f"{PREVIOUS_SECRET}\n")
+    arguments = ["--secret", "env:HOOK_SECRET", "--secret-file", "secret"]
+    with Listener(tmp_path, *arguments, env={"HOOK_SECRET": SECRET}) as program:
+        for secret in (SECRET, PREVIOUS_SECRET):
+            event_id = next(ids)
+            body = event(event_id)
+            assert program.post(body, signed(event_id, body, secret=secret)) == 204
+
+
+def test_a_public_key_is_enough_for_v1a(tmp_path: Path) -> None:
+    private = parse_secret(SIGNING_KEY)
+    assert isinstance(private, Ed25519Secret)
+    with Listener(tmp_path, "--secret", str(private.public_key)) as program:
+        event_id, now = next(ids), int(time.time())
+        body = event(event_id)
+        signature = sign([private], webhook_id=event_id, timestamp=now, body=body)
+        headers = {"webhook-id": event_id, "webhook-timestamp": str(now), "webhook-signature": signature}
+        assert program.post(body, headers) == 204
+
+
+def test_deliveries_in_huddle01s_style_are_verified(tmp_path: Path) -> None:
+    key, event_id = "the key of a projectö", next(ids)
+    body = json.dumps({"id": event_id, "event": "peer:joined", "payload": {"roomId": "abc"}}).encode()
+
+    def header(timestamp: int, api_key: str = key) -> Headers:
+        content = f"{event_id}.{timestamp}.".encode() + body
+        mac = hmac.new(api_key.encode(), content, hashlib.sha256).hexdigest()
+        return {"huddle01-signature": f"t={timestamp},sha256={mac}"}
+
+    now = int(time.time() * 1000)
+    with Listener(tmp_path, "--style", "huddle01", "--secret", "old key", "--secret", key) as program:
+        assert program.post(body, header(now)) == 204
+        assert "peer:joined" in program.line_about("✓ verified")
+        assert program.post(body, header(now, "another key")) == 401
+        assert program.post(body.replace(b"abc", b"abd"), header(now)) == 401
+        assert program.post(body, header(now - 360_000)) == 401
+        assert program.post(body, {}) == 401
+        assert program.post(b"[]", header(now)) == 401
+
+
+def refused(directory: Path, *arguments: str) -> tuple[int, str]:
+    with Process(bridge_command("listen", *arguments), directory) as program:
+        return program.wait(), program.output
+
+
+def test_a_busy_port_is_named(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        code, output = refused(tmp_path, "--port", str(port), "--secret", SECRET)
+    assert code == 1
+    assert f"127.0.0.1:{port}" in output
+    assert "Traceback" not in output
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["--secret", "topsecret"],
+        ["--secret", "whsec_topsecret"],
+        ["--secret", "env:NOT_SET"],
+        ["--secret-file", "no"],
+    ],
+    ids=["none", "no prefix", "too short", "not set", "no file"],
+)
+def test_without_a_usable_secret_it_does_not_start(tmp_path: Path, arguments: list[str]) -> None:
+    code, output = refused(tmp_path, *arguments)
+    assert code == 2
+    assert output.startswith("bridge: ")
+    assert "topsecret" not in output

@@ -1,0 +1,93 @@
+"""The receiver and the checks of what it got: they see what is wrong with a request, over a real socket."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from datetime import UTC, datetime
+
+import httpx
+import pytest
+from standardwebhooks import Webhook
+
+from tests.harness.deliveries import delivery_problems, difference_from_log, duplicates
+from tests.harness.receiver import SECRET, Answer, Receiver
+from tests.harness.second_opinion import npm_verdicts, with_flipped_byte
+from tests.harness.waiting import wait_until
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    with Receiver() as subscriber:
+        yield subscriber
+
+
+def body_of(sequence: int, room: str = "room", **more: object) -> bytes:
+    event = {"id": f"evt_{room}_{sequence}", "type": "peer.joined", "data": {"room_id": room, "sequence": sequence}}
+    return json.dumps({**event, **more}).encode()
+
+
+def send(receiver: Receiver, body: bytes, *, secret: str = SECRET, event_id: str | None = None) -> int:
+    name, now = event_id or json.loads(body)["id"], datetime.now(UTC)
+    headers = {
+        "webhook-id": name,
+        "webhook-timestamp": str(int(now.timestamp())),
+        "webhook-signature": Webhook(secret).sign(name, now, body.decode()),
+    }
+    return httpx.post(f"{receiver.url}/hook", content=body, headers=headers, trust_env=False).status_code
+
+
+def test_what_arrives_in_order_and_signed_has_no_problems(receiver: Receiver) -> None:
+    bodies = [body_of(1), body_of(1, "other"), body_of(2)]
+    assert [send(receiver, body) for body in bodies] == [200, 200, 200]
+    assert delivery_problems(receiver.deliveries) == []
+    assert [event["id"] for event in receiver.events()] == ["evt_room_1", "evt_other_1", "evt_room_2"]
+    stored = [(body, json.loads(body)) for body in bodies]
+    assert difference_from_log(receiver.deliveries, stored) == []
+    assert npm_verdicts(receiver.deliveries, SECRET) == [None, None, None]
+
+
+def test_both_packages_reject_a_wrong_secret_and_a_flipped_byte(receiver: Receiver) -> None:
+    send(receiver, body_of(1), secret="whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD")
+    assert len(delivery_problems(receiver.deliveries)) == 1
+    assert None not in npm_verdicts(receiver.deliveries, SECRET)
+    send(receiver, body_of(1))
+    sound = receiver.deliveries[-1]
+    assert sound.unverified is None
+    assert None not in npm_verdicts([with_flipped_byte(sound, at) for at in range(len(sound.body))], SECRET)
+
+
+def test_an_event_before_its_predecessor_was_accepted_is_found(receiver: Receiver) -> None:
+    receiver.script(Answer(status=500, times=1))
+    assert [send(receiver, body_of(1)), send(receiver, body_of(2)), send(receiver, body_of(1))] == [500, 200, 200]
+    (problem,) = delivery_problems(receiver.deliveries)
+    assert "request 2 (room #2) came before #1 was accepted" in problem
+
+
+def test_other_bytes_and_another_id_are_found(receiver: Receiver) -> None:
+    send(receiver, body_of(1))
+    send(receiver, body_of(1, extra=1))
+    send(receiver, body_of(1), event_id="evt_x")
+    assert len(delivery_problems(receiver.deliveries)) == 2
+    assert duplicates(receiver.deliveries) == ["evt_room_1"]
+
+
+def test_what_is_missing_and_what_is_invented_is_found(receiver: Receiver) -> None:
+    send(receiver, body_of(1))
+    differences = difference_from_log(receiver.deliveries, [(body_of(2), json.loads(body_of(2)))])
+    assert differences == ["never delivered: room #2 peer.joined", "not in the log: room #1 peer.joined"]
+    assert difference_from_log(receiver.deliveries, [(body_of(1, x=1), json.loads(body_of(1)))]) == [
+        "other bytes: evt_room_1"
+    ]
+
+
+def test_a_request_that_is_cut_or_held_was_not_accepted(receiver: Receiver) -> None:
+    receiver.script(Answer(reset=True, times=1), Answer(hold=True, times=1))
+    with pytest.raises(httpx.TransportError):
+        send(receiver, body_of(1))
+    with pytest.raises(httpx.ReadTimeout):
+        httpx.post(f"{receiver.url}/hook", content=body_of(1), timeout=0.2, trust_env=False)
+    receiver.release()
+    wait_until(lambda: receiver.deliveries[1].settled, what="the held answer")
+    wait_until(lambda: receiver.deliveries[1].status is None, what="the answer that nobody took")
+    assert receiver.events() == []
