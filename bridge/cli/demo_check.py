@@ -136,11 +136,12 @@ def _replay(accepted: Iterable[Received]) -> set[str]:
 
 def _changed_bodies(received: Iterable[Received]) -> list[str]:
     first: dict[str, bytes] = {}
-    return [
-        f"{one.facts.event_id} came again with another body"
+    changed = {
+        one.facts.event_id: None
         for one in received
         if one.unverified is None and first.setdefault(one.facts.event_id, one.delivery.body) != one.delivery.body
-    ]
+    }
+    return [f"{event_id} came again with another body" for event_id in changed]
 
 
 def _moment(milliseconds: int) -> datetime:

@@ -63,7 +63,7 @@ class Lines:
             *self._verdict(received),
         )
         if received.status == BUSY:
-            self._remark("503 once, on purpose: it comes again, before anything newer of this room")
+            self._remark("503 once, on purpose: it comes again before its room goes on")
         elif received.again:
             self._remark("it came again: the same id and body, a fresh timestamp and signature")
         if facts.type == TO_SHOW_IN_FULL and received.accepted and not self._shown_in_full:
@@ -123,7 +123,7 @@ def _show_room(screen: Screen, label: str, room: RoomFindings) -> None:
 def _signatures(findings: Findings) -> tuple[Part, ...]:
     if findings.unverified:
         return ((f"{findings.unverified} NOT verified", "bold red"),)
-    return (("all verified by standardwebhooks from PyPI", "green"),)
+    return (("all verified by standardwebhooks", "green"),)
 
 
 def _comings_and_goings(joins: int, leaves: int) -> str:

@@ -11,7 +11,20 @@ from typing import Annotated
 import typer
 
 from bridge import __version__
-from bridge.cli import deliveries, demo, endpoints, events, listen, poll, rooms, running, setup, simulate
+from bridge.cli import (
+    deliveries,
+    demo,
+    endpoint_actions,
+    endpoints,
+    events,
+    listen,
+    poll,
+    replay,
+    rooms,
+    running,
+    setup,
+    simulate,
+)
 from bridge.cli.terminal import complain
 from bridge.errors import BridgeError
 
@@ -76,6 +89,8 @@ app.command("check")(setup.check)
 app.command("migrate")(setup.migrate)
 app.command("run")(running.run)
 app.command("poll")(poll.poll)
+# These two add commands to groups that are registered below: importing them is what does it.
+_ADDED = (endpoint_actions, replay)
 app.add_typer(rooms.app, name="rooms")
 app.add_typer(endpoints.app, name="endpoints")
 app.add_typer(events.app, name="events")

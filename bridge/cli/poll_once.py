@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from datetime import datetime
 from itertools import count
@@ -76,8 +77,10 @@ def look_at_room(settings: Settings, room_id: str, source: str | None, world: Wo
     stored = _stored(settings, room_id, source)
     account = find_account(settings, stored.source if stored else _likely_source(settings, room_id, source))
     answer = asyncio.run(_ask(account, room_id, world))
-    before = stored.presence if stored else Presence()
     at = world.now()
+    peers = () if isinstance(answer, Failure) else answer.peers
+    stored = _stored(settings, room_id, account.name, seen=[peer.peer_id for peer in peers])  # as T2: after the answer
+    before = stored.presence if stored else Presence()
     seen = Seen(room_id=room_id, source=account.name, at=at, answer=answer, after=before)
     if isinstance(answer, Failure):
         return seen
@@ -142,7 +145,7 @@ def _carry_out(
     return polled, recorded
 
 
-def _stored(settings: Settings, room_id: str, source: str | None) -> StoredRoom | None:
+def _stored(settings: Settings, room_id: str, source: str | None, *, seen: Collection[str] = ()) -> StoredRoom | None:
     """The room as stored, if it is tracked in a database that is there."""
     if missing_file(settings) is not None:
         return None
@@ -155,7 +158,7 @@ def _stored(settings: Settings, room_id: str, source: str | None) -> StoredRoom 
     with open_database(settings) as database:
         if database.read_now(origin_of, room_id, source) is None:
             return None
-        return database.read_now(stored_room, room_id, source)
+        return database.read_now(stored_room, room_id, source, seen=seen)
 
 
 def _likely_source(settings: Settings, room_id: str, source: str | None) -> str:

@@ -85,8 +85,9 @@ def _bind(host: str, port: int) -> socket.socket:
     try:
         return socket.create_server((host, port), family=family, backlog=512)
     except OSError as error:
+        reason = str(error.strerror).partition(" (while")[0]  # asked for a family of addresses, Python adds a remark
         raise BridgeError(
-            f"cannot listen on {host}:{port}: {error.strerror or error}; choose another with --port (0 is a free one)"
+            f"cannot listen on {host}:{port} ({reason}): choose another --port, 0 is a free one"
         ) from None
 
 

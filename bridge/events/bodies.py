@@ -31,9 +31,9 @@ SCHEMA_VERSION = 1
 class RoomName:
     """How events name a room; all None for the bridge's own log."""
 
-    source: str | None
-    room_id: str | None
-    room_name: str | None
+    source: str | None = None
+    room_id: str | None = None
+    room_name: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

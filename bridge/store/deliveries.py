@@ -17,7 +17,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, ScalarSelect, and_, func, or_, select, tuple_, update
 
 from bridge.events.types import matches
-from bridge.store.endpoints import secrets_of
+from bridge.store.endpoints import find_endpoint, secrets_of
 from bridge.store.tables import cursors, endpoints, events, rooms
 from bridge.store.vault import Vault
 
@@ -95,6 +95,16 @@ def claim_cursors(
             taken = _take(connection, endpoint, allowance, now, lease_until, token)
             claimed += [(endpoint, cursor, lease_until) for cursor in taken]
     return _assemble(connection, claimed, now=now, token=token, vault=vault) if claimed else []
+
+
+def target_of(connection: Connection, name: str, *, now: datetime, vault: Vault) -> Target:
+    """The endpoint of that name or public id, whatever its state.
+
+    Raises:
+        NotFoundError: there is none.
+    """
+    row = find_endpoint(connection, name)
+    return targets_of(connection, [row], now, vault)[row.id]
 
 
 def targets_of(

@@ -6,6 +6,7 @@ claim's lease should end first, `record_polls` finds the token gone and writes n
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -38,16 +39,17 @@ class Busy:
     until: datetime
 
 
-def stored_room(connection: Connection, room_id: str, source: str | None = None) -> StoredRoom:
-    """Who is in a tracked room, as stored.
+def stored_room(
+    connection: Connection, room_id: str, source: str | None = None, *, seen: Collection[str] = ()
+) -> StoredRoom:
+    """Who is in a tracked room, as stored, ready to be compared with those who have been `seen`.
 
     Raises:
         NotFoundError: no such room is tracked, or several sources have one of that id.
     """
     row = find_room(connection, room_id, source)
-    return StoredRoom(
-        source=row.source, leave_after_missed=row.leave_after_missed, presence=load(connection, [row])[row.id]
-    )
+    presence = load(connection, [row], seen)[row.id]
+    return StoredRoom(source=row.source, leave_after_missed=row.leave_after_missed, presence=presence)
 
 
 def claim_room(

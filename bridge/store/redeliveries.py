@@ -91,11 +91,21 @@ def request_events(connection: Connection, endpoint_key: int, event_ids: Sequenc
     Raises:
         NotFoundError: an event does not exist.
     """
-    found = {row.public_id: row.id for row in connection.execute(_of_ids(event_ids))}
-    missing = [event_id for event_id in event_ids if event_id not in found]
-    if missing:
-        raise NotFoundError(f"no event has the id {missing[0]!r}: see `bridge events list`")
-    return _request(connection, endpoint_key, list(found.values()), now)
+    return _request(connection, endpoint_key, find_events(connection, event_ids), now)
+
+
+def find_events(connection: Connection, event_ids: Sequence[str]) -> list[int]:
+    """The keys of events, in the order of the log.
+
+    Raises:
+        NotFoundError: an event does not exist.
+    """
+    of_ids = select(events.c.id, events.c.public_id).where(events.c.public_id.in_(event_ids)).order_by(events.c.id)
+    found = {row.public_id: row.id for row in connection.execute(of_ids)}
+    for event_id in event_ids:
+        if event_id not in found:
+            raise NotFoundError(f"no event has the id {event_id!r}: see `bridge events list`")
+    return list(found.values())
 
 
 def request_range(connection: Connection, endpoint_key: int, asked: Range, now: datetime) -> int:
@@ -178,10 +188,6 @@ def release_line(connection: Connection, line: ClaimedLine, now: datetime) -> No
         .where(redeliveries.c.endpoint_key == line.target.key, redeliveries.c.claim_token == line.token)
         .values(claim_token=None, next_attempt_at=now)
     )
-
-
-def _of_ids(event_ids: Sequence[str]) -> Any:  # noqa: ANN401 - a Select
-    return select(events.c.id, events.c.public_id).where(events.c.public_id.in_(event_ids)).order_by(events.c.id)
 
 
 def _request(connection: Connection, endpoint_key: int, event_keys: Sequence[int], now: datetime) -> int:

@@ -59,29 +59,36 @@ def request_in_full(output: str) -> tuple[dict[str, str], Any]:
     return dict(line.split(": ", 1) for line in head), json.loads("\n".join(body))
 
 
-def test_it_ends_by_itself_and_everything_was_told_and_verified(tmp_path: Path) -> None:
-    (tmp_path / "bridge.toml").write_text("this is [ not toml")
-    with Demo(tmp_path, "--duration", "4s") as program:
+@pytest.fixture(scope="module")
+def performance(tmp_path_factory: pytest.TempPathFactory) -> Demo:
+    """A whole demo, from its beginning to its end, where somebody has a configuration that is none of its business."""
+    directory = tmp_path_factory.mktemp("demo")
+    (directory / "bridge.toml").write_text("this is [ not toml")
+    with Demo(directory, "--duration", "4s") as program:
         assert program.wait(ENDING) == 0
-    assert {"room.occupied", "peer.joined"} <= {found["type"] for found in program.deliveries}
-    assert "not verified" not in program.output
-    assert "all verified by standardwebhooks" in program.output
-    assert program.output.rstrip().endswith(TRUE)
-    assert program.open_ports == []
-    assert program.left_behind == set()
+    return program
 
 
-def test_what_it_prints_fits_80_columns_and_is_not_coloured(tmp_path: Path) -> None:
-    with Demo(tmp_path, "--duration", "3s") as program:
-        assert program.wait(ENDING) == 0
-    assert [line for line in program.output.splitlines() if cell_len(line) > 80] == []
-    assert "\x1b" not in program.output
+def test_it_ends_by_itself_and_everything_was_told_and_verified(performance: Demo) -> None:
+    assert {"room.occupied", "peer.joined"} <= {found["type"] for found in performance.deliveries}
+    assert "not verified" not in performance.output
+    assert "all verified by standardwebhooks" in performance.output
+    assert performance.output.rstrip().endswith(TRUE)
 
 
-def test_one_request_is_shown_as_it_was_sent(tmp_path: Path) -> None:
-    with Demo(tmp_path, "--duration", "3s") as program:
-        assert program.wait(ENDING) == 0
-    headers, body = request_in_full(program.output)
+def test_it_leaves_nothing_behind(performance: Demo) -> None:
+    assert re.search(r"http://127\.0\.0\.1:\d+", performance.output)
+    assert performance.open_ports == []
+    assert performance.left_behind == set()
+
+
+def test_what_it_prints_fits_80_columns_and_is_not_coloured(performance: Demo) -> None:
+    assert [line for line in performance.output.splitlines() if cell_len(line) > 80] == []
+    assert "\x1b" not in performance.output
+
+
+def test_one_request_is_shown_as_it_was_sent(performance: Demo) -> None:
+    headers, body = request_in_full(performance.output)
     assert body["type"] == "peer.joined"
     assert headers["webhook-id"] == body["id"]
     assert headers["webhook-signature"].startswith("v1,")
@@ -137,7 +144,7 @@ def test_a_reader_who_goes_away_ends_it(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_port_that_is_not_there_yet_is_no_reason_to_print_nothing(tmp_path: Path) -> None:
+def test_other_people_and_rooms_will_do_as_well(tmp_path: Path) -> None:
     with Demo(tmp_path, "--rooms", "1", "--seed", "5") as program:
         wait_until(lambda: len(program.deliveries) >= 3, timeout=PATIENCE, what=lambda: program.output)
         assert program.stop(timeout=ENDING) == 0

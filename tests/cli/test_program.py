@@ -45,8 +45,16 @@ def test_who_only_looks_makes_no_database(cli: Cli, command: tuple[str, ...]) ->
 def test_an_outdated_schema_is_refused_with_the_command_to_run(cli: Cli, command: tuple[str, ...]) -> None:
     cli.take_up()
     with sqlite3.connect(cli.database_file) as connection:
-        connection.execute("UPDATE alembic_version SET version_num = '0000'")
+        connection.execute("DELETE FROM alembic_version")
     assert "run `bridge migrate`" in cli.refuses(*command, code=1)
+
+
+def test_a_schema_of_a_newer_version_is_left_alone(cli: Cli) -> None:
+    cli.take_up()
+    with sqlite3.connect(cli.database_file) as connection:
+        connection.execute("UPDATE alembic_version SET version_num = '9999'")
+    for command in (("events", "list"), ("rooms", "add", "x"), ("poll", "x", "--dry-run")):
+        assert "a newer one migrated it" in cli.refuses(*command, code=1)
 
 
 @pytest.mark.parametrize("command", EVERYTHING, ids=" ".join)

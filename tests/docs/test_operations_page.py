@@ -29,6 +29,8 @@ def logged() -> Iterator[tuple[str, str]]:
                     yield event, level.replace("exception", "error")
                 case ast.Call(func=ast.Name(id="speak"), args=[ast.Constant(value=str(event)), *_]):
                     yield event, ""
+                case _:
+                    pass
 
 
 def test_every_log_line_is_explained_with_its_levels() -> None:

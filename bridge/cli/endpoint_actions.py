@@ -1,0 +1,166 @@
+"""`bridge endpoints test`, `enable`, `disable` and `rotate`: what is done to a subscriber that exists."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+from typing import Annotated
+
+import typer
+
+from bridge.cli.endpoints import NameArgument, app
+from bridge.cli.options import ConfigOption, JsonOption, load_settings, open_database
+from bridge.cli.terminal import count_of, print_json, print_line, say
+from bridge.config import Settings
+from bridge.config.durations import parse_duration
+from bridge.config.words import did_you_mean, one_of, quoted
+from bridge.errors import UsageError
+from bridge.events.bodies import RoomName, encode
+from bridge.events.samples import SAMPLED, draft_sample
+from bridge.events.types import EventType
+from bridge.sender import deliver
+from bridge.service import desk_for, open_webhook_client, real_world
+from bridge.store.deliveries import OwedEvent, Target, target_of
+from bridge.store.endpoint_state import disable_endpoint, enable_endpoint, rotate_secret
+from bridge.store.queries_endpoints import show_endpoint
+from bridge.store.vault import Vault
+from bridge.webhooks.delivery import Outcome, Verdict
+
+ANSWER_SHOWN = 200
+
+
+@app.command("test")
+def send_test(
+    name: NameArgument,
+    wanted: Annotated[
+        str, typer.Option("--type", metavar="TYPE", help="The type that the test imitates.")
+    ] = EventType.PEER_JOINED.value,
+    as_json: JsonOption = False,
+    config: ConfigOption = None,
+) -> None:
+    """Send a signed sample (header `bridge-test: true`) and print the answer. Nothing is stored."""
+    settings = load_settings(config)
+    sample = _sampled(wanted)
+    with open_database(settings) as database:
+        now, vault = real_world().now(), Vault(settings.encryption_keys)
+        target = database.read_now(target_of, name, now=now, vault=vault)
+    event = _make_event(sample)
+    outcome = asyncio.run(_send(settings, target, event))
+    if as_json:
+        print_json(
+            {
+                "event_id": event.public_id,
+                "type": event.type,
+                "verdict": outcome.verdict.value,
+                "status": outcome.status,
+                "cause": outcome.cause,
+                "detail": outcome.detail,
+                "duration_seconds": outcome.duration.total_seconds(),
+                "answer": outcome.answer.decode("utf-8", "replace"),
+            }
+        )
+    else:
+        _print_outcome(target, event, outcome)
+    if outcome.verdict is not Verdict.DELIVERED:
+        raise typer.Exit(1)
+
+
+@app.command()
+def enable(name: NameArgument, config: ConfigOption = None) -> None:
+    """Deliver to a disabled endpoint again: its backlog is due at once, in order."""
+    settings = load_settings(config)
+    with open_database(settings) as database:
+        was_disabled = database.write_now(enable_endpoint, name, real_world().now())
+        shown = database.read_now(show_endpoint, name, now=real_world().now(), vault=Vault(settings.encryption_keys))
+    if not was_disabled:
+        say(f"endpoint {quoted(name)} was not disabled; what it is owed is due now")
+    else:
+        say(f"endpoint {quoted(name)} is enabled: {count_of(shown.owed_events, 'event')} owed, due now")
+
+
+@app.command()
+def disable(name: NameArgument, config: ConfigOption = None) -> None:
+    """Deliver nothing to an endpoint until it is enabled; its backlog is kept."""
+    settings = load_settings(config)
+    with open_database(settings) as database:
+        was_active = database.write_now(disable_endpoint, name)
+    say(
+        f"endpoint {quoted(name)} is disabled: what it misses waits for `bridge endpoints enable`"
+        if was_active
+        else f"endpoint {quoted(name)} was disabled already"
+    )
+
+
+@app.command()
+def rotate(
+    name: NameArgument,
+    grace: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SPAN",
+            help='How long the old secret signs beside the new one, like "24h"; default: [delivery] rotation_grace.',
+        ),
+    ] = None,
+    as_json: JsonOption = False,
+    config: ConfigOption = None,
+) -> None:
+    """Make a new secret and print it, once; for a while the old one signs beside it."""
+    settings = load_settings(config)
+    span = None if grace is None else _grace(grace)
+    desk = desk_for(settings, real_world())
+    with open_database(settings) as database:
+        fresh = database.write_now(rotate_secret, name, desk, span)
+        shown = database.read_now(show_endpoint, name, now=desk.now, vault=desk.vault)
+    if as_json:
+        print_json({"id": shown.id, "name": shown.name, "secret": fresh})
+    else:
+        print_line(fresh)
+    kept = span if span is not None else desk.rotation_grace
+    say(f"endpoint {quoted(name)} has a new secret; the old one signs beside it for {kept}")
+    if shown.secrets[0].public_key is not None:
+        say(f"receivers check signatures with the public key {shown.secrets[0].public_key}")
+
+
+def _grace(text: str) -> timedelta:
+    try:
+        return parse_duration(text)
+    except ValueError as problem:
+        raise UsageError(f"--grace {quoted(text)}: {problem}") from None
+
+
+def _sampled(text: str) -> EventType:
+    sampled = {wanted.value: wanted for wanted in SAMPLED}
+    if text not in sampled:
+        known = did_you_mean(text, sampled) or f"; there is {one_of(sampled)}"
+        raise UsageError(f"--type: there is no sample of {quoted(text)}{known}")
+    return sampled[text]
+
+
+def _make_event(wanted: EventType) -> OwedEvent:
+    """A sample outside every log: its sequence is 0."""
+    world = real_world()
+    event_id = world.new_id("evt")
+    about_room = wanted.value.startswith(("peer.", "room."))
+    room = RoomName(source="main", room_id="test-room", room_name="Test room") if about_room else RoomName()
+    body = encode(draft_sample(wanted, world.now(), world.new_id), room, event_id=event_id, sequence=0)
+    return OwedEvent(key=0, public_id=event_id, sequence=0, type=wanted.value, body=body, passes_to=0)
+
+
+async def _send(settings: Settings, target: Target, event: OwedEvent) -> Outcome:
+    world = real_world()
+    limit = target.timeout or settings.delivery.policy.timeout
+    async with open_webhook_client(settings, world) as client:
+        return await deliver(client, target, event, at=world.now(), limit=limit, marks={"bridge-test": "true"})
+
+
+def _print_outcome(target: Target, event: OwedEvent, outcome: Outcome) -> None:
+    milliseconds = outcome.duration / timedelta(milliseconds=1)
+    answered = f"answered {outcome.status}" if outcome.status is not None else f"no answer ({outcome.cause})"
+    print_line(
+        f"{event.type} {event.public_id} to {target.name}: {outcome.verdict.value}, {answered}, {milliseconds:.0f} ms"
+    )
+    if outcome.verdict is not Verdict.DELIVERED and outcome.detail:
+        print_line(f"  {outcome.detail}")
+    answer = outcome.answer.decode("utf-8", "replace").strip()
+    if answer:
+        print_line(f"  it said: {answer[:ANSWER_SHOWN]}")
