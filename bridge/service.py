@@ -33,6 +33,7 @@ from bridge.poller import Poller
 from bridge.sender import Sender
 from bridge.sources import Source, SourceSettings
 from bridge.sources.huddle01 import Huddle01Source, open_client
+from bridge.store.clock import forgive_clock
 from bridge.store.database import Database
 from bridge.store.endpoints import Desk
 from bridge.store.leases import take_lease
@@ -48,6 +49,8 @@ TICK_SECONDS = 0.2
 """How often is looked for what has become due; what this process itself brings about wakes it at once."""
 
 PRUNE_SECONDS = 600
+CLOCK_SECONDS = 5
+CLOCK_TOLERANCE = timedelta(seconds=10)
 OPEN_FILES = 65_536
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger("bridge.service")
@@ -116,6 +119,7 @@ class Service:
         self._database = Database(settings.database.url)
         self._signals: asyncio.Queue[signal.Signals] = asyncio.Queue()
         self._stopping = False
+        self._latest = self._world.now()
         self._wake_poller: Callable[[], None] = lambda: None
         self._wake_sender: Callable[[], None] = lambda: None
 
@@ -218,16 +222,30 @@ class Service:
     @asynccontextmanager
     async def _metronome(self) -> AsyncIterator[None]:
         scheduler = AsyncIOScheduler(timezone=UTC)
-        for name, role in (("poll", Role.POLLER), ("send", Role.SENDER)):
-            if role in self._roles:
-                beat = self._beat_poller if role is Role.POLLER else self._beat_sender
-                scheduler.add_job(beat, "interval", seconds=TICK_SECONDS, id=name, coalesce=True, max_instances=1)
+        if Role.POLLER in self._roles:
+            scheduler.add_job(self._beat_poller, "interval", seconds=TICK_SECONDS, id="poll")
+        if Role.SENDER in self._roles:
+            scheduler.add_job(self._beat_sender, "interval", seconds=TICK_SECONDS, id="send")
+        scheduler.add_job(self._watch_clock, "interval", seconds=CLOCK_SECONDS, id="watch clock")
         scheduler.add_job(self._prune, "interval", seconds=PRUNE_SECONDS, id="prune", next_run_time=self._world.now())
         scheduler.start()
         try:
             yield
         finally:
             scheduler.shutdown(wait=False)
+
+    async def _watch_clock(self) -> None:
+        """Notice a clock that was put back, and do not wait until it has caught up."""
+        now = self._world.now()
+        ahead, self._latest = self._latest - now, now
+        if ahead < CLOCK_TOLERANCE:
+            return
+        log.warning("clock.put_back", seconds=ahead.total_seconds())
+        try:
+            await self._database.write(forgive_clock, now)
+        except DatabaseError as error:
+            self._latest = now + ahead  # look again at the next beat
+            log.warning("clock.not_forgiven", detail=str(error))
 
     async def _prune(self) -> None:
         """Apply retention, in one process at a time."""

@@ -94,7 +94,7 @@ def conclude(screen: Screen, findings: Findings) -> None:
     """Say what became of it all."""
     true, told = findings.true, findings.told
     unseen = true[What.JOIN] - told["peer.joined"]
-    short = f" ({_count(unseen, 'stay')} too short for any poll to see)" if unseen > 0 else ""
+    short = f" ({_count(unseen, 'stay')} too short for any poll to see)" if unseen > 0 and findings.good else ""
     again = f" ({findings.again} came again)" if findings.again else ""
     screen.show()
     screen.show(("Summary", "bold"))

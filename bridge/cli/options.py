@@ -46,12 +46,14 @@ UntilFilter = Annotated[str | None, typer.Option("--until", metavar="WHEN", help
 
 
 def load_settings(config: Path | None, overrides: Mapping[str, object] | None = None) -> Settings:
-    """Load the configuration that the options name.
+    """Load the configuration that the options name; without a file, what the environment says may be all of it.
 
     Raises:
         ConfigurationError: with every problem in it.
     """
-    return load(config or DEFAULT_CONFIG, os.environ, overrides or {})
+    only_environment = not DEFAULT_CONFIG.exists() and any(name.startswith("BRIDGE__") for name in os.environ)
+    default = None if only_environment else DEFAULT_CONFIG
+    return load(config or default, os.environ, overrides or {})
 
 
 @contextmanager

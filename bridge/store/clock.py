@@ -1,0 +1,22 @@
+"""What to do when the clock is put back: times that were due soon would else lie as far ahead as it was put back."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from sqlalchemy import Connection, update
+
+from bridge.store.tables import cursors, rooms, sources
+
+
+def forgive_clock(connection: Connection, now: datetime) -> None:
+    """Make everything due that waits for a time still to come; claims and what endpoints asked for stand."""
+    connection.execute(
+        update(rooms).where(rooms.c.next_poll_at > now, rooms.c.claim_token.is_(None)).values(next_poll_at=now)
+    )
+    connection.execute(
+        update(cursors)
+        .where(cursors.c.next_attempt_at > now, cursors.c.claim_token.is_(None))
+        .values(next_attempt_at=now)
+    )
+    connection.execute(update(sources).where(sources.c.budget_at > now).values(budget_at=now))
