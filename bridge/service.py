@@ -142,8 +142,9 @@ class Service:
         log.info("bridge.stopped")
 
     def stop(self) -> None:
-        """Stop in order, as SIGTERM does."""
-        self._hear(signal.SIGTERM)
+        """Stop in order, as SIGTERM does; asking again changes nothing."""
+        if not self._stopping:
+            self._hear(signal.SIGTERM)
 
     async def _work(self) -> None:
         """Run the workers until told to stop, or to start them anew with other settings."""
@@ -276,7 +277,12 @@ class Service:
         if Role.WEB not in self._roles or listen is None:
             return contextlib.nullcontext()
         desk = WebDesk(name=self._settings.bridge.name, database=self._database, now=self._world.now)
-        return _serve(uvicorn.Config(create_app(desk), log_config=None, access_log=False, lifespan="off"), listen)
+        return _serve(
+            uvicorn.Config(
+                create_app(desk), log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=1
+            ),
+            listen,
+        )
 
     @contextmanager
     def _signals_caught(self) -> Iterator[None]:
@@ -323,8 +329,8 @@ async def _serve(config: uvicorn.Config, listen: ListenAddress) -> AsyncIterator
         yield
     finally:
         server.should_exit = True
-        with contextlib.suppress(asyncio.CancelledError):
-            await asyncio.wait_for(task, timeout=1)
+        with contextlib.suppress(asyncio.CancelledError, TimeoutError):
+            await asyncio.wait_for(task, timeout=2)
 
 
 def _raise_open_files() -> None:
