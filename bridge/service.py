@@ -12,25 +12,23 @@ import random
 import resource
 import secrets
 import signal
-import socket
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
-from typing import Any
 
 import structlog
-import uvicorn
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 from ulid import ULID
 
 from bridge import __version__
 from bridge.api.app import Desk as WebDesk
 from bridge.api.app import create_app
-from bridge.config import ListenAddress, Settings
+from bridge.config import Settings
 from bridge.errors import BridgeError, ConfigurationError, DatabaseError
 from bridge.poller import Poller
 from bridge.sender import Sender
+from bridge.serving import serve_app
 from bridge.sources import Source, SourceSettings
 from bridge.sources.huddle01 import Huddle01Source, open_client
 from bridge.store.clock import forgive_clock
@@ -272,17 +270,17 @@ class Service:
     async def _beat_sender(self) -> None:
         self._wake_sender()
 
-    def _web(self) -> AbstractAsyncContextManager[None]:
+    @asynccontextmanager
+    async def _web(self) -> AsyncIterator[None]:
         listen = self._settings.web.listen
         if Role.WEB not in self._roles or listen is None:
-            return contextlib.nullcontext()
-        desk = WebDesk(name=self._settings.bridge.name, database=self._database, now=self._world.now)
-        return _serve(
-            uvicorn.Config(
-                create_app(desk), log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=1
-            ),
-            listen,
-        )
+            yield
+            return
+        app = create_app(WebDesk(name=self._settings.bridge.name, database=self._database, now=self._world.now))
+        remedy = 'choose another address for web.listen, or "" for none'
+        async with serve_app(app, host=listen.host, port=listen.port, remedy=remedy) as url:
+            log.info("web.listening", url=url)
+            yield
 
     @contextmanager
     def _signals_caught(self) -> Iterator[None]:
@@ -304,42 +302,9 @@ class Service:
         self._signals.put_nowait(number)
 
 
-class _Server(uvicorn.Server):
-    """Uvicorn without its own ideas about signals: the service stops it."""
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
-
-
-@asynccontextmanager
-async def _serve(config: uvicorn.Config, listen: ListenAddress) -> AsyncIterator[None]:
-    try:
-        bound = socket.create_server((listen.host, listen.port), family=_family(listen.host), backlog=512)
-    except OSError as error:
-        raise BridgeError(
-            f"web.listen: cannot listen on {listen.host}:{listen.port} ({error.strerror or error}): "
-            'choose another address, or "" for none'
-        ) from None
-    server = _Server(config)
-    serving: Coroutine[Any, Any, None] = server.serve(sockets=[bound])
-    task = asyncio.create_task(serving)
-    log.info("web.listening", url=f"http://{listen.host}:{bound.getsockname()[1]}/")
-    try:
-        yield
-    finally:
-        server.should_exit = True
-        with contextlib.suppress(asyncio.CancelledError, TimeoutError):
-            await asyncio.wait_for(task, timeout=2)
-
-
 def _raise_open_files() -> None:
     """Every delivery under way is a socket, and many systems start a process with only 1,024 to spare."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = OPEN_FILES if hard == resource.RLIM_INFINITY else min(OPEN_FILES, hard)
     if soft < wanted:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-
-
-def _family(host: str) -> socket.AddressFamily:
-    return socket.AF_INET6 if ":" in host else socket.AF_INET

@@ -1,0 +1,237 @@
+"""Hours in a second: the real sender, sockets and database, and a clock that stands until it is moved."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from email.utils import format_datetime
+from ipaddress import ip_network
+from pathlib import Path
+
+import pytest
+
+from bridge.sender import Sender
+from bridge.store.database import Database
+from bridge.store.tables import endpoints
+from bridge.webhooks.client import WebhookClient
+from bridge.webhooks.delivery import DeliveryPolicy
+from bridge.webhooks.egress import EgressPolicy
+from bridge.world import World
+from tests.harness import postgres
+from tests.harness.deliveries import duplicates
+from tests.harness.receiver import SECRET, Answer, Delivery, Receiver
+from tests.store.stage import Stage, at, migrated_sqlite, peer, seen
+
+LOOPBACK = EgressPolicy(allow_private_networks=(ip_network("127.0.0.0/8"),))
+MINUTE, HOUR = 60, 3600
+ROOMS = [f"room-{number}" for number in range(5)]
+
+
+@dataclass(slots=True)
+class Afternoon:
+    """A sender, and rooms in which something happens, by the hand of a test."""
+
+    stage: Stage
+    client: WebhookClient
+    receiver: Receiver
+    seconds: float = 0
+    people: int = 0
+    jitter: float = 0.5
+    _sender: Sender = field(init=False)
+
+    def __post_init__(self) -> None:
+        world = World(now=self.now, new_id=self.stage.new_id, new_token=self.stage.token, jitter=lambda: self.jitter)
+        self._sender = Sender(self.stage.database, self.client, self.stage.policy, world, vault=self.stage.vault)
+
+    def now(self) -> datetime:
+        return at(self.seconds)
+
+    def subscribe(self, name: str, **spec: object) -> int:
+        return self.stage.subscribe(name, **{"url": f"{self.receiver.url}/{name}", "secret": SECRET} | spec)
+
+    def happen(self, *rooms: str) -> None:
+        """One person for another, in each of the rooms."""
+        self.people += 1
+        self.stage.poll(self.seconds, **{room: seen(peer(f"p{self.people}", -1)) for room in rooms})
+
+    async def send(self) -> None:
+        """What is due at this moment."""
+        while await self._sender.tick():
+            pass
+
+    def log(self, room: str) -> list[int]:
+        return [event["data"]["sequence"] for event in self.stage.log(room)]
+
+    def took(self, name: str, room: str) -> list[int]:
+        """What an endpoint accepted of a room, in order of arrival."""
+        return [
+            one.event["data"]["sequence"]
+            for one in self.receiver.accepted
+            if (one.path, one.room) == (f"/{name}", room)
+        ]
+
+    def asked(self, name: str) -> int:
+        """How many requests an endpoint got."""
+        return sum(one.path == f"/{name}" for one in self.receiver.deliveries)
+
+    def circuit(self, key: int) -> str:
+        circuit: str = next(row.circuit for row in self.stage.rows(endpoints, "id") if row.id == key)
+        return circuit
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return migrated_sqlite(tmp_path_factory.mktemp("template"))
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    if request.param == "sqlite":
+        file = tmp_path / "bridge.db"
+        file.write_bytes(request.getfixturevalue("template").read_bytes())
+        yield f"sqlite:///{file}"
+        return
+    server = request.getfixturevalue("postgres_url")
+    database = postgres.create_database(server, template=request.getfixturevalue("migrated_template"))
+    yield database
+    postgres.drop_database(database)
+
+
+@pytest.fixture
+def stage(url: str) -> Iterator[Stage]:
+    database = Database(url)
+    yield Stage(database=database)
+    database.close()
+
+
+@pytest.fixture
+async def begin(stage: Stage, receiver: Receiver) -> AsyncIterator[Callable[..., Afternoon]]:
+    """Makes the afternoon, with the delivery policy that it is given."""
+    begun: list[Afternoon] = []
+    async with WebhookClient(LOOPBACK, user_agent="presence-bridge/test", clock=lambda: begun[0].now()) as client:
+
+        def make(**policy: object) -> Afternoon:
+            stage.policy = DeliveryPolicy(**policy)  # type: ignore[arg-type]  # fields by name
+            begun.append(Afternoon(stage, client, receiver))
+            return begun[0]
+
+        yield make
+
+
+def to(name: str, room: str | None = None, *sequences: int) -> Callable[[Delivery], bool]:
+    return lambda one: (
+        one.path == f"/{name}"
+        and room in (None, one.room)
+        and (not sequences or one.event["data"]["sequence"] in sequences)
+    )
+
+
+async def test_three_hours_of_trouble_at_one_endpoint_and_poison_at_another(begin: Callable[..., Afternoon]) -> None:
+    steps = tuple(timedelta(seconds=seconds) for seconds in (5, 30, 120, 300, 900, 1800))
+    day = begin(retry_schedule=steps)
+    day.stage.track(*ROOMS)
+    healthy, down, poisoned = (day.subscribe(name) for name in ("healthy", "down", "poisoned"))
+    outage = Answer(status=503, when=to("down"))
+    day.receiver.script(outage, Answer(status=500, when=to("poisoned", "room-2", 4)))
+    while day.seconds < 3 * HOUR:
+        if day.seconds % (5 * MINUTE) == 0:
+            day.happen(*ROOMS)
+        await day.send()
+        for room in ROOMS:
+            assert day.took("healthy", room) == day.log(room), "late by no tick, and in order"
+            assert room == "room-2" or day.took("poisoned", room) == day.log(room)
+        assert (day.circuit(healthy), day.circuit(poisoned)) == ("closed", "closed")
+        day.seconds += MINUTE
+
+    assert day.circuit(down) == "open"
+    assert 0 < day.asked("down") < 60, "an open circuit is probed, not stormed"
+    assert [day.took("down", room) for room in ROOMS] == [[]] * len(ROOMS)
+    day.receiver.script(Answer(status=500, when=to("poisoned", "room-2", 4)))
+    while not any(one.path == "/down" for one in day.receiver.accepted):
+        day.seconds += MINUTE
+        assert day.seconds < 4 * HOUR, "a probe at least every five minutes"
+        await day.send()
+
+    for room in ROOMS:
+        assert day.took("down", room) == day.log(room), "all of it, in order, at the moment of the first success"
+        expected = [number for number in day.log(room) if (room, number) != ("room-2", 4)]
+        assert day.took("poisoned", room) == expected
+    assert duplicates([one for one in day.receiver.deliveries if one.path == "/down"]) == []
+    (dead,) = day.stage.dead_letters()
+    assert (dead.endpoint_key, dead.reason, dead.tries) == (poisoned, "exhausted", len(steps) + 1)
+
+
+@pytest.mark.parametrize(
+    ("status", "retry_after"),
+    [(429, "120"), (503, "120"), (429, format_datetime(at(120), usegmt=True))],
+    ids=["429 seconds", "503 seconds", "429 date"],
+)
+async def test_retry_after_is_heeded_in_every_room(
+    status: int, retry_after: str, begin: Callable[..., Afternoon]
+) -> None:
+    day = begin()
+    day.jitter = 0.0
+    day.stage.track(*ROOMS)
+    day.subscribe("busy", max_concurrency=1)
+    day.receiver.script(Answer(status=status, headers={"Retry-After": retry_after}, times=1))
+    day.happen(*ROOMS)
+    await day.send()
+    assert day.asked("busy") == 1, "it asked for quiet, whatever the room"
+    for seconds in (1, 5, 30, 60, 100, 119, 119.9):
+        day.seconds = seconds
+        if seconds in (30, 60):
+            day.happen(*ROOMS)
+        await day.send()
+        assert day.asked("busy") == 1, f"asked after {seconds} s"
+    day.seconds = 120
+    await day.send()
+    assert [day.took("busy", room) for room in ROOMS] == [day.log(room) for room in ROOMS]
+
+
+async def test_an_endpoint_without_one_success_is_given_up_for_now_and_keeps_what_it_is_owed(
+    begin: Callable[..., Afternoon],
+) -> None:
+    day = begin(disable_after=timedelta(days=5))
+    day.stage.track(*ROOMS)
+    key = day.subscribe("down")
+    day.subscribe("watcher", events=["endpoint.*"])
+    day.receiver.script(Answer(status=500, when=to("down")))
+    day.happen(*ROOMS)
+    while day.seconds < 5 * 24 * HOUR:
+        await day.send()
+        assert day.stage.told(None) == [], f"given up after {day.seconds / HOUR} hours"
+        day.seconds += 4 * MINUTE
+    day.seconds += 10 * MINUTE
+    await day.send()
+
+    assert [(event["type"], event["data"]["reason"]) for event in day.stage.log(None)] == [
+        ("endpoint.disabled", "failing")
+    ]
+    asked = day.asked("down")
+    for _ in range(10):
+        day.seconds += HOUR
+        await day.send()
+    assert day.asked("down") == asked, "a disabled endpoint is left alone"
+    assert [day.stage.cursor(key, room).acked for room in ROOMS] == [0] * len(ROOMS)
+    assert [one.event["type"] for one in day.receiver.accepted] == ["endpoint.disabled"]
+    assert day.stage.dead_letters() == []
+
+
+async def test_a_redirect_is_not_followed_and_costs_one_event(begin: Callable[..., Afternoon]) -> None:
+    day = begin()
+    day.stage.track("room")
+    day.subscribe("moved")
+    elsewhere = f"{day.receiver.url}/elsewhere"
+    day.receiver.script(Answer(status=301, headers={"Location": elsewhere}, when=to("moved", "room", 1)))
+    day.happen("room")
+    for seconds in (0, 4, 6, 200, 400):
+        day.seconds = seconds
+        await day.send()
+
+    assert {one.path for one in day.receiver.deliveries} == {"/moved"}
+    assert day.took("moved", "room") == [2]
+    refused = [row for row in day.stage.attempts() if row.verdict == "refused"]
+    assert [(row.status, row.cause) for row in refused] == [(301, "status")] * 3
+    assert all("not followed" in row.detail and elsewhere in row.detail for row in refused)
+    assert [(row.reason, row.tries) for row in day.stage.dead_letters()] == [("refused", 3)]
