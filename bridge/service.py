@@ -213,8 +213,9 @@ class Service:
             problems = [str(problem) for problem in error.problems] if isinstance(error, ConfigurationError) else []
             log.error("configuration.rejected", detail=str(error), problems=problems)  # noqa: TRY400 - no traceback: the operator's file is wrong
             return False
-        if (before.database, before.web) != (self._settings.database, self._settings.web):
-            log.warning("configuration.restart_needed", detail="[database] and [web] take effect at the next start")
+        after = self._settings
+        if (before.database, before.web, before.log) != (after.database, after.web, after.log):
+            log.warning("configuration.restart_needed", detail="[database], [web] and [log] wait for the next start")
         log.info("configuration.reloaded")
         return True
 

@@ -83,8 +83,10 @@ def open_database(settings: Settings, *, create: bool = False) -> Iterator[Datab
 
 def missing_file(settings: Settings) -> Path | None:
     """The file of a SQLite database if it does not exist; to look at it through the driver would create it."""
+    if not settings.database.url.startswith(SQLITE):
+        return None
     name = settings.database.url.removeprefix(SQLITE).partition("?")[0]
-    if name == settings.database.url or name.startswith("file:") or Path(name).exists():
+    if name.startswith("file:") or Path(name).exists():
         return None
     return Path(name)
 

@@ -23,6 +23,9 @@ from bridge.store.vault import Vault
 
 WINDOW = 20
 """How far ahead of `acked` one claim looks: enough to keep a line moving, little enough to hold in memory."""
+UNLIMITED = 1_000_000
+ROUNDING = 1e-6
+"""So that a rate of exactly one attempt is not lost to a float just below it."""
 RATE_BURST = timedelta(milliseconds=250)
 """How much unused rate an endpoint may save up: enough to use all of it between two ticks."""
 LEASE_MARGIN = timedelta(seconds=10)
@@ -168,10 +171,23 @@ def _allowance(connection: Connection, endpoint: Row[Any], now: datetime) -> int
     if endpoint.circuit != "closed":
         return 0 if busy else 1
     free: int = endpoint.max_concurrency - busy
+    return min(free, rate_allowance(endpoint, now))
+
+
+def rate_allowance(endpoint: Row[Any], now: datetime) -> int:
+    """How many attempts the endpoint's `rate_per_second` leaves for now."""
+    if endpoint.rate_per_second <= 0:
+        return UNLIMITED
+    spacing = timedelta(seconds=1 / endpoint.rate_per_second)
+    return int((now - _saving_since(endpoint, spacing, now)) / spacing + ROUNDING)
+
+
+def spend_rate(connection: Connection, endpoint: Row[Any], count: int, now: datetime) -> None:
+    """Use up some of the endpoint's rate, if it has one."""
     if endpoint.rate_per_second > 0:
         spacing = timedelta(seconds=1 / endpoint.rate_per_second)
-        free = min(free, int((now - _saving_since(endpoint, spacing, now)) / spacing + 1e-6))
-    return free
+        spent = _saving_since(endpoint, spacing, now) + count * spacing
+        connection.execute(update(endpoints).where(endpoints.c.id == endpoint.id).values(rate_at=spent))
 
 
 def _saving_since(endpoint: Row[Any], spacing: timedelta, now: datetime) -> datetime:
@@ -201,15 +217,8 @@ def _take(
             .where(cursors.c.endpoint_key == endpoint.id, cursors.c.room_key.in_(keys))
             .values(next_attempt_at=lease_until, claim_token=token)
         )
-        if endpoint.rate_per_second > 0:
-            _spend(connection, endpoint, len(taken), now)
+        spend_rate(connection, endpoint, len(taken), now)
     return taken
-
-
-def _spend(connection: Connection, endpoint: Row[Any], count: int, now: datetime) -> None:
-    spacing = timedelta(seconds=1 / endpoint.rate_per_second)
-    spent = _saving_since(endpoint, spacing, now) + count * spacing
-    connection.execute(update(endpoints).where(endpoints.c.id == endpoint.id).values(rate_at=spent))
 
 
 def _assemble(
@@ -229,7 +238,8 @@ def _assemble(
         wanted = [
             row
             for row in within_reach[endpoint.id, cursor.room_key]
-            if matches(row.type, endpoint.events)
+            if row.spared_endpoint != endpoint.id
+            and matches(row.type, endpoint.events)
             and (cursor.upstream_id is None or matches(cursor.upstream_id, endpoint.rooms))
         ]
         if wanted and (endpoint.rate_per_second > 0 or endpoint.circuit != "closed"):
@@ -256,7 +266,7 @@ def _events_within_reach(
     """One query for all claims: what follows `acked` in each line, up to the window."""
     rows = connection.execute(
         select(cursors.c.endpoint_key, events.c.id, events.c.room_key, events.c.public_id, events.c.sequence)
-        .add_columns(events.c.type, events.c.body)
+        .add_columns(events.c.type, events.c.body, events.c.spared_endpoint)
         .join(
             events,
             and_(

@@ -69,5 +69,7 @@ def rotate_secret(connection: Connection, name: str, desk: Desk, grace: timedelt
             "and reload, and the previous one keeps signing for rotation_grace"
         )
     secret = desk.new_secret(row.signature)
-    replace_secret(connection, row.id, secret, desk, generated=True, grace=grace or desk.rotation_grace)
+    replace_secret(
+        connection, row.id, secret, desk, generated=True, grace=desk.rotation_grace if grace is None else grace
+    )
     return secret

@@ -100,6 +100,7 @@ def append(connection: Connection, entries: Sequence[Entry], now: datetime, *, p
                 "recorded_at": now,
                 "body": entry.body,
                 "hash": entry.hash,
+                "spared_endpoint": passing_over,
             }
             for entry in entries
         ],

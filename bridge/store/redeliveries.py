@@ -21,13 +21,14 @@ from sqlalchemy import (
     delete,
     exists,
     insert,
+    or_,
     select,
     update,
 )
 
 from bridge.errors import NotFoundError
 from bridge.events.types import matches
-from bridge.store.deliveries import LEASE_MARGIN, OwedEvent, Target, targets_of
+from bridge.store.deliveries import LEASE_MARGIN, OwedEvent, Target, rate_allowance, spend_rate, targets_of
 from bridge.store.settlements import Tried, attempt_values
 from bridge.store.tables import attempts, dead_letters, endpoints, events, redeliveries, rooms
 from bridge.store.vault import Vault
@@ -128,8 +129,17 @@ def claim_redeliveries(
     )
     busy = exists().where(due, redeliveries.c.claim_token.is_not(None), redeliveries.c.next_attempt_at > now)
     waiting = exists().where(due, redeliveries.c.next_attempt_at <= now)
+    may_be_called = or_(
+        endpoints.c.state != "active",  # whoever asks for it wants to try it out
+        endpoints.c.held_until.is_(None),
+        endpoints.c.held_until <= now,
+    )
     ready = connection.execute(
-        select(endpoints).where(waiting, ~busy).order_by(endpoints.c.id).limit(lines).with_for_update(key_share=True)
+        select(endpoints)
+        .where(waiting, ~busy, may_be_called)
+        .order_by(endpoints.c.id)
+        .limit(lines)
+        .with_for_update(key_share=True)
     ).all()
     if not ready:
         return []
@@ -139,7 +149,7 @@ def claim_redeliveries(
         target = targets[endpoint.id]
         # A line takes its time: each of its members may use up the whole time-out, and renews the lease of the rest.
         lease_until = now + (target.timeout or timeout) + LEASE_MARGIN
-        rows = _take(connection, endpoint.id, now, lease_until, token)
+        rows = _take(connection, endpoint, now, lease_until, token)
         if rows:
             members = tuple(_claimed(row) for row in rows)
             claimed.append(ClaimedLine(target=target, token=token, lease_until=lease_until, redeliveries=members))
@@ -227,7 +237,7 @@ def _in_range(connection: Connection, endpoint_key: int, asked: Range) -> list[i
         parked = and_(dead_letters.c.endpoint_key == endpoint_key, dead_letters.c.event_key == events.c.id)
         within.append(exists().where(parked))
     found = connection.execute(
-        select(events.c.id, events.c.type, rooms.c.upstream_id)
+        select(events.c.id, events.c.type, events.c.spared_endpoint, rooms.c.upstream_id)
         .join(rooms, rooms.c.id == events.c.room_key)
         .where(*within)
         .order_by(events.c.id)
@@ -235,12 +245,14 @@ def _in_range(connection: Connection, endpoint_key: int, asked: Range) -> list[i
     return [
         row.id
         for row in found
-        if matches(row.type, endpoint.events) and (row.upstream_id is None or matches(row.upstream_id, endpoint.rooms))
+        if row.spared_endpoint != endpoint.id
+        and matches(row.type, endpoint.events)
+        and (row.upstream_id is None or matches(row.upstream_id, endpoint.rooms))
     ]
 
 
 def _take(
-    connection: Connection, endpoint_key: int, now: datetime, lease_until: datetime, token: str
+    connection: Connection, endpoint: Row[Any], now: datetime, lease_until: datetime, token: str
 ) -> Sequence[Row[Any, Any, Any, Any, Any, Any, Any, Any]]:
     rows = connection.execute(
         select(redeliveries.c.id, redeliveries.c.tries, redeliveries.c.event_key, events.c.public_id)
@@ -248,12 +260,12 @@ def _take(
         .join(events, events.c.id == redeliveries.c.event_key)
         .join(rooms, rooms.c.id == events.c.room_key)
         .where(
-            redeliveries.c.endpoint_key == endpoint_key,
+            redeliveries.c.endpoint_key == endpoint.id,
             redeliveries.c.state == RedeliveryState.OWED,
             redeliveries.c.next_attempt_at <= now,
         )
         .order_by(redeliveries.c.event_key)
-        .limit(LINE)
+        .limit(min(LINE, rate_allowance(endpoint, now)))
         .with_for_update(of=redeliveries, skip_locked=True)
     ).all()
     if rows:
@@ -262,6 +274,7 @@ def _take(
             .where(redeliveries.c.id.in_([row.id for row in rows]))
             .values(claim_token=token, next_attempt_at=lease_until)
         )
+        spend_rate(connection, endpoint, len(rows), now)
     return rows
 
 

@@ -160,6 +160,7 @@ events = Table(
     Column("recorded_at", UtcDateTime, nullable=False),
     Column("body", LargeBinary, nullable=False),
     Column("hash", LargeBinary, nullable=False),
+    Column("spared_endpoint", Integer),
     UniqueConstraint("room_key", "sequence"),
 )
 Index("ix_events_recorded", events.c.recorded_at)

@@ -149,6 +149,7 @@ def upgrade() -> None:
         sa.Column("recorded_at", MOMENT, nullable=False),
         sa.Column("body", sa.LargeBinary(), nullable=False),
         sa.Column("hash", sa.LargeBinary(), nullable=False),
+        sa.Column("spared_endpoint", sa.Integer(), nullable=True),
         sa.ForeignKeyConstraint(["room_key"], ["rooms.id"], name=op.f("fk_events_room_key")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_events")),
         sa.UniqueConstraint("public_id", name=op.f("uq_events_public_id")),

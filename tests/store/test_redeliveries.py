@@ -1,0 +1,261 @@
+"""Redeliveries in the database: what a request finds, who works it off, and what becomes of it."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+import pytest
+
+from bridge.errors import NotFoundError
+from bridge.store.endpoint_state import disable_endpoint
+from bridge.store.endpoints import remove_endpoint
+from bridge.store.redeliveries import (
+    LINE,
+    ClaimedLine,
+    Range,
+    Redelivered,
+    claim_redeliveries,
+    count_range,
+    record_redelivery,
+    release_line,
+    request_events,
+    request_range,
+)
+from bridge.store.settlements import Tried
+from bridge.store.tables import endpoints, events, redeliveries
+from bridge.webhooks.delivery import Outcome
+from tests.store.stage import GONE, GOOD, REFUSED, TROUBLE, Stage, at, peer, seen
+
+TIMEOUT = timedelta(seconds=15)
+LEASE = timedelta(seconds=25)
+
+
+def claim(stage: Stage, seconds: float, *, lines: int = 10, token: str | None = None) -> list[ClaimedLine]:
+    return stage.write(
+        claim_redeliveries,
+        lines=lines,
+        now=at(seconds),
+        timeout=TIMEOUT,
+        token=token or stage.token(),
+        vault=stage.vault,
+    )
+
+
+def record(
+    stage: Stage,
+    line: ClaimedLine,
+    seconds: float,
+    outcome: Outcome = GOOD,
+    *,
+    place: int = 0,
+    retry_at: datetime | None = None,
+) -> bool:
+    redelivery = line.redeliveries[place]
+    done = Redelivered(
+        line=line,
+        redelivery=redelivery,
+        tried=Tried(event=redelivery.event, outcome=outcome, started_at=at(seconds)),
+        retry_at=retry_at,
+        lease_until=at(seconds) + LEASE,
+    )
+    return stage.write(record_redelivery, done)
+
+
+def happened(stage: Stage, seconds: float, *rooms: str, people: int = 2) -> None:
+    """An occupied room and `people` joins in each."""
+    stage.track(*rooms, seconds=seconds)
+    stage.poll(seconds, **{room: seen(*(peer(f"p{number}", 0) for number in range(people))) for room in rooms})
+
+
+def ask(stage: Stage, key: int, seconds: float = 100, **within: float | bool) -> int:
+    return stage.write(request_range, key, range_of(**within), at(seconds))
+
+
+def range_of(*, since: float | None = None, until: float | None = None, failed: bool = False) -> Range:
+    return Range(
+        since=None if since is None else at(since), until=None if until is None else at(until), only_failed=failed
+    )
+
+
+def asked(stage: Stage) -> list[str]:
+    """The states of all that was asked for, in the order of the log."""
+    return [row.state for row in stage.rows(redeliveries, "event_key")]
+
+
+def test_a_range_takes_what_was_recorded_in_it_and_nothing_at_its_end(stage: Stage) -> None:
+    key = stage.subscribe()
+    happened(stage, 10, "a")
+    happened(stage, 20, "b")
+    happened(stage, 30, "c")
+    counts = [
+        stage.database.read_now(count_range, key, range_of(since=since, until=until))
+        for since, until in [(None, None), (20, None), (None, 20), (20, 30), (20.001, 30), (40, None)]
+    ]
+    assert counts == [9, 6, 3, 3, 0, 0]
+    assert ask(stage, key, since=20, until=30) == 3
+    (line,) = claim(stage, 101)
+    assert [(one.room_id, one.event.sequence) for one in line.redeliveries] == [("b", 1), ("b", 2), ("b", 3)]
+
+
+def test_a_range_takes_only_what_the_endpoint_wants_had_or_not(stage: Stage) -> None:
+    happened(stage, 10, "a", "b")
+    key = stage.subscribe(events=["peer.*"], rooms=["b"])
+    assert ask(stage, key) == 2, "from before it was added, too"
+    (line,) = claim(stage, 101)
+    assert [(one.room_id, one.event.type) for one in line.redeliveries] == [("b", "peer.joined")] * 2
+
+
+def test_single_events_are_sent_whatever_the_endpoint_wants(stage: Stage) -> None:
+    key = stage.subscribe(events=["room.empty"])
+    happened(stage, 10, "a")
+    first, second, _ = (event["id"] for event in stage.log("a"))
+    assert stage.write(request_events, key, [second, first, second], at(20)) == 2
+    (line,) = claim(stage, 20)
+    assert [one.event.public_id for one in line.redeliveries] == [first, second]
+    assert [one.event.body for one in line.redeliveries] == [bytes(row.body) for row in stage.rows(events, "id")[:2]]
+
+
+def test_an_event_that_does_not_exist_asks_for_nothing(stage: Stage) -> None:
+    key = stage.subscribe()
+    happened(stage, 10, "a")
+    known = stage.log("a")[0]["id"]
+    with pytest.raises(NotFoundError, match="evt_nope"):
+        stage.write(request_events, key, [known, "evt_nope"], at(20))
+    assert asked(stage) == []
+
+
+def test_what_is_being_sent_again_already_is_not_sent_twice(stage: Stage) -> None:
+    key, other = stage.subscribe("crm"), stage.subscribe("other")
+    happened(stage, 10, "a")
+    assert (ask(stage, key), ask(stage, key), ask(stage, other)) == (3, 0, 3)
+    (line, _) = claim(stage, 101)
+    assert ask(stage, key) == 0, "under way is not done"
+    for place in range(3):
+        record(stage, line, 102, place=place)
+    assert ask(stage, key) == 3, "done with: a person may ask for it again"
+
+
+def test_only_failed_means_dead_letters_of_this_endpoint(stage: Stage) -> None:
+    key = stage.subscribe("crm", events=["peer.*"])
+    other = stage.subscribe("other")
+    happened(stage, 0, "a", "b")
+    for seconds in (1, 6, 306):
+        stage.deliver(seconds, lambda cursor, _: REFUSED if cursor.target.key == key else GOOD)
+    dead = len(stage.dead_letters())
+    assert dead == 2, "the first of each room"
+    assert stage.database.read_now(count_range, other, range_of(failed=True)) == 0
+    assert ask(stage, key, failed=True) == dead
+
+
+def test_one_line_at_a_time_for_each_endpoint(stage: Stage) -> None:
+    names = ["crm", "erp"]
+    keys = [stage.subscribe(name) for name in names]
+    happened(stage, 0, "a", people=LINE + 9)
+    for key in keys:
+        ask(stage, key)
+    lines = claim(stage, 101)
+    assert {line.target.name for line in lines} == set(names)
+    assert {len(line.redeliveries) for line in lines} == {LINE}
+    assert claim(stage, 102) == [], "each has its one line"
+    for place in range(LINE):
+        assert record(stage, lines[0], 103, place=place)
+    (rest,) = claim(stage, 104)
+    assert rest.target.key == lines[0].target.key
+    assert [one.event.sequence for one in rest.redeliveries] == list(range(LINE + 1, LINE + 11))
+
+
+def test_a_claim_has_no_more_lines_than_asked_for(stage: Stage) -> None:
+    for name in ("crm", "erp", "hr"):
+        stage.subscribe(name)
+    happened(stage, 0, "a")
+    for row in (1, 2, 3):
+        ask(stage, row)
+    assert [len(claim(stage, 101, lines=2)), len(claim(stage, 101, lines=2))] == [2, 1]
+
+
+def test_what_a_dead_sender_had_claimed_is_due_again_when_its_lease_ends(stage: Stage) -> None:
+    key = stage.subscribe()
+    happened(stage, 0, "a", people=4)
+    ask(stage, key, 100)
+    (line,) = claim(stage, 100)
+    assert line.lease_until == at(100) + LEASE
+    record(stage, line, 110)
+    assert claim(stage, 134.9) == [], "each record renews the lease of the rest"
+    (again,) = claim(stage, 135)
+    assert [one.event.sequence for one in again.redeliveries] == [2, 3, 4, 5], "the first is done with"
+    assert not record(stage, line, 136, place=1), "it is not theirs any more"
+    assert record(stage, again, 136)
+    assert len(stage.attempts()) == 2, "what was fenced off is not written"
+
+
+def test_a_line_that_is_given_back_is_due_at_once(stage: Stage) -> None:
+    key = stage.subscribe()
+    happened(stage, 0, "a")
+    ask(stage, key)
+    (line,) = claim(stage, 101)
+    record(stage, line, 102)
+    stage.write(release_line, line, at(103))
+    (again,) = claim(stage, 103)
+    assert [one.event.sequence for one in again.redeliveries] == [2, 3]
+
+
+def test_what_waits_for_another_try_lets_the_others_pass(stage: Stage) -> None:
+    key = stage.subscribe()
+    happened(stage, 0, "a")
+    ask(stage, key)
+    (line,) = claim(stage, 101)
+    record(stage, line, 102, TROUBLE, retry_at=at(200))
+    stage.write(release_line, line, at(103))
+    (rest,) = claim(stage, 103)
+    assert [one.event.sequence for one in rest.redeliveries] == [2, 3]
+    for place in (0, 1):
+        record(stage, rest, 104, place=place)
+    assert claim(stage, 199.9) == []
+    (last,) = claim(stage, 200)
+    assert [(one.event.sequence, one.tries) for one in last.redeliveries] == [(1, 1)]
+
+
+def test_success_ends_a_dead_letter_and_failure_leaves_it(stage: Stage) -> None:
+    key = stage.subscribe(events=["peer.*"])
+    happened(stage, 0, "a", "b", people=1)
+    for seconds in (1, 6, 306):
+        stage.deliver(seconds, lambda *_: REFUSED)
+    ask(stage, key, failed=True)
+    (line,) = claim(stage, 400)
+    record(stage, line, 401, REFUSED)
+    record(stage, line, 401, GOOD, place=1)
+    (left,) = stage.dead_letters()
+    assert left.event_key == line.redeliveries[0].event.key
+    assert asked(stage) == ["failed", "done"]
+
+
+@pytest.mark.parametrize("outcome", [GOOD, TROUBLE, REFUSED, GONE])
+def test_nobodys_health_depends_on_it(outcome: Outcome, stage: Stage) -> None:
+    key = stage.subscribe()
+    happened(stage, 0, "a")
+    before = (stage.rows(endpoints, "id"), stage.cursor(key, "a"))
+    ask(stage, key)
+    (line,) = claim(stage, 101)
+    record(stage, line, 102, outcome)
+    assert (stage.rows(endpoints, "id"), stage.cursor(key, "a")) == before
+    (attempt,) = stage.attempts()
+    assert (attempt.kind, attempt.verdict, attempt.started_at) == ("redelivery", outcome.verdict, at(102))
+
+
+def test_a_disabled_endpoint_gets_them(stage: Stage) -> None:
+    key = stage.subscribe()
+    happened(stage, 0, "a")
+    stage.write(disable_endpoint, "crm")
+    ask(stage, key)
+    assert [len(line.redeliveries) for line in claim(stage, 101)] == [3]
+    assert stage.owed(101) == []
+
+
+def test_a_removed_endpoint_takes_its_redeliveries_along(stage: Stage) -> None:
+    key = stage.subscribe()
+    happened(stage, 0, "a")
+    ask(stage, key)
+    (line,) = claim(stage, 101)
+    stage.write(remove_endpoint, "crm")
+    assert not record(stage, line, 102)
+    assert asked(stage) == []
