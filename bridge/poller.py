@@ -158,7 +158,8 @@ def _tell(polled: PolledRoom, recorded: Recorded) -> None:
         case Held(until=until):
             log.debug("room.polled", outcome="held", until=until.isoformat(), **facts)
         case Failure(kind=kind, detail=detail):
-            log.warning("room.polled", outcome=kind.value, detail=detail, **facts)
+            speak = log.error if kind is FailureKind.UNAUTHORIZED else log.warning  # only a person can mend a key
+            speak("room.polled", outcome=kind.value, detail=detail, **facts)
         case Snapshot(peers=peers, complete=complete, notes=notes):
             speak = log.info if recorded.changes or notes else log.debug
             speak(
