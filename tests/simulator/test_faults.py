@@ -161,7 +161,7 @@ async def test_faults_in_the_answer(simulation: Simulation, upstream: httpx.Asyn
     assert ANSWER_FAULTS[kind](answer), answer.text
 
 
-@pytest.mark.parametrize("kind", LIST_FAULTS.keys() | ANSWER_FAULTS.keys())
+@pytest.mark.parametrize("kind", sorted(LIST_FAULTS.keys() | ANSWER_FAULTS.keys()))
 async def test_when_a_fault_is_gone_the_answer_is_true_again(
     simulation: Simulation, upstream: httpx.AsyncClient, kind: FaultKind
 ) -> None:
