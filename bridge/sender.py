@@ -31,7 +31,7 @@ from bridge.store.settlements import Settled, Settlement, Tried, settle
 from bridge.store.vault import Vault
 from bridge.webhooks.client import WebhookClient
 from bridge.webhooks.delivery import DeliveryPolicy, Outcome, Verdict, retry_redelivery
-from bridge.webhooks.signing import Huddle01Secret, parse_secret, sign
+from bridge.webhooks.signing import Huddle01Secret, InvalidSecretError, Secret, parse_secret, sign
 from bridge.world import World
 
 SEATS = 512
@@ -227,14 +227,20 @@ async def deliver(
     return await client.post(target.url, headers=headers, body=rendered.body, timeout=limit)
 
 
-_parsed = lru_cache(maxsize=4096)(parse_secret)
+@lru_cache(maxsize=4096)
+def _parsed(text: str) -> Secret | None:
+    """A secret, or None for one that cannot sign: in the style `huddle01`, that an endpoint has left, any text could."""
+    try:
+        return parse_secret(text)
+    except InvalidSecretError:
+        return None
 
 
 def _signature(target: Target, event_id: str, body: bytes, at: datetime) -> dict[str, str]:
     if target.style == Style.HUDDLE01:
         secret = Huddle01Secret(key=target.secrets[0].encode())
         return {"huddle01-signature": secret.sign(event_id, int(at.timestamp() * 1000), body)}
-    secrets = [_parsed(text) for text in target.secrets]
+    secrets = [secret for secret in map(_parsed, target.secrets) if secret is not None]
     return {"webhook-signature": sign(secrets, webhook_id=event_id, timestamp=int(at.timestamp()), body=body)}
 
 

@@ -17,6 +17,7 @@ from bridge.store.log import append, number, room_log
 from bridge.store.tables import endpoint_secrets, endpoints, rooms
 from bridge.store.vault import Vault
 from bridge.store.visits import load
+from bridge.webhooks.signing import Ed25519Secret, InvalidSecretError, parse_secret
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -189,14 +190,32 @@ def _change(connection: Connection, row: Row[Any], spec: EndpointSpec, desk: Des
     if desk.vault.open(row.headers) == json.dumps(dict(spec.headers)):
         values.pop("headers")
     connection.execute(update(endpoints).where(endpoints.c.id == row.id).values(origin="config", **values))
-    if spec.secret is None:
-        if spec.signature != row.signature:
-            fresh = desk.new_secret(spec.signature)
-            replace_secret(connection, row.id, fresh, desk, generated=True, grace=desk.rotation_grace)
-    else:
-        signing = secrets_of(connection, [row.id], desk.now, desk.vault)[row.id]
-        if spec.secret != signing[0]:
-            replace_secret(connection, row.id, spec.secret, desk, generated=False, grace=desk.rotation_grace)
+    current = secrets_of(connection, [row.id], desk.now, desk.vault)[row.id][0]
+    if spec.secret is None and _can_sign(current, spec):
+        _own_secret(connection, row.id)
+    elif spec.secret != current:
+        secret = spec.secret or desk.new_secret(spec.signature)
+        replace_secret(connection, row.id, secret, desk, generated=spec.secret is None, grace=desk.rotation_grace)
+
+
+def _can_sign(secret: str, spec: EndpointSpec) -> bool:
+    """Whether a stored secret still serves: any text does in the style `huddle01`, elsewhere its kind must match."""
+    if spec.style == "huddle01":
+        return True
+    try:
+        parsed = parse_secret(secret)
+    except InvalidSecretError:
+        return False
+    return isinstance(parsed, Ed25519Secret) == (spec.signature == "v1a")
+
+
+def _own_secret(connection: Connection, endpoint_key: int) -> None:
+    """A secret that the file names no more is the bridge's to rotate: nobody else has it to change."""
+    connection.execute(
+        update(endpoint_secrets)
+        .where(endpoint_secrets.c.endpoint_key == endpoint_key, endpoint_secrets.c.expires_at.is_(None))
+        .values(generated=True)
+    )
 
 
 def _spec_values(spec: EndpointSpec, vault: Vault) -> dict[str, Any]:
