@@ -229,7 +229,7 @@ async def deliver(
 
 @lru_cache(maxsize=4096)
 def _parsed(text: str) -> Secret | None:
-    """A secret, or None for one that cannot sign: in the style `huddle01`, that an endpoint has left, any text could."""
+    """A secret, or None for one that cannot sign: any text could in the style `huddle01`, that an endpoint has left."""
     try:
         return parse_secret(text)
     except InvalidSecretError:
