@@ -36,6 +36,8 @@ from bridge.world import World
 
 SEATS = 512
 REPLAY_SEATS = 32
+CONFIRMED_FOR = timedelta(seconds=1)
+"""How long a line may trust what the database last said of its endpoint: its state, its secret."""
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger("bridge.sender")
 
@@ -103,7 +105,7 @@ class Sender:
         acked, lease_until = cursor.acked, cursor.lease_until
         timeout = cursor.target.timeout or self._policy.timeout
         recording: asyncio.Task[Settled] | None = None
-        may_go_on = True
+        confirmed_at, may_go_on = self._world.now(), True
         for event in cursor.events:
             started_at = self._world.now()
             if not may_go_on or started_at + timeout > lease_until:
@@ -114,24 +116,34 @@ class Sender:
                 if not settled.keeps_claim:
                     break
                 may_go_on = settled.may_go_on
-            lease_until = self._world.now() + timeout + LEASE_MARGIN
+            now = self._world.now()
+            lease_until = now + timeout + LEASE_MARGIN
             goes_on = may_go_on and event is not cursor.events[-1] and not self._stopping
+            is_next_sent = goes_on and outcome.verdict is Verdict.DELIVERED and now - confirmed_at < CONFIRMED_FOR
+            confirmed_at = now
             tried = Tried(event=event, outcome=outcome, started_at=started_at)
             recording = asyncio.create_task(
-                self._record(cursor, acked, tried, goes_on=goes_on, lease_until=lease_until)
+                self._record(cursor, acked, tried, goes_on=goes_on, is_next_sent=is_next_sent, lease_until=lease_until)
             )
             acked = event.passes_to
-            if outcome.verdict is not Verdict.DELIVERED:
+            if not is_next_sent:
                 may_go_on = (await recording).may_go_on
-            elif not goes_on:
-                break
         if recording is not None:
             await recording
 
     async def _record(
-        self, cursor: ClaimedCursor, acked: int, tried: Tried, *, goes_on: bool, lease_until: datetime
+        self,
+        cursor: ClaimedCursor,
+        acked: int,
+        tried: Tried,
+        *,
+        goes_on: bool,
+        is_next_sent: bool,
+        lease_until: datetime,
     ) -> Settled:
-        settled = await self._settle(cursor, acked, tried, goes_on=goes_on, lease_until=lease_until)
+        settled = await self._settle(
+            cursor, acked, tried, goes_on=goes_on, is_next_sent=is_next_sent, lease_until=lease_until
+        )
         _tell(cursor, tried, settled)
         return settled
 
@@ -142,6 +154,7 @@ class Sender:
         tried: Tried | None,
         *,
         goes_on: bool,
+        is_next_sent: bool = False,
         lease_until: datetime | None = None,
     ) -> Settled:
         settled = await self._settlements.submit(
@@ -150,6 +163,7 @@ class Sender:
                 acked=acked,
                 tried=tried,
                 goes_on=goes_on,
+                is_next_sent=is_next_sent,
                 at=self._world.now(),
                 lease_until=lease_until or cursor.lease_until,
                 jitter=self._world.jitter(),
@@ -191,9 +205,10 @@ class Sender:
                 ),
                 lease_until=lease_until,
             )
-            if not await self._database.write(record_redelivery, done):
-                return
+            may_go_on = await self._database.write(record_redelivery, done)
             _tell_redelivery(done)
+            if not may_go_on:
+                return
 
 
 async def deliver(

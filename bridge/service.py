@@ -206,7 +206,7 @@ class Service:
             return False
         before = self._settings
         try:
-            self._settings = self._reload()
+            self._settings = _not_emptied(before, self._reload())
             self._reconcile()
         except BridgeError as error:
             self._settings = before
@@ -301,6 +301,17 @@ class Service:
             log.info("bridge.stopping", signal=number.name)
             self._stopping = True
         self._signals.put_nowait(number)
+
+
+def _not_emptied(before: Settings, after: Settings) -> Settings:
+    """Refuse a file that names nothing any more: it was cut off, or is being written.
+
+    Raises:
+        BridgeError: everything would be given up, with every backlog.
+    """
+    if before.sources and not (after.sources or after.rooms or after.endpoints):
+        raise BridgeError("the file names no source, room or endpoint any more: if that is meant, stop the service")
+    return after
 
 
 def _raise_open_files() -> None:

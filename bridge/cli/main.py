@@ -14,6 +14,7 @@ from bridge import __version__
 from bridge.cli import (
     deliveries,
     demo,
+    doctor,
     endpoint_actions,
     endpoints,
     events,
@@ -86,6 +87,7 @@ def _bridge(
 
 app.command("init")(setup.init)
 app.command("check")(setup.check)
+app.command("doctor")(doctor.doctor)
 app.command("migrate")(setup.migrate)
 app.command("run")(running.run)
 app.command("poll")(poll.poll)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from bridge.presence import Failure, Snapshot
+    from bridge.sources.checkup import Checkup
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +35,10 @@ class Source(Protocol):
 
     async def fetch(self, room_id: str) -> Snapshot | Failure:
         """Ask once who is in the room; never raises for what the upstream or the network does: that is a Failure."""
+        ...
+
+    async def check_up(self) -> Checkup:
+        """Ask once whether it answers and takes the key; never raises, as `fetch`."""
         ...
 
     async def aclose(self) -> None:

@@ -22,8 +22,10 @@ from httpx_aiohttp import AiohttpTransport
 
 from bridge.presence import Failure, FailureKind, Snapshot
 from bridge.sources import SourceSettings
+from bridge.sources.checkup import Checkup, parse_date
 from bridge.sources.huddle01_answers import excerpt, fingerprint, interpret
 from bridge.sources.known_answers import KnownAnswers
+from bridge.sources.untrusted_json import decode_json
 
 
 class UnusableAnswerError(Exception):
@@ -84,7 +86,8 @@ class Huddle01Source:
         self._clock = clock
         self._known = KnownAnswers(KNOWN_ANSWERS_LIMIT)
         self._seconds = settings.timeout.total_seconds()
-        self._participants_url = f"{settings.base_url.rstrip('/')}/live-sessions/participants/"
+        self._sessions_url = f"{settings.base_url.rstrip('/')}/live-sessions"
+        self._participants_url = f"{self._sessions_url}/participants/"
         self._headers = httpx.Headers(
             {
                 "x-api-key": settings.api_key,
@@ -111,6 +114,18 @@ class Huddle01Source:
             return self._discreet(_judge_error(error, self._seconds), str(error))
         return self._recall(room_id, response, body) or self._read(room_id, response, body)
 
+    async def check_up(self) -> Checkup:
+        """Ask once which rooms are live: that takes a key, but no room (upstream.md section 1.1)."""
+        asked_at, date = self._clock(), None
+        try:
+            async with asyncio.timeout(self._seconds):
+                response, body = await self._get(self._sessions_url)
+        except Exception as error:  # noqa: BLE001 - as in fetch
+            failure: Failure | None = self._discreet(_judge_error(error, self._seconds), str(error))
+        else:
+            failure, date = self._judge_sessions(response, body), response.headers.get("date")
+        return Checkup(failure=failure, asked_at=asked_at, answered_at=self._clock(), dated_at=parse_date(date))
+
     async def aclose(self) -> None:
         """Release the connections."""
         await self._client.aclose()
@@ -135,6 +150,14 @@ class Huddle01Source:
         else:
             self._known.forget(room_id)
         return answer
+
+    def _judge_sessions(self, response: httpx.Response, body: bytes) -> Failure | None:
+        if response.status_code == HTTPStatus.OK and _lists_sessions(body):
+            return None
+        answer = interpret(response.status_code, response.headers, body, self._clock())
+        if isinstance(answer, Failure):
+            return self._discreet(answer, body.decode(errors="replace"), *response.headers.values())
+        return None  # no room is live
 
     def _discreet(self, failure: Failure, *sources: str) -> Failure:
         """Whoever echoes our headers must not get the key into our logs: not even the part that an excerpt shows."""
@@ -170,6 +193,14 @@ def _decompress(raw: bytes, encoding: str) -> bytes:
     if not stream.eof:
         raise UnusableAnswerError(f"{encoding} that ends too early")
     return body
+
+
+def _lists_sessions(body: bytes) -> bool:
+    try:
+        document = decode_json(body)
+    except ValueError:
+        return False
+    return isinstance(document, dict) and isinstance(document.get("liveSessions"), list)
 
 
 def _judge_error(error: Exception, seconds: float) -> Failure:

@@ -28,6 +28,7 @@ T = TypeVar("T")
 READERS = 4
 POSTGRESQL_WRITERS = 4
 BUSY_TIMEOUT_MS = 10_000
+IDLE_IN_TRANSACTION_MS = 5_000
 SQLITE_AWAY = frozenset({
     sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_FULL, sqlite3.SQLITE_CANTOPEN,
 })  # fmt: skip
@@ -115,7 +116,9 @@ class Database:
             event.listen(engine, "connect", _prepare_sqlite)
             event.listen(engine, "begin", _begin_immediate if writes else _begin_deferred)
             return engine
-        return create_engine(self._url, pool_pre_ping=True, connect_args={"connect_timeout": 10}, **options)
+        engine = create_engine(self._url, pool_pre_ping=True, connect_args={"connect_timeout": 10}, **options)
+        event.listen(engine, "connect", _prepare_postgresql)
+        return engine
 
 
 def take_turns(connection: Connection, purpose: int) -> None:
@@ -167,6 +170,14 @@ def _prepare_sqlite(connection: DBAPIConnection, _entry: ConnectionPoolEntry) ->
     cursor.execute("PRAGMA synchronous = FULL")  # a commit that was reported survives a power cut
     cursor.execute("PRAGMA foreign_keys = ON")
     cursor.close()
+
+
+def _prepare_postgresql(connection: DBAPIConnection, _entry: ConnectionPoolEntry) -> None:
+    cursor = connection.cursor()
+    # A process that is frozen inside a transaction must not hold its locks for longer than its leases.
+    cursor.execute(f"SET idle_in_transaction_session_timeout = {IDLE_IN_TRANSACTION_MS}")
+    cursor.close()
+    connection.commit()
 
 
 def _begin_immediate(connection: Connection) -> None:

@@ -14,8 +14,10 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
+import structlog
 from sqlalchemy import Connection, Row, ScalarSelect, and_, func, or_, select, tuple_, update
 
+from bridge.errors import BridgeError
 from bridge.events.types import matches
 from bridge.store.endpoints import find_endpoint, secrets_of
 from bridge.store.tables import cursors, endpoints, events, rooms
@@ -23,6 +25,7 @@ from bridge.store.vault import Vault
 
 WINDOW = 20
 """How far ahead of `acked` one claim looks: enough to keep a line moving, little enough to hold in memory."""
+LOCKED_PAUSE = timedelta(minutes=1)
 UNLIMITED = 1_000_000
 ROUNDING = 1e-6
 """So that a rate of exactly one attempt is not lost to a float just below it."""
@@ -30,6 +33,9 @@ RATE_BURST = timedelta(milliseconds=250)
 """How much unused rate an endpoint may save up: enough to use all of it between two ticks."""
 LEASE_MARGIN = timedelta(seconds=10)
 """How much longer than its time-out an attempt may take to be recorded, before somebody else tries."""
+
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger("bridge.store")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +48,8 @@ class Target:
     style: str
     signature: str
     timeout: timedelta | None
+    rotated_at: datetime | None
+    """When its secret last changed: whoever signs with these must stop when that is no longer true."""
     headers: dict[str, str] = field(repr=False)
     secrets: tuple[str, ...] = field(repr=False)
 
@@ -90,14 +98,18 @@ def claim_cursors(
         vault: Opens the secrets.
     """
     claimed: list[tuple[Row[Any], Row[Any, Any, Any, Any], datetime]] = []
-    for endpoint in _due_endpoints(connection, now, seats):
+    due = _due_endpoints(connection, now, seats)
+    targets = targets_of(connection, due, now, vault)
+    for endpoint in due:
+        if endpoint.id not in targets:
+            continue
         allowance = min(_allowance(connection, endpoint, now), seats - len(claimed))
         if allowance > 0:
             own = timeout if endpoint.timeout_seconds is None else timedelta(seconds=endpoint.timeout_seconds)
             lease_until = now + own + LEASE_MARGIN
             taken = _take(connection, endpoint, allowance, now, lease_until, token)
             claimed += [(endpoint, cursor, lease_until) for cursor in taken]
-    return _assemble(connection, claimed, now=now, token=token, vault=vault) if claimed else []
+    return _assemble(connection, claimed, targets, token) if claimed else []
 
 
 def target_of(connection: Connection, name: str, *, now: datetime, vault: Vault) -> Target:
@@ -107,16 +119,25 @@ def target_of(connection: Connection, name: str, *, now: datetime, vault: Vault)
         NotFoundError: there is none.
     """
     row = find_endpoint(connection, name)
-    return targets_of(connection, [row], now, vault)[row.id]
+    return _target(row, tuple(secrets_of(connection, [row.id], now, vault)[row.id]), vault)
 
 
 def targets_of(
     connection: Connection, endpoint_rows: Sequence[Row[Any]], now: datetime, vault: Vault
 ) -> dict[int, Target]:
-    """What the sender needs to know of endpoints, by their keys."""
-    rows = {row.id: row for row in endpoint_rows}
-    secrets = secrets_of(connection, rows, now, vault)
-    return {key: _target(row, tuple(secrets[key]), vault) for key, row in rows.items()}
+    """What the sender needs to know of endpoints, by their keys.
+
+    One whose secrets cannot be opened is left out, told of, and looked at again in a minute: the others go on.
+    """
+    targets: dict[int, Target] = {}
+    for row in endpoint_rows:
+        try:
+            targets[row.id] = _target(row, tuple(secrets_of(connection, [row.id], now, vault)[row.id]), vault)
+        except BridgeError as error:
+            log.error("endpoint.locked", endpoint=row.name, detail=str(error))  # noqa: TRY400 - the message is all
+            locked = update(endpoints).where(endpoints.c.id == row.id).values(held_until=now + LOCKED_PAUSE)
+            connection.execute(locked)
+    return targets
 
 
 def _due_endpoints(connection: Connection, now: datetime, seats: int) -> list[Row[Any]]:
@@ -224,13 +245,10 @@ def _take(
 def _assemble(
     connection: Connection,
     claimed: Sequence[tuple[Row[Any], Row[Any, Any, Any, Any], datetime]],
-    *,
-    now: datetime,
+    targets: dict[int, Target],
     token: str,
-    vault: Vault,
 ) -> list[ClaimedCursor]:
     """Give every claimed cursor its endpoint and the events within reach."""
-    targets = targets_of(connection, [endpoint for endpoint, _, _ in claimed], now, vault)
     within_reach = _events_within_reach(connection, [(endpoint.id, cursor.room_key) for endpoint, cursor, _ in claimed])
     assembled = []
     for endpoint, cursor, lease_until in claimed:
@@ -308,6 +326,7 @@ def _target(endpoint: Row[Any], secrets: tuple[str, ...], vault: Vault) -> Targe
         style=endpoint.style,
         signature=endpoint.signature,
         timeout=None if endpoint.timeout_seconds is None else timedelta(seconds=endpoint.timeout_seconds),
+        rotated_at=endpoint.rotated_at,
         headers=json.loads(vault.open(endpoint.headers)),
         secrets=secrets,
     )

@@ -153,6 +153,7 @@ def replace_secret(
         .values(expires_at=desk.now + grace)
     )
     _insert_secret(connection, endpoint_key, secret, desk, generated=generated)
+    connection.execute(update(endpoints).where(endpoints.c.id == endpoint_key).values(rotated_at=desk.now))
 
 
 def _insert_secret(connection: Connection, endpoint_key: int, secret: str, desk: Desk, *, generated: bool) -> None:

@@ -146,7 +146,8 @@ def claim_redeliveries(
     targets = targets_of(connection, ready, now, vault)
     claimed = []
     for endpoint in ready:
-        target = targets[endpoint.id]
+        if (target := targets.get(endpoint.id)) is None:
+            continue
         # A line takes its time: each of its members may use up the whole time-out, and renews the lease of the rest.
         lease_until = now + (target.timeout or timeout) + LEASE_MARGIN
         rows = _take(connection, endpoint, now, lease_until, token)
@@ -157,7 +158,11 @@ def claim_redeliveries(
 
 
 def record_redelivery(connection: Connection, done: Redelivered) -> bool:
-    """Write down what became of a redelivery and renew the lease of the rest of its line; False if it is not ours."""
+    """Write down what became of a redelivery; answers whether the line may go on.
+
+    It may not if it is not ours any more, if the endpoint asked for quiet, or if its secret has changed since the claim:
+    what of it has not been sent is then given back.
+    """
     row = connection.execute(
         select(redeliveries.c.claim_token).where(redeliveries.c.id == done.redelivery.key).with_for_update()
     ).one_or_none()
@@ -176,11 +181,6 @@ def record_redelivery(connection: Connection, done: Redelivered) -> bool:
             next_attempt_at=done.retry_at or done.lease_until,
         )
     )
-    connection.execute(
-        update(redeliveries)
-        .where(redeliveries.c.endpoint_key == done.line.target.key, redeliveries.c.claim_token == done.line.token)
-        .values(next_attempt_at=done.lease_until)
-    )
     if delivered:
         connection.execute(
             delete(dead_letters).where(
@@ -188,15 +188,32 @@ def record_redelivery(connection: Connection, done: Redelivered) -> bool:
                 dead_letters.c.event_key == done.tried.event.key,
             )
         )
-    return True
+    asked_for_quiet = done.retry_at is not None and done.tried.outcome.retry_after is not None
+    rotated_at = select(endpoints.c.rotated_at).where(endpoints.c.id == done.line.target.key)
+    if asked_for_quiet:
+        release_line(connection, done.line, done.retry_at or done.lease_until)
+    elif connection.execute(rotated_at).scalar_one() != done.line.target.rotated_at:
+        release_line(connection, done.line, done.tried.started_at)
+    else:
+        _renew_lease(connection, done)
+        return True
+    return False
 
 
-def release_line(connection: Connection, line: ClaimedLine, now: datetime) -> None:
-    """Give back what of a line has not been sent."""
+def _renew_lease(connection: Connection, done: Redelivered) -> None:
+    connection.execute(
+        update(redeliveries)
+        .where(redeliveries.c.endpoint_key == done.line.target.key, redeliveries.c.claim_token == done.line.token)
+        .values(next_attempt_at=done.lease_until)
+    )
+
+
+def release_line(connection: Connection, line: ClaimedLine, due_at: datetime) -> None:
+    """Give back what of a line has not been sent, to be due then."""
     connection.execute(
         update(redeliveries)
         .where(redeliveries.c.endpoint_key == line.target.key, redeliveries.c.claim_token == line.token)
-        .values(claim_token=None, next_attempt_at=now)
+        .values(claim_token=None, next_attempt_at=due_at)
     )
 
 
@@ -265,7 +282,7 @@ def _take(
             redeliveries.c.next_attempt_at <= now,
         )
         .order_by(redeliveries.c.event_key)
-        .limit(min(LINE, rate_allowance(endpoint, now)))
+        .limit(max(0, min(LINE, rate_allowance(endpoint, now))))  # below 0 where another clock is ahead of this one
         .with_for_update(of=redeliveries, skip_locked=True)
     ).all()
     if rows:

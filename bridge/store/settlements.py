@@ -50,13 +50,15 @@ class Tried:
 class Settlement:
     """What happened to a claimed cursor; `tried` is None if nothing within reach concerned the endpoint.
 
-    `goes_on` says that the sender would like to keep the claim for the next event, until `lease_until`.
+    `goes_on` says that the sender would like to keep the claim for the next event, until `lease_until`; `is_next_sent`
+    that this event is on its way already, so that the claim is needed to record it, come what may.
     """
 
     cursor: ClaimedCursor
     acked: int
     tried: Tried | None
     goes_on: bool
+    is_next_sent: bool = False
     at: datetime
     lease_until: datetime
     jitter: float
@@ -109,11 +111,15 @@ class _Endpoint:
     state: EndpointState
     disabled_as: str | None = None
 
-    def may_be_called(self, at: datetime) -> bool:
-        """Whether its lines may go on: it may have been disabled, or have asked for quiet, in another one."""
+    def may_be_called(self, settlement: Settlement) -> bool:
+        """Whether a line may go on as it was claimed.
+
+        The endpoint may have been disabled or have asked for quiet in another line, and its secret may have changed.
+        """
         is_active = self.row.state == "active" and self.disabled_as is None
-        is_held = self.state.held_until is not None and self.state.held_until > at
-        return is_active and not is_held and self.state.circuit is Circuit.CLOSED
+        is_held = self.state.held_until is not None and self.state.held_until > settlement.at
+        same_secret = bool(self.row.rotated_at == settlement.cursor.target.rotated_at)
+        return is_active and same_secret and not is_held and self.state.circuit is Circuit.CLOSED
 
 
 @dataclass(slots=True, kw_only=True)
@@ -137,7 +143,7 @@ class _Writing:
         if line is None or line.token != cursor.token or line.acked != settlement.acked:
             return Settled(fenced=True)
         if settlement.tried is None:
-            return self._advance(line, settlement, to=cursor.reach, may_go_on=False)
+            return self._advance(line, None, settlement, to=cursor.reach)
         return self._take_attempt(line, health[cursor.target.key], settlement, settlement.tried)
 
     def _take_attempt(self, line: _Line, endpoint: _Endpoint, settlement: Settlement, tried: Tried) -> Settled:
@@ -147,18 +153,11 @@ class _Writing:
         self._note_health(endpoint, decision, at)
         match decision.step:
             case Advance():
-                settled = self._advance(
-                    line, settlement, to=tried.event.passes_to, may_go_on=endpoint.may_be_called(at)
-                )
+                settled = self._advance(line, endpoint, settlement, to=tried.event.passes_to)
                 return replace(settled, released=decision.release_since is not None)
             case DeadLetter(reason=reason):
                 self._dead.append(_dead_letter(line, tried, at, reason))
-                may_go_on = endpoint.may_be_called(at)
-                goes_on = settlement.goes_on and may_go_on  # nothing is on its way behind an event that failed
-                settled = self._advance(
-                    line, replace(settlement, goes_on=goes_on), to=tried.event.passes_to, may_go_on=may_go_on
-                )
-                return replace(settled, dead_letter=True)
+                return replace(self._advance(line, endpoint, settlement, to=tried.event.passes_to), dead_letter=True)
             case Retry(at=due_at):
                 self._move(line, decision.cursor, acked=line.acked, due_at=due_at)
                 return Settled(retry_at=due_at)
@@ -167,8 +166,9 @@ class _Writing:
                 self._disable(endpoint, disabled, decision.endpoint, at)
                 return Settled(disabled=True)
 
-    def _advance(self, line: _Line, settlement: Settlement, *, to: int, may_go_on: bool) -> Settled:
-        keeps = settlement.goes_on
+    def _advance(self, line: _Line, endpoint: _Endpoint | None, settlement: Settlement, *, to: int) -> Settled:
+        may_go_on = endpoint is not None and endpoint.may_be_called(settlement)
+        keeps = settlement.goes_on and (may_go_on or settlement.is_next_sent)
         due_at = settlement.lease_until if keeps else settlement.at
         self._move(line, CursorState(), acked=to, due_at=due_at, token=line.token if keeps else None)
         owes = not keeps and to < line.row.head
@@ -339,7 +339,7 @@ _HELD_LINES = (
 _HELD_ENDPOINTS = (
     select(endpoints.c.id, endpoints.c.name, endpoints.c.state, endpoints.c.state_reason, endpoints.c.circuit)
     .add_columns(endpoints.c.failures_in_row, endpoints.c.failing_since, endpoints.c.last_success_at)
-    .add_columns(endpoints.c.probes, endpoints.c.held_until)
+    .add_columns(endpoints.c.probes, endpoints.c.held_until, endpoints.c.rotated_at)
     .where(endpoints.c.id.in_(bindparam("keys", expanding=True)))
     .order_by(endpoints.c.id)
     .with_for_update(key_share=True)

@@ -191,6 +191,7 @@ endpoints = Table(
     Column("probes", Integer, nullable=False, server_default="0"),
     Column("held_until", UtcDateTime),
     Column("rate_at", UtcDateTime),
+    Column("rotated_at", UtcDateTime),
 )
 
 endpoint_secrets = Table(

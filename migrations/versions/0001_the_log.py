@@ -39,6 +39,7 @@ def upgrade() -> None:
         sa.Column("probes", sa.Integer(), server_default="0", nullable=False),
         sa.Column("held_until", MOMENT, nullable=True),
         sa.Column("rate_at", MOMENT, nullable=True),
+        sa.Column("rotated_at", MOMENT, nullable=True),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_endpoints")),
         sa.UniqueConstraint("name", name=op.f("uq_endpoints_name")),
         sa.UniqueConstraint("public_id", name=op.f("uq_endpoints_public_id")),

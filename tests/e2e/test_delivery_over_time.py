@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from email.utils import format_datetime
 from ipaddress import ip_network
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -47,7 +48,7 @@ class Afternoon:
     def now(self) -> datetime:
         return at(self.seconds)
 
-    def subscribe(self, name: str, **spec: object) -> int:
+    def subscribe(self, name: str, **spec: Any) -> int:  # noqa: ANN401 - fields of EndpointSpec
         return self.stage.subscribe(name, **{"url": f"{self.receiver.url}/{name}", "secret": SECRET} | spec)
 
     def happen(self, *rooms: str) -> None:
@@ -111,7 +112,7 @@ def stage(url: str) -> Iterator[Stage]:
 async def begin(stage: Stage, receiver: Receiver) -> AsyncIterator[Callable[..., Afternoon]]:
     """Makes the afternoon, with the delivery policy that it is given."""
     begun: list[Afternoon] = []
-    async with WebhookClient(LOOPBACK, user_agent="presence-bridge/test", clock=lambda: begun[0].now()) as client:
+    async with WebhookClient(LOOPBACK, user_agent="presence-bridge/test", clock=lambda: begun[-1].now()) as client:  # noqa: PLW0108 - it begins later
 
         def make(**policy: object) -> Afternoon:
             stage.policy = DeliveryPolicy(**policy)  # type: ignore[arg-type]  # fields by name

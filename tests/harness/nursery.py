@@ -7,7 +7,6 @@ that it could inherit. A child may be given a fuse: then it kills itself at a ch
 
 from __future__ import annotations
 
-import contextlib
 import gc
 import importlib
 import itertools
@@ -20,6 +19,7 @@ import subprocess
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from enum import StrEnum
@@ -29,8 +29,8 @@ from typing import Any, NoReturn, Self
 
 from sqlalchemy import Engine, Pool, create_engine, event
 
-from tests.harness.process import environment
-from tests.harness.waiting import PATIENCE
+from tests.harness.process import READY, environment
+from tests.harness.waiting import PATIENCE, wait_until
 
 BURNT = "fuse.burnt"
 """The line that a child logs just before its fuse kills it."""
@@ -81,6 +81,11 @@ class Child:
         if self.status is None:
             os.kill(self.pid, number)
 
+    def wait_ready(self) -> Self:
+        """Wait for the log line that says that it is up."""
+        wait_until(lambda: READY in self.output, what=lambda: f"{READY} from {self.log}\n{self.output[-6000:]}")
+        return self
+
     def kill(self) -> None:
         """`kill -9`, and see it end."""
         self.send(signal.SIGKILL)
@@ -120,6 +125,7 @@ class Nursery:
     def fork(self, *arguments: str, fuse: Fuse | None = None) -> Child:
         """Run a command in a child."""
         log = self._directory / f"child-{next(_numbers)}.log"
+        log.touch()
         pid = self.order(run=arguments, log=str(log), fuse=None if fuse is None else asdict(fuse))
         return Child(self, pid, log)
 
@@ -159,6 +165,8 @@ def main() -> None:
                 status = _wait(pid, timeout)
                 children -= set() if status is None else {pid}
                 _say(status)
+            case other:
+                raise ValueError(f"not an order: {other!r}")
     for pid in children:
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
@@ -179,7 +187,7 @@ def _load() -> None:
 def _be_born(arguments: Sequence[str], log: str, fuse: dict[str, Any] | None) -> NoReturn:
     """Become the command, as if it had been started with its output in a file."""
     code = 70
-    with contextlib.suppress(BaseException):
+    try:
         os.setsid()
         output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         for stream, file in enumerate((os.open(os.devnull, os.O_RDONLY), output, output)):
@@ -188,40 +196,40 @@ def _be_born(arguments: Sequence[str], log: str, fuse: dict[str, Any] | None) ->
             _lay(Fuse(statement=fuse["statement"], moment=Moment(fuse["moment"]), passing=fuse["passing"]))
         code = importlib.import_module("bridge.cli.main").run(arguments)
         sys.stdout.flush()
+    except BaseException:  # noqa: BLE001 - a child must never go on as its parent
+        traceback.print_exc()
     os._exit(code)
 
 
 def _lay(fuse: Fuse) -> None:
     """Have SQLAlchemy tell of every statement and commit of this process, and die at the chosen one."""
     pattern = re.compile(fuse.statement)
-    passed = itertools.count()
-    matched: set[object] = set()
-    """The driver's connections whose transaction has had the statement."""
-
-    def is_it(statement: str) -> bool:
-        return bool(pattern.match(statement)) and next(passed) >= fuse.passing
+    matches = itertools.count()
+    lit: set[object] = set()
+    """The driver's connections whose transaction has come to the statement."""
 
     def before(connection: Any, _cursor: Any, statement: str, *_: object) -> None:  # noqa: ANN401 - SQLAlchemy's
-        if is_it(statement):
-            matched.add(connection.connection.dbapi_connection)
+        if pattern.match(statement) and next(matches) >= fuse.passing:
+            lit.add(connection.connection.dbapi_connection)
             if fuse.moment is Moment.BEFORE:
                 _die(statement)
 
     def after(connection: Any, _cursor: Any, statement: str, *_: object) -> None:  # noqa: ANN401
-        if fuse.moment is Moment.AFTER and connection.connection.dbapi_connection in matched:
+        if fuse.moment is Moment.AFTER and connection.connection.dbapi_connection in lit:
             _die(statement)
 
     def commit(connection: Any) -> None:  # noqa: ANN401
-        if fuse.moment is Moment.COMMIT and connection.connection.dbapi_connection in matched:
+        if fuse.moment is Moment.COMMIT and connection.connection.dbapi_connection in lit:
             _die("COMMIT")
 
     def checkin(dbapi_connection: object, _record: object) -> None:
-        if dbapi_connection in matched:
+        if fuse.moment is Moment.COMMITTED and dbapi_connection in lit:
             _die("after COMMIT")
 
     event.listen(Engine, "before_cursor_execute", before)
     event.listen(Engine, "after_cursor_execute", after)
     event.listen(Engine, "commit", commit)
+    event.listen(Engine, "rollback", lambda connection: lit.discard(connection.connection.dbapi_connection))
     event.listen(Pool, "checkin", checkin)
 
 

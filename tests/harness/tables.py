@@ -1,4 +1,4 @@
-"""The database as somebody sees it who has only SQL, or a stolen copy; like `deliveries`, it imports nothing of the bridge."""
+"""The database as somebody sees it who has only SQL, or a stolen copy. Imports nothing of the bridge."""
 
 from __future__ import annotations
 

@@ -117,7 +117,7 @@ def test_one_process_at_a_time_holds_a_lease_until_it_ends(stage: Stage) -> None
     assert not lease(stage, "mine", 401, 701)
 
 
-def test_of_many_that_ask_at_once_one_gets_it(stage: Stage, migrated_url: str) -> None:
+def test_of_many_that_ask_at_once_one_gets_it(migrated_url: str) -> None:
     together = threading.Barrier(4)
     given: list[str] = []
 

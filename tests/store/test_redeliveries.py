@@ -24,7 +24,7 @@ from bridge.store.redeliveries import (
 from bridge.store.settlements import Tried
 from bridge.store.tables import endpoints, events, redeliveries
 from bridge.webhooks.delivery import Outcome
-from tests.store.stage import GONE, GOOD, REFUSED, TROUBLE, Stage, at, peer, seen
+from tests.store.stage import GONE, GOOD, REFUSED, TROUBLE, Stage, at, busy, peer, seen, tried
 
 TIMEOUT = timedelta(seconds=15)
 LEASE = timedelta(seconds=25)
@@ -67,8 +67,16 @@ def happened(stage: Stage, seconds: float, *rooms: str, people: int = 2) -> None
     stage.poll(seconds, **{room: seen(*(peer(f"p{number}", 0) for number in range(people))) for room in rooms})
 
 
-def ask(stage: Stage, key: int, seconds: float = 100, **within: float | bool) -> int:
-    return stage.write(request_range, key, range_of(**within), at(seconds))
+def ask(
+    stage: Stage,
+    key: int,
+    seconds: float = 100,
+    *,
+    since: float | None = None,
+    until: float | None = None,
+    failed: bool = False,
+) -> int:
+    return stage.write(request_range, key, range_of(since=since, until=until, failed=failed), at(seconds))
 
 
 def range_of(*, since: float | None = None, until: float | None = None, failed: bool = False) -> Range:
@@ -259,3 +267,42 @@ def test_a_removed_endpoint_takes_its_redeliveries_along(stage: Stage) -> None:
     stage.write(remove_endpoint, "crm")
     assert not record(stage, line, 102)
     assert asked(stage) == []
+
+
+def test_a_rate_is_shared_with_live_deliveries(stage: Stage) -> None:
+    key = stage.subscribe(rate_per_second=1)
+    happened(stage, 0, "a", people=1)
+    ask(stage, key)
+    assert len(stage.owed(100)) == 1
+    assert claim(stage, 100.5) == []
+    (line,) = claim(stage, 101)
+    assert len(line.redeliveries) == 1
+
+
+def test_a_clock_that_is_behind_claims_nothing_beyond_the_rate(stage: Stage) -> None:
+    """Another machine's clock may be a second ahead: it has spent of what is still to come here."""
+    key = stage.subscribe(rate_per_second=20)
+    happened(stage, 0, "a", people=40)
+    ask(stage, key, 90)
+    (first,) = claim(stage, 100)
+    for place in range(len(first.redeliveries)):
+        record(stage, first, 90, place=place)
+    assert claim(stage, 99) == []
+
+
+def test_quiet_that_was_asked_for_holds_unless_the_endpoint_is_disabled(stage: Stage) -> None:
+    key = stage.subscribe()
+    happened(stage, 0, "a")
+    (cursor,) = stage.owed(1)
+    stage.settle(2, tried(cursor, 2, busy(60)))
+    ask(stage, key, 3)
+    assert claim(stage, 61.9) == []
+    assert len(claim(stage, 62)) == 1
+
+
+def test_nobody_is_told_of_themselves_by_a_replay_either(stage: Stage) -> None:
+    crm, erp = stage.subscribe("crm", events=["*"]), stage.subscribe("erp", events=["*"])
+    happened(stage, 0, "a")
+    stage.deliver(1, lambda cursor, _: GONE if cursor.target.key == crm else GOOD)
+    assert stage.told(None) == ["endpoint.disabled"]
+    assert (ask(stage, crm), ask(stage, erp)) == (3, 4)

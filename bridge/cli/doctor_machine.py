@@ -1,0 +1,130 @@
+"""This machine as `bridge doctor` finds it: versions, who may read the configuration, open files, the web port."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import platform
+import resource
+import socket
+import stat
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from bridge import __version__
+from bridge.cli.doctor_findings import Check, Finding, fail, ok, warn
+from bridge.config import ListenAddress, Settings
+from bridge.config.document import dotted
+from bridge.config.lines import KeyPath
+from bridge.config.schema import ROOT, Leaf, Listed, Named, Node, Table, child
+from bridge.sender import REPLAY_SEATS, SEATS
+from bridge.service import OPEN_FILES
+
+SECONDS: Final = 2
+SPARE_FILES: Final = 128
+"""Database, log, pages, and what Python itself has open."""
+
+_ENVIRONMENT: Final = "env:"
+_ALIVE: Final = b"ok\n"
+
+
+def check_machine(settings: Settings, file: Path | None) -> list[Finding]:
+    """What can be seen without asking anybody."""
+    return [
+        ok(Check.VERSION, None, f"bridge {__version__}, Python {platform.python_version()}, {platform.system()}"),
+        _check_file(file),
+        _check_open_files(settings),
+    ]
+
+
+def _check_file(file: Path | None) -> Finding:
+    if file is None:
+        return ok(Check.CONFIG_FILE, None, "none: everything comes from the environment")
+    name = str(file)
+    if not stat.S_IMODE(file.stat().st_mode) & stat.S_IROTH:
+        return ok(Check.CONFIG_FILE, name, "not readable for everybody")
+    clear = list(secrets_in_clear(tomllib.loads(file.read_text(encoding="utf-8"))))
+    if not clear:
+        return ok(Check.CONFIG_FILE, name, "readable for everybody, and holds no secret")
+    detail = f"readable for everybody, and holds secrets: {', '.join(clear)}"
+    return warn(Check.CONFIG_FILE, name, detail, f'chmod 600 {name}, or refer to them with "env:NAME"')
+
+
+def secrets_in_clear(value: object, node: Node | None = ROOT, path: KeyPath = ()) -> Iterator[str]:
+    """The keys of a configuration whose values are secrets that stand in it."""
+    match node, value:
+        case Leaf(secret=True), str() if not value.startswith(_ENVIRONMENT):
+            yield dotted(path)
+        case Leaf(secret=True), dict():
+            for key, item in value.items():
+                yield from secrets_in_clear(item, node, (*path, key))
+        case (Table() | Named()) as table, dict():
+            for key, item in value.items():
+                if not key.endswith("_file"):
+                    yield from secrets_in_clear(item, child(table, key), (*path, key))
+        case Listed() as listed, list():
+            for index, item in enumerate(value):
+                yield from secrets_in_clear(item, child(listed, index), (*path, index))
+        case _:
+            return
+
+
+def _check_open_files(settings: Settings) -> Finding:
+    """The service raises the soft limit by itself, as far as the hard one."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    usable = OPEN_FILES if hard == resource.RLIM_INFINITY else min(OPEN_FILES, hard)
+    wanted = SEATS + REPLAY_SEATS + sum(account.max_concurrency for account in settings.sources) + SPARE_FILES
+    if usable < wanted:
+        advice = "raise the hard limit (ulimit -Hn, or LimitNOFILE= of the systemd unit)"
+        return warn(Check.OPEN_FILES, None, f"at most {usable}, and up to {wanted} may be needed", advice)
+    return ok(Check.OPEN_FILES, None, f"up to {usable}, {wanted} suffice")
+
+
+async def check_web(listen: ListenAddress | None) -> Finding:
+    """Whether the web server could listen, or does so already."""
+    if listen is None:
+        return ok(Check.WEB, None, "off")
+    subject = f"[{listen.host}]:{listen.port}" if ":" in listen.host else f"{listen.host}:{listen.port}"
+    error = _try_to_bind(listen)
+    if error is None:
+        return ok(Check.WEB, subject, "free: no service listens there now")
+    if error.errno != errno.EADDRINUSE:
+        return fail(Check.WEB, subject, f"cannot be listened on: {_reason(error)}", "choose another web.listen")
+    if await _is_ours(listen):
+        return ok(Check.WEB, subject, "a bridge answers there")
+    advice = "stop it, or choose another web.listen"
+    return fail(Check.WEB, subject, "taken by a program that is no bridge", advice)
+
+
+def _try_to_bind(listen: ListenAddress) -> OSError | None:
+    """As the service does, without listening: a service that starts at this moment is not in its way."""
+    family = socket.AF_INET6 if ":" in listen.host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as bound:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            bound.bind((listen.host, listen.port))
+        except OSError as error:
+            return error
+    return None
+
+
+async def _is_ours(listen: ListenAddress) -> bool:
+    here = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(listen.host, listen.host)  # noqa: S104 - compared, not bound
+    try:
+        async with asyncio.timeout(SECONDS):
+            reader, writer = await asyncio.open_connection(here, listen.port)
+            try:
+                writer.write(b"GET /healthz HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")
+                answer = await reader.read(4096)
+            finally:
+                writer.transport.abort()
+    except OSError:
+        return False
+    head, _, body = answer.partition(b"\r\n\r\n")
+    return head.startswith(b"HTTP/1.1 200 ") and body == _ALIVE
+
+
+def _reason(error: OSError) -> str:
+    return (error.strerror or str(error)).lower()

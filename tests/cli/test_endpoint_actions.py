@@ -1,0 +1,374 @@
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import pytest
+from standardwebhooks import Webhook, WebhookVerificationError
+
+from bridge.webhooks.signing import parse_key, parse_secret, verify
+from tests.cli.conftest import Cli
+from tests.harness.config import Table
+from tests.harness.receiver import SECRET, Answer, Delivery, Receiver
+from tests.harness.simulator import SimulatorClient
+from tests.harness.tables import everything
+
+ROOM = "abc-defg-hij"
+OTHER_SECRET = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD"
+HEADER = "Bearer hush-hush-0123456789"
+
+
+@pytest.fixture
+def told(cli: Cli, simulator: SimulatorClient, endpoint: Table) -> Cli:
+    """A room that `crm` is told of."""
+    cli.configure(rooms=[ROOM], endpoints=[endpoint], delivery={"retry_schedule": ["1h"], "refused_schedule": ["1h"]})
+    cli.take_up()
+    simulator.join(ROOM, "anna")
+    return cli
+
+
+def is_accepted_by(secret: str, delivery: Delivery) -> bool:
+    try:
+        Webhook(secret).verify(delivery.body, delivery.headers)
+    except WebhookVerificationError:
+        return False
+    return True
+
+
+def state(cli: Cli, name: str = "crm") -> tuple[str, str | None, int]:
+    (one,) = (one for one in cli("endpoints", "list", "--json").json() if one["name"] == name)
+    return one["state"], one["state_reason"], one["owed_events"]
+
+
+# --- test
+
+
+def test_a_sample_is_signed_marked_and_forgotten(told: Cli, receiver: Receiver) -> None:
+    receiver.script(Answer(status=202, body=b"thank you"))
+    before = everything(told.database_url)
+    done = told("endpoints", "test", "crm", "--json").json()
+    (delivery,) = receiver.deliveries
+    assert delivery.unverified is None
+    assert delivery.headers["bridge-test"] == "true"
+    assert "bridge-replay" not in delivery.headers
+    assert (done["event_id"], done["type"]) == (delivery.event_id, delivery.event["type"])
+    assert (done["verdict"], done["status"], done["answer"], done["cause"]) == ("delivered", 202, "thank you", None)
+    assert done["type"] == "peer.joined"
+    assert everything(told.database_url) == before, "nothing is stored"
+
+
+@pytest.mark.parametrize("kind", ["peer.left", "room.empty", "room.snapshot", "endpoint.disabled"])
+def test_a_sample_imitates_the_type_that_is_asked_for(kind: str, told: Cli, receiver: Receiver) -> None:
+    told("endpoints", "test", "crm", "--type", kind)
+    assert [one.event["type"] for one in receiver.deliveries] == [kind]
+
+
+def test_a_sample_of_a_type_that_there_is_not(told: Cli, receiver: Receiver) -> None:
+    assert "peer.joined" in told.refuses("endpoints", "test", "crm", "--type", "peer.jioned", code=2)
+    assert receiver.deliveries == ()
+
+
+def test_a_sample_that_is_not_taken_fails_and_says_why(told: Cli, receiver: Receiver) -> None:
+    receiver.script(Answer(status=500, body=b"no \x1b[31mroom\x1b[0m left"))
+    done = told("endpoints", "test", "crm", code=1)
+    assert "trouble" in done.out
+    assert "answered 500" in done.out
+    assert "room" in done.out
+    assert "\x1b" not in done.out
+    assert state(told) == ("active", None, 0), "a sample judges nobody"
+
+
+def test_a_sample_to_nobody_says_so(cli: Cli) -> None:
+    cli("endpoints", "add", "void", "http://127.0.0.1:1/")
+    done = cli("endpoints", "test", "void", "--json", code=1).json()
+    assert (done["verdict"], done["status"], done["cause"]) == ("trouble", None, "connect")
+
+
+def test_an_address_that_may_not_be_called_is_not_called_by_a_sample_either(cli: Cli, receiver: Receiver) -> None:
+    cli("endpoints", "add", "crm", f"{receiver.url}/crm")
+    cli.configure(delivery={"allow_private_networks": []})
+    done = cli("endpoints", "test", "crm", "--json", code=1).json()
+    assert (done["verdict"], done["cause"]) == ("blocked", "blocked")
+    assert receiver.deliveries == ()
+
+
+def test_a_disabled_endpoint_can_be_tried_out(told: Cli, receiver: Receiver) -> None:
+    told("endpoints", "disable", "crm")
+    told("endpoints", "test", "crm")
+    assert len(receiver.accepted) == 1
+
+
+@pytest.mark.parametrize(
+    ("style", "kind"), [("flat", "application/json"), ("cloudevents", "application/cloudevents+json")]
+)
+def test_a_sample_has_the_style_of_its_endpoint(style: str, kind: str, cli: Cli, receiver: Receiver) -> None:
+    cli("endpoints", "add", "styled", f"{receiver.url}/styled", "--style", style, "--secret", SECRET)
+    cli("endpoints", "test", "styled")
+    (delivery,) = receiver.deliveries
+    assert delivery.headers["content-type"] == kind
+    assert delivery.headers["bridge-test"] == "true"
+    assert delivery.unverified is None
+
+
+# --- enable, disable
+
+
+def test_what_a_disabled_endpoint_misses_waits_for_it(
+    told: Cli, receiver: Receiver, simulator: SimulatorClient
+) -> None:
+    assert "is disabled" in told("endpoints", "disable", "crm").err
+    assert "already" in told("endpoints", "disable", "crm").err
+    told("poll", ROOM)
+    simulator.join(ROOM, "bert")
+    told("poll", ROOM)
+    told.deliver()
+    assert receiver.deliveries == ()
+    assert state(told) == ("disabled", "operator", 3)
+    assert "3 events owed" in told("endpoints", "enable", "crm").err
+    told.deliver()
+    assert [event["data"]["sequence"] for event in receiver.events()] == [1, 2, 3]
+    assert state(told) == ("active", None, 0)
+    assert "was not disabled" in told("endpoints", "enable", "crm").err
+
+
+def test_an_endpoint_that_is_gone_is_called_no_more_until_a_person_enables_it(told: Cli, receiver: Receiver) -> None:
+    receiver.script(Answer(status=410))
+    told("poll", ROOM)
+    told.deliver()
+    assert state(told) == ("disabled", "gone", 2)
+    receiver.script()
+    told.deliver()
+    assert len(receiver.deliveries) == 1
+    told("endpoints", "enable", "crm")
+    told.deliver()
+    assert [event["data"]["sequence"] for event in receiver.events()] == [1, 2]
+
+
+def test_a_restart_or_reload_enables_nothing(told: Cli) -> None:
+    told("endpoints", "disable", "crm")
+    told.take_up()
+    assert state(told)[:2] == ("disabled", "operator")
+
+
+def test_enabling_does_not_wait_for_a_back_off(told: Cli, receiver: Receiver) -> None:
+    receiver.script(Answer(status=503, headers={"Retry-After": "3600"}, times=1))
+    told("poll", ROOM)
+    told.deliver()
+    told.deliver()
+    assert len(receiver.deliveries) == 1
+    told("endpoints", "enable", "crm")
+    told.deliver()
+    assert len(receiver.accepted) == 2
+
+
+@pytest.mark.parametrize("action", ["test", "enable", "disable", "rotate"])
+def test_an_endpoint_that_there_is_not(action: str, told: Cli) -> None:
+    assert "no endpoint is named 'nobody'" in told.refuses("endpoints", action, "nobody", code=1)
+
+
+# --- rotate
+
+
+def test_a_new_secret_is_printed_once_and_both_sign_meanwhile(cli: Cli, receiver: Receiver) -> None:
+    old = cli("endpoints", "add", "crm", f"{receiver.url}/crm").out.strip()
+    done = cli("endpoints", "rotate", "crm", "--grace", "1h")
+    fresh = done.out.removesuffix("\n")
+    parse_secret(fresh)
+    assert fresh != old
+    assert fresh not in done.err
+    assert old not in done.out + done.err
+    cli("endpoints", "test", "crm")
+    (delivery,) = receiver.deliveries
+    assert is_accepted_by(old, delivery)
+    assert is_accepted_by(fresh, delivery)
+    assert not is_accepted_by(OTHER_SECRET, delivery)
+    shown = cli("endpoints", "show", "crm", "--json", "--reveal").json()
+    assert [one["secret"] for one in shown["secrets"]] == [fresh, old]
+    assert shown["secrets"][0]["expires_at"] is None
+    assert shown["secrets"][1]["expires_at"] is not None
+    assert fresh not in cli("endpoints", "show", "crm").out
+    assert fresh not in cli("endpoints", "list", "--json").out
+
+
+def test_without_grace_the_old_secret_signs_no_more(cli: Cli, receiver: Receiver) -> None:
+    old = cli("endpoints", "add", "crm", f"{receiver.url}/crm").out.strip()
+    fresh = cli("endpoints", "rotate", "crm", "--grace", "0s", "--json").json()["secret"]
+    cli("endpoints", "test", "crm")
+    (delivery,) = receiver.deliveries
+    assert is_accepted_by(fresh, delivery)
+    assert not is_accepted_by(old, delivery)
+
+
+def test_programs_get_the_new_secret_as_json(cli: Cli, receiver: Receiver) -> None:
+    added = cli("endpoints", "add", "crm", f"{receiver.url}/crm", "--json").json()
+    rotated = cli("endpoints", "rotate", "crm", "--json").json()
+    assert list(rotated) == ["id", "name", "secret"]
+    assert (rotated["id"], rotated["name"]) == (added["id"], "crm")
+    assert rotated["secret"] != added["secret"]
+
+
+@pytest.mark.parametrize("grace", ["-1h", "soon", ""])
+def test_a_grace_that_is_none(grace: str, cli: Cli, receiver: Receiver) -> None:
+    cli("endpoints", "add", "crm", f"{receiver.url}/crm")
+    assert "--grace" in cli.refuses("endpoints", "rotate", "crm", f"--grace={grace}", code=2)
+
+
+def test_a_secret_that_stands_in_the_configuration_is_rotated_there(told: Cli, receiver: Receiver) -> None:
+    said = told.refuses("endpoints", "rotate", "crm", code=2)
+    assert "configuration" in said
+    assert SECRET not in said
+    told.configure(rooms=[ROOM], endpoints=[receiver.endpoint("crm", secret=OTHER_SECRET)])
+    told.take_up()
+    told("endpoints", "test", "crm")
+    (delivery,) = receiver.deliveries
+    assert is_accepted_by(SECRET, delivery)
+    assert is_accepted_by(OTHER_SECRET, delivery)
+
+
+def test_a_secret_that_the_configuration_leaves_to_the_bridge_can_be_rotated(cli: Cli, receiver: Receiver) -> None:
+    cli.configure(endpoints=[{"name": "crm", "url": f"{receiver.url}/crm"}])
+    cli.take_up()
+    fresh = cli("endpoints", "rotate", "crm").out.strip()
+    cli.take_up()
+    assert cli("endpoints", "show", "crm", "--reveal", "--json").json()["secrets"][0]["secret"] == fresh
+
+
+def test_a_secret_that_left_the_configuration_is_the_bridges_to_rotate(cli: Cli, receiver: Receiver) -> None:
+    """Left out means that the bridge keeps one: nobody else has it to change any more."""
+    cli.configure(endpoints=[{"name": "crm", "url": f"{receiver.url}/crm", "secret": SECRET}])
+    cli.take_up()
+    cli.configure(endpoints=[{"name": "crm", "url": f"{receiver.url}/crm"}])
+    cli.take_up()
+    fresh = cli("endpoints", "rotate", "crm").out.strip()
+    assert fresh != SECRET
+
+
+def test_a_secret_that_was_given_by_hand_is_not_said_to_stand_in_a_file(cli: Cli) -> None:
+    cli("endpoints", "add", "crm", "http://127.0.0.1:9/", "--secret", SECRET)
+    said = cli.refuses("endpoints", "rotate", "crm", code=2)
+    assert "configuration" not in said
+    assert "reload" not in said
+    assert SECRET not in said
+
+
+def test_v1a_is_verified_with_the_public_key_that_is_shown(cli: Cli, receiver: Receiver) -> None:
+    cli("endpoints", "add", "crm", f"{receiver.url}/crm", "--signature", "v1a")
+    old = cli("endpoints", "show", "crm", "--json").json()["secrets"][0]["public_key"]
+    assert cli("endpoints", "show", "crm").out.count(old) == 1
+    rotated = cli("endpoints", "rotate", "crm")
+    fresh = cli("endpoints", "show", "crm", "--json").json()["secrets"][0]["public_key"]
+    assert fresh in rotated.err
+    assert fresh != old
+    cli("endpoints", "test", "crm")
+    (delivery,) = receiver.deliveries
+    for key in (old, fresh):
+        assert key.startswith("whpk_")
+        verify([parse_key(key)], headers=delivery.headers, body=delivery.body, now=datetime.now(UTC))
+
+
+# --- what stays secret
+
+
+FIRST, SECOND = "the first key; long and random", "a second key; as long"
+
+
+@pytest.fixture
+def encrypted(cli: Cli, receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A generated secret and a header, stored while a key was set."""
+    monkeypatch.setenv("BRIDGE_ENCRYPTION_KEY", FIRST)
+    options = ["--header", f"Authorization={HEADER}"]
+    return cli("endpoints", "add", "crm", f"{receiver.url}/crm", *options).out.strip()
+
+
+def stored_text(cli: Cli) -> str:
+    files = [file.read_bytes().decode("latin-1") for file in cli.directory.glob("bridge.db*")]
+    return "\n".join([everything(cli.database_url), *files])
+
+
+def test_without_a_key_they_stand_there_in_clear(cli: Cli) -> None:
+    """So that the test below looks where they would be."""
+    secret = cli("endpoints", "add", "crm", "http://127.0.0.1:9/", "--header", f"X-Auth={HEADER}").out.strip()
+    assert secret in stored_text(cli)
+    assert HEADER in stored_text(cli)
+
+
+def test_with_a_key_nothing_secret_stands_in_the_database(encrypted: str, cli: Cli) -> None:
+    fresh = cli("endpoints", "rotate", "crm").out.strip()
+    stored = stored_text(cli)
+    for secret in (encrypted, fresh, HEADER, FIRST):
+        assert secret not in stored
+        assert secret.removeprefix("whsec_") not in stored
+
+
+def test_an_old_key_still_opens_when_it_is_listed_behind_the_new_one(
+    encrypted: str, cli: Cli, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BRIDGE_ENCRYPTION_KEY", f"{SECOND},{FIRST}")
+    fresh = cli("endpoints", "rotate", "crm").out.strip()
+    cli("endpoints", "test", "crm")
+    (delivery,) = receiver.deliveries
+    assert is_accepted_by(encrypted, delivery)
+    assert is_accepted_by(fresh, delivery)
+    assert delivery.headers["authorization"] == HEADER
+
+
+def test_a_key_may_stand_in_a_file(encrypted: str, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = cli.directory / "key"
+    file.write_text(f"{SECOND},{FIRST}\n")
+    monkeypatch.delenv("BRIDGE_ENCRYPTION_KEY")
+    monkeypatch.setenv("BRIDGE_ENCRYPTION_KEY_FILE", str(file))
+    assert cli("endpoints", "show", "crm", "--reveal", "--json").json()["secrets"][0]["secret"] == encrypted
+
+
+@pytest.mark.parametrize("key", [SECOND, None])
+def test_without_the_old_key_it_is_said_which_is_missing_and_nothing_is_sent(
+    key: str | None, encrypted: str, cli: Cli, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("BRIDGE_ENCRYPTION_KEY")
+    if key is not None:
+        monkeypatch.setenv("BRIDGE_ENCRYPTION_KEY", key)
+    said = cli.refuses("endpoints", "test", "crm", code=1)
+    assert "BRIDGE_ENCRYPTION_KEY" in said
+    assert encrypted not in said
+    assert receiver.deliveries == ()
+
+
+def test_secrets_are_shown_to_who_asks_for_them_and_to_nobody_else(encrypted: str, cli: Cli) -> None:
+    for arguments in (("list",), ("list", "--json"), ("show", "crm"), ("show", "crm", "--json")):
+        done = cli("endpoints", *arguments)
+        assert encrypted not in done.out + done.err
+        assert HEADER not in done.out + done.err
+    for form in ((), ("--json",)):
+        out = cli("endpoints", "show", "crm", "--reveal", *form).out
+        assert encrypted in out
+        assert HEADER in out
+
+
+def test_a_secret_need_not_be_given_where_ps_shows_it(
+    cli: Cli, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CRM_SECRET", SECRET)
+    monkeypatch.setenv("CRM_AUTH", HEADER)
+    file = cli.directory / "secret"
+    file.write_text(SECRET + "\n")
+    given = ["--secret", "env:CRM_SECRET", "--header", "Authorization=env:CRM_AUTH"]
+    cli("endpoints", "add", "by-variable", f"{receiver.url}/a", *given)
+    cli("endpoints", "add", "by-file", f"{receiver.url}/b", "--secret-file", str(file))
+    for name in ("by-variable", "by-file"):
+        cli("endpoints", "test", name)
+    assert [one.unverified for one in receiver.deliveries] == [None, None]
+    assert receiver.deliveries[0].headers["authorization"] == HEADER
+
+
+def test_an_endpoint_that_leaves_the_style_of_huddle01_goes_on(
+    cli: Cli, simulator: SimulatorClient, receiver: Receiver
+) -> None:
+    """Its former secret may be any text there: it cannot sign beside the new one, and must not stop it."""
+    before = receiver.endpoint("crm", style="huddle01", secret="any text that both sides know")
+    cli.configure(rooms=[ROOM], endpoints=[before])
+    cli.take_up()
+    cli.configure(rooms=[ROOM], endpoints=[receiver.endpoint("crm")])
+    cli.take_up()
+    simulator.join(ROOM, "anna")
+    cli("poll", ROOM)
+    cli.deliver()
+    assert [one.unverified for one in receiver.accepted] == [None, None]

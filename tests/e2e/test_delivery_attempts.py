@@ -1,0 +1,126 @@
+"""What is written down of every attempt, and for how long: the running program prunes, one process for all."""
+
+from __future__ import annotations
+
+import json
+import time
+from contextlib import ExitStack
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.harness.commands import command
+from tests.harness.config import write_config
+from tests.harness.process import BridgeProcess
+from tests.harness.receiver import Answer, Receiver
+from tests.harness.simulator import SimulatorClient
+from tests.harness.tables import change, rows
+from tests.harness.waiting import wait_until
+
+LONG_AGO = datetime.now(UTC) - timedelta(days=31)
+RETAINED = datetime.now(UTC) - timedelta(days=29)
+
+
+def stored(moment: datetime, database_url: str) -> object:
+    """As the database keeps it: SQLite as text without an offset."""
+    return moment.strftime("%Y-%m-%d %H:%M:%S.%f") if database_url.startswith("sqlite") else moment
+
+
+@pytest.mark.slow
+def test_attempts_say_what_happened_and_are_forgotten_in_time(
+    tmp_path: Path, ready_url: str, simulator: SimulatorClient, receiver: Receiver
+) -> None:
+    config = write_config(
+        tmp_path / "bridge.toml",
+        database_url=ready_url,
+        upstream=simulator.url,
+        rooms=["room"],
+        endpoints=[receiver.endpoint("crm"), {"name": "nobody", "url": "http://127.0.0.1:1/", "events": ["peer.*"]}],
+        delivery={"timeout": "1s", "refused_schedule": []},
+    )
+    receiver.script(
+        Answer(status=503, body=b"busy\x00 " + b"y" * 5000, times=1),
+        Answer(reset=True, times=2),  # a kept connection that breaks is tried once more at once, as one attempt
+        Answer(delay=0.2, times=1),
+        Answer(status=404, body="nicht da: \u00fc".encode(), times=1),
+    )
+    began = time.time()
+    with BridgeProcess(config) as program:
+        simulator.join("room", "anna")
+        wait_until(lambda: len(receiver.deliveries) == 5, what="four attempts")
+        wait_until(lambda: len(attempts_of(config, "crm")) == 4, what="their records")
+        wait_until(lambda: attempts_of(config, "nobody"), what="one at nobody")
+        assert program.stop() == 0
+    tried = attempts_of(config, "crm")
+    assert [(one["verdict"], one["status"], one["cause"]) for one in tried] == [
+        ("trouble", 503, "status"),
+        ("trouble", None, "reset"),
+        ("delivered", 200, None),
+        ("refused", 404, "status"),
+    ]
+    assert tried[0]["answer"].startswith("busy\ufffd yyy")
+    assert len(tried[0]["answer"]) == 1024
+    assert tried[3]["answer"] == "nicht da: \u00fc"
+    assert 0.2 <= tried[2]["duration_seconds"] < 1
+    started = [datetime.fromisoformat(one["started_at"]).timestamp() for one in tried]
+    assert started == sorted(started)
+    assert began - 0.001 <= started[0] <= started[-1] <= time.time()
+    assert {one["cause"] for one in attempts_of(config, "nobody")} == {"connect"}
+
+    cursors = rows(ready_url, "SELECT endpoint_key, room_key, acked, head FROM cursors ORDER BY 1, 2")
+    old, kept = [int(one["id"].removeprefix("att_")) for one in tried[:2]]
+    for key, moment in ((old, LONG_AGO), (kept, RETAINED)):
+        change(ready_url, "UPDATE attempts SET started_at = :at WHERE id = :key", at=stored(moment, ready_url), key=key)
+    forget_the_lease(ready_url)
+    dead = json.loads(command(config, "deliveries", "list", "--dead", "--json"))
+    with BridgeProcess(config, "web") as program:
+        program.wait_for_output("attempts.pruned")
+        assert [line["count"] for line in program.lines("attempts.pruned")] == [1]
+        assert program.stop() == 0
+    assert [one["id"] for one in attempts_of(config, "crm")] == [one["id"] for one in tried[1:]]
+    assert rows(ready_url, "SELECT endpoint_key, room_key, acked, head FROM cursors ORDER BY 1, 2") == cursors
+    assert json.loads(command(config, "deliveries", "list", "--dead", "--json")) == dead
+    assert len(dead) == 1
+    assert len(rows(ready_url, "SELECT id FROM events")) == 2
+
+
+@pytest.mark.slow
+def test_of_several_processes_one_prunes(
+    tmp_path: Path, postgresql_ready_url: str, simulator: SimulatorClient, receiver: Receiver
+) -> None:
+    url = postgresql_ready_url
+    config = write_config(
+        tmp_path / "bridge.toml",
+        database_url=url,
+        upstream=simulator.url,
+        rooms=["room"],
+        endpoints=[receiver.endpoint("crm")],
+    )
+    with BridgeProcess(config) as program:
+        simulator.join("room", "anna")
+        receiver.wait_for_count(2)
+        assert program.stop() == 0
+    assert change(url, "UPDATE attempts SET started_at = :at", at=LONG_AGO) == 2
+    forget_the_lease(url)
+    with ExitStack() as stack:
+        processes = [stack.enter_context(BridgeProcess(config, "web")) for _ in range(3)]
+        for process in processes:
+            process.wait_ready()
+        wait_until(lambda: rows(url, "SELECT id FROM attempts") == [], what="the old attempts gone")
+        assert [process.stop() for process in processes] == [0, 0, 0]
+    counts = [line["count"] for process in processes for line in process.lines("attempts.pruned")]
+    assert counts == [2]
+    assert len(rows(url, "SELECT name FROM leases WHERE name = 'prune'")) == 1
+
+
+def forget_the_lease(database_url: str) -> None:
+    """As if the last prune had been a while ago."""
+    change(database_url, "DELETE FROM leases")
+
+
+def attempts_of(config: Path, endpoint: str) -> list[dict[str, Any]]:
+    """Oldest first."""
+    found: list[dict[str, Any]] = json.loads(command(config, "deliveries", "list", "--endpoint", endpoint, "--json"))
+    return found[::-1]
