@@ -36,7 +36,7 @@ from bridge.world import World
 
 SEATS = 512
 REPLAY_SEATS = 32
-CONFIRMED_FOR = timedelta(seconds=1)
+CONFIRMED_FOR = timedelta(milliseconds=100)
 """How long a line may trust what the database last said of its endpoint: its state, its secret."""
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger("bridge.sender")

@@ -19,6 +19,7 @@ from bridge.config import ListenAddress, Settings
 from bridge.config.document import dotted
 from bridge.config.lines import KeyPath
 from bridge.config.schema import ROOT, Leaf, Listed, Named, Node, Table, child
+from bridge.config.settings import DatabaseSettings
 from bridge.sender import REPLAY_SEATS, SEATS
 from bridge.service import OPEN_FILES
 
@@ -27,6 +28,7 @@ SPARE_FILES: Final = 128
 """Database, log, pages, and what Python itself has open."""
 
 _ENVIRONMENT: Final = "env:"
+_DATABASE_URL: Final = ("database", "url")
 _ALIVE: Final = b"ok\n"
 
 
@@ -55,7 +57,7 @@ def _check_file(file: Path | None) -> Finding:
 def secrets_in_clear(value: object, node: Node | None = ROOT, path: KeyPath = ()) -> Iterator[str]:
     """The keys of a configuration whose values are secrets that stand in it."""
     match node, value:
-        case Leaf(secret=True), str() if not value.startswith(_ENVIRONMENT):
+        case Leaf(secret=True), str() if _is_in_clear(path, value):
             yield dotted(path)
         case Leaf(secret=True), dict():
             for key, item in value.items():
@@ -69,6 +71,13 @@ def secrets_in_clear(value: object, node: Node | None = ROOT, path: KeyPath = ()
                 yield from secrets_in_clear(item, child(listed, index), (*path, index))
         case _:
             return
+
+
+def _is_in_clear(path: KeyPath, value: str) -> bool:
+    """A database's URL is as secret as the password in it."""
+    if value.startswith(_ENVIRONMENT):
+        return False
+    return path != _DATABASE_URL or DatabaseSettings(url=value).shown_url != value
 
 
 def _check_open_files(settings: Settings) -> Finding:

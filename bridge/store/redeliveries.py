@@ -160,8 +160,8 @@ def claim_redeliveries(
 def record_redelivery(connection: Connection, done: Redelivered) -> bool:
     """Write down what became of a redelivery; answers whether the line may go on.
 
-    It may not if it is not ours any more, if the endpoint asked for quiet, or if its secret has changed since the claim:
-    what of it has not been sent is then given back.
+    It may not if it is not ours any more, if the endpoint asked for quiet, or if its secret has changed since: what of
+    it has not been sent is then given back.
     """
     row = connection.execute(
         select(redeliveries.c.claim_token).where(redeliveries.c.id == done.redelivery.key).with_for_update()

@@ -125,7 +125,7 @@ def test_a_line_that_is_being_worked_off_stops_when_its_endpoint_is_disabled(sta
     (settled,) = stage.settle(3, tried(second, 3, goes_on=True))
 
     assert not settled.may_go_on, "410 disables at once: the other rooms' lines must not go on posting"
-    assert settled.keeps_claim, "what is on its way behind this event must still be recorded"
+    assert not settled.keeps_claim, "nothing is on its way behind this event that would have to be recorded"
     assert stage.cursor(key, second.room_id).acked == 1
 
 

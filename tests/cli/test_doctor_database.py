@@ -1,0 +1,254 @@
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
+
+import psycopg
+import pytest
+
+from bridge.cli.doctor_database import judge_space
+from bridge.cli.doctor_findings import State
+from tests.cli.conftest import Cli
+from tests.harness.examining import (
+    change,
+    contents,
+    examine,
+    only,
+    serve_once,
+)
+from tests.harness.receiver import Receiver
+from tests.harness.simulator import SimulatorClient
+
+NOBODY = 65_534
+
+
+@pytest.fixture
+def busy(cli: Cli, simulator: SimulatorClient, receiver: Receiver) -> Cli:
+    return serve_once(cli, simulator, receiver)
+
+
+def test_a_database_that_is_outdated_is_a_failure_with_the_command_to_run(cli: Cli) -> None:
+    cli.take_up()
+    change(cli, "DELETE FROM alembic_version")
+    before = contents(cli.directory)
+
+    schema = only(examine(cli, code=1), "schema")
+
+    assert (schema["state"], schema["advice"]) == ("fail", "run `bridge migrate`")
+    assert contents(cli.directory) == before
+
+
+def test_a_database_of_a_newer_version_is_a_failure(cli: Cli) -> None:
+    cli.take_up()
+    change(cli, "UPDATE alembic_version SET version_num = '9999'")
+
+    schema = only(examine(cli, code=1), "schema")
+
+    assert "9999" in schema["detail"]
+    assert "a newer one migrated it" in schema["advice"]
+
+
+def test_an_empty_file_is_not_made_a_database(cli: Cli) -> None:
+    cli.database_file.touch()
+
+    assert only(examine(cli), "schema")["detail"] == "an empty database"
+    assert cli.database_file.stat().st_size == 0
+
+
+def test_another_programs_database_is_left_as_it_is(cli: Cli) -> None:
+    with contextlib.closing(sqlite3.connect(cli.database_file)) as connection:
+        connection.execute("CREATE TABLE theirs (x)")
+    before = contents(cli.directory)
+
+    assert only(examine(cli, code=1), "schema")["state"] == "fail"
+    assert contents(cli.directory) == before
+
+
+def test_a_file_that_is_no_database_is_a_failure(cli: Cli) -> None:
+    cli.database_file.write_bytes(b"a letter, not a database" * 100)
+
+    database = only(examine(cli, code=1), "database")
+
+    assert (database["state"], database["detail"]) == ("fail", "file is not a database")
+
+
+def test_what_a_running_service_has_not_moved_into_the_file_yet_is_seen(busy: Cli) -> None:
+    with contextlib.closing(sqlite3.connect(busy.database_file, isolation_level=None)) as connection:
+        connection.execute("UPDATE rooms SET failures = 7, last_failure = 'reset'")
+        assert Path(f"{busy.database_file}-wal").stat().st_size > 0
+
+        assert "7 failures in a row: reset" in only(examine(busy, code=1), "room")["detail"]
+
+
+def test_a_directory_that_is_not_there_is_a_failure(cli: Cli) -> None:
+    cli.database_url = f"sqlite:///{cli.directory}/nowhere/bridge.db"
+    cli.configure()
+
+    database = only(examine(cli, code=1), "database")
+
+    assert "there is no directory" in database["detail"]
+    assert not (cli.directory / "nowhere").exists()
+
+
+@pytest.fixture
+def shared_directory() -> Iterator[Path]:
+    """A directory that everybody can reach."""
+    with tempfile.TemporaryDirectory() as name:
+        Path(name).chmod(0o755)
+        yield Path(name)
+
+
+@contextlib.contextmanager
+def without_privileges() -> Iterator[None]:
+    """Root may write everywhere."""
+    before = os.geteuid()
+    if before == 0:
+        os.seteuid(NOBODY)
+    try:
+        yield
+    finally:
+        os.seteuid(before)
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+def test_a_directory_that_may_not_be_written_to_is_a_failure(
+    cli: Cli, shared_directory: Path, *, is_there: bool
+) -> None:
+    cli.directory = shared_directory
+    cli.config, cli.database_file = shared_directory / "bridge.toml", shared_directory / "bridge.db"
+    cli.database_url = f"sqlite:///{cli.database_file}"
+    cli.configure()
+    if is_there:
+        cli.take_up()
+    shared_directory.chmod(0o555)
+
+    with without_privileges():
+        found = examine(cli, code=1)
+
+    shared_directory.chmod(0o755)
+    assert "nothing may be written into" in only(found, "database")["detail"]
+
+
+def test_a_file_that_may_not_be_written_to_is_a_failure(cli: Cli, shared_directory: Path) -> None:
+    cli.directory = shared_directory
+    cli.config, cli.database_file = shared_directory / "bridge.toml", shared_directory / "bridge.db"
+    cli.database_url = f"sqlite:///{cli.database_file}"
+    cli.configure()
+    cli.take_up()
+    cli.database_file.chmod(0o444)
+    shared_directory.chmod(0o777)
+
+    with without_privileges():
+        found = examine(cli, code=1)
+
+    assert only(found, "database")["detail"] == "the file may only be read"
+    assert only(found, "schema")["state"] == "ok"
+
+
+@pytest.mark.parametrize(("free", "state"), [(0, State.WARN), (104_857_599, State.WARN), (104_857_600, State.OK)])
+def test_little_space_is_a_warning(free: int, state: State) -> None:
+    assert judge_space("/data", free).state is state
+
+
+def test_the_disk_is_the_databases(busy: Cli) -> None:
+    disk = only(examine(busy), "disk")
+
+    assert disk["subject"] == str(busy.directory)
+    assert disk["detail"].endswith("MB free")
+
+
+@pytest.fixture
+def on_postgresql(
+    tmp_path: Path, postgresql_database_url: str, simulator: SimulatorClient, capsys: pytest.CaptureFixture[str]
+) -> Cli:
+    return Cli(tmp_path, simulator.url, capsys, database_url=postgresql_database_url)
+
+
+def test_an_empty_postgresql_database_must_be_migrated(on_postgresql: Cli) -> None:
+    schema = only(examine(on_postgresql, code=1), "schema")
+    assert (schema["detail"], schema["advice"]) == ("an empty database", "run `bridge migrate`")
+
+    on_postgresql("migrate")
+
+    found = examine(on_postgresql)
+    assert only(found, "database")["detail"].startswith("PostgreSQL 1")
+    assert only(found, "schema")["state"] == "ok"
+    assert only(found, "secrets")["detail"] == "0 stored texts can be opened"
+
+
+@pytest.mark.parametrize(
+    ("is_migrated", "statement", "obstacle"),
+    [
+        (True, "ALTER DATABASE {} SET default_transaction_read_only = on", "default_transaction_read_only is on"),
+        (True, "GRANT SELECT ON ALL TABLES IN SCHEMA public TO reader", "may not write into the tables"),
+        (False, "REVOKE CREATE ON SCHEMA public FROM PUBLIC", "may not create tables"),
+    ],
+)
+def test_a_postgresql_database_that_takes_no_writes_is_a_failure(
+    on_postgresql: Cli, *, is_migrated: bool, statement: str, obstacle: str
+) -> None:
+    owner = urlsplit(on_postgresql.database_url)
+    if is_migrated:
+        on_postgresql("migrate")
+    with psycopg.connect(on_postgresql.database_url, autocommit=True) as connection:
+        if connection.execute("SELECT FROM pg_roles WHERE rolname = 'reader'").fetchone() is None:
+            connection.execute("CREATE ROLE reader LOGIN PASSWORD 'pa55word'")
+        connection.execute(statement.format(owner.path.removeprefix("/")))
+    if "READ_ONLY" not in statement.upper():
+        reader = owner._replace(netloc=f"reader:pa55word@{owner.hostname}:{owner.port}")
+        on_postgresql.database_url = urlunsplit(reader)
+        on_postgresql.configure()
+
+    database = only(examine(on_postgresql, code=1), "database")
+
+    assert (database["state"], obstacle in database["detail"]) == ("fail", True)
+    assert "pa55word" not in database["subject"]
+
+
+def test_without_a_key_a_warning_says_that_secrets_are_in_clear(busy: Cli) -> None:
+    found = examine(busy)
+
+    assert (only(found, "encryption")["state"], only(found, "secrets")["state"]) == ("warn", "ok")
+    assert "in clear" in only(found, "encryption")["detail"]
+
+
+def test_with_a_key_all_is_well(cli: Cli, endpoint: Mapping[str, object], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BRIDGE_ENCRYPTION_KEY", "new,old")
+    cli.configure(endpoints=[endpoint])
+    cli.take_up()
+
+    found = examine(cli)
+
+    assert only(found, "encryption")["detail"] == "secrets are encrypted (2 keys)"
+    assert only(found, "secrets")["detail"] == "2 stored texts can be opened"
+
+
+@pytest.mark.parametrize("keys", ["other", None])
+def test_a_secret_whose_key_is_not_listed_is_a_failure(
+    cli: Cli, endpoint: Mapping[str, object], monkeypatch: pytest.MonkeyPatch, keys: str | None
+) -> None:
+    monkeypatch.setenv("BRIDGE_ENCRYPTION_KEY", "first")
+    cli.configure(endpoints=[endpoint])
+    cli.take_up()
+    monkeypatch.delenv("BRIDGE_ENCRYPTION_KEY")
+    if keys is not None:
+        monkeypatch.setenv("BRIDGE_ENCRYPTION_KEY", keys)
+
+    lost = [one for one in examine(cli, code=1) if one["check"] == "secrets"]
+
+    assert [(one["subject"], one["state"]) for one in lost] == [("crm", "fail"), ("crm", "fail")]
+    assert ["its secret" in lost[0]["detail"], "its headers" in lost[1]["detail"]] == [True, True]
+
+
+def test_what_was_stored_before_there_was_a_key_is_a_warning(busy: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BRIDGE_ENCRYPTION_KEY", "new")
+
+    secrets = only(examine(busy), "secrets")
+
+    assert secrets["state"] == "warn"
+    assert secrets["detail"].endswith(": crm")
