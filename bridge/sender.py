@@ -36,7 +36,7 @@ from bridge.world import World
 
 SEATS = 512
 REPLAY_SEATS = 32
-CONFIRMED_FOR = timedelta(milliseconds=100)
+CONFIRMED_FOR = timedelta(milliseconds=25)
 """How long a line may trust what the database last said of its endpoint: its state, its secret."""
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger("bridge.sender")
@@ -104,7 +104,7 @@ class Sender:
             return
         acked, lease_until = cursor.acked, cursor.lease_until
         timeout = cursor.target.timeout or self._policy.timeout
-        recording: asyncio.Task[Settled] | None = None
+        recording: asyncio.Task[tuple[Settled, datetime]] | None = None
         confirmed_at, may_go_on = self._world.now(), True
         for event in cursor.events:
             started_at = self._world.now()
@@ -112,7 +112,7 @@ class Sender:
                 break  # somebody asked for quiet, or we were held up for so long that another may have this line by now
             outcome = await deliver(self._client, cursor.target, event, at=started_at, limit=timeout)
             if recording is not None:
-                settled = await recording
+                settled, confirmed_at = await recording
                 if not settled.keeps_claim:
                     break
                 may_go_on = settled.may_go_on
@@ -120,14 +120,14 @@ class Sender:
             lease_until = now + timeout + LEASE_MARGIN
             goes_on = may_go_on and event is not cursor.events[-1] and not self._stopping
             is_next_sent = goes_on and outcome.verdict is Verdict.DELIVERED and now - confirmed_at < CONFIRMED_FOR
-            confirmed_at = now
             tried = Tried(event=event, outcome=outcome, started_at=started_at)
             recording = asyncio.create_task(
                 self._record(cursor, acked, tried, goes_on=goes_on, is_next_sent=is_next_sent, lease_until=lease_until)
             )
             acked = event.passes_to
             if not is_next_sent:
-                may_go_on = (await recording).may_go_on
+                settled, confirmed_at = await recording
+                may_go_on = settled.may_go_on
         if recording is not None:
             await recording
 
@@ -140,12 +140,12 @@ class Sender:
         goes_on: bool,
         is_next_sent: bool,
         lease_until: datetime,
-    ) -> Settled:
+    ) -> tuple[Settled, datetime]:
         settled = await self._settle(
             cursor, acked, tried, goes_on=goes_on, is_next_sent=is_next_sent, lease_until=lease_until
         )
         _tell(cursor, tried, settled)
-        return settled
+        return settled, self._world.now()
 
     async def _settle(
         self,

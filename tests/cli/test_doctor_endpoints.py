@@ -54,7 +54,7 @@ def test_an_endpoint_that_takes_deliveries_is_well(busy: Cli, receiver: Receiver
     ],
 )
 def test_the_state_of_an_endpoint(busy: Cli, values: str, state: str, detail: str) -> None:
-    statement = "UPDATE endpoints SET {}".format(values.format(ago=repr(ago(hours=2))))  # noqa: S608 - a test's own values
+    statement = f"UPDATE endpoints SET {values.format(ago=repr(ago(hours=2)))}"  # noqa: S608 - a test's own values
     change(busy, statement)
 
     endpoint = only(examine(busy, code=1 if state == "fail" else 0), "endpoint")
