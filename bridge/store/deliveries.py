@@ -48,7 +48,7 @@ class Target:
     style: str
     signature: str
     timeout: timedelta | None
-    rotated_at: datetime | None
+    rotated_at: datetime | None = None
     """When its secret last changed: whoever signs with these must stop when that is no longer true."""
     headers: dict[str, str] = field(repr=False)
     secrets: tuple[str, ...] = field(repr=False)
