@@ -29,7 +29,7 @@ from bridge.errors import BridgeError, ConfigurationError, DatabaseError
 from bridge.poller import Poller
 from bridge.sender import Sender
 from bridge.serving import serve_app
-from bridge.sources import Source, SourceSettings
+from bridge.sources import CheckableSource, SourceSettings
 from bridge.sources.huddle01 import Huddle01Source, open_client
 from bridge.store.clock import forgive_clock
 from bridge.store.database import Database
@@ -89,7 +89,7 @@ def desk_for(settings: Settings, world: World) -> Desk:
     )
 
 
-def open_source(settings: SourceSettings, world: World) -> Source:
+def open_source(settings: SourceSettings, world: World) -> CheckableSource:
     """The source that an account's kind names."""
     return Huddle01Source(settings, open_client(settings), __version__, world.now)
 

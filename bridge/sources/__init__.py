@@ -37,10 +37,14 @@ class Source(Protocol):
         """Ask once who is in the room; never raises for what the upstream or the network does: that is a Failure."""
         ...
 
-    async def check_up(self) -> Checkup:
-        """Ask once whether it answers and takes the key; never raises, as `fetch`."""
-        ...
-
     async def aclose(self) -> None:
         """Release the connections."""
+        ...
+
+
+class CheckableSource(Source, Protocol):
+    """A source that `bridge doctor` can examine; the poller asks for less."""
+
+    async def check_up(self) -> Checkup:
+        """Ask once whether it answers and takes the key; never raises, as `fetch`."""
         ...
