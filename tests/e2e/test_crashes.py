@@ -185,8 +185,9 @@ class Scene:
         if aim in REPLAYS:
             self.ask_for_replays()
         fuse = self._fuse(aim) if aim in FUSES else None
-        self._kill(aim, ROLES, self.start(ROLES, fuse))
-        self._look_after(ROLES)
+        with self._noted(f"{aim}, {fuse}"):
+            self._kill(aim, ROLES, self.start(ROLES, fuse))
+            self._look_after(ROLES)
 
     def strike_one_of_two(self, aim: Aim) -> None:
         """Poller and sender are processes of their own; one of them dies, or at any instant both."""
@@ -195,12 +196,25 @@ class Scene:
         victim = "poller" if aim is Aim.POLL_STUCK else self.chance.choice(ROLES) if aim is Aim.ANY else "sender"
         victims = ROLES if aim is Aim.ANY and self.chance.random() < 1 / 3 else (victim,)
         children = {role: self.start((role,)) for role in ROLES}
-        self._kill(aim, (victim,), children[victim])
-        for role in victims:
-            if role != victim:
-                children[role].kill()
-                del self.running[role,]
-        self._look_after(victims)
+        if aim in STUCK:  # else the other might wait for the same lock, while it starts, and the victim for the other
+            for child in children.values():
+                child.wait_ready()
+        with self._noted(f"{aim}, {victims}"):
+            self._kill(aim, (victim,), children[victim])
+            for role in victims:
+                if role != victim:
+                    children[role].kill()
+                    del self.running[role,]
+            self._look_after(victims)
+
+    @contextmanager
+    def _noted(self, strike: str) -> Iterator[None]:
+        number = self.kills + 1
+        try:
+            yield
+        except AssertionError as error:
+            error.add_note(f"kill {number}: {strike}")
+            raise
 
     def ask_for_replays(self) -> None:
         """Have some events that were accepted sent again, by the real command."""
