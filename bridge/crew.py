@@ -60,7 +60,7 @@ class Crew(Generic[Work]):
                 task = asyncio.create_task(self._do(piece))
                 self._tasks.add(task)
                 task.add_done_callback(self._done)
-            self._hungry = bool(claimed)
+            self._hungry = bool(claimed) or bool(self._tasks)  # who is at a limit may be below it when one is done
             return len(claimed)
 
     async def settle(self) -> None:

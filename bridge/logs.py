@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sys
+from typing import TextIO
 
 import structlog
 
@@ -17,14 +19,34 @@ def configure_logs(*, console: bool, level: str) -> None:
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
     if console:
-        last: list[structlog.typing.Processor] = [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
+        plain = structlog.dev.plain_traceback
+        colors = sys.stderr.isatty()
+        last: list[structlog.typing.Processor] = [
+            structlog.dev.ConsoleRenderer(colors=colors, exception_formatter=plain)
+        ]
     else:
-        last = [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer()]
+        # Without local variables: those of a failed delivery hold secrets.
+        tracebacks = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
+        last = [structlog.processors.ExceptionRenderer(tracebacks), structlog.processors.JSONRenderer()]
     structlog.configure(
         processors=[*shared, *last],
         wrapper_class=structlog.make_filtering_bound_logger(threshold),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=lambda *_: _Unfailing(sys.stderr),
         cache_logger_on_first_use=False,
     )
     logging.basicConfig(level=max(threshold, logging.WARNING), stream=sys.stderr, format="%(name)s: %(message)s")
     logging.getLogger("apscheduler").setLevel(logging.ERROR)  # a tick that was skipped is made up for by the next one
+
+
+class _Unfailing:
+    """A logger that never raises: a full disk, or a reader that has gone, must not stop what it would tell of."""
+
+    def __init__(self, file: TextIO) -> None:
+        self._logger = structlog.PrintLogger(file)
+
+    def msg(self, message: str) -> None:
+        """Write a line, if it can be written."""
+        with contextlib.suppress(OSError, ValueError):
+            self._logger.msg(message)
+
+    debug = info = warning = error = critical = exception = log = msg

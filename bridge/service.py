@@ -47,6 +47,8 @@ TICK_SECONDS = 0.2
 """How often is looked for what has become due; what this process itself brings about wakes it at once."""
 
 PRUNE_SECONDS = 600
+SAME_SIGNAL_SECONDS = 0.5
+"""Wrappers pass on a signal that the process has had already: that is not a second one."""
 CLOCK_SECONDS = 5
 CLOCK_TOLERANCE = timedelta(seconds=10)
 OPEN_FILES = 65_536
@@ -117,6 +119,7 @@ class Service:
         self._database = Database(settings.database.url)
         self._signals: asyncio.Queue[signal.Signals] = asyncio.Queue()
         self._stopping = False
+        self._asked_at = 0.0
         self._latest = self._world.now()
         self._wake_poller: Callable[[], None] = lambda: None
         self._wake_sender: Callable[[], None] = lambda: None
@@ -156,7 +159,9 @@ class Service:
             dropped = await asyncio.gather(*(worker.stop(grace) for worker in workers))
             if any(dropped):
                 log.warning("work.dropped", count=sum(dropped), detail="not finished in time; it is due again")
-            await asyncio.gather(*running)
+            for task in running:
+                task.cancel()
+            await asyncio.gather(*running, return_exceptions=True)
             told.cancel()
 
     async def _open_workers(self, stack: AsyncExitStack, settings: Settings) -> list[Poller | Sender]:
@@ -172,7 +177,7 @@ class Service:
             )
             self._wake_sender = sender.wake
             workers.append(sender)
-        if Role.POLLER in self._roles:
+        if Role.POLLER in self._roles and settings.sources:
             sources = {account.name: (account, open_source(account, self._world)) for account in settings.sources}
             for _, source in sources.values():
                 stack.push_async_callback(source.aclose)
@@ -226,17 +231,26 @@ class Service:
             scheduler.add_job(self._beat_poller, "interval", seconds=TICK_SECONDS, id="poll")
         if Role.SENDER in self._roles:
             scheduler.add_job(self._beat_sender, "interval", seconds=TICK_SECONDS, id="send")
-        scheduler.add_job(self._watch_clock, "interval", seconds=CLOCK_SECONDS, id="watch clock")
         scheduler.add_job(self._prune, "interval", seconds=PRUNE_SECONDS, id="prune", next_run_time=self._world.now())
         scheduler.start()
+        watching = asyncio.create_task(self._watch_clock(scheduler))
         try:
             yield
         finally:
+            watching.cancel()
             scheduler.shutdown(wait=False)
 
-    async def _watch_clock(self) -> None:
-        """Notice a clock that was put back, and do not wait until it has caught up."""
-        now = self._world.now()
+    async def _watch_clock(self, scheduler: AsyncIOScheduler) -> None:
+        """Beat by a clock that nobody can put back: APScheduler's own jobs would wait until the other has caught up."""
+        while True:
+            await asyncio.sleep(CLOCK_SECONDS)
+            now = self._world.now()
+            if self._latest - now >= CLOCK_TOLERANCE:
+                for job in scheduler.get_jobs():
+                    job.modify(next_run_time=now)
+            await self._forgive_clock(now)
+
+    async def _forgive_clock(self, now: datetime) -> None:
         ahead, self._latest = self._latest - now, now
         if ahead < CLOCK_TOLERANCE:
             return
@@ -295,12 +309,16 @@ class Service:
                 loop.remove_signal_handler(number)
 
     def _hear(self, number: signal.Signals) -> None:
-        if number is not signal.SIGHUP and self._stopping:
+        if number is signal.SIGHUP:
+            self._signals.put_nowait(number)
+            return
+        now = asyncio.get_running_loop().time()
+        if self._stopping and now - self._asked_at > SAME_SIGNAL_SECONDS:
             os._exit(1)  # asked a second time: at once; nothing is lost, claims lapse
-        if number is not signal.SIGHUP:
+        if not self._stopping:
+            self._stopping, self._asked_at = True, now
+            self._signals.put_nowait(number)
             log.info("bridge.stopping", signal=number.name)
-            self._stopping = True
-        self._signals.put_nowait(number)
 
 
 def _not_emptied(before: Settings, after: Settings) -> Settings:

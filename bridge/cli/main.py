@@ -55,6 +55,9 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except BridgeError as error:
         complain(str(error))
         return error.exit_code
+    except UnicodeError as error:
+        complain(f"an argument is not text that can be used ({error.reason if hasattr(error, 'reason') else error})")
+        return 2
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # whoever read our output has gone
         return 1

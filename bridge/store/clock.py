@@ -6,7 +6,7 @@ from datetime import datetime
 
 from sqlalchemy import Connection, update
 
-from bridge.store.tables import cursors, rooms, sources
+from bridge.store.tables import cursors, endpoints, redeliveries, rooms, sources
 
 
 def forgive_clock(connection: Connection, now: datetime) -> None:
@@ -19,4 +19,10 @@ def forgive_clock(connection: Connection, now: datetime) -> None:
         .where(cursors.c.next_attempt_at > now, cursors.c.claim_token.is_(None))
         .values(next_attempt_at=now)
     )
+    connection.execute(
+        update(redeliveries)
+        .where(redeliveries.c.next_attempt_at > now, redeliveries.c.claim_token.is_(None))
+        .values(next_attempt_at=now)
+    )
     connection.execute(update(sources).where(sources.c.budget_at > now).values(budget_at=now))
+    connection.execute(update(endpoints).where(endpoints.c.rate_at > now).values(rate_at=now))

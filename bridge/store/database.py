@@ -55,12 +55,12 @@ class Database:
         self._read_threads = ThreadPoolExecutor(READERS, "database-read")
 
     def __repr__(self) -> str:
-        return f"Database({self._url.render_as_string(hide_password=True)})"
+        return f"Database({self.name})"
 
     @property
     def name(self) -> str:
-        """The address, for messages: without the password."""
-        return str(self._url.render_as_string(hide_password=True))
+        """The address, for messages: without the password, wherever in the URL it stands."""
+        return str(self._url.set(query={}).render_as_string(hide_password=True))
 
     async def read(self, function: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run `function` in a transaction that only looks.
@@ -92,8 +92,8 @@ class Database:
 
     def close(self) -> None:
         """Finish what the threads are at, and close every connection."""
-        self._write_threads.shutdown()
-        self._read_threads.shutdown()
+        self._write_threads.shutdown(cancel_futures=True)
+        self._read_threads.shutdown(cancel_futures=True)
         self._writing.dispose()
         self._reading.dispose()
 
@@ -176,6 +176,7 @@ def _prepare_postgresql(connection: DBAPIConnection, _entry: ConnectionPoolEntry
     cursor = connection.cursor()
     # A process that is frozen inside a transaction must not hold its locks for longer than its leases.
     cursor.execute(f"SET idle_in_transaction_session_timeout = {IDLE_IN_TRANSACTION_MS}")
+    cursor.execute(f"SET lock_timeout = {BUSY_TIMEOUT_MS}")
     cursor.close()
     connection.commit()
 

@@ -8,7 +8,7 @@ from sqlalchemy import Connection
 
 from bridge.store.database import take_turns
 from bridge.store.endpoints import Desk, EndpointSpec, reconcile_endpoints
-from bridge.store.rooms import RoomSpec, reconcile_rooms, reconcile_sources
+from bridge.store.rooms import RoomSpec, forget_sources, reconcile_rooms, reconcile_sources
 
 RECONCILING = 2
 
@@ -26,6 +26,8 @@ def reconcile(
     Endpoints come first: one that is new and wants to know who is in a room is told by the rooms' last state.
     """
     take_turns(connection, RECONCILING)
-    reconcile_sources(connection, sources)
+    named = tuple(sources)
+    reconcile_sources(connection, named)
+    forget_sources(connection, named)
     reconcile_endpoints(connection, endpoints, desk)
     reconcile_rooms(connection, rooms, desk.now, desk.new_id)

@@ -188,6 +188,9 @@ def record_redelivery(connection: Connection, done: Redelivered) -> bool:
                 dead_letters.c.event_key == done.tried.event.key,
             )
         )
+    if done.tried.outcome.verdict is Verdict.GONE:
+        _give_up(connection, done.line.target.key)
+        return False
     asked_for_quiet = done.retry_at is not None and done.tried.outcome.retry_after is not None
     rotated_at = select(endpoints.c.rotated_at).where(endpoints.c.id == done.line.target.key)
     if asked_for_quiet:
@@ -198,6 +201,12 @@ def record_redelivery(connection: Connection, done: Redelivered) -> bool:
         _renew_lease(connection, done)
         return True
     return False
+
+
+def _give_up(connection: Connection, endpoint_key: int) -> None:
+    """The endpoint is gone for good: it is called no more, whatever else was asked for."""
+    owed = (redeliveries.c.endpoint_key == endpoint_key, redeliveries.c.state == RedeliveryState.OWED)
+    connection.execute(update(redeliveries).where(*owed).values(state=RedeliveryState.FAILED.value, claim_token=None))
 
 
 def _renew_lease(connection: Connection, done: Redelivered) -> None:
@@ -281,7 +290,7 @@ def _take(
             redeliveries.c.state == RedeliveryState.OWED,
             redeliveries.c.next_attempt_at <= now,
         )
-        .order_by(redeliveries.c.event_key)
+        .order_by(redeliveries.c.next_attempt_at, redeliveries.c.event_key)
         .limit(max(0, min(LINE, rate_allowance(endpoint, now))))  # below 0 where another clock is ahead of this one
         .with_for_update(of=redeliveries, skip_locked=True)
     ).all()

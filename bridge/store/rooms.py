@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, Row, insert, select, update
+from sqlalchemy import Connection, Row, delete, insert, select, update
 
 from bridge.errors import NotFoundError
 from bridge.events.bodies import draft
@@ -35,6 +35,11 @@ def reconcile_sources(connection: Connection, names: Iterable[str]) -> None:
     rows = [{"name": name} for name in names]
     if rows:
         connection.execute(upsert(connection)(sources).on_conflict_do_nothing(), rows)
+
+
+def forget_sources(connection: Connection, named: Collection[str]) -> None:
+    """A source that is not configured any more is in no trouble either."""
+    connection.execute(delete(sources).where(sources.c.name.not_in(named)))
 
 
 def reconcile_rooms(

@@ -281,6 +281,7 @@ Index(
     "ix_redeliveries_owed",
     redeliveries.c.endpoint_key,
     redeliveries.c.next_attempt_at,
+    redeliveries.c.event_key,
     sqlite_where=text("state = 'owed'"),
     postgresql_where=text("state = 'owed'"),
 )

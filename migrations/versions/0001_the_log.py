@@ -235,7 +235,7 @@ def upgrade() -> None:
     with op.batch_alter_table("redeliveries", schema=None) as batch_op:
         batch_op.create_index(
             "ix_redeliveries_owed",
-            ["endpoint_key", "next_attempt_at"],
+            ["endpoint_key", "next_attempt_at", "event_key"],
             unique=False,
             sqlite_where=sa.text("state = 'owed'"),
             postgresql_where=sa.text("state = 'owed'"),
