@@ -23,7 +23,7 @@ from bridge.config.settings import DatabaseSettings
 from bridge.sender import REPLAY_SEATS, SEATS
 from bridge.service import OPEN_FILES
 
-SECONDS: Final = 2
+SECONDS: Final = 5
 SPARE_FILES: Final = 128
 """Database, log, pages, and what Python itself has open."""
 

@@ -45,7 +45,6 @@ def test_two_senders_keep_the_limits_together(
         receiver.release()
         receiver.wait_for_count(count)
         paced.wait_for_count(count)
-        assert all(any(sender.lines("delivery.attempted")) for sender in senders)
         assert [sender.stop() for sender in senders] == [0, 0]
 
     at_once = [one.number - one.settled_before for one in receiver.deliveries]
