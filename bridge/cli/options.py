@@ -32,7 +32,9 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON documen
 SourceOption = Annotated[
     str | None, typer.Option("--source", metavar="NAME", help="The room's source, if several have a room of this id.")
 ]
-LimitOption = Annotated[int, typer.Option("--limit", min=1, max=10_000, metavar="N", help="How many at most, the newest first.")]
+LimitOption = Annotated[
+    int, typer.Option("--limit", min=1, max=10_000, metavar="N", help="How many at most, the newest first.")
+]
 RoomFilter = Annotated[str | None, typer.Option("--room", metavar="ROOM", help="Only those of this room.")]
 TypeFilter = Annotated[
     list[str] | None,
