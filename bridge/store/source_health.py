@@ -99,7 +99,7 @@ def judge_sources(
                     health,
                     heard,
                     is_probe=report.is_probe,
-                    is_news=report.is_news or _nobody_is_well(connection, name),
+                    is_news=report.is_news,
                     now=report.at,
                     jitter=report.jitter,
                 )
@@ -111,12 +111,6 @@ def judge_sources(
                 _release_rooms(connection, name, before.since or at, at)
             _tell_source(connection, name, before, health, failure, at=at, new_id=new_id)
     return after
-
-
-def _nobody_is_well(connection: Connection, source: str) -> bool:
-    """Whether every room of the source failed last: then each failure speaks for the source, not for its room."""
-    well = select(rooms.c.id).where(rooms.c.source == source, rooms.c.enabled, rooms.c.failures == 0).limit(1)
-    return connection.execute(well).one_or_none() is None
 
 
 def _health(row: Row[Any]) -> SourceHealth:

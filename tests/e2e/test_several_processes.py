@@ -70,6 +70,9 @@ def test_two_of_each_role_share_the_work_and_never_do_it_twice(
         receiver.script(Answer(delay=0.02))
         with BusyRooms(simulator, ROOMS, seed=seed) as busy:
             busy.wait_for_steps(300)
+            wait_until(
+                lambda: all(any(sender.lines("delivery.attempted")) for sender in senders), what="work for both senders"
+            )
         wait_until(
             lambda: {room: set() for room in ROOMS} | replay(receiver.events()) == busy.truth(), what="the whole truth"
         )
@@ -77,7 +80,6 @@ def test_two_of_each_role_share_the_work_and_never_do_it_twice(
     assert fleet.journal.overlaps == []
     for gate in ("poller-1", "poller-2"):
         assert sum(fleet.journal.count(gate, room) for room in ROOMS) > 0
-    assert all(any(sender.lines("delivery.attempted")) for sender in senders)
     stored = stored_events(postgresql_ready_url)
     assert log_problems([event for _, event in stored]) == []
     assert difference_from_log(receiver.deliveries, stored) == []
