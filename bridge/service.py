@@ -47,7 +47,7 @@ TICK_SECONDS = 0.2
 """How often is looked for what has become due; what this process itself brings about wakes it at once."""
 
 PRUNE_SECONDS = 600
-SAME_SIGNAL_SECONDS = 0.5
+SAME_SIGNAL_SECONDS = 0.005
 """Wrappers pass on a signal that the process has had already: that is not a second one."""
 CLOCK_SECONDS = 5
 CLOCK_TOLERANCE = timedelta(seconds=10)
