@@ -107,21 +107,17 @@ def test_a_poller_frozen_past_its_lease_writes_nothing_stale(
         with first.frozen():
             for room in rooms:
                 simulator.swap(room, leave="anna", join="bert")
-            fleet.start("second", "poller", rooms=rooms)
+            second = fleet.start("second", "poller", rooms=rooms)
             receiver.wait_for_count(4 * len(rooms), timeout=LEASES_LAPSE)
             fleet.wires["first"].flow()
         wait_until(
             lambda: {line["room"] for line in first.lines("room.polled") if line["outcome"] == "fenced"} == set(rooms),
             what="fenced writes",
         )
-        before = {room: fleet.journal.count("first", room) for room in rooms}
+        assert second.stop() == 0  # who of two pollers gets the work is nobody's promise: now it is the first's alone
         for room in rooms:
             simulator.join(room, "cleo")
         receiver.wait_for_count(5 * len(rooms))
-        wait_until(
-            lambda: any(fleet.journal.count("first", room) > before[room] for room in rooms),
-            what="the first poller back at work",
-        )
         wait_until(lambda: replay(receiver.events()) == {room: {"bert", "cleo"} for room in rooms})
         assert first.stop() == 0
     events = receiver.events()
