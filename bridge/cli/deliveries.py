@@ -35,14 +35,14 @@ from bridge.cli.wording import name_log, room_of, what_happened
 from bridge.events.bodies import rfc3339
 from bridge.service import real_world
 from bridge.store.queries import Page, document
-from bridge.store.queries_attempts import (
+from bridge.store.queries.attempts import (
     AttemptFilter,
     ListedAttempt,
     ListedDeadLetter,
     list_attempts,
     list_dead_letters,
 )
-from bridge.store.queries_deliveries import DeliveryState, EventDelivery, show_deliveries
+from bridge.store.queries.deliveries import DeliveryState, EventDelivery, show_deliveries
 from bridge.webhooks.delivery import Verdict
 
 ANSWER_SHOWN = 200

@@ -22,7 +22,7 @@ from bridge.sender import deliver
 from bridge.service import desk_for, open_webhook_client, real_world
 from bridge.store.deliveries import OwedEvent, Target, target_of
 from bridge.store.endpoint_state import disable_endpoint, enable_endpoint, rotate_secret
-from bridge.store.queries_endpoints import show_endpoint
+from bridge.store.queries.endpoints import show_endpoint
 from bridge.store.vault import Vault
 from bridge.webhooks.delivery import Outcome, Verdict
 

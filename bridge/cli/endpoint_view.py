@@ -7,8 +7,8 @@ from datetime import datetime, timedelta, tzinfo
 
 from bridge.cli.terminal import Column, count_of, from_now, full_time, print_facts, print_table, span
 from bridge.config import Settings
-from bridge.store.queries_attempts import ListedAttempt
-from bridge.store.queries_endpoints import ListedEndpoint, ShownEndpoint
+from bridge.store.queries.attempts import ListedAttempt
+from bridge.store.queries.endpoints import ListedEndpoint, ShownEndpoint
 
 _COLUMNS = (
     Column(title="name"),

@@ -28,7 +28,7 @@ from bridge.cli.wording import room_of, what_happened
 from bridge.service import real_world
 from bridge.store.database import Database
 from bridge.store.queries import Page
-from bridge.store.queries_events import EventFilter, LoggedEvent, list_events, new_events, newest_key
+from bridge.store.queries.events import EventFilter, LoggedEvent, list_events, new_events, newest_key
 
 LOOK_SECONDS = 0.3
 """How often `tail` looks for news."""

@@ -13,8 +13,6 @@ import typer
 from bridge import __version__
 from bridge.cli import (
     deliveries,
-    demo,
-    doctor,
     endpoint_actions,
     endpoints,
     events,
@@ -26,6 +24,8 @@ from bridge.cli import (
     setup,
     simulate,
 )
+from bridge.cli.demo.command import demo
+from bridge.cli.doctor.command import doctor
 from bridge.cli.terminal import complain
 from bridge.errors import BridgeError
 
@@ -90,7 +90,7 @@ def _bridge(
 
 app.command("init")(setup.init)
 app.command("check")(setup.check)
-app.command("doctor")(doctor.doctor)
+app.command("doctor")(doctor)
 app.command("migrate")(setup.migrate)
 app.command("run")(running.run)
 app.command("poll")(poll.poll)
@@ -100,6 +100,6 @@ app.add_typer(rooms.app, name="rooms")
 app.add_typer(endpoints.app, name="endpoints")
 app.add_typer(events.app, name="events")
 app.add_typer(deliveries.app, name="deliveries")
-app.command("demo")(demo.demo)
+app.command("demo")(demo)
 app.command("simulate")(simulate.simulate)
 app.command("listen")(listen.listen)

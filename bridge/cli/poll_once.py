@@ -21,7 +21,7 @@ from bridge.sources import SourceSettings
 from bridge.store.database import Database
 from bridge.store.poll_now import Busy, StoredRoom, claim_room, stored_room
 from bridge.store.polls import ClaimedRoom, Held, PolledRoom, Recorded, record_polls
-from bridge.store.queries_rooms import origin_of
+from bridge.store.queries.rooms import origin_of
 from bridge.store.schema import schema_state
 from bridge.world import World
 

@@ -39,7 +39,7 @@ from bridge.events.bodies import draft
 from bridge.presence import Change
 from bridge.service import real_world
 from bridge.store.queries import document
-from bridge.store.queries_rooms import (
+from bridge.store.queries.rooms import (
     CurrentSession,
     ListedRoom,
     PresentPeer,

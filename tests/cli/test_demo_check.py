@@ -9,8 +9,8 @@ from datetime import UTC, datetime
 import pytest
 from standardwebhooks import Webhook
 
-from bridge.cli.demo_check import Findings, delay, examine
-from bridge.cli.demo_receiver import BUSY_AT, Received, Receiver
+from bridge.cli.demo.check import Findings, delay, examine
+from bridge.cli.demo.receiver import BUSY_AT, Received, Receiver
 from bridge.cli.receiving import Delivery
 from bridge.simulator import Clock, Simulation
 

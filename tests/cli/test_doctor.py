@@ -8,7 +8,7 @@ import subprocess
 
 import pytest
 
-from bridge.cli.doctor_machine import secrets_in_clear
+from bridge.cli.doctor.machine import secrets_in_clear
 from tests.cli.conftest import Cli
 from tests.harness.config import API_KEY, write_config
 from tests.harness.examining import (

@@ -11,8 +11,8 @@ from urllib.parse import urlsplit, urlunsplit
 import psycopg
 import pytest
 
-from bridge.cli.doctor_database import judge_space
-from bridge.cli.doctor_findings import State
+from bridge.cli.doctor.database import judge_space
+from bridge.cli.doctor.findings import State
 from tests.cli.conftest import Cli
 from tests.harness.examining import (
     change,

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from bridge.cli.events import _Tail
-from bridge.store.queries_events import EventFilter
+from bridge.store.queries.events import EventFilter
 from tests.cli.conftest import Cli
 from tests.harness.process import Process, bridge_command, environment
 from tests.harness.simulator import SimulatorClient

@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
-from bridge.cli.doctor_findings import Check, Finding, fail, ok, warn
+from bridge.cli.doctor.findings import Check, Finding, fail, ok, warn
 from bridge.cli.terminal import count_of, span
 from bridge.config import Settings
 from bridge.errors import ForbiddenAddressError
-from bridge.store.checkup import Stock
-from bridge.store.queries_endpoints import ListedEndpoint
+from bridge.store.queries.checkup import Stock
+from bridge.store.queries.endpoints import ListedEndpoint
 from bridge.webhooks.delivery import Circuit, DisableReason
 from bridge.webhooks.dialling import UnresolvedNameError, check_endpoint, os_reason
 from bridge.webhooks.egress import Destination, EgressPolicy, check_url

@@ -10,14 +10,14 @@ from enum import Enum
 from itertools import groupby
 from typing import Final
 
-from bridge.cli.doctor_findings import Check, Finding, State
-from bridge.cli.doctor_sources import hurried
+from bridge.cli.doctor.findings import Check, Finding, State
+from bridge.cli.doctor.sources import hurried
 from bridge.cli.terminal import count_of, from_now
 from bridge.config import Settings
 from bridge.presence import Failure
 from bridge.service import open_source
 from bridge.sources import Source
-from bridge.store.checkup import RoomRecord, Stock
+from bridge.store.queries.checkup import RoomRecord, Stock
 from bridge.world import World
 
 LISTED_AT_MOST: Final = 20

@@ -10,12 +10,12 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from bridge.cli.doctor_findings import Check, Finding, fail, ok, run_aside, warn
+from bridge.cli.doctor.findings import Check, Finding, fail, ok, run_aside, warn
 from bridge.cli.options import SQLITE, missing_file
 from bridge.cli.terminal import count_of
 from bridge.config import Settings
 from bridge.errors import BridgeError, DatabaseError, SchemaError
-from bridge.store.checkup import DatabaseLook, ReadOnlyDatabase, SealedText, Stock, look_at_database, take_stock
+from bridge.store.queries.checkup import DatabaseLook, ReadOnlyDatabase, SealedText, Stock, look_at_database, take_stock
 from bridge.store.schema import ensure_schema
 from bridge.store.vault import Vault
 

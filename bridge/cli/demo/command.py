@@ -21,11 +21,11 @@ from typing import Annotated, Final
 
 import typer
 
-from bridge.cli.demo_check import Findings, delay, examine
-from bridge.cli.demo_log import ServiceLog, service_log
-from bridge.cli.demo_plan import LOOPBACK, Places, Plan, settings_for
-from bridge.cli.demo_receiver import Receiver
-from bridge.cli.demo_show import Lines, conclude, introduce
+from bridge.cli.demo.check import Findings, delay, examine
+from bridge.cli.demo.log import ServiceLog, service_log
+from bridge.cli.demo.plan import LOOPBACK, Places, Plan, settings_for
+from bridge.cli.demo.receiver import Receiver
+from bridge.cli.demo.show import Lines, conclude, introduce
 from bridge.cli.receiving import receive
 from bridge.cli.screen import Screen
 from bridge.cli.stopping import Stopping

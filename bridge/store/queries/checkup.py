@@ -17,8 +17,8 @@ from sqlalchemy import URL, Connection, Engine, NullPool, and_, create_engine, e
 
 from bridge.events.types import matches
 from bridge.store.database import Database
-from bridge.store.queries_endpoints import ListedEndpoint, list_endpoints
-from bridge.store.queries_rooms import TroubledSource, troubled_sources
+from bridge.store.queries.endpoints import ListedEndpoint, list_endpoints
+from bridge.store.queries.rooms import TroubledSource, troubled_sources
 from bridge.store.schema import SchemaState, schema_state
 from bridge.store.tables import cursors, endpoint_secrets, endpoints, events, rooms, sessions
 

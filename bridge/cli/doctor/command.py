@@ -15,12 +15,12 @@ from typing import Any, Final, TypeVar
 import typer
 from rich.console import Console
 
-from bridge.cli.doctor_database import Examined, check_database
-from bridge.cli.doctor_endpoints import check_endpoints
-from bridge.cli.doctor_findings import Check, Finding, State
-from bridge.cli.doctor_machine import check_machine, check_web
-from bridge.cli.doctor_rooms import check_rooms, known_rooms
-from bridge.cli.doctor_sources import ExaminedSource, check_source, judge_record
+from bridge.cli.doctor.database import Examined, check_database
+from bridge.cli.doctor.endpoints import check_endpoints
+from bridge.cli.doctor.findings import Check, Finding, State
+from bridge.cli.doctor.machine import check_machine, check_web
+from bridge.cli.doctor.rooms import check_rooms, known_rooms
+from bridge.cli.doctor.sources import ExaminedSource, check_source, judge_record
 from bridge.cli.options import DEFAULT_CONFIG, ConfigOption, JsonOption, load_settings
 from bridge.cli.screen import Screen
 from bridge.cli.terminal import WIDE, Column, print_json, print_table, say

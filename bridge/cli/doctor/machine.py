@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from bridge import __version__
-from bridge.cli.doctor_findings import Check, Finding, fail, ok, warn
+from bridge.cli.doctor.findings import Check, Finding, fail, ok, warn
 from bridge.config import ListenAddress, Settings
 from bridge.config.document import dotted
 from bridge.config.lines import KeyPath

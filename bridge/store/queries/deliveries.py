@@ -13,14 +13,14 @@ from sqlalchemy import Connection, Row, and_, select
 
 from bridge.events.types import matches
 from bridge.store.queries import Page
-from bridge.store.queries_attempts import (
+from bridge.store.queries.attempts import (
     AttemptFilter,
     ListedAttempt,
     ListedDeadLetter,
     list_attempts,
     list_dead_letters,
 )
-from bridge.store.queries_events import LoggedEvent, find_event
+from bridge.store.queries.events import LoggedEvent, find_event
 from bridge.store.redeliveries import RedeliveryState
 from bridge.store.tables import cursors, endpoints, events, redeliveries, rooms
 from bridge.webhooks.delivery import Verdict

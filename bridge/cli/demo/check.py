@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from bridge.cli.demo_receiver import Received
+from bridge.cli.demo.receiver import Received
 from bridge.events.bodies import display_name
 from bridge.simulator.rooms import Room, What
 

@@ -11,9 +11,9 @@ from http import HTTPStatus
 from itertools import chain, repeat
 from statistics import median
 
-from bridge.cli.demo_check import Findings, RoomFindings
-from bridge.cli.demo_plan import Places, Plan
-from bridge.cli.demo_receiver import BUSY, Received
+from bridge.cli.demo.check import Findings, RoomFindings
+from bridge.cli.demo.plan import Places, Plan
+from bridge.cli.demo.receiver import BUSY, Received
 from bridge.cli.screen import Part, Screen, fit
 from bridge.simulator.rooms import What
 

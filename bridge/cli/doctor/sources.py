@@ -9,14 +9,14 @@ from datetime import datetime, timedelta
 from typing import Final
 from urllib.parse import urlsplit
 
-from bridge.cli.doctor_findings import Check, Finding, fail, ok, warn
+from bridge.cli.doctor.findings import Check, Finding, fail, ok, warn
 from bridge.cli.terminal import from_now, span
 from bridge.pacing import Condition
 from bridge.presence import Failure, FailureKind
 from bridge.service import open_source
 from bridge.sources import SourceSettings
 from bridge.sources.checkup import Checkup
-from bridge.store.queries_rooms import TroubledSource
+from bridge.store.queries.rooms import TroubledSource
 from bridge.webhooks.dialling import SystemResolver
 from bridge.world import World
 
