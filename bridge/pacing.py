@@ -26,6 +26,8 @@ SOURCE_PAUSE_LIMIT = timedelta(minutes=1)
 RETRY_AFTER_LIMIT = timedelta(hours=24)
 TROUBLE_LIMIT = 8
 """Failures ahead of successes, over all rooms of a source, from which the source itself is held to be failing."""
+LEAST_TROUBLE_LIMIT = 3
+"""The same for a source with a single room."""
 JITTER = 0.2
 
 
@@ -37,10 +39,22 @@ def next_poll(due_at: datetime, now: datetime, interval: timedelta, *, suspects:
     return following if following > now else now + interval
 
 
-def next_poll_after_failure(now: datetime, interval: timedelta, failures: int, jitter: float) -> datetime:
-    """After the `failures`-th failure in a row: doubling from the interval up to a minute, ± 20 %."""
-    limit = max(interval, ROOM_BACKOFF_LIMIT)
-    return now + _jittered(min(interval * 2 ** min(failures - 1, 16), limit), jitter)
+def next_poll_after_failure(
+    now: datetime,
+    interval: timedelta,
+    failures: int,
+    jitter: float,
+    *,
+    suspects: bool = False,
+    retry_after: timedelta | None = None,
+) -> datetime:
+    """After the `failures`-th failure in a row: doubling from the interval up to a minute, ± 20 %.
+
+    From the follow-up's pause while somebody waits to be confirmed as missing; never before `retry_after`.
+    """
+    first = min(FOLLOW_UP, interval) if suspects else interval
+    wait = _jittered(min(first * 2 ** min(failures - 1, 16), max(interval, ROOM_BACKOFF_LIMIT)), jitter)
+    return now + (wait if retry_after is None else max(wait, min(retry_after, RETRY_AFTER_LIMIT)))
 
 
 class Condition(StrEnum):
@@ -67,14 +81,35 @@ class SourceHealth:
     pauses: int = 0
 
 
+def trouble_limit(room_count: int) -> int:
+    """How many failures ahead of successes make a source of so many rooms a failing one: two rounds, within bounds."""
+    return min(max(2 * room_count, LEAST_TROUBLE_LIMIT), TROUBLE_LIMIT)
+
+
 def judge(
-    health: SourceHealth, failure: Failure | None, *, is_probe: bool, is_news: bool = True, now: datetime, jitter: float
+    health: SourceHealth,
+    failure: Failure | None,
+    *,
+    is_probe: bool,
+    is_news: bool = True,
+    limit: int = TROUBLE_LIMIT,
+    now: datetime,
+    jitter: float,
 ) -> SourceHealth:
     """What one poll says of its source; no failure is a success.
 
-    `is_news` says that the room had not failed before: rooms that always fail are their own trouble, and back off.
     While a source is held, only the probe that was begun after the hold can lift or renew it: the answers of those
     that were under way when it began are old news.
+
+    Args:
+        health: of the source, before.
+        failure: what the poll brought; None is an answer.
+        is_probe: the poll was begun to learn whether a source in trouble has recovered.
+        is_news: the room had not failed before, or no room of the source is well. A room that always fails beside
+            others that answer is its own trouble, and backs off.
+        limit: see `trouble_limit`.
+        now: when the answer came.
+        jitter: a chance number in [0, 1).
     """
     if health.condition is not Condition.OK and not is_probe:
         return _extended(health, failure, now)
@@ -90,7 +125,7 @@ def judge(
             asked = failure.retry_after
             return _held(health, Condition.RATE_LIMITED, now, pause if asked is None else min(asked, RETRY_AFTER_LIMIT))
         case FailureKind.SERVER_ERROR | FailureKind.BAD_ANSWER | FailureKind.TIMEOUT | FailureKind.UNREACHABLE:
-            return _troubled(health, now, jitter) if is_news or is_probe else health
+            return _troubled(health, limit, now, jitter) if is_news or is_probe else health
 
 
 def _extended(health: SourceHealth, failure: Failure | None, now: datetime) -> SourceHealth:
@@ -100,12 +135,12 @@ def _extended(health: SourceHealth, failure: Failure | None, now: datetime) -> S
     return replace(health, held_until=max(health.held_until, now + min(failure.retry_after, RETRY_AFTER_LIMIT)))
 
 
-def _troubled(health: SourceHealth, now: datetime, jitter: float) -> SourceHealth:
+def _troubled(health: SourceHealth, limit: int, now: datetime, jitter: float) -> SourceHealth:
     trouble = min(health.trouble + 1, TROUBLE_LIMIT)
     health = replace(health, trouble=trouble, since=health.since or now)
-    if trouble < TROUBLE_LIMIT and health.condition is Condition.OK:
+    if trouble < limit and health.condition is Condition.OK:
         return health
-    condition = Condition.FAILING if trouble == TROUBLE_LIMIT else health.condition
+    condition = Condition.FAILING if trouble >= limit else health.condition
     pause = _jittered(min(SOURCE_PAUSE * 2 ** min(health.pauses, 5), SOURCE_PAUSE_LIMIT), jitter)
     return _held(health, condition, now, pause)
 

@@ -27,11 +27,15 @@ ABSENT = Absent()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Peer:
-    """One participant as a snapshot saw it; `join_time` is the upstream's word, not yet judged."""
+    """One participant as a snapshot saw it; `join_time` is the upstream's word, not yet judged.
+
+    `display_name` is for sources that cut metadata: what the name was read from may not be there any more.
+    """
 
     peer_id: str
     join_time: datetime | None = None
     metadata: Json | Absent = ABSENT
+    display_name: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,7 +108,6 @@ class EmptyReason(StrEnum):
 
     ABSENT = "absent"
     NO_SESSION = "no_session"
-    UNWATCHED = "unwatched"
 
 
 FUTURE_TOLERANCE = timedelta(minutes=5)
@@ -116,10 +119,12 @@ class Visit:
     """A peer's continuous presence that has not ended.
 
     `join_time` is the upstream's word that was believed; `said_join_time` its newest word, believed or not.
+    `initial` says that it was under way when tracking started.
     """
 
     visit_id: str
     peer_id: str
+    display_name: str
     joined_at: datetime
     joined_at_source: TimeSource
     join_time: datetime | None
@@ -149,6 +154,8 @@ class Presence:
 
     visits: Mapping[str, Visit] = field(default_factory=dict)
     session: Session | None = None
+    watched_since: datetime | None = None
+    """When tracking started; None if the room is not tracked."""
     complete_at: datetime | None = None
     departed: frozenset[str] = frozenset()
     """Peer ids whose visits of the current session have ended: a return is no new unique peer."""
@@ -235,19 +242,21 @@ def diff(
     arrived = _arrivals(before, stayed, seen, now, new_id)
     after_visits = {visit.peer_id: visit for visit in (*stayed, *arrived)}
     session = _session_after(before, arrived, len(after_visits), new_id)
+    complete_at = now if snapshot.complete else before.complete_at
     if session is None:
-        return Difference(after=replace(before, complete_at=now if snapshot.complete else before.complete_at))
+        return Difference(after=replace(before, complete_at=complete_at))
     left = _leaves(before, session, departures)
     emptied = None if after_visits else _emptied(session, departures, no_session=snapshot.no_session)
     changes = _in_order(before, session, stayed=stayed, left=left, arrived=arrived, emptied=emptied)
     return Difference(
-        after=Presence(
+        after=replace(
+            before,
             visits=after_visits,
             session=session if emptied is None else None,
-            complete_at=now if snapshot.complete else before.complete_at,
+            complete_at=complete_at,
             departed=before.departed | {change.visit.peer_id for change in left} if emptied is None else frozenset(),
         ),
-        changes=() if _is_silent(before, policy) else changes,
+        changes=tuple(change for change in changes if not _is_silent(change, arrived, policy)),
         arrived=arrived,
         left=left,
         emptied=emptied,
@@ -269,7 +278,7 @@ def unwatch(before: Presence, now: datetime) -> Difference:
         for visit in before.visits.values()
     ]
     left = _leaves(before, session, departures)
-    emptied = replace(_emptied(session, departures, no_session=False), reason=EmptyReason.UNWATCHED)
+    emptied = _emptied(session, departures, no_session=False)
     return Difference(after=Presence(), changes=(*left, emptied), left=left, emptied=emptied)
 
 
@@ -331,6 +340,7 @@ def _seen_again(visit: Visit, peer: Peer, now: datetime) -> Visit:
         join_time=visit.join_time or _believed(peer.join_time, now),
         said_join_time=peer.join_time or visit.said_join_time,
         metadata=visit.metadata if isinstance(peer.metadata, Absent) else peer.metadata,
+        display_name=visit.display_name if isinstance(peer.metadata, Absent) else _name(peer),
         missed=0,
         missing_since=None,
         missing_reason=None,
@@ -343,7 +353,7 @@ def _missed_once_more(visit: Visit, now: datetime, *, no_session: bool) -> Visit
         visit,
         missed=visit.missed + 1,
         missing_since=visit.missing_since or now,
-        missing_reason=visit.missing_reason or reason,
+        missing_reason=reason if visit.missing_reason is not LeaveReason.SESSION_ENDED else visit.missing_reason,
     )
 
 
@@ -370,26 +380,52 @@ def _arrivals(
 ) -> tuple[Visit, ...]:
     staying = {visit.peer_id for visit in stayed}
     visits = [
-        _arrive(peer, now, initial=before.complete_at is None, visit_id=new_id("vis"))
-        for peer in seen.values()
-        if peer.peer_id not in staying
+        _arrive(before, peer, now, visit_id=new_id("vis")) for peer in seen.values() if peer.peer_id not in staying
     ]
     return tuple(sorted(visits, key=lambda visit: (visit.joined_at, visit.peer_id)))
 
 
-def _arrive(peer: Peer, now: datetime, *, initial: bool, visit_id: str) -> Visit:
+def _arrive(before: Presence, peer: Peer, now: datetime, *, visit_id: str) -> Visit:
     join_time = _believed(peer.join_time, now)
     return Visit(
         visit_id=visit_id,
         peer_id=peer.peer_id,
+        display_name=_name(peer),
         joined_at=join_time or now,
         joined_at_source=TimeSource.OBSERVED if join_time is None else TimeSource.UPSTREAM,
         join_time=join_time,
         said_join_time=peer.join_time,
         last_seen_at=now,
         metadata=None if isinstance(peer.metadata, Absent) else peer.metadata,
-        initial=initial,
+        initial=_is_initial(before, join_time),
     )
+
+
+def _is_initial(before: Presence, join_time: datetime | None) -> bool:
+    """Whether a visit was under way when tracking started: only those of a room not yet known can have been.
+
+    The upstream's word decides. Without one, whoever is there at the first look is taken to have been there before.
+    """
+    if before.complete_at is not None:
+        return False
+    if join_time is None or before.watched_since is None:
+        return before.session is None
+    return join_time <= before.watched_since
+
+
+def display_name(metadata: Json | Absent) -> str | None:
+    """The first of metadata's `displayName` and `name` that is a text (CONTRACT section 4)."""
+    if isinstance(metadata, dict):
+        for key in ("displayName", "name"):
+            value = metadata.get(key)
+            if isinstance(value, str):
+                return value
+    return None
+
+
+def _name(peer: Peer) -> str:
+    name = display_name(peer.metadata) if peer.display_name is None else peer.display_name
+    return peer.peer_id if name is None else name
 
 
 def _session_after(
@@ -416,8 +452,17 @@ def _session_after(
     )
 
 
-def _is_silent(before: Presence, policy: PresencePolicy) -> bool:
-    return before.complete_at is None and policy.first_snapshot is FirstSnapshot.BASELINE
+def _is_silent(change: Change, arrived: tuple[Visit, ...], policy: PresencePolicy) -> bool:
+    """Whether a change only says who was there already when tracking started, and nobody wants to hear that."""
+    if policy.first_snapshot is FirstSnapshot.EMIT:
+        return False
+    match change:
+        case PeerJoined(visit=visit):
+            return visit.initial
+        case RoomOccupied():
+            return any(visit.initial for visit in arrived)
+        case PeerLeft() | PeerUpdated() | RoomEmptied():
+            return False
 
 
 def _leaves(before: Presence, session: Session, departures: Iterable[_Departure]) -> tuple[PeerLeft, ...]:

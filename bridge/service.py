@@ -37,6 +37,7 @@ from bridge.store.endpoints import Desk
 from bridge.store.leases import take_lease
 from bridge.store.prune import prune_attempts, prune_secrets
 from bridge.store.reconcile import reconcile
+from bridge.store.rooms import hasten_polls
 from bridge.store.schema import ensure_schema
 from bridge.store.vault import Vault
 from bridge.webhooks.client import WebhookClient
@@ -184,7 +185,15 @@ class Service:
             poller = Poller(self._database, sources, settings.polling, self._world, on_events=self._wake_sender)
             self._wake_poller = poller.wake
             workers.append(poller)
+            await self._hasten_polls(settings)
         return workers
+
+    async def _hasten_polls(self, settings: Settings) -> None:
+        """Apply intervals that have become shorter, now that no poll of the round before is under way."""
+        try:
+            await self._database.write(hasten_polls, settings.polling.interval, self._world.now())
+        except DatabaseError as error:
+            log.warning("claim.failed", crew="poll", detail=str(error))
 
     def _reconcile(self) -> None:
         settings = self._settings

@@ -50,7 +50,7 @@ from bridge.store.queries.rooms import (
     show_room,
     troubled_sources,
 )
-from bridge.store.rooms import add_room, remove_room
+from bridge.store.rooms import add_room, hasten_polls, remove_room
 
 app = typer.Typer(no_args_is_help=True, help="Tracked rooms.", rich_markup_mode=None)
 
@@ -76,6 +76,7 @@ def list_tracked(source: SourceOption = None, as_json: JsonOption = False, confi
         empty="no room is tracked: list them in the configuration and start the service, or `bridge rooms add`",
     )
     _warn(troubled, now)
+    _warn_of_orphans(rooms, settings)
 
 
 @app.command()
@@ -90,6 +91,7 @@ def show(
         print_json(document(shown))
         return
     _print_room(shown, settings)
+    _warn_of_orphans([shown], settings)
 
 
 @app.command()
@@ -117,6 +119,7 @@ def add(
         origin = database.read_now(origin_of, room, spec.source)
         _refuse_owned(settings, room, spec.source, origin, config)
         is_new = database.write_now(add_room, spec, world.now(), world.new_id)
+        database.write_now(hasten_polls, settings.polling.interval, world.now())
         if as_json:
             print_json(document(database.read_now(show_room, room, spec.source)))
     say(
@@ -168,6 +171,16 @@ def _warn(troubled: Iterable[TroubledSource], now: datetime) -> None:
     for source in troubled:
         since = f" for {span(now - source.since)}" if source.since is not None else ""
         say(f"source {source.name} is {source.condition}{since}: its rooms are hardly polled until it recovers")
+
+
+def _warn_of_orphans(rooms: Iterable[ListedRoom], settings: Settings) -> None:
+    configured = {account.name for account in settings.sources}
+    for room in rooms:
+        if room.enabled and room.source not in configured:
+            say(
+                f"warning: nobody polls {room.room_id}, for its source {quoted(room.source)} is not in the "
+                f"configuration: add the source, or `bridge rooms remove {room.room_id}`"
+            )
 
 
 def _print_room(room: ShownRoom, settings: Settings) -> None:

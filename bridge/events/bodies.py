@@ -55,16 +55,6 @@ def seconds_between(start: datetime, end: datetime) -> float:
     return max(0, _milliseconds(end) - _milliseconds(start)) / 1000
 
 
-def display_name(peer_id: str, metadata: Json) -> str:
-    """The first of metadata's `displayName` and `name` that is a text; else the peer id."""
-    if isinstance(metadata, dict):
-        for key in ("displayName", "name"):
-            value = metadata.get(key)
-            if isinstance(value, str):
-                return value
-    return peer_id
-
-
 def draft(change: Change, observed_at: datetime) -> Draft:
     """Say a change of presence as an event."""
     match change:
@@ -88,7 +78,7 @@ def draft_snapshot(session: Session | None, visits: Iterable[Visit], observed_at
         {
             "visit_id": visit.visit_id,
             "peer_id": visit.peer_id,
-            "display_name": display_name(visit.peer_id, visit.metadata),
+            "display_name": visit.display_name,
             "joined_at": rfc3339(visit.joined_at),
             "metadata": visit.metadata,
         }
@@ -167,7 +157,7 @@ def _visit_facts(session_id: str, visit: Visit) -> dict[str, Json]:
         "session_id": session_id,
         "visit_id": visit.visit_id,
         "peer_id": visit.peer_id,
-        "display_name": display_name(visit.peer_id, visit.metadata),
+        "display_name": visit.display_name,
         "joined_at": rfc3339(visit.joined_at),
         "joined_at_source": visit.joined_at_source.value,
     }

@@ -50,6 +50,7 @@ def draft_sample(wanted: EventType, now: datetime, new_id: Callable[[str], str])
     visit = Visit(
         visit_id=new_id("vis"),
         peer_id="peerId-0000000000000000sample",
+        display_name="Ada Sample",
         joined_at=now - VISIT,
         joined_at_source=TimeSource.UPSTREAM,
         join_time=now - VISIT,

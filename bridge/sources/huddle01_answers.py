@@ -130,7 +130,9 @@ def _name_failure(status: int, fields: Mapping[str, Json]) -> tuple[FailureKind,
         return FailureKind.SERVER_ERROR, f"status {status}"
     if status // 100 == _REDIRECTION:
         return FailureKind.BAD_ANSWER, f"status {status}, a redirect, which is not followed"
-    return FailureKind.BAD_ANSWER, "no list of participants" if status == HTTPStatus.OK else f"status {status}"
+    if status != HTTPStatus.OK:
+        return FailureKind.BAD_ANSWER, f"status {status}"
+    return FailureKind.BAD_ANSWER, "it says ok: false" if fields.get("ok") is False else "no list of participants"
 
 
 def _says_bad_key(fields: Mapping[str, Json]) -> bool:

@@ -12,13 +12,15 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-from bridge.presence import ABSENT, Absent, Json, Peer
+from bridge.presence import ABSENT, Absent, Json, Peer, display_name
 from bridge.sources.untrusted_json import decode_json_text, encode_json
 
 METADATA_LIMIT: Final = 8 * 1024
 """Bytes of compact UTF-8 JSON (CONTRACT section 4)."""
-METADATA_DEPTH: Final = 32
+METADATA_DEPTH: Final = 100
 """Levels of nesting; what is deeper is cut like what is too long, for whoever compares metadata does so recursively."""
+NAME_LIMIT: Final = METADATA_LIMIT
+"""Characters of a display name; only one out of metadata that is cut can be longer."""
 PEER_ID_LIMIT: Final = 512
 """Characters; a longer id is not one (Huddle01's have 28), and no database index would take it."""
 
@@ -81,9 +83,12 @@ def read_join_time(value: Json) -> datetime | None:
 
 
 def read_metadata(value: Json) -> Json:
-    """As it came, except that JSON text of an object becomes the object, and that there is a limit."""
-    if isinstance(value, str) and value.lstrip().startswith("{"):
-        value = _read_object(value)
+    """As it came, except that JSON text of an object becomes the object."""
+    return _read_object(value) if isinstance(value, str) and value.lstrip().startswith("{") else value
+
+
+def cut_metadata(value: Json) -> Json:
+    """What is kept of metadata: all, or the mark that it was too much."""
     return value if _fits(value) else {"_truncated": True}
 
 
@@ -91,11 +96,19 @@ def _read_peer(item: dict[str, Json]) -> Peer | None:
     peer_id = item.get("peerId")
     if not isinstance(peer_id, str) or not 0 < len(peer_id) <= PEER_ID_LIMIT:
         return None
+    metadata = read_metadata(item["metadata"]) if "metadata" in item else ABSENT
+    name = display_name(metadata)
     return Peer(
-        peer_id=peer_id.replace("\0", "\ufffd"),  # PostgreSQL takes any character but this one
+        peer_id=_storable(peer_id),
         join_time=read_join_time(item.get("joinTime")),
-        metadata=read_metadata(item["metadata"]) if "metadata" in item else ABSENT,
+        metadata=metadata if isinstance(metadata, Absent) else cut_metadata(metadata),
+        display_name=None if name is None else _storable(name)[:NAME_LIMIT],
     )
+
+
+def _storable(text: str) -> str:
+    """PostgreSQL takes any character but this one."""
+    return text.replace("\0", "\ufffd")
 
 
 def _precedence(peer: Peer) -> tuple[bool, datetime, bytes]:

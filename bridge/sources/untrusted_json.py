@@ -1,7 +1,8 @@
 """Reading JSON that strangers wrote: what comes out can be encoded as UTF-8 and as JSON again.
 
-Stricter than `json.loads` (no NaN, no Infinity, UTF-8 only) and kinder in two things that any participant could put
-into metadata: lone surrogates become U+FFFD, and what is nested too deeply for the parser becomes null.
+Stricter than `json.loads` (no NaN, no Infinity, UTF-8 only) and kinder in three things that any participant could put
+into metadata: lone surrogates become U+FFFD, what is nested too deeply for the parser becomes null, and a number that
+no receiver could read (1e400, or thousands of digits) becomes a text.
 """
 
 from __future__ import annotations
@@ -13,9 +14,11 @@ from typing import Final, NoReturn, cast
 
 from bridge.presence import Json
 
-PARSED_DEPTH: Final = 64
+PARSED_DEPTH: Final = 128
 """How many levels are kept of a text that is nested too deeply to be parsed."""
 
+_DIGITS: Final = 400
+"""Of a whole number: more than any double has; Python itself refuses to read several thousands."""
 _BOM: Final = b"\xef\xbb\xbf"
 _SURROGATE: Final = re.compile(r"\\u[dD][89a-fA-F]")
 _ESCAPE: Final = re.compile(
@@ -78,12 +81,14 @@ def _refused(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")
 
 
-def _finite(text: str) -> float:
+def _finite(text: str) -> float | str:
     number = float(text)
-    if not math.isfinite(number):
-        _refused(text)
-    return number
+    return number if math.isfinite(number) else text
 
 
-_DECODER: Final = json.JSONDecoder(parse_constant=_refused, parse_float=_finite)
+def _bounded(text: str) -> int | str:
+    return int(text) if len(text) <= _DIGITS else text
+
+
+_DECODER: Final = json.JSONDecoder(parse_constant=_refused, parse_float=_finite, parse_int=_bounded)
 _ENCODER: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False, check_circular=False)

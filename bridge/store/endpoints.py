@@ -191,6 +191,8 @@ def _change(connection: Connection, row: Row[Any], spec: EndpointSpec, desk: Des
     if desk.vault.open(row.headers) == json.dumps(dict(spec.headers)):
         values.pop("headers")
     connection.execute(update(endpoints).where(endpoints.c.id == row.id).values(origin="config", **values))
+    if matches(EventType.ROOM_SNAPSHOT, spec.events) and not matches(EventType.ROOM_SNAPSHOT, row.events):
+        _tell_snapshots(connection, spec.rooms, desk)
     current = secrets_of(connection, [row.id], desk.now, desk.vault)[row.id][0]
     if spec.secret is None and _can_sign(current, spec):
         _own_secret(connection, row.id)
@@ -234,7 +236,7 @@ def _spec_values(spec: EndpointSpec, vault: Vault) -> dict[str, Any]:
 
 
 def _tell_snapshots(connection: Connection, room_globs: Sequence[str], desk: Desk) -> None:
-    """Append a `room.snapshot` to every known room that a new endpoint may see: where its picture begins."""
+    """Append a `room.snapshot` to every known room that an endpoint may see which is new, or newly wants them."""
     known = select(rooms).where(rooms.c.tracked, rooms.c.complete_at.is_not(None)).order_by(rooms.c.id)
     rows = [row for row in connection.execute(known.with_for_update()) if matches(row.upstream_id, room_globs)]
     presence = load(connection, rows)

@@ -20,7 +20,7 @@ from bridge.presence import Change, Failure, FailureKind, Presence, PresencePoli
 from bridge.store.log import Entry, append, number, room_log
 from bridge.store.source_health import Report, hold_source, judge_sources, seats, spend
 from bridge.store.tables import rooms
-from bridge.store.visits import VisitWrites, load
+from bridge.store.visits import VisitWrites, load, rooms_with_suspects
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,7 +127,9 @@ def record_polls(
     ours = [poll for poll in polled if _is_ours(poll, rows)]
     health = judge_sources(connection, [_report(poll, rows[poll.room.key]) for poll in ours], new_id)
     presence = _load_presence(connection, [poll for poll in ours if _may_change(poll, rows[poll.room.key])], rows)
-    writing = _Writing(settings=settings, new_id=new_id, health=health)
+    failed = [poll.room.key for poll in ours if isinstance(poll.answer, Failure)]
+    suspicious = rooms_with_suspects(connection, failed) if failed else frozenset()
+    writing = _Writing(settings=settings, new_id=new_id, health=health, suspicious=suspicious)
     recorded = [
         writing.take(connection, rows[poll.room.key], poll, presence.get(poll.room.key))
         if _is_ours(poll, rows)
@@ -184,6 +186,8 @@ class _Writing:
     settings: PollingSettings
     new_id: Callable[[str], str]
     health: dict[str, SourceHealth]
+    suspicious: frozenset[int]
+    """The rooms whose poll failed while somebody waits to be confirmed as missing."""
     _visits: VisitWrites = field(default_factory=VisitWrites)
     _entries: list[Entry] = field(default_factory=list)
     _room_values: list[dict[str, Any]] = field(default_factory=list)
@@ -210,7 +214,14 @@ class _Writing:
 
     def _take_failure(self, row: Row[Any], poll: PolledRoom, failure: Failure, interval: timedelta) -> Recorded:
         failures = row.failures + 1
-        due_at = next_poll_after_failure(poll.at, interval, failures, poll.jitter)
+        due_at = next_poll_after_failure(
+            poll.at,
+            interval,
+            failures,
+            poll.jitter,
+            suspects=row.id in self.suspicious,
+            retry_after=failure.retry_after,
+        )
         held_until = self._held_until(poll)
         if held_until is not None and held_until > poll.at:
             due_at = max(held_until, poll.at + interval) if failure.kind in SOURCE_WIDE else due_at

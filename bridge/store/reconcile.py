@@ -23,11 +23,12 @@ def reconcile(
 ) -> None:
     """Make sources, rooms and endpoints what the file says, all or nothing; several processes may start at once.
 
-    Endpoints come first: one that is new and wants to know who is in a room is told by the rooms' last state.
+    Rooms come first: an endpoint that is new and wants to know who is in a room is told of those that are watched now,
+    by the names that they have now.
     """
     take_turns(connection, RECONCILING)
     named = tuple(sources)
     reconcile_sources(connection, named)
     forget_sources(connection, named)
-    reconcile_endpoints(connection, endpoints, desk)
     reconcile_rooms(connection, rooms, desk.now, desk.new_id)
+    reconcile_endpoints(connection, endpoints, desk)

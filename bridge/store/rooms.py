@@ -88,6 +88,15 @@ def remove_room(
     return stop_watching(connection, row.id, now, new_id, tracked=False)
 
 
+def hasten_polls(connection: Connection, default: timedelta, now: datetime) -> None:
+    """Let no room wait longer than its interval, which may have become shorter; `default` is that of `[polling]`."""
+    intervals = select(rooms.c.interval_seconds).where(rooms.c.next_poll_at.is_not(None)).distinct()
+    for seconds in connection.execute(intervals).scalars().all():
+        due_at = now + (default if seconds is None else timedelta(seconds=seconds))
+        waiting = (rooms.c.interval_seconds.is_not_distinct_from(seconds), rooms.c.claim_token.is_(None))
+        connection.execute(update(rooms).where(*waiting, rooms.c.next_poll_at > due_at).values(next_poll_at=due_at))
+
+
 def find_room(connection: Connection, upstream_id: str, source: str | None = None) -> Row[Any]:
     """The tracked room of that id.
 
@@ -126,9 +135,12 @@ def stop_watching(
         .values(
             tracked=tracked,
             enabled=False,
+            watched_since=None,
             next_poll_at=None,
             claim_token=None,
             complete_at=None,
+            failures=0,
+            last_failure=None,
             fingerprint=None,
             session_key=None,
             last_sequence=log.last_sequence,
@@ -151,8 +163,12 @@ def _room_values(spec: RoomSpec, origin: str, now: datetime) -> dict[str, Any]:
         "chain_head": GENESIS,
         "added_at": now,
         **_spec_values(spec, origin),
-        "next_poll_at": now if spec.enabled else None,
+        **(_begin_watching(now) if spec.enabled else {"watched_since": None, "next_poll_at": None}),
     }
+
+
+def _begin_watching(now: datetime) -> dict[str, Any]:
+    return {"watched_since": now, "next_poll_at": now}
 
 
 def _spec_values(spec: RoomSpec, origin: str) -> dict[str, Any]:
@@ -177,5 +193,5 @@ def _change(
         stop_watching(connection, row.id, now, new_id, tracked=True)
     values = _spec_values(spec, origin)
     if spec.enabled and not row.enabled:
-        values["next_poll_at"] = now
+        values |= _begin_watching(now)
     connection.execute(update(rooms).where(rooms.c.id == row.id).values(**values))

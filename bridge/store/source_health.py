@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, Row, select, update
+from sqlalchemy import Connection, Row, func, select, update
 
 from bridge.events.bodies import draft_source
-from bridge.pacing import Condition, SourceHealth, judge
+from bridge.pacing import TROUBLE_LIMIT, Condition, SourceHealth, judge, trouble_limit
 from bridge.presence import Failure, Snapshot
-from bridge.store.log import append_own
+from bridge.store.log import append_own, upsert
 from bridge.store.tables import rooms, sources
 
 UNLIMITED = 1_000_000
@@ -29,7 +29,8 @@ BURST = timedelta(milliseconds=250)
 class Report:
     """What one poll says of its source; no answer if it was not asked.
 
-    `is_news` says that the room had not failed before: one that always fails says nothing about its source.
+    `is_news` says that the room had not failed before: one that always fails beside others that answer says nothing
+    about its source.
     """
 
     source: str
@@ -41,8 +42,13 @@ class Report:
 
 
 def hold_source(connection: Connection, name: str) -> Row[Any]:
-    """The source's row, locked."""
-    return connection.execute(select(sources).where(sources.c.name == name).with_for_update()).one()
+    """The source's row, locked; made anew if a process whose file does not name the source has removed it."""
+    held = select(sources).where(sources.c.name == name).with_for_update()
+    row = connection.execute(held).one_or_none()
+    if row is None:
+        connection.execute(upsert(connection)(sources).values(name=name).on_conflict_do_nothing())
+        row = connection.execute(held).one()
+    return row
 
 
 def seats(row: Row[Any], requests_per_second: float, now: datetime) -> int:
@@ -91,18 +97,21 @@ def judge_sources(
     for name in sorted({report.source for report in reports}):
         before = _health(hold_source(connection, name))
         health, failure = before, None
-        for report in reports:
-            if report.source == name and report.answer is not None:
-                heard = report.answer if isinstance(report.answer, Failure) else None
-                failure = heard or failure
-                health = judge(
-                    health,
-                    heard,
-                    is_probe=report.is_probe,
-                    is_news=report.is_news,
-                    now=report.at,
-                    jitter=report.jitter,
-                )
+        own = [report for report in reports if report.source == name and report.answer is not None]
+        limit = _limit(connection, name) if any(isinstance(report.answer, Failure) for report in own) else TROUBLE_LIMIT
+        nobody_is_well = any(not report.is_news for report in own) and _is_nobody_well(connection, name)
+        for report in own:
+            heard = report.answer if isinstance(report.answer, Failure) else None
+            failure = heard or failure
+            health = judge(
+                health,
+                heard,
+                is_probe=report.is_probe,
+                is_news=report.is_news or nobody_is_well,
+                limit=limit,
+                now=report.at,
+                jitter=report.jitter,
+            )
         after[name] = health
         if health != before:
             at = max(report.at for report in reports)
@@ -111,6 +120,17 @@ def judge_sources(
                 _release_rooms(connection, name, before.since or at, at)
             _tell_source(connection, name, before, health, failure, at=at, new_id=new_id)
     return after
+
+
+def _limit(connection: Connection, source: str) -> int:
+    polled = select(rooms.c.id).where(rooms.c.source == source, rooms.c.next_poll_at.is_not(None)).limit(TROUBLE_LIMIT)
+    return trouble_limit(connection.execute(select(func.count()).select_from(polled.subquery())).scalar_one())
+
+
+def _is_nobody_well(connection: Connection, source: str) -> bool:
+    """Whether every room of the source failed last: then each failure speaks for the source, not for its room."""
+    well = (rooms.c.source == source, rooms.c.next_poll_at.is_not(None), rooms.c.failures == 0)
+    return connection.execute(select(rooms.c.id).where(*well).limit(1)).one_or_none() is None
 
 
 def _health(row: Row[Any]) -> SourceHealth:

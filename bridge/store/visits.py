@@ -35,7 +35,7 @@ def load(connection: Connection, room_rows: Sequence[Row[Any]], seen: Collection
     """
     session_keys = [row.session_key for row in room_rows if row.session_key is not None]
     if not session_keys:
-        return {row.id: Presence(complete_at=row.complete_at) for row in room_rows}
+        return {row.id: Presence(watched_since=row.watched_since, complete_at=row.complete_at) for row in room_rows}
     session_rows = {row.id: row for row in connection.execute(select(sessions).where(sessions.c.id.in_(session_keys)))}
     open_visits: dict[int, list[Row[Any]]] = defaultdict(list)
     is_open = (visits.c.room_key.in_([row.id for row in room_rows]), visits.c.left_at.is_(None))
@@ -46,6 +46,7 @@ def load(connection: Connection, room_rows: Sequence[Row[Any]], seen: Collection
         row.id: Presence(
             visits={visit.peer_id: _visit(visit, row) for visit in open_visits[row.session_key]},
             session=_session(session_rows[row.session_key]) if row.session_key is not None else None,
+            watched_since=row.watched_since,
             complete_at=row.complete_at,
             departed=frozenset(departed[row.session_key]),
         )
@@ -62,6 +63,12 @@ def _departed(connection: Connection, session_keys: Sequence[int], seen: Collect
         for row in connection.execute(gone):
             departed[row.session_key].add(row.peer_id)
     return departed
+
+
+def rooms_with_suspects(connection: Connection, room_keys: Sequence[int]) -> frozenset[int]:
+    """Those of the rooms in which somebody was missed and not yet often enough."""
+    missed = (visits.c.room_key.in_(room_keys), visits.c.left_at.is_(None), visits.c.missed > 0)
+    return frozenset(connection.execute(select(visits.c.room_key).where(*missed).distinct()).scalars())
 
 
 @dataclass(slots=True)
@@ -122,6 +129,7 @@ def _visit(row: Row[Any], room: Row[Any]) -> Visit:
     return Visit(
         visit_id=row.public_id,
         peer_id=row.peer_id,
+        display_name=row.display_name,
         joined_at=row.joined_at,
         joined_at_source=TimeSource(row.joined_at_source),
         join_time=row.join_time,
@@ -150,6 +158,7 @@ def _needs_writing(visit: Visit, before: Visit, *, complete: bool) -> bool:
     return (
         visit.missed != before.missed
         or not same_json(visit.metadata, before.metadata)
+        or visit.display_name != before.display_name
         or visit.join_time != before.join_time
         or visit.said_join_time != before.said_join_time
         or (visit.last_seen_at != before.last_seen_at and not told_by_the_room)
@@ -186,6 +195,7 @@ def _begin_values(room_key: int, session_key: int, visit: Visit) -> dict[str, An
         "room_key": room_key,
         "session_key": session_key,
         "peer_id": visit.peer_id,
+        "display_name": visit.display_name,
         "joined_at": visit.joined_at,
         "joined_at_source": visit.joined_at_source.value,
         "join_time": visit.join_time,
@@ -200,6 +210,7 @@ def _begin_values(room_key: int, session_key: int, visit: Visit) -> dict[str, An
 def _change_values(visit: Visit) -> dict[str, Any]:
     return {
         "where_public_id": visit.visit_id,
+        "display_name": visit.display_name,
         "join_time": visit.join_time,
         "said_join_time": visit.said_join_time,
         "last_seen_at": visit.last_seen_at,

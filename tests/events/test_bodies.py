@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from bridge.events.bodies import (
     Draft,
     RoomName,
-    display_name,
     draft,
     draft_endpoint,
     draft_snapshot,
@@ -46,6 +45,7 @@ def visit(metadata: Json = None, **changes: Any) -> Visit:  # noqa: ANN401 - any
     fields: dict[str, Any] = {
         "visit_id": "vis_1",
         "peer_id": "peerId-4cRF64LOB6dWF_d0qEzQs",
+        "display_name": "akmo3.eth",
         "joined_at": JOINED,
         "joined_at_source": TimeSource.UPSTREAM,
         "join_time": JOINED,
@@ -188,7 +188,7 @@ def test_an_empty_room_tells_of_the_whole_session() -> None:
 
 def test_a_snapshot_names_everybody_by_time_then_id() -> None:
     visits = [
-        visit({"name": "B"}, peer_id="b", visit_id="vis_b"),
+        visit({"name": "B"}, peer_id="b", visit_id="vis_b", display_name="B"),
         visit(peer_id="a", visit_id="vis_a"),
         visit(peer_id="c", visit_id="vis_c", joined_at=JOINED - timedelta(seconds=1)),
     ]
@@ -233,24 +233,6 @@ def test_the_bridges_own_events_have_no_room() -> None:
         draft_endpoint(recovered=True, endpoint="crm", reason=None, since=SEEN, at=LEFT).type
         is EventType.ENDPOINT_RECOVERED
     )
-
-
-@pytest.mark.parametrize(
-    ("metadata", "name"),
-    [
-        ({"displayName": "A", "name": "B"}, "A"),
-        ({"name": "B"}, "B"),
-        ({"displayName": 7, "name": "B"}, "B"),
-        ({"displayName": None}, "peer"),
-        ({}, "peer"),
-        (None, "peer"),
-        ("A", "peer"),
-        (["displayName"], "peer"),
-        ({"_truncated": True}, "peer"),
-    ],
-)
-def test_the_display_name_is_the_first_text(metadata: Json, name: str) -> None:
-    assert display_name("peer", metadata) == name
 
 
 @pytest.mark.parametrize(

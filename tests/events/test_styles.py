@@ -25,6 +25,7 @@ from bridge.presence import (
     Session,
     TimeSource,
     Visit,
+    display_name,
 )
 from bridge.webhooks.signing import Huddle01Secret
 from tests.harness.oracles import node, require_oracles
@@ -44,6 +45,7 @@ def visit(metadata: Json = PERSON, peer_id: str = "peerId-4cRF") -> Visit:
     return Visit(
         visit_id="vis_1",
         peer_id=peer_id,
+        display_name=display_name(metadata) or peer_id,
         joined_at=JOINED,
         joined_at_source=TimeSource.UPSTREAM,
         join_time=JOINED,

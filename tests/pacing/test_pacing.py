@@ -15,6 +15,7 @@ from bridge.pacing import (
     judge,
     next_poll,
     next_poll_after_failure,
+    trouble_limit,
 )
 from bridge.presence import Failure, FailureKind
 
@@ -95,6 +96,38 @@ def test_the_next_poll_lies_ahead_and_no_further_than_the_interval(
 )
 def test_a_failing_room_backs_off_to_a_minute(interval: float, failures: int, jitter: float, wait: float) -> None:
     assert next_poll_after_failure(at(0), spans(interval), failures, jitter) == at(wait)
+
+
+@pytest.mark.parametrize(
+    ("interval", "failures", "suspects", "retry_after", "wait"),
+    [
+        (40, 1, True, None, 2),
+        (40, 3, True, None, 8),
+        (40, 9, True, None, 60),
+        (1, 1, True, None, 1),
+        (10, 1, False, 300, 300),
+        (10, 1, False, 3, 10),
+        (10, 1, False, 10**8, 86_400),
+    ],
+)
+def test_a_failed_follow_up_comes_again_soon_and_nobody_before_the_upstream_wants_it(
+    interval: float,
+    failures: int,
+    suspects: bool,  # noqa: FBT001 - a table's column
+    retry_after: float | None,
+    wait: float,
+) -> None:
+    asked = None if retry_after is None else spans(retry_after)
+    due_at = next_poll_after_failure(at(0), spans(interval), failures, 0.5, suspects=suspects, retry_after=asked)
+    assert due_at == at(wait)
+
+
+def test_two_rounds_of_failures_are_a_failing_source_within_bounds() -> None:
+    assert [trouble_limit(rooms) for rooms in (0, 1, 2, 3, 4, 5, 100_000)] == [3, 3, 4, 6, 8, 8, 8]
+    health = SourceHealth()
+    for limit, condition in ((3, Condition.OK), (3, Condition.OK), (3, Condition.FAILING)):
+        health = judge(health, failure(), is_probe=False, limit=limit, now=at(0), jitter=0.5)
+        assert health.condition is condition
 
 
 def test_a_bad_key_slows_the_source_to_a_try_a_minute() -> None:

@@ -56,7 +56,7 @@ class Room:
     """A room as snapshots come in; between sessions it forgets who has departed, as the store does."""
 
     policy: PresencePolicy = field(default_factory=PresencePolicy)
-    presence: Presence = field(default_factory=Presence)
+    presence: Presence = field(default_factory=lambda: Presence(watched_since=START))
     new_id: Callable[[str], str] = field(default_factory=ids)
 
     def look(self, seconds: float, *peers: Peer | str, complete: bool = True, no_session: bool = False) -> Difference:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -18,10 +19,11 @@ from bridge.presence import (
     RoomOccupied,
     TimeSource,
     diff,
+    display_name,
     same_json,
     unwatch,
 )
-from tests.presence.builders import Room, at, brief, ids, peer, policy, seen
+from tests.presence.builders import START, Room, at, brief, ids, peer, policy, seen
 
 
 def only_left(changes: tuple[object, ...]) -> PeerLeft:
@@ -60,7 +62,7 @@ def test_an_empty_room_stays_silent() -> None:
 
     assert room.see(0) == ()
     assert room.see(10, no_session=True) == ()
-    assert room.presence == Presence(complete_at=at(10))
+    assert room.presence == Presence(watched_since=START, complete_at=at(10))
 
 
 def test_nothing_changed_says_nothing_and_moves_last_seen() -> None:
@@ -381,21 +383,39 @@ def test_baseline_of_an_empty_room_tells_the_first_join() -> None:
     assert brief(room.see(10, "a")) == ["occupied 1", "joined a 1"]
 
 
-def test_baseline_lasts_until_the_first_complete_snapshot() -> None:
+def test_baseline_tells_of_those_who_came_after_tracking_started_whenever_the_first_look_was() -> None:
     room = Room(policy=policy(first=FirstSnapshot.BASELINE))
 
-    assert room.see(0, "a", complete=False) == ()
-    assert room.see(10, "a", "b") == ()
-    assert brief(room.see(20, "a", "b", "c")) == ["joined c 3"]
+    changes = room.see(600, peer("a", -5), peer("b", 300))
+
+    assert brief(changes) == ["joined b 2"]
+    assert not only_joined(changes).visit.initial
+    assert brief(room.see(610)) == ["left a absent 1", "left b absent 0", "empty absent"]
 
 
-def test_baseline_never_tells_a_leave_whose_return_it_keeps_to_itself() -> None:
+def test_baseline_of_a_room_whose_list_is_never_complete_does_not_last_for_ever() -> None:
+    room = Room(policy=policy(first=FirstSnapshot.BASELINE))
+
+    assert room.see(0, peer("a", -5), complete=False) == ()
+    assert brief(room.see(10, peer("a", -5), peer("b", 7), complete=False)) == ["joined b 2"]
+    assert brief(room.see(20, "c", complete=False)) == ["joined c 3"]
+    assert brief(room.see(30, peer("b", 7))) == ["left a absent 2", "left c absent 1"]
+
+
+def test_baseline_is_silent_of_whom_an_incomplete_first_look_missed() -> None:
     room = Room(policy=policy(first=FirstSnapshot.BASELINE))
     room.see(0, peer("a", -5), complete=False)
 
-    told = brief(room.see(10, peer("a", 7)))
+    assert room.see(10, peer("a", -5), peer("b", -60)) == ()
+    assert brief(room.see(20, peer("b", -60), peer("a", 15))) == ["left a rejoined 1", "joined a 2"]
 
-    assert told in ([], ["left a rejoined 0", "joined a 1"])
+
+def test_baseline_tells_of_the_return_of_one_who_was_there_before() -> None:
+    room = Room(policy=policy(first=FirstSnapshot.BASELINE))
+    room.see(0, peer("a", -5))
+    room.see(10)
+
+    assert brief(room.see(20, peer("a", -5))) == ["occupied 1", "joined a 1"]
 
 
 def test_initial_marks_those_who_were_there_when_tracking_started() -> None:
@@ -406,11 +426,51 @@ def test_initial_marks_those_who_were_there_when_tracking_started() -> None:
     assert [visit.initial for visit in (*first, *later)] == [True, False]
 
 
-def test_peers_after_an_incomplete_first_look_are_initial_too() -> None:
-    room = Room()
-    room.see(0, "a", complete=False)
+@pytest.mark.parametrize(("joined", "initial"), [(-1, True), (0, True), (1, False)])
+def test_the_upstream_says_who_was_there_when_tracking_started(joined: float, initial: bool) -> None:  # noqa: FBT001 - a table's column
+    late, after_a_glimpse = Room(), Room()
+    after_a_glimpse.see(0, "somebody", complete=False)
 
-    assert [visit.initial for visit in room.look(10, "a", "b").arrived] == [True]
+    for room in (late, after_a_glimpse):
+        (visit,) = (one for one in room.look(60, "somebody", peer("a", joined)).arrived if one.peer_id == "a")
+        assert visit.initial is initial
+
+
+@pytest.mark.parametrize(
+    ("metadata", "name"),
+    [
+        ({"displayName": "A", "name": "B"}, "A"),
+        ({"name": "B"}, "B"),
+        ({"displayName": 7, "name": "B"}, "B"),
+        ({"displayName": ""}, ""),
+        ({"displayName": None}, None),
+        ({}, None),
+        (None, None),
+        ("A", None),
+        (["displayName"], None),
+        ({"_truncated": True}, None),
+    ],
+)
+def test_the_display_name_is_the_first_text(metadata: Json, name: str | None) -> None:
+    assert display_name(metadata) == name
+
+
+def test_a_visit_is_called_by_its_newest_name_and_else_by_the_peer_id() -> None:
+    room = Room()
+    names = [
+        room.look(seconds, one).after.visits["a"].display_name
+        for seconds, one in enumerate(
+            [
+                peer("a"),
+                replace(peer("a", metadata={"_truncated": True}), display_name="Ann"),
+                peer("a"),
+                replace(peer("a", metadata={"displayName": "Anna"}), display_name="Anna"),
+                peer("a", metadata=None),
+            ]
+        )
+    ]
+
+    assert names == ["a", "Ann", "Ann", "Anna", "a"]
 
 
 def test_a_session_counts_its_visits_its_people_and_its_peak() -> None:
@@ -470,7 +530,7 @@ def test_unwatching_ends_what_is_under_way() -> None:
 
     difference = unwatch(room.presence, at(30))
 
-    assert brief(difference.changes) == ["left a unwatched 1", "left b unwatched 0", "empty unwatched"]
+    assert brief(difference.changes) == ["left a unwatched 1", "left b unwatched 0", "empty absent"]
     assert {change.left_at for change in difference.changes if isinstance(change, PeerLeft)} == {at(30)}
     assert difference.after == Presence()
 

@@ -18,8 +18,9 @@ from bridge.store.endpoints import (
     replace_secret,
     secrets_of,
 )
+from bridge.store.polls import PollingSettings
 from bridge.store.reconcile import reconcile
-from bridge.store.rooms import RoomSpec, add_room, find_room, remove_room
+from bridge.store.rooms import RoomSpec, add_room, find_room, hasten_polls, remove_room
 from bridge.store.tables import cursors, endpoint_secrets, endpoints, sources
 from tests.store.stage import GONE, SECRET, Stage, at, seen, tried
 
@@ -77,6 +78,34 @@ def test_a_changed_room_changes_and_keeps_its_presence_and_its_turn(stage: Stage
     assert (stage.room("a").name, stage.room("a").next_poll_at) == ("B", at(10))
     stage.poll(10, a=seen())
     assert [one["data"]["room_name"] for one in stage.log("a")] == ["A", "A", "B", "B"]
+
+
+def test_no_room_waits_longer_than_its_interval_when_that_becomes_shorter(stage: Stage) -> None:
+    stage.settings = PollingSettings(interval=timedelta(hours=1))
+    load(stage, rooms=(room("own", interval=timedelta(hours=2)), room("default"), room("claimed")))
+    stage.poll(0, own=seen(), default=seen(), claimed=seen())
+    (claimed,) = stage.claim(3600, limit=1)
+    load(stage, rooms=(room("own", interval=timedelta(seconds=7)), room("default"), room("claimed")), seconds=3600)
+
+    stage.write(hasten_polls, timedelta(seconds=5), at(3600))
+    due = {row.upstream_id: row.next_poll_at for row in stage.rooms() if row.upstream_id != claimed.upstream_id}
+    assert due["own"] == at(3607)
+    assert set(due.values()) - {at(3607)} <= {at(3600), at(3605)}
+    assert stage.room(claimed.upstream_id).next_poll_at > at(3605), "a claim is not taken away"
+    stage.write(hasten_polls, timedelta(hours=9), at(3600))
+    assert stage.room("own").next_poll_at == at(3607)
+
+
+def test_an_endpoint_that_newly_wants_snapshots_gets_one_and_no_second(stage: Stage) -> None:
+    rooms = (room("a", name="A"),)
+    load(stage, rooms=rooms, endpoints=(endpoint(),))
+    stage.poll(0, a=seen("p"))
+    wanting = endpoint(events=("peer.*", "room.*"))
+    load(stage, rooms=(room("a", name="B"),), endpoints=(wanting,), seconds=5)
+    load(stage, rooms=(room("a", name="B"),), endpoints=(wanting,), seconds=6)
+
+    assert stage.told("a") == ["room.occupied", "peer.joined", "room.snapshot"]
+    assert stage.log("a")[-1]["data"]["room_name"] == "B"
 
 
 def test_a_room_that_the_file_names_no_more_is_unwatched(stage: Stage) -> None:

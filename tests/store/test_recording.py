@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from bridge.errors import DatabaseError
-from bridge.pacing import Condition
+from bridge.pacing import Condition, trouble_limit
 from bridge.presence import FailureKind, FirstSnapshot, Json, PresencePolicy
 from bridge.store.polls import Held, PollingSettings, record_polls
-from bridge.store.rooms import remove_room
+from bridge.store.rooms import forget_sources, remove_room
 from bridge.store.tables import events, sessions, sources, visits
 from tests.harness.log import log_problems
 from tests.store.stage import Stage, at, failed, peer, polled_room, seen
@@ -56,12 +56,12 @@ def test_the_end_of_a_session_is_written_too(stage: Stage) -> None:
 def test_a_failed_poll_writes_no_presence(stage: Stage) -> None:
     stage.track("a")
     stage.poll(0, a=seen("p"))
-    before = (stage.rows(visits, "id"), stage.rows(sessions, "id"), stage.rows(events, "id"))
+    before = (stage.rows(visits, "id"), stage.rows(sessions, "id"), stage.log("a"))
 
     for turn, kind in enumerate([FailureKind.TIMEOUT, FailureKind.BAD_ANSWER, FailureKind.SERVER_ERROR]):
         stage.poll(100 * (turn + 1), a=failed(kind))
 
-    assert (stage.rows(visits, "id"), stage.rows(sessions, "id"), stage.rows(events, "id")) == before
+    assert (stage.rows(visits, "id"), stage.rows(sessions, "id"), stage.log("a")) == before
     row = stage.room("a")
     assert (row.failures, row.last_failure) == (3, "server_error: it was server_error")
     assert row.complete_at == at(0)
@@ -335,6 +335,60 @@ def test_a_source_that_fails_and_recovers_is_told_in_the_bridges_own_log(stage: 
     assert (away["affected_source"], away["condition"]) == ("main", "unauthorized")
     assert (back["since"], back["room_id"]) == ("2026-11-23T09:00:01.000Z", None)
     assert stage.chain_problems() == []
+
+
+@pytest.mark.parametrize(("count", "rounds"), [(1, 3), (2, 2), (3, 2), (20, 1)])
+def test_a_source_of_any_size_is_unavailable_when_all_of_it_fails(stage: Stage, count: int, rounds: int) -> None:
+    stage.track(*(f"room{number:02}" for number in range(count)))
+    now, limit = 0.0, trouble_limit(count)
+    for _ in range(rounds):
+        assert stage.rows(sources, "name")[0].condition == "ok"
+        while claimed := stage.claim(now, limit=limit):
+            stage.record(claimed, lambda _: failed(), now)
+        now += 100
+
+    assert stage.told(None) == ["source.unavailable"]
+    stage.record(stage.claim(now), lambda _: seen(), now)
+    assert stage.told(None) == ["source.unavailable", "source.recovered"]
+
+
+def test_a_room_that_always_fails_beside_a_good_one_is_its_own_trouble(stage: Stage) -> None:
+    stage.track("good", "bad")
+    for turn in range(20):
+        stage.record(stage.claim(turn * 100), lambda name: failed() if name == "bad" else seen(), turn * 100)
+
+    assert stage.room("bad").failures == 20
+    assert stage.rows(sources, "name")[0].condition == "ok"
+
+
+def test_a_server_error_that_asks_for_patience_gets_it(stage: Stage) -> None:
+    stage.track("a")
+    stage.poll(0, a=failed(FailureKind.SERVER_ERROR, 300))
+
+    assert stage.room("a").next_poll_at == at(300)
+
+
+def test_a_failed_follow_up_is_made_up_for_soon(stage: Stage) -> None:
+    stage.settings = PollingSettings(interval=timedelta(seconds=40), policy=PresencePolicy(leave_after_missed=2))
+    stage.track("a")
+    stage.poll(0, a=seen("p"))
+    stage.poll(40, a=seen())
+    assert stage.room("a").next_poll_at == at(42)
+    stage.poll(42, a=failed())
+    assert at(43) < stage.room("a").next_poll_at < at(45)
+    stage.poll(45, a=seen("p"))
+    stage.poll(90, a=failed())
+    assert stage.room("a").next_poll_at > at(120), "nobody is missing any more"
+
+
+def test_a_source_that_another_process_does_not_know_is_polled_all_the_same(stage: Stage) -> None:
+    stage.track("a")
+    claimed = stage.claim(0)
+    stage.write(forget_sources, [])
+
+    stage.record(claimed, lambda _: seen("p"), 0)
+    stage.write(forget_sources, [])
+    assert [room.upstream_id for room in stage.claim(10)] == ["a"]
 
 
 def test_a_rate_limit_is_no_failure_of_the_source(stage: Stage) -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from bridge.cli.demo.receiver import Received
-from bridge.events.bodies import display_name
+from bridge.presence import display_name
 from bridge.simulator.rooms import Room, What
 
 KINDS: Mapping[str, What] = {
@@ -93,7 +93,7 @@ def _examine_room(room: Room, name: str, head: int, accepted: Sequence[Received]
     problems = [*_gaps(accepted, head), *_inventions(room, accepted)]
     problems += [f"{peer_id} is there, but no delivery says so" for peer_id in sorted(true - told)]
     problems += [f"{peer_id} is there by the deliveries, but not in truth" for peer_id in sorted(told - true)]
-    names = tuple(display_name(visit.peer_id, visit.metadata) for visit in room.present.values())
+    names = tuple(display_name(visit.metadata) or visit.peer_id for visit in room.present.values())
     return RoomFindings(name=name, head=head, names=names, problems=tuple(problems))
 
 

@@ -32,6 +32,7 @@ class RoomKind(Enum):
 
     FAILING = State.FAIL, "cannot be polled", "see `bridge rooms show ROOM`: who is there is not known"
     TROUBLED = State.WARN, "failed when last polled", "if it goes on, see `bridge rooms show ROOM`"
+    ORPHANED = State.FAIL, "without a source", "add the source to the configuration, or `bridge rooms remove ROOM`"
     NEVER_LIVE = State.WARN, f"never seen live ({_BOTH_LOOK_THE_SAME})", "compare the id, and the key's project"
     NOT_POLLED = State.WARN, "not polled yet", "start the service: `bridge run`"
     DISABLED = State.OK, "disabled", None
@@ -70,7 +71,8 @@ async def check_rooms(
     may_ask = well if len(rooms) <= LISTED_AT_MOST else ()
     asked = [room for room in rooms if room.enabled and room.polled_at is None and room.source in may_ask]
     answers = await _ask(asked, settings, world)
-    judged = [answers.get((room.source, room.room_id)) or judge_room(room, world.now()) for room in rooms]
+    configured = {account.name for account in settings.sources}
+    judged = [answers.get((room.source, room.room_id)) or judge_room(room, configured, world.now()) for room in rooms]
     if len(judged) > LISTED_AT_MOST:
         return condense(judged)
     several = len(settings.sources) > 1
@@ -86,11 +88,13 @@ async def check_rooms(
     ]
 
 
-def judge_room(record: RoomRecord, now: datetime) -> JudgedRoom:
+def judge_room(record: RoomRecord, configured: Collection[str], now: datetime) -> JudgedRoom:
     """What the pollers' record of a room says."""
     polled = f"polled {from_now(record.polled_at, now)}"
     if not record.enabled:
         kind, detail = RoomKind.DISABLED, "disabled, so it is not polled"
+    elif record.source not in configured:
+        kind, detail = RoomKind.ORPHANED, f"its source {record.source} is not in the configuration: nobody polls it"
     elif record.polled_at is None:
         kind, detail = RoomKind.NOT_POLLED, "not polled yet"
     elif record.failures:

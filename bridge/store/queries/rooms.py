@@ -9,7 +9,6 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, Select, func, select
 
-from bridge.events.bodies import display_name
 from bridge.pacing import Condition
 from bridge.presence import Json, Visit
 from bridge.store.rooms import find_room
@@ -147,7 +146,7 @@ def present_peer(visit: Visit) -> PresentPeer:
     return PresentPeer(
         visit_id=visit.visit_id,
         peer_id=visit.peer_id,
-        display_name=display_name(visit.peer_id, visit.metadata),
+        display_name=visit.display_name,
         joined_at=visit.joined_at,
         joined_at_source=visit.joined_at_source.value,
         last_seen_at=visit.last_seen_at,
