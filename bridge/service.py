@@ -35,10 +35,11 @@ from bridge.store.clock import forgive_clock
 from bridge.store.database import Database
 from bridge.store.endpoints import Desk
 from bridge.store.leases import take_lease
-from bridge.store.prune import prune_attempts, prune_secrets
+from bridge.store.prune import prune_attempts
 from bridge.store.reconcile import reconcile
 from bridge.store.rooms import hasten_polls
 from bridge.store.schema import ensure_schema
+from bridge.store.sealing import prune_secrets
 from bridge.store.vault import Vault
 from bridge.webhooks.client import WebhookClient
 from bridge.webhooks.signing import generate_secret, generate_signing_key

@@ -20,6 +20,7 @@ import httpx
 from aiohttp.http import HttpProcessingError
 from httpx_aiohttp import AiohttpTransport
 
+from bridge.http_answers import Answer
 from bridge.presence import Failure, FailureKind, Snapshot
 from bridge.sources import SourceSettings
 from bridge.sources.checkup import Checkup, parse_date
@@ -64,7 +65,9 @@ def open_client(settings: SourceSettings) -> httpx.AsyncClient:
         connector = aiohttp.TCPConnector(
             limit=settings.max_concurrency, keepalive_timeout=KEEPALIVE_SECONDS, ssl=context
         )
-        return aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar(), trust_env=False)
+        return aiohttp.ClientSession(
+            connector=connector, cookie_jar=aiohttp.DummyCookieJar(), trust_env=False, response_class=Answer
+        )
 
     transport = AiohttpTransport(verify=context, client=open_session)
     return httpx.AsyncClient(

@@ -7,37 +7,24 @@ from datetime import datetime, timedelta
 from sqlalchemy import Connection, update
 
 from bridge.errors import UsageError
-from bridge.store.endpoints import Desk, find_endpoint, is_secret_generated, replace_secret
-from bridge.store.tables import cursors, endpoints
+from bridge.store.endpoints import Desk, find_endpoint, is_secret_generated, replace_secret, revive
+from bridge.store.sealing import check_keys
+from bridge.store.tables import endpoints
 
 
 def enable_endpoint(connection: Connection, name: str, now: datetime) -> bool:
-    """Deliver to it again: its health starts anew and its whole backlog is due at once, in order.
-
-    Answers whether it was disabled.
+    """Deliver to it again, see `revive`; answers whether it was disabled.
 
     Raises:
         NotFoundError: there is no such endpoint.
+        UsageError: the configuration says that it is disabled.
     """
     row = find_endpoint(connection, name)
-    connection.execute(
-        update(endpoints)
-        .where(endpoints.c.id == row.id)
-        .values(
-            state="active",
-            state_reason=None,
-            failures_in_row=0,
-            failing_since=None,
-            circuit="closed",
-            probes=0,
-            held_until=None,
+    if row.state_reason == "configuration":
+        raise UsageError(
+            f"endpoint {row.name!r} is disabled in the configuration: set enabled = true there and reload (SIGHUP)"
         )
-    )
-    connection.execute(
-        update(cursors)
-        .where(cursors.c.endpoint_key == row.id, cursors.c.acked < cursors.c.head, cursors.c.claim_token.is_(None))
-        .values(next_attempt_at=now, troubles=0, refusals=0, first_failed_at=None, last_failed_at=None)
-    )
+    revive(connection, row.id, now)
     return bool(row.state != "active")
 
 
@@ -60,8 +47,10 @@ def rotate_secret(connection: Connection, name: str, desk: Desk, grace: timedelt
     Raises:
         NotFoundError: there is no such endpoint.
         UsageError: its secret stands in the configuration, and is rotated there.
+        BridgeError: the secret that is to sign on cannot be opened, so this is not the service's key.
     """
     row = find_endpoint(connection, name)
+    check_keys(connection, desk.vault)
     if not is_secret_generated(connection, row.id):
         remedy = (
             "it stands in the configuration; change it there and reload, and the previous one keeps signing for "

@@ -10,11 +10,12 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, delete, insert, or_, select, update
 
-from bridge.errors import NotFoundError, UsageError
+from bridge.errors import BridgeError, NotFoundError, UsageError
 from bridge.events.bodies import draft_snapshot
 from bridge.events.types import EventType, matches
 from bridge.store.log import append, number, room_log
-from bridge.store.tables import endpoint_secrets, endpoints, rooms
+from bridge.store.sealing import check_keys
+from bridge.store.tables import cursors, endpoint_secrets, endpoints, rooms
 from bridge.store.vault import Vault
 from bridge.store.visits import load
 from bridge.webhooks.signing import Ed25519Secret, InvalidSecretError, parse_secret
@@ -76,7 +77,9 @@ def add_endpoint(connection: Connection, spec: EndpointSpec, desk: Desk) -> str:
 
     Raises:
         UsageError: the name is taken.
+        BridgeError: other endpoints' secrets are sealed with a key that is not given.
     """
+    check_keys(connection, desk.vault)
     taken = connection.execute(select(endpoints.c.id).where(endpoints.c.name == spec.name)).one_or_none()
     if taken is not None:
         raise UsageError(f"an endpoint named {spec.name!r} exists: choose another name, or remove that one first")
@@ -94,6 +97,30 @@ def remove_endpoint(connection: Connection, name: str) -> None:
     if row.origin == "config":
         raise UsageError(f"endpoint {row.name!r} stands in the configuration: remove it there and reload")
     connection.execute(delete(endpoints).where(endpoints.c.id == row.id))
+
+
+def revive(connection: Connection, endpoint_key: int, now: datetime) -> None:
+    """Deliver to it again: its health starts anew and its whole backlog is due at once, in order."""
+    connection.execute(
+        update(endpoints)
+        .where(endpoints.c.id == endpoint_key)
+        .values(
+            state="active",
+            state_reason=None,
+            failures_in_row=0,
+            failing_since=None,
+            circuit="closed",
+            probes=0,
+            held_until=None,
+        )
+    )
+    connection.execute(
+        update(cursors)
+        .where(
+            cursors.c.endpoint_key == endpoint_key, cursors.c.acked < cursors.c.head, cursors.c.claim_token.is_(None)
+        )
+        .values(next_attempt_at=now, troubles=0, refusals=0, first_failed_at=None, last_failed_at=None)
+    )
 
 
 def find_endpoint(connection: Connection, name: str) -> Row[Any]:
@@ -186,19 +213,29 @@ def _change(connection: Connection, row: Row[Any], spec: EndpointSpec, desk: Des
     values = _spec_values(spec, desk.vault)
     if row.state == "active" and not spec.enabled:
         values |= {"state": "disabled", "state_reason": "configuration"}
-    elif row.state_reason == "configuration" and spec.enabled:
-        values |= {"state": "active", "state_reason": None}
-    if desk.vault.open(row.headers) == json.dumps(dict(spec.headers)):
-        values.pop("headers")
     connection.execute(update(endpoints).where(endpoints.c.id == row.id).values(origin="config", **values))
+    if row.state_reason == "configuration" and spec.enabled:
+        revive(connection, row.id, desk.now)
     if matches(EventType.ROOM_SNAPSHOT, spec.events) and not matches(EventType.ROOM_SNAPSHOT, row.events):
         _tell_snapshots(connection, spec.rooms, desk)
-    current = secrets_of(connection, [row.id], desk.now, desk.vault)[row.id][0]
+    try:
+        current = secrets_of(connection, [row.id], desk.now, desk.vault)[row.id][0]
+    except BridgeError:
+        _unlock(connection, row.id, spec, desk)
+        return
     if spec.secret is None and _can_sign(current, spec):
         _own_secret(connection, row.id)
     elif spec.secret != current:
         secret = spec.secret or desk.new_secret(spec.signature)
         replace_secret(connection, row.id, secret, desk, generated=spec.secret is None, grace=desk.rotation_grace)
+
+
+def _unlock(connection: Connection, endpoint_key: int, spec: EndpointSpec, desk: Desk) -> None:
+    """No key opens what is stored: the file's word takes its place; without one, the endpoint stays locked."""
+    if spec.secret is not None:
+        connection.execute(delete(endpoint_secrets).where(endpoint_secrets.c.endpoint_key == endpoint_key))
+        _insert_secret(connection, endpoint_key, spec.secret, desk, generated=False)
+        connection.execute(update(endpoints).where(endpoints.c.id == endpoint_key).values(rotated_at=desk.now))
 
 
 def _can_sign(secret: str, spec: EndpointSpec) -> bool:

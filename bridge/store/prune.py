@@ -7,7 +7,7 @@ from datetime import datetime
 from sqlalchemy import Connection, delete, select
 
 from bridge.store.redeliveries import RedeliveryState
-from bridge.store.tables import attempts, endpoint_secrets, redeliveries
+from bridge.store.tables import attempts, redeliveries
 
 AT_ONCE = 5_000
 
@@ -19,8 +19,3 @@ def prune_attempts(connection: Connection, before: datetime) -> int:
     done = redeliveries.c.state != RedeliveryState.OWED.value
     settled = select(redeliveries.c.id).where(done, redeliveries.c.requested_at < before).limit(AT_ONCE)
     return count + connection.execute(delete(redeliveries).where(redeliveries.c.id.in_(settled))).rowcount
-
-
-def prune_secrets(connection: Connection, now: datetime) -> int:
-    """Forget secrets whose rotation grace is over."""
-    return connection.execute(delete(endpoint_secrets).where(endpoint_secrets.c.expires_at <= now)).rowcount

@@ -9,6 +9,7 @@ from sqlalchemy import Connection
 from bridge.store.database import take_turns
 from bridge.store.endpoints import Desk, EndpointSpec, reconcile_endpoints
 from bridge.store.rooms import RoomSpec, forget_sources, reconcile_rooms, reconcile_sources
+from bridge.store.sealing import reseal
 
 RECONCILING = 2
 
@@ -32,3 +33,4 @@ def reconcile(
     forget_sources(connection, named)
     reconcile_rooms(connection, rooms, desk.now, desk.new_id)
     reconcile_endpoints(connection, endpoints, desk)
+    reseal(connection, desk.vault, desk.now)

@@ -24,6 +24,7 @@ class Vault:
     def __init__(self, keys: Sequence[str] = ()) -> None:
         """Any text is a key: what is used is its SHA-256, so a long random text is a good one."""
         fernets = [Fernet(urlsafe_b64encode(sha256(key.encode()).digest())) for key in keys]
+        self._first = fernets[0] if fernets else None
         self._fernet = MultiFernet(fernets) if fernets else None
 
     @property
@@ -55,3 +56,22 @@ class Vault:
             return self._fernet.decrypt(stored.removeprefix(_SEALED)).decode()
         except InvalidToken:
             raise missing from None
+
+    def reseal(self, stored: str) -> str | None:
+        """The text sealed with the first key; None if it is already, or if no key is set.
+
+        Raises:
+            BridgeError: it was sealed with a key that is not listed any more.
+        """
+        if self._is_current(stored):
+            return None
+        return self.seal(self.open(stored))
+
+    def _is_current(self, stored: str) -> bool:
+        if self._first is None or stored.startswith(_CLEAR):
+            return self._first is None and stored.startswith(_CLEAR)
+        try:
+            self._first.decrypt(stored.removeprefix(_SEALED))
+        except InvalidToken:
+            return False
+        return True

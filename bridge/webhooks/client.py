@@ -23,6 +23,7 @@ from aiohttp.abc import AbstractResolver
 from httpx_aiohttp import AiohttpTransport
 
 from bridge.errors import ForbiddenAddressError
+from bridge.http_answers import Answer
 from bridge.webhooks.delivery import Cause, Outcome, Verdict, judge
 from bridge.webhooks.dialling import (
     Dial,
@@ -207,7 +208,9 @@ class WebhookClient:
             keepalive_timeout=self._limits.keep_alive.total_seconds(),
             limit=self._limits.connections,
         )
-        return aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar(), trust_env=False)
+        return aiohttp.ClientSession(
+            connector=connector, cookie_jar=aiohttp.DummyCookieJar(), trust_env=False, response_class=Answer
+        )
 
 
 def _failed(error: Exception, attempt: _Attempt, late: timedelta | None, duration: timedelta) -> Outcome:

@@ -332,6 +332,24 @@ def test_without_the_old_key_it_is_said_which_is_missing_and_nothing_is_sent(
     assert receiver.deliveries == ()
 
 
+@pytest.mark.parametrize("key", [SECOND, None])
+def test_nothing_is_changed_with_another_key_than_the_service_has(
+    key: str | None, encrypted: str, cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it sealed could not be opened by the service, and the secret that receivers know would lapse."""
+    monkeypatch.delenv("BRIDGE_ENCRYPTION_KEY")
+    if key is not None:
+        monkeypatch.setenv("BRIDGE_ENCRYPTION_KEY", key)
+    for arguments in (("rotate", "crm"), ("add", "other", "http://127.0.0.1:9/")):
+        assert "'crm'" in cli.refuses("endpoints", *arguments, code=1)
+    monkeypatch.setenv("BRIDGE_ENCRYPTION_KEY", FIRST)
+    (shown,) = cli("endpoints", "list", "--json").json()
+    assert shown["name"] == "crm"
+    assert [one["secret"] for one in cli("endpoints", "show", "crm", "--reveal", "--json").json()["secrets"]] == [
+        encrypted
+    ]
+
+
 def test_secrets_are_shown_to_who_asks_for_them_and_to_nobody_else(encrypted: str, cli: Cli) -> None:
     for arguments in (("list",), ("list", "--json"), ("show", "crm"), ("show", "crm", "--json")):
         done = cli("endpoints", *arguments)

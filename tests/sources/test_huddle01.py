@@ -380,7 +380,6 @@ async def test_a_clients_own_time_limit_is_a_timeout_too() -> None:
             "cut",
         ),
         (says_and_hangs_up(b"HTTP/1.1 200 OK\r\nconten"), FailureKind.UNREACHABLE, "reset"),
-        (b"HTTP/1.1 200 \xff\xfe\r\ncontent-length: 0\r\n\r\n", FailureKind.BAD_ANSWER, "protocol"),
         (b"SSH-2.0-OpenSSH_9.6\r\n\r\n", FailureKind.BAD_ANSWER, "protocol"),
         (b"HTTP/1.1 200 OK\r\ncontent-length: nine\r\n\r\n", FailureKind.BAD_ANSWER, "protocol"),
         (b"HTTP/1.1 200 OK\r\nx: " + b"x" * 100_000 + b"\r\n\r\n", FailureKind.BAD_ANSWER, "protocol"),
@@ -390,6 +389,12 @@ async def test_broken_connections_have_a_name(respond: Respond | bytes, kind: Fa
     async with upstream(respond) as served:
         found = await fetch_failure(served.address)
     assert (found.kind, found.detail.split(":")[0], found.status) == (kind, word, None)
+
+
+async def test_a_reason_in_any_bytes_is_no_reason() -> None:
+    answer = b"HTTP/1.1 200 \xff\xfe\r\ncontent-length: %d\r\n\r\n" % len(LIST) + LIST
+    async with upstream(answer) as served:
+        assert isinstance(await fetch(served.address), Snapshot)
 
 
 async def test_garbage_in_the_middle_of_a_body_is_a_failure() -> None:

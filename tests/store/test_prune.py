@@ -11,8 +11,9 @@ from bridge.store.database import Database
 from bridge.store.deliveries import target_of
 from bridge.store.endpoint_state import rotate_secret
 from bridge.store.leases import take_lease
-from bridge.store.prune import AT_ONCE, prune_attempts, prune_secrets
+from bridge.store.prune import AT_ONCE, prune_attempts
 from bridge.store.redeliveries import request_events
+from bridge.store.sealing import prune_secrets
 from bridge.store.tables import attempts, endpoint_secrets, events, redeliveries
 from tests.store.stage import REFUSED, SECRET, Stage, at, peer, seen
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from bridge.errors import NotFoundError, UsageError
+from bridge.store.endpoint_state import enable_endpoint
 from bridge.store.endpoints import (
     Desk,
     EndpointSpec,
@@ -22,7 +23,7 @@ from bridge.store.polls import PollingSettings
 from bridge.store.reconcile import reconcile
 from bridge.store.rooms import RoomSpec, add_room, find_room, hasten_polls, remove_room
 from bridge.store.tables import cursors, endpoint_secrets, endpoints, sources
-from tests.store.stage import GONE, SECRET, Stage, at, seen, tried
+from tests.store.stage import GONE, SECRET, TROUBLE, Stage, at, busy, seen, tried
 
 OTHER = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD"
 THIRD = "whsec_" + "A" * 32
@@ -251,6 +252,22 @@ def test_the_file_switches_endpoints_off_and_on(stage: Stage, first: bool) -> No
 
     assert stored(stage).state == "active"
     assert len(stage.owed(5)) == 1
+
+
+def test_an_endpoint_that_the_file_switches_on_again_starts_anew(stage: Stage) -> None:
+    """A pause is no time without success."""
+    rooms = (room("a"),)
+    load(stage, rooms=rooms, endpoints=(endpoint(),))
+    stage.poll(0, a=seen("p"))
+    stage.settle(1, *(tried(cursor, 1, busy(3600)) for cursor in stage.owed(1)))
+    load(stage, rooms=rooms, endpoints=(endpoint(enabled=False),), seconds=2)
+    with pytest.raises(UsageError, match="enabled = true"):
+        stage.write(enable_endpoint, "crm", at(3))
+    load(stage, rooms=rooms, endpoints=(endpoint(),), seconds=10 * 86_400)
+
+    (cursor,) = stage.owed(10 * 86_400)
+    stage.settle(10 * 86_400, tried(cursor, 10 * 86_400, TROUBLE))
+    assert stored(stage).state == "active"
 
 
 def test_the_file_does_not_enable_what_said_that_it_is_gone(stage: Stage) -> None:

@@ -297,6 +297,29 @@ async def test_a_connection_that_breaks_off_is_trouble_even_after_a_good_status(
     assert len(receiver.requests) == 1, "a new connection that breaks is the receiver's doing: not tried again"
 
 
+@pytest.mark.parametrize(
+    ("reason", "verdict"), [(b"200 \xc9xito", "delivered"), (b"410 Supprim\xe9", "gone"), (b"200", "delivered")]
+)
+async def test_a_reason_in_any_bytes_or_none_is_no_reason(client: WebhookClient, reason: bytes, verdict: str) -> None:
+    async def answer(wire: Wire) -> None:
+        await wire.send(b"HTTP/1.1 " + reason + b"\r\nContent-Length: 2\r\n\r\nok")
+
+    async with listening(answer) as receiver:
+        outcome = await post(client, receiver.url)
+
+    assert (outcome.verdict, outcome.answer) == (verdict, b"ok")
+
+
+async def test_a_few_interim_answers_are_passed_over(client: WebhookClient) -> None:
+    async def answer(wire: Wire) -> None:
+        await wire.send(b"HTTP/1.1 100 Continue\r\n\r\n" + b"HTTP/1.1 103 Early Hints\r\n\r\n" * 3 + OK)
+
+    async with listening(answer) as receiver:
+        outcomes = [await post(client, receiver.url) for _ in range(2)]
+
+    assert [outcome.verdict for outcome in outcomes] == [Verdict.DELIVERED] * 2
+
+
 async def test_an_answer_that_ends_with_its_connection_is_whole(client: WebhookClient) -> None:
     async def answer(wire: Wire) -> None:
         await wire.send(b"HTTP/1.1 200 OK\r\n\r\nok")
@@ -333,6 +356,7 @@ async def test_a_kept_connection_that_the_receiver_closed_meanwhile_is_not_held_
         b"HTTP/1.1 200 OK\r\nContent-Length: many\r\n\r\n",
         b"HTTP/1.1 200 OK\r\nX: " + b"y" * 100_000 + b"\r\n\r\n",
         b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 10_000 + b"\r\n",
+        b"HTTP/1.1 103 Early Hints\r\n\r\n" * 100 + OK,
     ],
 )
 async def test_what_is_not_http_is_trouble_and_says_so(client: WebhookClient, garbage: bytes) -> None:
