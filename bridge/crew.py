@@ -16,6 +16,9 @@ from bridge.errors import DatabaseError
 
 Work = TypeVar("Work")
 
+AFTER_THE_UNEXPECTED = 1.0
+"""Seconds until it is tried again when claiming failed for no known reason."""
+
 log: structlog.stdlib.BoundLogger = structlog.get_logger("bridge.crew")
 
 
@@ -34,7 +37,7 @@ class Crew(Generic[Work]):
         self._seats = seats
         self._claim = claim
         self._work = work
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: dict[asyncio.Task[None], Work] = {}
         self._wake = asyncio.Event()
         self._stopping = False
         self._hungry = False
@@ -44,6 +47,11 @@ class Crew(Generic[Work]):
     def busy(self) -> int:
         """How many pieces of work are under way."""
         return len(self._tasks)
+
+    @property
+    def pieces(self) -> list[Work]:
+        """What is under way."""
+        return list(self._tasks.values())
 
     def wake(self) -> None:
         """Look soon for something to do."""
@@ -58,7 +66,7 @@ class Crew(Generic[Work]):
             claimed = await self._claim(free)
             for piece in claimed:
                 task = asyncio.create_task(self._do(piece))
-                self._tasks.add(task)
+                self._tasks[task] = piece
                 task.add_done_callback(self._done)
             self._hungry = bool(claimed) or bool(self._tasks)  # who is at a limit may be below it when one is done
             return len(claimed)
@@ -66,7 +74,7 @@ class Crew(Generic[Work]):
     async def settle(self) -> None:
         """Wait until nothing is under way."""
         while self._tasks:
-            await asyncio.wait(set(self._tasks))
+            await asyncio.wait(self._tasks.keys())
 
     async def run(self) -> None:
         """Work until `stop`: whenever woken, claim until nothing is due or no seat is free."""
@@ -78,11 +86,18 @@ class Crew(Generic[Work]):
                     pass
             except DatabaseError as error:
                 log.warning("claim.failed", crew=self._name, detail=str(error))
+            except Exception:
+                log.exception("claim.failed", crew=self._name)  # nobody expected this, and the others' work goes on
+                await asyncio.sleep(AFTER_THE_UNEXPECTED)
 
-    async def stop(self, grace: float) -> int:
-        """Claim nothing more and finish what is under way within `grace` seconds; answers what had to be dropped.
+    async def stop(self, grace: float | None) -> list[Work]:
+        """Claim nothing more and finish what is under way; answers what had to be dropped.
 
-        What is dropped is not lost: its claim lapses, and it is done again.
+        What is dropped is not lost: its claim lapses, and it is done again. May be called again while it waits, to
+        give it less time.
+
+        Args:
+            grace: seconds until what is under way is dropped; None waits for its end.
         """
         self._stopping = True
         self._wake.set()
@@ -90,15 +105,14 @@ class Crew(Generic[Work]):
             async with asyncio.timeout(grace):
                 async with self._claiming:
                     pass  # a claim that was under way is work that is under way
-                while self._tasks:
-                    await asyncio.wait(set(self._tasks))
+                await self.settle()
         except TimeoutError:
             pass
-        dropped = [task for task in self._tasks if not task.done()]
+        dropped = {task: piece for task, piece in self._tasks.items() if not task.done()}
         for task in dropped:
             task.cancel()
         await asyncio.gather(*dropped, return_exceptions=True)
-        return len(dropped)
+        return list(dropped.values())
 
     async def _do(self, piece: Work) -> None:
         try:
@@ -108,7 +122,7 @@ class Crew(Generic[Work]):
             log.exception("work.failed", crew=self._name)
 
     def _done(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
+        self._tasks.pop(task, None)
         enough = len(self._tasks) <= self._seats * 3 // 4
         if self._hungry and enough and not self._stopping:
             self._wake.set()

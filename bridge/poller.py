@@ -6,6 +6,7 @@ One crew per source, so that a slow source delays nobody else. The poller knows 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import partial
@@ -13,6 +14,7 @@ from functools import partial
 import structlog
 
 from bridge.crew import Crew
+from bridge.errors import DatabaseError
 from bridge.pacing import RATE_LIMITED_PAUSE, RETRY_AFTER_LIMIT, SHORTEST_PAUSE, UNAUTHORIZED_PAUSE
 from bridge.presence import Failure, FailureKind, PeerJoined, PeerLeft, Snapshot
 from bridge.sources import Source, SourceSettings
@@ -26,6 +28,7 @@ from bridge.store.polls import (
     Recorded,
     claim_rooms,
     record_polls,
+    release_rooms,
 )
 from bridge.world import World
 
@@ -46,6 +49,7 @@ class Poller:
         *,
         on_events: Callable[[], None],
     ) -> None:
+        self._database = database
         commits = GroupCommit(database, partial(record_polls, settings=settings, new_id=world.new_id))
         self._watches = [
             _Watch(database, account, source, commits, world, on_events) for account, source in sources.values()
@@ -69,9 +73,13 @@ class Poller:
             for watch in self._watches:
                 group.create_task(watch.crew.run())
 
-    async def stop(self, grace: float) -> int:
+    async def stop(self, grace: float | None) -> int:
         """Stop claiming, finish what is under way; answers how many polls were dropped (they are due again)."""
-        return sum(await asyncio.gather(*(watch.crew.stop(grace) for watch in self._watches)))
+        stopped = await asyncio.gather(*(watch.crew.stop(grace) for watch in self._watches))
+        dropped = [room for rooms in stopped for room in rooms]
+        with contextlib.suppress(DatabaseError):  # without it, their claims lapse
+            await self._database.write(release_rooms, dropped)
+        return len(dropped)
 
 
 class _Watch:

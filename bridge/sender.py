@@ -8,7 +8,10 @@ events per line, in order, with the same ids and bytes.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import lru_cache, partial
 from types import MappingProxyType
@@ -16,9 +19,10 @@ from types import MappingProxyType
 import structlog
 
 from bridge.crew import Crew
+from bridge.errors import DatabaseError
 from bridge.events.styles import Style, render
 from bridge.store.database import Database
-from bridge.store.deliveries import LEASE_MARGIN, ClaimedCursor, OwedEvent, Target, claim_cursors
+from bridge.store.deliveries import LEASE_MARGIN, ClaimedCursor, OwedEvent, Target, claim_cursors, release_cursors
 from bridge.store.group_commit import GroupCommit
 from bridge.store.redeliveries import (
     ClaimedLine,
@@ -27,15 +31,20 @@ from bridge.store.redeliveries import (
     record_redelivery,
     release_line,
 )
-from bridge.store.settlements import Settled, Settlement, Tried, settle
+from bridge.store.settlements import GaveWay, Settled, Settlement, Tried, settle
 from bridge.store.vault import Vault
 from bridge.webhooks.client import WebhookClient
 from bridge.webhooks.delivery import DeliveryPolicy, Outcome, Verdict, retry_redelivery
 from bridge.webhooks.signing import Huddle01Secret, InvalidSecretError, Secret, parse_secret, sign
 from bridge.world import World
 
-SEATS = 512
+SEATS = 2048
+SHARE = 512
+"""How many of the seats one endpoint may take, so that one whose receivers hang leaves some to others."""
 REPLAY_SEATS = 32
+LEAST_SECRET = 6
+"""Characters; shorter header values are no secrets, and would be found everywhere."""
+MASK = "***"
 CONFIRMED_FOR = timedelta(milliseconds=25)
 """How long a line may trust what the database last said of its endpoint: its state, its secret."""
 
@@ -83,15 +92,23 @@ class Sender:
         """Deliver until `stop`."""
         await asyncio.gather(self._crew.run(), self._replays.run())
 
-    async def stop(self, grace: float) -> int:
+    async def stop(self, grace: float | None) -> int:
         """Stop claiming, finish what is in flight; answers how many lines were dropped (they are due again)."""
         self._stopping = True
-        return sum(await asyncio.gather(self._crew.stop(grace), self._replays.stop(grace)))
+        cursors, lines = await asyncio.gather(self._crew.stop(grace), self._replays.stop(grace))
+        now = self._world.now()
+        with contextlib.suppress(DatabaseError):  # without it, their claims lapse
+            await self._database.write(release_cursors, cursors, now)
+            for line in lines:
+                await self._database.write(release_line, line, now)
+        return len(cursors) + len(lines)
 
     async def _claim(self, seats: int) -> Sequence[ClaimedCursor]:
         return await self._database.write(
             claim_cursors,
             seats=seats,
+            share=SHARE,
+            working_on=Counter(cursor.target.key for cursor in self._crew.pieces),
             now=self._world.now(),
             timeout=self._policy.timeout,
             token=self._world.new_token(),
@@ -102,7 +119,8 @@ class Sender:
         if not cursor.events:
             await self._settle(cursor, cursor.acked, None, goes_on=False)
             return
-        acked, lease_until = cursor.acked, cursor.lease_until
+        acked = acked_before = cursor.acked
+        lease_until = cursor.lease_until
         timeout = cursor.target.timeout or self._policy.timeout
         recording: asyncio.Task[tuple[Settled, datetime]] | None = None
         confirmed_at, may_go_on = self._world.now(), True
@@ -124,12 +142,26 @@ class Sender:
             recording = asyncio.create_task(
                 self._record(cursor, acked, tried, goes_on=goes_on, is_next_sent=is_next_sent, lease_until=lease_until)
             )
-            acked = event.passes_to
+            acked_before, acked = acked, event.passes_to
             if not is_next_sent:
                 settled, confirmed_at = await recording
                 may_go_on = settled.may_go_on
-        if recording is not None:
-            await recording
+        if recording is None:
+            return
+        settled, _ = await recording
+        behind = cursor.next_after(tried.event)
+        if settled.gives_way and settled.retry_at is not None and behind is not None:
+            await self._try_behind(cursor, acked_before, GaveWay(event=tried.event, at=settled.retry_at), behind)
+
+    async def _try_behind(self, cursor: ClaimedCursor, acked: int, gave_way: GaveWay, behind: OwedEvent) -> None:
+        """Send the event behind one that may be poison, once."""
+        started_at, timeout = self._world.now(), cursor.target.timeout or self._policy.timeout
+        outcome = await deliver(self._client, cursor.target, behind, at=started_at, limit=timeout)
+        tried = Tried(event=behind, outcome=outcome, started_at=started_at)
+        settled = await self._settle(cursor, acked, tried, goes_on=False, gave_way=gave_way)
+        _tell(cursor, tried, replace(settled, dead_letter=False))
+        if settled.dead_letter:
+            log.warning("delivery.given_up", **_event_facts(cursor.target, cursor.room_id, gave_way.event))
 
     async def _record(
         self,
@@ -155,6 +187,7 @@ class Sender:
         *,
         goes_on: bool,
         is_next_sent: bool = False,
+        gave_way: GaveWay | None = None,
         lease_until: datetime | None = None,
     ) -> Settled:
         settled = await self._settlements.submit(
@@ -164,6 +197,7 @@ class Sender:
                 tried=tried,
                 goes_on=goes_on,
                 is_next_sent=is_next_sent,
+                gave_way=gave_way,
                 at=self._world.now(),
                 lease_until=lease_until or cursor.lease_until,
                 jitter=self._world.jitter(),
@@ -222,6 +256,8 @@ async def deliver(
 ) -> Outcome:
     """Sign an event for a target and POST it once.
 
+    Receivers that echo what they are sent must not get secrets into our records: those in the outcome are masked.
+
     Args:
         client: Sends it.
         target: Where to, and with whose secrets.
@@ -230,6 +266,25 @@ async def deliver(
         limit: How long the attempt may take in all.
         marks: Headers that say that this is a redelivery, or a test.
     """
+    outcome = await _post(client, target, event, at=at, limit=limit, marks=marks)
+    known = [text for text in (*target.secrets, *target.headers.values()) if len(text) >= LEAST_SECRET]
+    if not any(text.encode() in outcome.answer or text in outcome.detail for text in known):
+        return outcome
+    answer, detail = outcome.answer, outcome.detail
+    for text in known:
+        answer, detail = answer.replace(text.encode(), MASK.encode()), detail.replace(text, MASK)
+    return replace(outcome, answer=answer, detail=detail)
+
+
+async def _post(
+    client: WebhookClient,
+    target: Target,
+    event: OwedEvent,
+    *,
+    at: datetime,
+    limit: timedelta,
+    marks: Mapping[str, str],
+) -> Outcome:
     rendered = render(Style(target.style), event.body)
     headers = {
         **target.headers,
@@ -259,13 +314,19 @@ def _signature(target: Target, event_id: str, body: bytes, at: datetime) -> dict
     return {"webhook-signature": sign(secrets, webhook_id=event_id, timestamp=int(at.timestamp()), body=body)}
 
 
-def _facts(target: Target, room_id: str | None, tried: Tried) -> dict[str, object]:
+def _event_facts(target: Target, room_id: str | None, event: OwedEvent) -> dict[str, object]:
     return {
         "endpoint": target.name,
         "room": room_id,
-        "event_id": tried.event.public_id,
-        "type": tried.event.type,
-        "sequence": tried.event.sequence,
+        "event_id": event.public_id,
+        "type": event.type,
+        "sequence": event.sequence,
+    }
+
+
+def _facts(target: Target, room_id: str | None, tried: Tried) -> dict[str, object]:
+    return {
+        **_event_facts(target, room_id, tried.event),
         "verdict": tried.outcome.verdict.value,
         "status": tried.outcome.status,
         "duration_ms": round(tried.outcome.duration / timedelta(milliseconds=1), 1),

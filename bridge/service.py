@@ -12,7 +12,7 @@ import random
 import resource
 import secrets
 import signal
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
@@ -25,6 +25,7 @@ from bridge import __version__
 from bridge.api.app import Desk as WebDesk
 from bridge.api.app import create_app
 from bridge.config import Settings
+from bridge.crew import AFTER_THE_UNEXPECTED
 from bridge.errors import BridgeError, ConfigurationError, DatabaseError
 from bridge.poller import Poller
 from bridge.sender import Sender
@@ -40,6 +41,7 @@ from bridge.store.reconcile import reconcile
 from bridge.store.rooms import hasten_polls
 from bridge.store.schema import ensure_schema
 from bridge.store.sealing import prune_secrets
+from bridge.store.source_health import try_again
 from bridge.store.vault import Vault
 from bridge.webhooks.client import WebhookClient
 from bridge.webhooks.signing import generate_secret, generate_signing_key
@@ -123,6 +125,7 @@ class Service:
         self._stopping = False
         self._asked_at = 0.0
         self._latest = self._world.now()
+        self._known_sources: Mapping[str, tuple[str, str]] = {}
         self._wake_poller: Callable[[], None] = lambda: None
         self._wake_sender: Callable[[], None] = lambda: None
 
@@ -139,9 +142,9 @@ class Service:
             async with AsyncExitStack() as stack:
                 for part in (self._web(), self._metronome()):
                     await stack.enter_async_context(part)
-                log.info("bridge.started", version=__version__, roles=sorted(self._roles), database=self._database.name)
-                while not self._stopping:
-                    await self._work()
+                roles = sorted(role.value for role in self._roles)
+                log.info("bridge.started", version=__version__, roles=roles, database=self._database.name)
+                await self._work()
         log.info("bridge.stopped")
 
     def stop(self) -> None:
@@ -150,24 +153,28 @@ class Service:
             self._hear(signal.SIGTERM)
 
     async def _work(self) -> None:
-        """Run the workers until told to stop, or to start them anew with other settings."""
-        settings = self._settings
-        async with AsyncExitStack() as stack:
-            workers = await self._open_workers(stack, settings)
-            running = [asyncio.create_task(worker.run()) for worker in workers]
-            told = asyncio.create_task(self._told())
-            await asyncio.wait([*running, told], return_when=asyncio.FIRST_COMPLETED)
-            grace = settings.bridge.shutdown_grace.total_seconds() * 0.9  # the rest is for closing what is open
-            dropped = await asyncio.gather(*(worker.stop(grace) for worker in workers))
-            if any(dropped):
-                log.warning("work.dropped", count=sum(dropped), detail="not finished in time; it is due again")
-            for task in running:
-                task.cancel()
-            await asyncio.gather(*running, return_exceptions=True)
-            told.cancel()
+        """Run workers until told to stop. New settings get new ones at once; the old ones finish what they are at."""
+        shift, leaving = await self._begin_shift(), set[asyncio.Task[None]]()
+        shifts = [shift]
+        while not self._stopping:
+            await self._told()
+            if not self._stopping:
+                leaving.add(asyncio.create_task(self._relieve(shift)))
+                shift = await self._begin_shift()
+                shifts = [one for one in shifts if not one.ended] + [shift]
+        grace = self._settings.bridge.shutdown_grace.total_seconds() * 0.9  # the rest is for closing what is open
+        await asyncio.gather(*(one.end(grace) for one in shifts))
+        await asyncio.gather(*leaving)
 
-    async def _open_workers(self, stack: AsyncExitStack, settings: Settings) -> list[Poller | Sender]:
+    async def _relieve(self, shift: _Shift) -> None:
+        """Let the workers of the settings before finish: each piece of work has its own time-out."""
+        await shift.end(None)
+        await self._hasten_polls()  # they may have made appointments by the old intervals
+
+    async def _begin_shift(self) -> _Shift:
+        settings = self._settings
         workers: list[Poller | Sender] = []
+        stack = AsyncExitStack()
         if Role.SENDER in self._roles:
             client = await stack.enter_async_context(open_webhook_client(settings, self._world))
             sender = Sender(
@@ -183,16 +190,27 @@ class Service:
             sources = {account.name: (account, open_source(account, self._world)) for account in settings.sources}
             for _, source in sources.values():
                 stack.push_async_callback(source.aclose)
-            poller = Poller(self._database, sources, settings.polling, self._world, on_events=self._wake_sender)
+            wake_sender = lambda: self._wake_sender()  # noqa: E731, PLW0108 - of whichever shift is on then
+            poller = Poller(self._database, sources, settings.polling, self._world, on_events=wake_sender)
             self._wake_poller = poller.wake
             workers.append(poller)
-            await self._hasten_polls(settings)
-        return workers
+            await self._try_sources_again()
+            await self._hasten_polls()
+        return _Shift(workers, stack)
 
-    async def _hasten_polls(self, settings: Settings) -> None:
-        """Apply intervals that have become shorter, now that no poll of the round before is under way."""
+    async def _try_sources_again(self) -> None:
+        before = self._known_sources
+        self._known_sources = {source.name: (source.base_url, source.api_key) for source in self._settings.sources}
+        changed = [name for name, place in self._known_sources.items() if before.get(name, place) != place]
         try:
-            await self._database.write(hasten_polls, settings.polling.interval, self._world.now())
+            await self._database.write(try_again, changed, self._world.now())
+        except DatabaseError as error:
+            log.warning("claim.failed", crew="poll", detail=str(error))
+
+    async def _hasten_polls(self) -> None:
+        """Apply intervals that have become shorter."""
+        try:
+            await self._database.write(hasten_polls, self._settings.polling.interval, self._world.now())
         except DatabaseError as error:
             log.warning("claim.failed", crew="poll", detail=str(error))
 
@@ -329,6 +347,37 @@ class Service:
             self._stopping, self._asked_at = True, now
             self._signals.put_nowait(number)
             log.info("bridge.stopping", signal=number.name)
+
+
+class _Shift:
+    """The workers of one configuration, and what they hold open."""
+
+    def __init__(self, workers: Sequence[Poller | Sender], stack: AsyncExitStack) -> None:
+        self._workers = workers
+        self._stack = stack
+        self._running = [asyncio.create_task(_keep_running(worker)) for worker in workers]
+        self.ended = False
+
+    async def end(self, grace: float | None) -> None:
+        """Finish what is under way, within `grace` seconds if there are any; a second call may shorten the first."""
+        dropped = sum(await asyncio.gather(*(worker.stop(grace) for worker in self._workers)))
+        if dropped:
+            log.warning("work.dropped", count=dropped, detail="not finished in time; it is due again")
+        for task in self._running:
+            task.cancel()
+        await asyncio.gather(*self._running, return_exceptions=True)
+        await self._stack.aclose()
+        self.ended = True
+
+
+async def _keep_running(worker: Poller | Sender) -> None:
+    """A worker that fails is begun again: the others, and the process, go on."""
+    while True:
+        try:
+            return await worker.run()
+        except Exception:
+            log.exception("work.failed", crew=type(worker).__name__.lower())
+        await asyncio.sleep(AFTER_THE_UNEXPECTED)
 
 
 def _not_emptied(before: Settings, after: Settings) -> Settings:

@@ -59,7 +59,7 @@ async def test_a_running_crew_works_everything_off_once_it_is_woken() -> None:
     bench.crew.wake()
     await until(lambda: len(bench.done) == 50)
 
-    assert await bench.crew.stop(1) == 0
+    assert await bench.crew.stop(1) == []
     await running
     assert sorted(bench.done) == list(range(50))
 
@@ -116,9 +116,50 @@ async def test_stopping_finishes_what_is_under_way_and_claims_nothing_more() -> 
     await asyncio.sleep(0)
     bench.gate.set()
 
-    assert await stopping == 0
+    assert await stopping == []
     await running
     assert (sorted(bench.done), bench.left) == ([0, 1, 2], [3, 4])
+
+
+async def test_an_error_that_nobody_expected_stops_no_crew(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bridge.crew.AFTER_THE_UNEXPECTED", 0)
+    answers: list[Exception | list[int]] = [OverflowError("a rate of almost nothing"), [7]]
+    done: list[int] = []
+
+    async def claim(_: int) -> Sequence[int]:
+        answer = answers.pop(0) if answers else []
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    async def work(piece: int) -> None:
+        done.append(piece)
+
+    crew: Crew[int] = Crew("bench", seats=3, claim=claim, work=work)
+    with capture_logs() as logs:
+        running = asyncio.create_task(crew.run())
+        crew.wake()
+        await until(lambda: bool(logs))
+        crew.wake()
+        await until(lambda: done == [7])
+        await crew.stop(1)
+        await running
+
+    assert [(line["event"], line["log_level"]) for line in logs] == [("claim.failed", "error")]
+
+
+async def test_a_second_stop_may_give_less_time() -> None:
+    bench = Bench(2)
+    running = asyncio.create_task(bench.crew.run())
+    bench.crew.wake()
+    await until(lambda: len(bench.started) == 2)
+    patient = asyncio.create_task(bench.crew.stop(None))
+    await asyncio.sleep(0)
+    assert not patient.done()
+
+    assert sorted(await bench.crew.stop(0.01)) == [0, 1]
+    assert await patient == []
+    await running
 
 
 async def test_stopping_drops_what_does_not_finish_in_time() -> None:
@@ -127,7 +168,7 @@ async def test_stopping_drops_what_does_not_finish_in_time() -> None:
     bench.crew.wake()
     await until(lambda: len(bench.started) == 2)
 
-    assert await bench.crew.stop(0.01) == 2
+    assert sorted(await bench.crew.stop(0.01)) == [0, 1]
     await running
     assert (bench.done, bench.crew.busy) == ([], 0)
 
@@ -149,4 +190,4 @@ async def test_a_claim_under_way_when_it_is_told_to_stop_leaves_no_work_behind(f
     await running
 
     assert bench.crew.busy == 0, "work goes on behind the back of a stopped crew"
-    assert len(bench.started) == len(bench.done) + dropped
+    assert len(bench.started) == len(bench.done) + len(dropped)

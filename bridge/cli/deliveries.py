@@ -34,7 +34,7 @@ from bridge.cli.terminal import (
 from bridge.cli.wording import name_log, room_of, what_happened
 from bridge.events.bodies import rfc3339
 from bridge.service import real_world
-from bridge.store.queries import Page, document
+from bridge.store.queries.listing import Page, document
 from bridge.store.queries.attempts import (
     AttemptFilter,
     ListedAttempt,

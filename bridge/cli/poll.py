@@ -20,7 +20,7 @@ from bridge.errors import BridgeError
 from bridge.events.bodies import draft, rfc3339
 from bridge.presence import Change, Failure, Snapshot
 from bridge.service import real_world
-from bridge.store.queries import document
+from bridge.store.queries.listing import document
 from bridge.store.queries.rooms import PresentPeer, present_peer
 
 

@@ -38,7 +38,7 @@ from bridge.errors import UsageError
 from bridge.events.bodies import draft
 from bridge.presence import Change
 from bridge.service import real_world
-from bridge.store.queries import document
+from bridge.store.queries.listing import document
 from bridge.store.queries.rooms import (
     CurrentSession,
     ListedRoom,

@@ -9,18 +9,32 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from types import MappingProxyType
 from typing import Any
 
 import structlog
-from sqlalchemy import Connection, Row, ScalarSelect, and_, func, or_, select, tuple_, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Exists,
+    Row,
+    and_,
+    case,
+    exists,
+    func,
+    or_,
+    select,
+    tuple_,
+    update,
+)
 
 from bridge.errors import BridgeError
 from bridge.events.types import matches
 from bridge.store.endpoints import find_endpoint, secrets_of
-from bridge.store.tables import cursors, endpoints, events, rooms
+from bridge.store.tables import cursors, endpoints, events, redeliveries, rooms
 from bridge.store.vault import Vault
 
 WINDOW = 20
@@ -79,10 +93,25 @@ class ClaimedCursor:
     """What is acknowledged once all of `events` are done with."""
     lease_until: datetime
     events: tuple[OwedEvent, ...]
+    behind: OwedEvent | None = None
+    """What follows `events`, if it is known; only sent if the last of them gives way to it."""
+
+    def next_after(self, event: OwedEvent) -> OwedEvent | None:
+        """The event behind one of `events`."""
+        following = (*self.events, self.behind)
+        return following[following.index(event) + 1]
 
 
 def claim_cursors(
-    connection: Connection, *, seats: int, now: datetime, timeout: timedelta, token: str, vault: Vault
+    connection: Connection,
+    *,
+    seats: int,
+    share: int = UNLIMITED,
+    working_on: Mapping[int, int] = MappingProxyType({}),
+    now: datetime,
+    timeout: timedelta,
+    token: str,
+    vault: Vault,
 ) -> list[ClaimedCursor]:
     """Claim up to `seats` cursors that owe something, fairly: the endpoint that waits longest first.
 
@@ -92,6 +121,8 @@ def claim_cursors(
     Args:
         connection: Of a writing transaction.
         seats: How many the caller can work on.
+        share: How many of one endpoint the caller works on at most.
+        working_on: How many of each endpoint's the caller has already, by its key.
         now: When this is.
         timeout: Of an attempt, at endpoints that have none of their own; the lease outlasts it.
         token: Proof of this claim.
@@ -103,13 +134,25 @@ def claim_cursors(
     for endpoint in due:
         if endpoint.id not in targets:
             continue
-        allowance = min(_allowance(connection, endpoint, now), seats - len(claimed))
+        own_share = share - working_on.get(endpoint.id, 0)
+        allowance = min(_allowance(connection, endpoint, now), own_share, seats - len(claimed))
         if allowance > 0:
             own = timeout if endpoint.timeout_seconds is None else timedelta(seconds=endpoint.timeout_seconds)
             lease_until = now + own + LEASE_MARGIN
             taken = _take(connection, endpoint, allowance, now, lease_until, token)
             claimed += [(endpoint, cursor, lease_until) for cursor in taken]
     return _assemble(connection, claimed, targets, token) if claimed else []
+
+
+def release_cursors(connection: Connection, claimed: Sequence[ClaimedCursor], now: datetime) -> None:
+    """Give lines back that will not be worked off after all: they are due now, for whoever comes next."""
+    for cursor in claimed:
+        ours = (
+            cursors.c.endpoint_key == cursor.target.key,
+            cursors.c.room_key == cursor.room_key,
+            cursors.c.claim_token == cursor.token,
+        )
+        connection.execute(update(cursors).where(*ours).values(claim_token=None, next_attempt_at=now))
 
 
 def target_of(connection: Connection, name: str, *, now: datetime, vault: Vault) -> Target:
@@ -171,9 +214,9 @@ def _due_endpoints(connection: Connection, now: datetime, seats: int) -> list[Ro
     return sorted(held, key=lambda row: turns[row.id])
 
 
-def _busy(now: datetime) -> ScalarSelect[int]:
-    """How many lines of the endpoint at hand somebody is working on."""
-    return (
+def _busy(now: datetime) -> ColumnElement[int]:
+    """How many lines of the endpoint at hand somebody is working on; its line of redeliveries is one of them."""
+    lines = (
         select(func.count())
         .select_from(cursors)
         .where(
@@ -184,15 +227,44 @@ def _busy(now: datetime) -> ScalarSelect[int]:
         .correlate(endpoints)
         .scalar_subquery()
     )
+    return lines + case((replays_now(now), 1), else_=0)
+
+
+def replays_now(now: datetime) -> Exists:
+    """Whether somebody is working off redeliveries of the endpoint at hand."""
+    return exists().where(
+        redeliveries.c.endpoint_key == endpoints.c.id,
+        redeliveries.c.state == "owed",
+        redeliveries.c.claim_token.is_not(None),
+        redeliveries.c.next_attempt_at > now,
+    )
 
 
 def _allowance(connection: Connection, endpoint: Row[Any], now: datetime) -> int:
     """How many cursors of this endpoint may be worked on beside those that already are."""
-    busy = connection.execute(select(_busy(now)).where(endpoints.c.id == endpoint.id)).scalar_one()
+    busy = _busy_lines(connection, endpoint, now)
     if endpoint.circuit != "closed":
         return 0 if busy else 1
     free: int = endpoint.max_concurrency - busy
     return min(free, rate_allowance(endpoint, now))
+
+
+def replay_allowance(connection: Connection, endpoint: Row[Any], now: datetime) -> int:
+    """How many redeliveries may be taken at once: none while live events need the last place."""
+    if endpoint.state == "active":
+        free: int = endpoint.max_concurrency - _busy_lines(connection, endpoint, now)
+        if free <= 0 or (free == 1 and endpoint.circuit == "closed" and _owes_live(connection, endpoint, now)):
+            return 0
+    return min(1 if endpoint.max_concurrency == 1 else UNLIMITED, max(0, rate_allowance(endpoint, now)))
+
+
+def _busy_lines(connection: Connection, endpoint: Row[Any], now: datetime) -> int:
+    return connection.execute(select(_busy(now)).where(endpoints.c.id == endpoint.id)).scalar_one()
+
+
+def _owes_live(connection: Connection, endpoint: Row[Any], now: datetime) -> bool:
+    owed = (cursors.c.endpoint_key == endpoint.id, cursors.c.acked < cursors.c.head, cursors.c.next_attempt_at <= now)
+    return connection.execute(select(cursors.c.room_key).where(*owed).limit(1)).one_or_none() is not None
 
 
 def rate_allowance(endpoint: Row[Any], now: datetime) -> int:
@@ -260,9 +332,9 @@ def _assemble(
             and matches(row.type, endpoint.events)
             and (cursor.upstream_id is None or matches(cursor.upstream_id, endpoint.rooms))
         ]
-        if wanted and (endpoint.rate_per_second > 0 or endpoint.circuit != "closed"):
-            reach = wanted[1].sequence - 1 if len(wanted) > 1 else reach
-            wanted = wanted[:1]
+        owed, behind = _owed(wanted, reach), None
+        if len(owed) > 1 and (endpoint.rate_per_second > 0 or endpoint.circuit != "closed"):
+            owed, behind, reach = owed[:1], owed[1], owed[0].passes_to
         assembled.append(
             ClaimedCursor(
                 target=targets[endpoint.id],
@@ -272,7 +344,8 @@ def _assemble(
                 acked=cursor.acked,
                 reach=reach,
                 lease_until=lease_until,
-                events=_owed(wanted, reach),
+                events=owed,
+                behind=behind,
             )
         )
     return assembled

@@ -119,6 +119,13 @@ def claim_rooms(
     ]
 
 
+def release_rooms(connection: Connection, claimed: Sequence[ClaimedRoom]) -> None:
+    """Give rooms back that will not be polled after all: they are due as they were, for whoever comes next."""
+    for room in claimed:
+        ours = (rooms.c.id == room.key, rooms.c.claim_token == room.token)
+        connection.execute(update(rooms).where(*ours).values(claim_token=None, next_poll_at=room.due_at))
+
+
 def record_polls(
     connection: Connection, polled: Sequence[PolledRoom], *, settings: PollingSettings, new_id: Callable[[str], str]
 ) -> list[Recorded]:

@@ -28,7 +28,15 @@ from sqlalchemy import (
 
 from bridge.errors import NotFoundError
 from bridge.events.types import matches
-from bridge.store.deliveries import LEASE_MARGIN, OwedEvent, Target, rate_allowance, spend_rate, targets_of
+from bridge.store.deliveries import (
+    LEASE_MARGIN,
+    OwedEvent,
+    Target,
+    replay_allowance,
+    replays_now,
+    spend_rate,
+    targets_of,
+)
 from bridge.store.settlements import Tried, attempt_values
 from bridge.store.tables import attempts, dead_letters, endpoints, events, redeliveries, rooms
 from bridge.store.vault import Vault
@@ -127,16 +135,16 @@ def claim_redeliveries(
         redeliveries.c.endpoint_key == endpoints.c.id,
         redeliveries.c.state == RedeliveryState.OWED,
     )
-    busy = exists().where(due, redeliveries.c.claim_token.is_not(None), redeliveries.c.next_attempt_at > now)
     waiting = exists().where(due, redeliveries.c.next_attempt_at <= now)
     may_be_called = or_(
         endpoints.c.state != "active",  # whoever asks for it wants to try it out
         endpoints.c.held_until.is_(None),
         endpoints.c.held_until <= now,
     )
+    is_quiet = or_(endpoints.c.replays_held_until.is_(None), endpoints.c.replays_held_until <= now)
     ready = connection.execute(
         select(endpoints)
-        .where(waiting, ~busy, may_be_called)
+        .where(waiting, ~replays_now(now), may_be_called, is_quiet)
         .order_by(endpoints.c.id)
         .limit(lines)
         .with_for_update(key_share=True)
@@ -150,7 +158,8 @@ def claim_redeliveries(
             continue
         # A line takes its time: each of its members may use up the whole time-out, and renews the lease of the rest.
         lease_until = now + (target.timeout or timeout) + LEASE_MARGIN
-        rows = _take(connection, endpoint, now, lease_until, token)
+        allowance = replay_allowance(connection, endpoint, now)
+        rows = _take(connection, endpoint, allowance, now, lease_until, token) if allowance > 0 else ()
         if rows:
             members = tuple(_claimed(row) for row in rows)
             claimed.append(ClaimedLine(target=target, token=token, lease_until=lease_until, redeliveries=members))
@@ -160,8 +169,8 @@ def claim_redeliveries(
 def record_redelivery(connection: Connection, done: Redelivered) -> bool:
     """Write down what became of a redelivery; answers whether the line may go on.
 
-    It may not if it is not ours any more, if the endpoint asked for quiet, or if its secret has changed since: what of
-    it has not been sent is then given back.
+    It may not if it is not ours any more, if the endpoint asked for quiet, here or in a live line, or if its secret has
+    changed since: what of it has not been sent is then given back.
     """
     row = connection.execute(
         select(redeliveries.c.claim_token).where(redeliveries.c.id == done.redelivery.key).with_for_update()
@@ -191,16 +200,26 @@ def record_redelivery(connection: Connection, done: Redelivered) -> bool:
     if done.tried.outcome.verdict is Verdict.GONE:
         _give_up(connection, done.line.target.key)
         return False
-    asked_for_quiet = done.retry_at is not None and done.tried.outcome.retry_after is not None
-    rotated_at = select(endpoints.c.rotated_at).where(endpoints.c.id == done.line.target.key)
-    if asked_for_quiet:
-        release_line(connection, done.line, done.retry_at or done.lease_until)
-    elif connection.execute(rotated_at).scalar_one() != done.line.target.rotated_at:
-        release_line(connection, done.line, done.tried.started_at)
-    else:
+    if _may_go_on(connection, done):
         _renew_lease(connection, done)
         return True
+    release_line(connection, done.line, done.tried.started_at)
     return False
+
+
+def _may_go_on(connection: Connection, done: Redelivered) -> bool:
+    """Whether the next of the line may be sent, as the line was claimed."""
+    outcome, key = done.tried.outcome, done.line.target.key
+    at = done.tried.started_at + outcome.duration
+    if outcome.retry_after is not None:
+        held = update(endpoints).where(endpoints.c.id == key).values(replays_held_until=at + outcome.retry_after)
+        connection.execute(held)
+        return False
+    endpoint = connection.execute(
+        select(endpoints.c.state, endpoints.c.rotated_at, endpoints.c.held_until).where(endpoints.c.id == key)
+    ).one()
+    is_held = endpoint.state == "active" and endpoint.held_until is not None and endpoint.held_until > at
+    return not is_held and bool(endpoint.rotated_at == done.line.target.rotated_at)
 
 
 def _give_up(connection: Connection, endpoint_key: int) -> None:
@@ -271,14 +290,17 @@ def _in_range(connection: Connection, endpoint_key: int, asked: Range) -> list[i
     return [
         row.id
         for row in found
-        if row.spared_endpoint != endpoint.id
-        and matches(row.type, endpoint.events)
-        and (row.upstream_id is None or matches(row.upstream_id, endpoint.rooms))
+        if asked.only_failed
+        or (
+            row.spared_endpoint != endpoint.id
+            and matches(row.type, endpoint.events)
+            and (row.upstream_id is None or matches(row.upstream_id, endpoint.rooms))
+        )
     ]
 
 
 def _take(
-    connection: Connection, endpoint: Row[Any], now: datetime, lease_until: datetime, token: str
+    connection: Connection, endpoint: Row[Any], allowance: int, now: datetime, lease_until: datetime, token: str
 ) -> Sequence[Row[Any, Any, Any, Any, Any, Any, Any, Any]]:
     rows = connection.execute(
         select(redeliveries.c.id, redeliveries.c.tries, redeliveries.c.event_key, events.c.public_id)
@@ -290,8 +312,8 @@ def _take(
             redeliveries.c.state == RedeliveryState.OWED,
             redeliveries.c.next_attempt_at <= now,
         )
-        .order_by(redeliveries.c.next_attempt_at, redeliveries.c.event_key)
-        .limit(max(0, min(LINE, rate_allowance(endpoint, now))))  # below 0 where another clock is ahead of this one
+        .order_by(redeliveries.c.event_key)
+        .limit(min(LINE, allowance))
         .with_for_update(of=redeliveries, skip_locked=True)
     ).all()
     if rows:

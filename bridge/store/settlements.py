@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, bindparam, insert, select, tuple_, update
+from sqlalchemy import Connection, Row, bindparam, func, insert, select, tuple_, update
 
 from bridge.events.bodies import Draft, draft_endpoint
 from bridge.store.deliveries import ClaimedCursor, OwedEvent
@@ -28,9 +28,11 @@ from bridge.webhooks.delivery import (
     Disable,
     DisableReason,
     EndpointState,
+    GiveWay,
     Outcome,
     Retry,
     decide,
+    decide_behind,
 )
 
 ANSWER_KEPT = 1024
@@ -47,6 +49,14 @@ class Tried:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class GaveWay:
+    """The event at the head of a line that gave way to the one that was tried, and when it is tried again itself."""
+
+    event: OwedEvent
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Settlement:
     """What happened to a claimed cursor; `tried` is None if nothing within reach concerned the endpoint.
 
@@ -59,6 +69,7 @@ class Settlement:
     tried: Tried | None
     goes_on: bool
     is_next_sent: bool = False
+    gave_way: GaveWay | None = None
     at: datetime
     lease_until: datetime
     jitter: float
@@ -69,6 +80,7 @@ class Settled:
     """What was written: nothing if `fenced`. `owes` says that more is waiting.
 
     `keeps_claim` says that the line is still the sender's; without `may_go_on`, only to record what is on its way.
+    `gives_way` says that it is to send the event behind, and settle that one; `retry_at` is for the case that it fails.
     """
 
     fenced: bool = False
@@ -77,6 +89,7 @@ class Settled:
     owes: bool = False
     retry_at: datetime | None = None
     dead_letter: bool = False
+    gives_way: bool = False
     disabled: bool = False
     released: bool = False
 
@@ -147,8 +160,8 @@ class _Writing:
         return self._take_attempt(line, health[cursor.target.key], settlement, settlement.tried)
 
     def _take_attempt(self, line: _Line, endpoint: _Endpoint, settlement: Settlement, tried: Tried) -> Settled:
-        at = settlement.at
-        decision = decide(tried.outcome, line.state, endpoint.state, self.policy, now=at, jitter=settlement.jitter)
+        at, gave_way = settlement.at, settlement.gave_way
+        decision = self._decide(line, endpoint, settlement, tried)
         self._attempts.append(attempt_values(line.row.endpoint_key, tried, "live"))
         self._note_health(endpoint, decision, at)
         match decision.step:
@@ -156,15 +169,35 @@ class _Writing:
                 settled = self._advance(line, endpoint, settlement, to=tried.event.passes_to)
                 return replace(settled, released=decision.release_since is not None)
             case DeadLetter(reason=reason):
-                self._dead.append(_dead_letter(line, tried, at, reason))
-                return replace(self._advance(line, endpoint, settlement, to=tried.event.passes_to), dead_letter=True)
+                dead = tried.event if gave_way is None else gave_way.event
+                self._dead.append(_dead_letter(line, dead, at, reason))
+                settled = self._advance(line, endpoint, settlement, to=tried.event.passes_to)
+                return replace(settled, dead_letter=True, released=decision.release_since is not None)
             case Retry(at=due_at):
                 self._move(line, decision.cursor, acked=line.acked, due_at=due_at)
                 return Settled(retry_at=due_at)
+            case GiveWay(at=due_at):
+                until = settlement.lease_until
+                self._move(line, decision.cursor, acked=line.acked, due_at=until, token=line.token)
+                return Settled(retry_at=due_at, keeps_claim=True, gives_way=True)
             case Disable(reason=disabled):
                 self._move(line, decision.cursor, acked=line.acked, due_at=at)
                 self._disable(endpoint, disabled, decision.endpoint, at)
                 return Settled(disabled=True)
+
+    def _decide(self, line: _Line, endpoint: _Endpoint, settlement: Settlement, tried: Tried) -> Decision:
+        gave_way = settlement.gave_way
+        if gave_way is not None:
+            return decide_behind(tried.outcome, line.state, endpoint.state, at=gave_way.at, now=settlement.at)
+        return decide(
+            tried.outcome,
+            line.state,
+            endpoint.state,
+            self.policy,
+            has_next=settlement.cursor.next_after(tried.event) is not None,
+            now=settlement.at,
+            jitter=settlement.jitter,
+        )
 
     def _advance(self, line: _Line, endpoint: _Endpoint | None, settlement: Settlement, *, to: int) -> Settled:
         may_go_on = endpoint is not None and endpoint.may_be_called(settlement)
@@ -214,8 +247,9 @@ class _Writing:
         """Write everything gathered, a statement per kind of row."""
         if self._attempts:
             connection.execute(insert(attempts), self._attempts)
-        if self._dead:
-            connection.execute(upsert(connection)(dead_letters).on_conflict_do_nothing(), self._dead)
+        for dead in self._dead:
+            parked = upsert(connection)(dead_letters).values(**dead, tries=_tries(connection, dead))
+            connection.execute(parked.on_conflict_do_nothing())
         if self._moved:
             connection.execute(_MOVED, list(self._moved.values()))
         if self._touched:
@@ -315,14 +349,20 @@ def _storable(text: str) -> str:
     return text.replace("\x00", "\ufffd")
 
 
-def _dead_letter(line: _Line, tried: Tried, at: datetime, reason: DeadLetterReason) -> dict[str, Any]:
+def _dead_letter(line: _Line, event: OwedEvent, at: datetime, reason: DeadLetterReason) -> dict[str, Any]:
     return {
         "endpoint_key": line.row.endpoint_key,
-        "event_key": tried.event.key,
+        "event_key": event.key,
         "parked_at": at,
         "reason": reason.value,
-        "tries": line.state.troubles + line.state.refusals + 1,
     }
+
+
+def _tries(connection: Connection, dead: dict[str, Any]) -> int:
+    """How often the event was tried in all: the cursor counts anew after an outage."""
+    ours = (attempts.c.endpoint_key == dead["endpoint_key"], attempts.c.event_key == dead["event_key"])
+    live = select(func.count()).select_from(attempts).where(*ours, attempts.c.kind == "live")
+    return connection.execute(live).scalar_one()
 
 
 def _set_each(*names: str) -> dict[str, Any]:

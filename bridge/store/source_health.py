@@ -5,12 +5,12 @@ The rules are `bridge.pacing`'s; here they meet the database, so that all poller
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, Row, func, select, update
+from sqlalchemy import Connection, Row, func, or_, select, update
 
 from bridge.events.bodies import draft_source
 from bridge.pacing import TROUBLE_LIMIT, Condition, SourceHealth, judge, trouble_limit
@@ -23,6 +23,10 @@ ROUNDING = 1e-6
 """So that a budget of exactly one request is not lost to a float just below it."""
 BURST = timedelta(milliseconds=250)
 """How much unused request budget a source may save up: enough to spend all of it between two ticks."""
+
+
+UNAVAILABLE = frozenset({Condition.UNAUTHORIZED, Condition.FAILING})
+"""A rate limit is the upstream at work, not away."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +53,15 @@ def hold_source(connection: Connection, name: str) -> Row[Any]:
         connection.execute(upsert(connection)(sources).values(name=name).on_conflict_do_nothing())
         row = connection.execute(held).one()
     return row
+
+
+def try_again(connection: Connection, changed: Collection[str], now: datetime) -> None:
+    """Somebody started or reloaded the bridge, perhaps to mend a source: the next probe of one in trouble is due now.
+
+    A rate limit stands, unless the source is among the `changed`: it is asked at another address, or with another key.
+    """
+    mended = or_(sources.c.condition.in_(UNAVAILABLE), sources.c.name.in_(changed))
+    connection.execute(update(sources).where(mended, sources.c.held_until > now).values(held_until=now))
 
 
 def seats(row: Row[Any], requests_per_second: float, now: datetime) -> int:
@@ -163,10 +176,6 @@ def _release_rooms(connection: Connection, source: str, since: datetime, at: dat
     connection.execute(
         update(rooms).where(*failed, rooms.c.claim_token.is_(None), rooms.c.next_poll_at > at).values(next_poll_at=at)
     )
-
-
-UNAVAILABLE = frozenset({Condition.UNAUTHORIZED, Condition.FAILING})
-"""A rate limit is the upstream at work, not away."""
 
 
 def _tell_source(

@@ -192,6 +192,7 @@ endpoints = Table(
     Column("circuit", Text, nullable=False, server_default="closed"),
     Column("probes", Integer, nullable=False, server_default="0"),
     Column("held_until", UtcDateTime),
+    Column("replays_held_until", UtcDateTime),
     Column("rate_at", UtcDateTime),
     Column("rotated_at", UtcDateTime),
 )
@@ -280,9 +281,15 @@ redeliveries = Table(
     Column("state", Text, nullable=False),
 )
 Index(
-    "ix_redeliveries_owed",
+    "ix_redeliveries_due",
     redeliveries.c.endpoint_key,
     redeliveries.c.next_attempt_at,
+    sqlite_where=text("state = 'owed'"),
+    postgresql_where=text("state = 'owed'"),
+)
+Index(
+    "ix_redeliveries_turn",
+    redeliveries.c.endpoint_key,
     redeliveries.c.event_key,
     sqlite_where=text("state = 'owed'"),
     postgresql_where=text("state = 'owed'"),

@@ -8,6 +8,11 @@ arguments, nothing is remembered here. The rules are DESIGN section 3 and the ta
 - An event in trouble waits by `retry_schedule`. After the whole schedule it is a dead letter if the endpoint
   otherwise works: it succeeded since the event's first failure, and no other event failed since. If not, the event
   waits on with the last step: nothing is dropped because its endpoint is down.
+- As long as nothing shows that the endpoint otherwise works, no wait is longer than `probe_at_most` (or the first step,
+  if that is longer): an endpoint with few rooms must not be noticed later to be back than one with many.
+- Where every line stands behind an event that fails, nothing could ever show that the endpoint works. So, after its
+  whole schedule, an event that is answered with a server's error *gives way*: the event behind it is sent at once, and
+  once. If that one is accepted, the event before it is the poison, and a dead letter; if not, it waits as before.
 - `failures_in_row` counts events that got into trouble one after the other without a success between. An event
   counts once however often it fails, so a poison event alone can never open the circuit for the other rooms.
 - `circuit_failures` of them open the circuit. Then no failure is held against an event; one cursor at a time, the
@@ -29,6 +34,8 @@ from enum import StrEnum
 from typing import Final
 
 RETRY_AFTER_STATUSES: Final = frozenset({429, 503})
+ABOUT_THE_ENDPOINT: Final = frozenset({408, 429, 502, 503, 504})
+"""Trouble that no event can be to blame for."""
 RETRY_AFTER_CAP: Final = timedelta(hours=24)
 JITTER: Final = 0.2
 EPOCH: Final = datetime.fromtimestamp(0, tz=UTC)
@@ -104,7 +111,7 @@ class DeliveryPolicy:
     """How long and how often is tried (CONTRACT section 3, `[delivery]`).
 
     `circuit_failures` troubled events in a row open the circuit; probes follow `retry_schedule`, but wait no longer
-    than `probe_at_most`, so that a recovered endpoint is noticed soon.
+    than `probe_at_most` (or the first step), so that a recovered endpoint is noticed soon.
 
     Raises:
         ValueError: `retry_schedule` is empty.
@@ -121,6 +128,11 @@ class DeliveryPolicy:
     def __post_init__(self) -> None:
         if not self.retry_schedule:
             raise ValueError("retry_schedule needs at least one step: an endpoint in trouble is tried again")
+
+    @property
+    def longest_probe_wait(self) -> timedelta:
+        """How long an endpoint that may be down is left alone at most."""
+        return max(self.probe_at_most, self.retry_schedule[0])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -172,13 +184,20 @@ class DeadLetter:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class GiveWay:
+    """Send the event behind it at once, to learn which is to blame; if that is not accepted, try again then."""
+
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Disable:
     """Stop delivering to this endpoint, and keep what it is owed: this event too."""
 
     reason: DisableReason
 
 
-Step = Advance | Retry | DeadLetter | Disable
+Step = Advance | Retry | DeadLetter | GiveWay | Disable
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -243,8 +262,9 @@ def parse_retry_after(value: str | None, now: datetime) -> timedelta | None:
         Never negative, at most 24 hours; None if it does not say, or not in a way that can be understood.
     """
     text = (value or "").strip()
-    if text.isascii() and text.isdigit():
-        return min(timedelta(seconds=int(text)), RETRY_AFTER_CAP) if len(text) <= _MAX_DIGITS else RETRY_AFTER_CAP
+    parts = [part.strip() for part in text.split(",")]  # said twice, the header comes as one; the longer wait is safe
+    if all(part.isascii() and part.isdigit() for part in parts):
+        return max(map(_wait, parts))
     try:
         at = parsedate_to_datetime(text)
     except (ValueError, TypeError, IndexError, OverflowError):
@@ -253,12 +273,17 @@ def parse_retry_after(value: str | None, now: datetime) -> timedelta | None:
     return min(max(wait, timedelta(0)), RETRY_AFTER_CAP)
 
 
+def _wait(digits: str) -> timedelta:
+    return min(timedelta(seconds=int(digits)), RETRY_AFTER_CAP) if len(digits) <= _MAX_DIGITS else RETRY_AFTER_CAP
+
+
 def decide(
     outcome: Outcome,
     cursor: CursorState,
     endpoint: EndpointState,
     policy: DeliveryPolicy,
     *,
+    has_next: bool = False,
     now: datetime,
     jitter: float,
 ) -> Decision:
@@ -269,6 +294,7 @@ def decide(
         cursor: of the event that was attempted, before the attempt.
         endpoint: before the attempt is counted.
         policy: how long and how often.
+        has_next: whether another event of the line is at hand, to which this one could give way.
         now: when the outcome came.
         jitter: a chance number in [0, 1): every delay is its step ± 20 %, but never ends before `Retry-After`.
     """
@@ -282,8 +308,35 @@ def decide(
             failing = _failing(outcome, endpoint, policy, now, jitter)
     if _has_failed_too_long(cursor, failing, policy, now):
         return Decision(step=Disable(reason=DisableReason.FAILING), cursor=cursor, endpoint=failing)
-    after = _after_refusal if outcome.verdict is Verdict.REFUSED else _after_trouble
-    return after(cursor, failing, policy, now, jitter)
+    if outcome.verdict is Verdict.REFUSED:
+        return _after_refusal(cursor, failing, policy, now, jitter)
+    decision = _after_trouble(cursor, failing, policy, now, jitter)
+    if has_next and isinstance(decision.step, Retry) and _may_be_poison(outcome, cursor, failing, policy):
+        return replace(decision, step=GiveWay(at=decision.step.at))
+    return decision
+
+
+def decide_behind(
+    outcome: Outcome, cursor: CursorState, endpoint: EndpointState, *, at: datetime, now: datetime
+) -> Decision:
+    """What happens after the attempt at the event to which the one at the head of the line gave way.
+
+    Args:
+        outcome: of the attempt.
+        cursor: of the event that gave way, after its last attempt.
+        endpoint: before this attempt is counted.
+        at: when the event that gave way is tried again unless it is parked now.
+        now: when the outcome came.
+    """
+    match outcome.verdict:
+        case Verdict.DELIVERED:
+            return replace(_after_success(endpoint, now), step=DeadLetter(reason=DeadLetterReason.EXHAUSTED))
+        case Verdict.GONE:
+            return Decision(step=Disable(reason=DisableReason.GONE), cursor=cursor, endpoint=endpoint)
+        case Verdict.REFUSED | Verdict.TROUBLE | Verdict.BLOCKED:
+            if outcome.retry_after is not None:
+                endpoint = replace(endpoint, held_until=_later(endpoint.held_until, now + outcome.retry_after))
+            return Decision(step=Retry(at=_later(endpoint.held_until, at)), cursor=cursor, endpoint=endpoint)
 
 
 def retry_redelivery(
@@ -360,9 +413,11 @@ def _after_trouble(
     if cursor.troubles >= len(policy.retry_schedule) and _works_otherwise(cursor, endpoint):
         judged = replace(endpoint, failures_in_row=max(in_row - 1, 0))
         return Decision(step=DeadLetter(reason=DeadLetterReason.EXHAUSTED), cursor=CursorState(), endpoint=judged)
-    at = now + _jittered(_step(policy, cursor.troubles), jitter)
+    wait = _step(policy, cursor.troubles)
+    if not _works_otherwise(cursor, endpoint):
+        wait = min(wait, policy.longest_probe_wait)
     return Decision(
-        step=Retry(at=_later(endpoint.held_until, at)),
+        step=Retry(at=_later(endpoint.held_until, now + _jittered(wait, jitter))),
         cursor=replace(failed, troubles=cursor.troubles + 1),
         endpoint=endpoint,
     )
@@ -371,7 +426,7 @@ def _after_trouble(
 def _next_probe(endpoint: EndpointState, policy: DeliveryPolicy, now: datetime, jitter: float) -> EndpointState:
     if endpoint.held_until is not None and now < endpoint.held_until:
         return endpoint  # it was under way before the circuit opened: not a probe, so it costs the endpoint no turn
-    wait = min(_step(policy, endpoint.probes), policy.probe_at_most)
+    wait = min(_step(policy, endpoint.probes), policy.longest_probe_wait)
     return replace(endpoint, probes=endpoint.probes + 1, held_until=now + _jittered(wait, jitter))
 
 
@@ -392,6 +447,17 @@ def _works_otherwise(cursor: CursorState, endpoint: EndpointState) -> bool:
     if cursor.first_failed_at is None or endpoint.last_success_at is None:
         return False
     return endpoint.last_success_at >= cursor.first_failed_at and endpoint.failures_in_row <= 1
+
+
+def _may_be_poison(outcome: Outcome, cursor: CursorState, endpoint: EndpointState, policy: DeliveryPolicy) -> bool:
+    """Whether an event that was answered with a server's error has been tried so often that it could be to blame.
+
+    A gateway's word (502, 503, 504), a time-out or a lost connection is about the endpoint. While the circuit is open
+    no failure is held against the event; then the probes count.
+    """
+    tries = endpoint.probes if endpoint.circuit is Circuit.OPEN else cursor.troubles + 1
+    is_about_the_event = outcome.cause is Cause.STATUS and outcome.status not in ABOUT_THE_ENDPOINT
+    return is_about_the_event and tries > len(policy.retry_schedule)
 
 
 def _step(policy: DeliveryPolicy, tries: int) -> timedelta:

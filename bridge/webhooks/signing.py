@@ -28,7 +28,7 @@ SEED_BYTES: Final = 32
 SIGNATURE_BYTES: Final = 64
 
 RESERVED_HEADERS: Final = frozenset({
-    "accept-encoding", "connection", "content-encoding", "content-length", "content-type", "expect", "host",
+    "accept", "accept-encoding", "connection", "content-encoding", "content-length", "content-type", "expect", "host",
     "huddle01-signature", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade",
     "user-agent",
 })  # fmt: skip
@@ -216,7 +216,7 @@ def verify(
 
 def forbidden_header(name: str) -> bool:
     """Whether an endpoint may not set this header itself: it would break the signature or the request."""
-    lowered = name.strip().lower()
+    lowered = name.strip().lower().replace("_", "-")  # WSGI and CGI cannot tell the two apart
     return lowered in RESERVED_HEADERS or lowered.startswith(RESERVED_PREFIXES)
 
 

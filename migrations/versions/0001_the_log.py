@@ -38,6 +38,7 @@ def upgrade() -> None:
         sa.Column("circuit", sa.Text(), server_default="closed", nullable=False),
         sa.Column("probes", sa.Integer(), server_default="0", nullable=False),
         sa.Column("held_until", MOMENT, nullable=True),
+        sa.Column("replays_held_until", MOMENT, nullable=True),
         sa.Column("rate_at", MOMENT, nullable=True),
         sa.Column("rotated_at", MOMENT, nullable=True),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_endpoints")),
@@ -235,8 +236,15 @@ def upgrade() -> None:
     )
     with op.batch_alter_table("redeliveries", schema=None) as batch_op:
         batch_op.create_index(
-            "ix_redeliveries_owed",
-            ["endpoint_key", "next_attempt_at", "event_key"],
+            "ix_redeliveries_due",
+            ["endpoint_key", "next_attempt_at"],
+            unique=False,
+            sqlite_where=sa.text("state = 'owed'"),
+            postgresql_where=sa.text("state = 'owed'"),
+        )
+        batch_op.create_index(
+            "ix_redeliveries_turn",
+            ["endpoint_key", "event_key"],
             unique=False,
             sqlite_where=sa.text("state = 'owed'"),
             postgresql_where=sa.text("state = 'owed'"),

@@ -24,6 +24,7 @@ from bridge.webhooks.delivery import (
     Disable,
     DisableReason,
     EndpointState,
+    GiveWay,
     Outcome,
     Retry,
     Step,
@@ -59,9 +60,12 @@ class Walk:
         self.now += timedelta(minutes=self.chance.choice((0, 1, 20)))
         line = self.chance.randrange(len(self.lines))
         verdict = Verdict.GONE if self.chance.random() < 0.002 else self.chance.choice(self.moods)
-        outcome = Outcome(verdict=verdict, duration=timedelta())
-        before = self.endpoint
-        decision = decide(outcome, self.lines[line], before, HASTY, now=self.now, jitter=self.chance.random())
+        status = self.chance.choice((500, None)) if verdict is Verdict.TROUBLE else None
+        cause = None if status is None else Cause.STATUS
+        outcome = Outcome(verdict=verdict, duration=timedelta(), status=status, cause=cause)
+        before, has_next = self.endpoint, self.chance.random() < 0.5
+        jitter = self.chance.random()
+        decision = decide(outcome, self.lines[line], before, HASTY, has_next=has_next, now=self.now, jitter=jitter)
         self.lines[line], self.endpoint = decision.cursor, decision.endpoint
         if isinstance(decision.step, Disable):
             self.lines, self.endpoint = [CursorState()] * 3, self.endpoint.enabled_again()
@@ -84,7 +88,7 @@ def happened() -> list[Happened]:
 
 def name_of(step: Step) -> tuple[str, ...]:
     match step:
-        case Advance() | Retry():
+        case Advance() | Retry() | GiveWay():
             return (type(step).__name__,)
         case DeadLetter(reason=reason):
             return ("DeadLetter", reason.value)
@@ -146,7 +150,7 @@ def test_the_diagram_of_an_event_has_the_steps_of_the_code(happened: list[Happen
         match step:
             case Advance():
                 edge, word = ("owed", "acknowledged"), verdict.value
-            case Retry():
+            case Retry() | GiveWay():
                 edge, word = ("owed", "owed"), verdict.value
             case DeadLetter(reason=reason):
                 edge, word = ("owed", "dead"), reason.value

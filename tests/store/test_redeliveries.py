@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 
 import pytest
+from sqlalchemy import update
 
 from bridge.errors import NotFoundError
 from bridge.store.endpoint_state import disable_endpoint
@@ -298,6 +299,80 @@ def test_quiet_that_was_asked_for_holds_unless_the_endpoint_is_disabled(stage: S
     ask(stage, key, 3)
     assert claim(stage, 61.9) == []
     assert len(claim(stage, 62)) == 1
+
+
+@pytest.mark.parametrize("disabled", [True, False])
+def test_retry_after_holds_every_redelivery_of_the_endpoint(stage: Stage, disabled: bool) -> None:  # noqa: FBT001 - a table's column
+    key = stage.subscribe()
+    happened(stage, 0, "a", people=40)
+    stage.deliver(1)
+    ask(stage, key)
+    if disabled:
+        stage.write(disable_endpoint, "crm")
+    (line,) = claim(stage, 101)
+    assert not record(stage, line, 102, busy(60), retry_at=at(170))
+
+    assert claim(stage, 161) == []
+    (rest,) = claim(stage, 163)
+    assert [one.event.sequence for one in rest.redeliveries] == list(range(2, 22)), "the first waits for its own time"
+
+
+def test_quiet_that_a_live_event_was_asked_for_ends_a_line_of_redeliveries(stage: Stage) -> None:
+    key = stage.subscribe()
+    happened(stage, 0, "a", "b")
+    stage.deliver(1)
+    ask(stage, key)
+    (line,) = claim(stage, 101)
+    stage.poll(102, b=seen("p0"))
+    stage.settle(103, *(tried(cursor, 103, busy(60)) for cursor in stage.owed(102)))
+
+    assert not record(stage, line, 104)
+    assert claim(stage, 162) == []
+    assert len(claim(stage, 163)) == 1
+
+
+def test_redeliveries_count_as_one_of_the_endpoints_lines(stage: Stage) -> None:
+    key = stage.subscribe(max_concurrency=2)
+    happened(stage, 0, "a", "b", "c")
+    ask(stage, key, 1)
+    assert len(claim(stage, 1)) == 1
+    assert len(stage.owed(1)) == 1
+    assert stage.owed(2) == []
+
+
+def test_the_last_place_belongs_to_live_events(stage: Stage) -> None:
+    key = stage.subscribe(max_concurrency=1)
+    happened(stage, 0, "a")
+    ask(stage, key, 1)
+    assert claim(stage, 1) == []
+    (cursor,) = stage.owed(1)
+    assert claim(stage, 1) == [], "two at once would be one too many"
+    stage.work_off(cursor, 2, lambda *_: GOOD)
+    (line,) = claim(stage, 3)
+    assert len(line.redeliveries) == 1, "live events must not wait behind twenty"
+    stage.poll(10, a=seen("p0"))
+    assert stage.owed(10) == []
+    record(stage, line, 11)
+    assert (claim(stage, 12), len(stage.owed(12))) == ([], 1)
+
+
+def test_after_a_crash_they_go_on_in_the_order_of_the_log(stage: Stage) -> None:
+    key = stage.subscribe()
+    happened(stage, 0, "a", people=40)
+    stage.deliver(1)
+    ask(stage, key)
+    claim(stage, 101)
+    (again,) = claim(stage, 101 + LEASE.total_seconds())
+    assert [one.event.sequence for one in again.redeliveries] == list(range(1, LINE + 1))
+
+
+def test_all_dead_letters_means_all_whatever_the_endpoint_wants_now(stage: Stage) -> None:
+    key = stage.subscribe(events=["peer.*"])
+    happened(stage, 0, "a", people=1)
+    for seconds in (1, 6, 306):
+        stage.deliver(seconds, lambda *_: REFUSED)
+    stage.write(lambda connection: connection.execute(update(endpoints).values(events=["room.empty"])))
+    assert ask(stage, key, failed=True) == 1
 
 
 def test_nobody_is_told_of_themselves_by_a_replay_either(stage: Stage) -> None:

@@ -182,10 +182,18 @@ def test_a_success_after_failures_releases_what_failed_since_the_success_before(
 def test_trouble_waits_by_the_retry_schedule_and_stays_at_its_last_step(
     verdict: Verdict, troubles: int, step: timedelta
 ) -> None:
-    decision = after(outcome(verdict), CursorState(troubles=troubles))
+    failed = CursorState(troubles=troubles, first_failed_at=NOW - MINUTE, last_failed_at=NOW - MINUTE)
+    works = EndpointState(last_success_at=NOW - SECOND)
+    decision = after(outcome(verdict), failed, works)
 
-    assert decision.step == Retry(at=NOW + step)
-    assert decision.cursor == CursorState(troubles=troubles + 1, first_failed_at=NOW, last_failed_at=NOW)
+    assert decision.step == Retry(at=NOW + step) or troubles >= len(POLICY.retry_schedule)
+    assert after(outcome(verdict), CursorState(troubles=troubles)).step == Retry(at=NOW + min(step, 5 * MINUTE))
+
+
+def test_an_endpoint_that_may_be_down_is_asked_by_the_first_step_if_that_is_longer_than_five_minutes() -> None:
+    policy = DeliveryPolicy(retry_schedule=(10 * MINUTE, 60 * MINUTE))
+
+    assert after(TROUBLE, CursorState(troubles=1), policy=policy).step == Retry(at=NOW + 10 * MINUTE)
 
 
 @pytest.mark.parametrize(
@@ -236,7 +244,7 @@ def test_an_event_that_used_up_its_retries_is_parked_only_if_the_endpoint_otherw
 
     decision = after(TROUBLE, cursor, endpoint)
 
-    expected = DeadLetter(reason=DeadLetterReason.EXHAUSTED) if parked else Retry(at=NOW + DAY)
+    expected = DeadLetter(reason=DeadLetterReason.EXHAUSTED) if parked else Retry(at=NOW + 5 * MINUTE)
     assert decision.step == expected
 
 
@@ -454,7 +462,7 @@ def test_an_event_is_parked_only_after_its_whole_schedule(
 @given(troubles=st.integers(0, 20), jitter=jitters)
 def test_jitter_moves_a_step_by_a_fifth_at_most(troubles: int, jitter: float) -> None:
     step = after(TROUBLE, CursorState(troubles=troubles), jitter=jitter).step
-    planned = POLICY.retry_schedule[min(troubles, 12)]
+    planned = min(POLICY.retry_schedule[min(troubles, 12)], POLICY.probe_at_most)
 
     assert isinstance(step, Retry)
     assert planned * 0.8 <= step.at - NOW <= planned * 1.2

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -15,13 +16,17 @@ from bridge.webhooks.delivery import (
     Circuit,
     CursorState,
     DeadLetter,
+    Decision,
     DeliveryPolicy,
     Disable,
     EndpointState,
+    GiveWay,
     Outcome,
     Retry,
     Verdict,
     decide,
+    decide_behind,
+    judge,
 )
 
 START = datetime(2026, 11, 23, tzinfo=UTC)
@@ -31,7 +36,8 @@ SECOND = timedelta(seconds=1)
 POLICY = DeliveryPolicy()
 PROBE_AT_MOST = POLICY.probe_at_most * 1.2
 
-Receiver = Callable[["Try"], Verdict]
+Receiver = Callable[["Try"], Verdict | int]
+"""A verdict, or the status of an answer."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,12 +86,32 @@ class World:
 
     def attempt(self, room: str) -> None:
         line = self.lines[room]
-        attempt = Try(at=self.now, room=room, event=line.owed[0][1])
-        self.tries.append(attempt)
-        outcome = Outcome(verdict=self.receiver(attempt), duration=SECOND)
-        decision = decide(outcome, line.state, self.endpoint, POLICY, now=self.now, jitter=self.jitter)
+        has_next = len(line.owed) > 1 and line.owed[1][0] <= self.now
+        attempt, outcome = self.send(room, 0)
+        decision = decide(
+            outcome, line.state, self.endpoint, POLICY, has_next=has_next, now=self.now, jitter=self.jitter
+        )
         line.state, self.endpoint = decision.cursor, decision.endpoint
         self.was_open |= self.endpoint.circuit is Circuit.OPEN
+        if isinstance(decision.step, GiveWay):
+            behind, outcome = self.send(room, 1)
+            at = decision.step.at
+            decision = decide_behind(outcome, line.state, self.endpoint, at=at, now=self.now)
+            line.state, self.endpoint = decision.cursor, decision.endpoint
+            if isinstance(decision.step, DeadLetter):
+                self.delivered.append(behind)
+                line.owed.pop(1)
+        self.take(line, attempt, decision)
+
+    def send(self, room: str, place: int) -> tuple[Try, Outcome]:
+        attempt = Try(at=self.now, room=room, event=self.lines[room].owed[place][1])
+        self.tries.append(attempt)
+        said = self.receiver(attempt)
+        if isinstance(said, int):
+            return attempt, judge(said, headers={}, answer=b"", now=self.now, duration=SECOND)
+        return attempt, Outcome(verdict=said, duration=SECOND)
+
+    def take(self, line: Line, attempt: Try, decision: Decision) -> None:
         match decision.step:
             case Advance():
                 self.delivered.append(attempt)
@@ -97,6 +123,8 @@ class World:
                 line.retry_at = at
             case Disable():
                 self.disabled = True
+            case GiveWay():
+                raise AssertionError("to whom?")
         if decision.release_since is not None:
             self.release(decision.release_since)
 
@@ -223,9 +251,69 @@ def test_rooms_below_the_circuits_threshold_recover_together() -> None:
     world.run(START + 21 * HOUR)
 
     assert not world.was_open
-    assert {(attempt.event, attempt.at - START) for attempt in world.delivered} == {
-        (event, 20 * HOUR) for event in ("a1", "b1", "c1")
-    }
+    assert [attempt.event for attempt in world.delivered] == ["a1", "b1", "c1"]
+    first, second, _ = world.delivered
+    assert first.at == second.at <= START + 19 * HOUR + PROBE_AT_MOST, "noticed as soon as with many rooms"
+
+
+def test_an_endpoint_with_one_room_is_noticed_to_be_back_as_soon_as_others() -> None:
+    world = World(lines={"a": line(*every(HOUR, 30, "a"))}, receiver=down((0 * SECOND, 29 * HOUR)))
+
+    world.run(START + 30 * HOUR)
+
+    assert not world.dead
+    assert world.delivered[0].at - START <= 29 * HOUR + PROBE_AT_MOST
+    assert [attempt.event for attempt in world.delivered] == [f"a{number}" for number in range(1, 31)]
+
+
+def test_a_poison_event_of_the_only_room_ends_as_a_dead_letter() -> None:
+    world = World(
+        lines={"a": line((0 * SECOND, "poison"), (MINUTE, "a1"), (2 * MINUTE, "a2"))},
+        receiver=lambda attempt: 500 if attempt.event == "poison" else 200,
+    )
+
+    world.run(START + 3 * HOUR)
+
+    assert [attempt.event for attempt in world.dead] == ["poison"]
+    assert len(world.tries_of("poison")) == len(POLICY.retry_schedule) + 1
+    assert [attempt.event for attempt in world.delivered] == ["a1", "a2"]
+    assert not world.was_open
+
+
+def test_a_kind_of_event_that_is_poison_does_not_stop_everything_else() -> None:
+    """Every room's line stands behind one, so that nothing could ever succeed."""
+    rooms = [f"room{number}" for number in range(8)]
+    world = World(
+        lines={
+            room: line((0 * SECOND, f"{room}-joined"), (HOUR, f"{room}-empty"), (2 * HOUR, f"{room}-again"))
+            for room in rooms
+        },
+        receiver=lambda attempt: 500 if attempt.event.endswith("empty") else 200,
+    )
+
+    world.run(START + 24 * 5 * HOUR)
+
+    assert world.was_open
+    assert not world.disabled
+    assert sorted(attempt.event for attempt in world.dead) == [f"{room}-empty" for room in rooms]
+    assert sorted(attempt.event for attempt in world.delivered if "again" in attempt.event) == [
+        f"{room}-again" for room in rooms
+    ]
+
+
+@pytest.mark.parametrize("answer", [Verdict.TROUBLE, 500, 502, 503, 429])
+def test_no_answer_of_an_endpoint_that_is_down_costs_an_event(answer: Verdict | int) -> None:
+    outage = down((0 * SECOND, 90 * HOUR))
+    for rooms in ("a", "abcdefgh"):
+        world = World(
+            lines={room: line((0 * SECOND, f"{room}1"), (0 * SECOND, f"{room}2")) for room in rooms},
+            receiver=lambda attempt: answer if outage(attempt) is Verdict.TROUBLE else 200,
+        )
+
+        world.run(START + 91 * HOUR)
+
+        assert not world.dead
+        assert len(world.delivered) == 2 * len(rooms)
 
 
 def test_an_endpoint_that_never_answers_again_is_disabled_after_five_days_and_loses_nothing() -> None:

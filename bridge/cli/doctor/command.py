@@ -26,7 +26,7 @@ from bridge.cli.screen import Screen
 from bridge.cli.terminal import WIDE, Column, print_json, print_table, say
 from bridge.config import Settings
 from bridge.service import real_world
-from bridge.store.queries import document
+from bridge.store.queries.listing import document
 from bridge.world import World
 
 T = TypeVar("T")

@@ -12,7 +12,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, and_, select
 
 from bridge.events.types import matches
-from bridge.store.queries import Page
+from bridge.store.queries.listing import Page
 from bridge.store.queries.attempts import (
     AttemptFilter,
     ListedAttempt,

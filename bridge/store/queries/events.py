@@ -12,7 +12,7 @@ from sqlalchemy import ColumnElement, Connection, Row, Select, func, select, tup
 
 from bridge.errors import NotFoundError
 from bridge.events.types import EventType, matches
-from bridge.store.queries import Page, keys_of_room
+from bridge.store.queries.listing import Page, keys_of_room
 from bridge.store.tables import events
 
 
