@@ -34,7 +34,6 @@ from bridge.cli.terminal import (
 from bridge.cli.wording import name_log, room_of, what_happened
 from bridge.events.bodies import rfc3339
 from bridge.service import real_world
-from bridge.store.queries.listing import Page, document
 from bridge.store.queries.attempts import (
     AttemptFilter,
     ListedAttempt,
@@ -43,6 +42,7 @@ from bridge.store.queries.attempts import (
     list_dead_letters,
 )
 from bridge.store.queries.deliveries import DeliveryState, EventDelivery, show_deliveries
+from bridge.store.queries.listing import Page, document
 from bridge.webhooks.delivery import Verdict
 
 ANSWER_SHOWN = 200

@@ -30,8 +30,8 @@ from bridge.config.words import quoted
 from bridge.errors import ForbiddenAddressError, UsageError
 from bridge.service import desk_for, real_world
 from bridge.store.endpoints import add_endpoint, remove_endpoint
-from bridge.store.queries.listing import document
 from bridge.store.queries.endpoints import ShownEndpoint, list_endpoints, show_endpoint
+from bridge.store.queries.listing import document
 from bridge.store.vault import Vault
 from bridge.webhooks.dialling import UnresolvedNameError
 from bridge.webhooks.dialling import check_endpoint as check_endpoint_url

@@ -27,8 +27,8 @@ from bridge.cli.terminal import Column, print_json, print_line, print_table, sho
 from bridge.cli.wording import room_of, what_happened
 from bridge.service import real_world
 from bridge.store.database import Database
-from bridge.store.queries.listing import Page
 from bridge.store.queries.events import EventFilter, LoggedEvent, list_events, new_events, newest_key
+from bridge.store.queries.listing import Page
 
 LOOK_SECONDS = 0.3
 """How often `tail` looks for news."""

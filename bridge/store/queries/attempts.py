@@ -11,8 +11,8 @@ from sqlalchemy import Connection, Row, Select, Table, select
 
 from bridge.errors import NotFoundError
 from bridge.store.endpoints import find_endpoint
-from bridge.store.queries.listing import Page, keys_of_room
 from bridge.store.queries.events import find_event
+from bridge.store.queries.listing import Page, keys_of_room
 from bridge.store.tables import attempts, dead_letters, endpoints, events, rooms
 from bridge.webhooks.delivery import Verdict
 

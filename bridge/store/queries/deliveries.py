@@ -12,7 +12,6 @@ from typing import Any
 from sqlalchemy import Connection, Row, and_, select
 
 from bridge.events.types import matches
-from bridge.store.queries.listing import Page
 from bridge.store.queries.attempts import (
     AttemptFilter,
     ListedAttempt,
@@ -21,6 +20,7 @@ from bridge.store.queries.attempts import (
     list_dead_letters,
 )
 from bridge.store.queries.events import LoggedEvent, find_event
+from bridge.store.queries.listing import Page
 from bridge.store.redeliveries import RedeliveryState
 from bridge.store.tables import cursors, endpoints, events, redeliveries, rooms
 from bridge.webhooks.delivery import Verdict

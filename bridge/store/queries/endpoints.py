@@ -13,8 +13,8 @@ from sqlalchemy import Connection, Row, and_, func, or_, select
 
 from bridge.events.types import matches
 from bridge.store.endpoints import find_endpoint
-from bridge.store.queries.listing import Page
 from bridge.store.queries.attempts import AttemptFilter, ListedAttempt, list_attempts
+from bridge.store.queries.listing import Page
 from bridge.store.tables import cursors, dead_letters, endpoint_secrets, endpoints, events
 from bridge.store.vault import Vault
 from bridge.webhooks.signing import InvalidSecretError, parse_secret
