@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import sys
 from typing import TextIO
 
@@ -20,7 +21,7 @@ def configure_logs(*, console: bool, level: str) -> None:
     ]
     if console:
         plain = structlog.dev.plain_traceback
-        colors = sys.stderr.isatty()
+        colors = sys.stderr.isatty() and "NO_COLOR" not in os.environ and os.environ.get("TERM") != "dumb"
         last: list[structlog.typing.Processor] = [
             structlog.dev.ConsoleRenderer(colors=colors, exception_formatter=plain)
         ]

@@ -62,6 +62,7 @@ class Sender:
         world: World,
         *,
         vault: Vault,
+        seats: int = SEATS,
     ) -> None:
         self._database = database
         self._client = client
@@ -70,7 +71,7 @@ class Sender:
         self._vault = vault
         self._settlements = GroupCommit(database, partial(settle, policy=policy, new_id=world.new_id))
         self._stopping = False
-        self._crew: Crew[ClaimedCursor] = Crew("send", seats=SEATS, claim=self._claim, work=self._work_off)
+        self._crew: Crew[ClaimedCursor] = Crew("send", seats=seats, claim=self._claim, work=self._work_off)
         # A crew of its own, with one line per endpoint: a replay of a million events takes no seat from live ones.
         self._replays: Crew[ClaimedLine] = Crew(
             "replay", seats=REPLAY_SEATS, claim=self._claim_replays, work=self._work_off_replay

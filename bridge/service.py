@@ -28,8 +28,9 @@ from bridge.config import Settings
 from bridge.crew import AFTER_THE_UNEXPECTED
 from bridge.errors import BridgeError, ConfigurationError, DatabaseError
 from bridge.poller import Poller
-from bridge.sender import Sender
+from bridge.sender import REPLAY_SEATS, SEATS, Sender
 from bridge.serving import serve_app
+from bridge.signals import Heard, StopSignals
 from bridge.sources import CheckableSource, SourceSettings
 from bridge.sources.huddle01 import Huddle01Source, open_client
 from bridge.store.clock import forgive_clock
@@ -50,12 +51,14 @@ from bridge.world import World
 TICK_SECONDS = 0.2
 """How often is looked for what has become due; what this process itself brings about wakes it at once."""
 
-PRUNE_SECONDS = 600
-SAME_SIGNAL_SECONDS = 0.005
-"""Wrappers pass on a signal that the process has had already: that is not a second one."""
+LOOK_TO_PRUNE_SECONDS = 10
+PRUNE_EVERY = timedelta(minutes=10)
 CLOCK_SECONDS = 5
 CLOCK_TOLERANCE = timedelta(seconds=10)
 OPEN_FILES = 65_536
+SPARE_FILES = 128
+"""Database, log, pages, and what Python itself has open."""
+LEAST_SEATS = 16
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger("bridge.service")
 
@@ -123,8 +126,9 @@ class Service:
         self._database = Database(settings.database.url)
         self._signals: asyncio.Queue[signal.Signals] = asyncio.Queue()
         self._stopping = False
-        self._asked_at = 0.0
+        self._stop_signals = StopSignals()
         self._latest = self._world.now()
+        self._open_files = OPEN_FILES
         self._known_sources: Mapping[str, tuple[str, str]] = {}
         self._wake_poller: Callable[[], None] = lambda: None
         self._wake_sender: Callable[[], None] = lambda: None
@@ -135,7 +139,7 @@ class Service:
         Raises:
             BridgeError: it cannot start.
         """
-        _raise_open_files()
+        self._open_files = _raise_open_files()
         with contextlib.closing(self._database), self._signals_caught():
             ensure_schema(self._database)
             self._reconcile()
@@ -183,6 +187,7 @@ class Service:
                 settings.delivery.policy,
                 self._world,
                 vault=Vault(settings.encryption_keys),
+                seats=self._seats(settings),
             )
             self._wake_sender = sender.wake
             workers.append(sender)
@@ -197,6 +202,11 @@ class Service:
             await self._try_sources_again()
             await self._hasten_polls()
         return _Shift(workers, stack)
+
+    def _seats(self, settings: Settings) -> int:
+        """As many as there are files to open: else a connection would fail, and its endpoint would be blamed."""
+        others = SPARE_FILES + REPLAY_SEATS + sum(account.max_concurrency for account in settings.sources)
+        return min(SEATS, max(LEAST_SEATS, self._open_files - others))
 
     async def _try_sources_again(self) -> None:
         before = self._known_sources
@@ -216,6 +226,8 @@ class Service:
 
     def _reconcile(self) -> None:
         settings = self._settings
+        for remark in settings.without_effect:
+            log.warning("configuration.without_effect", detail=remark)
         self._database.write_now(
             reconcile,
             sources=[account.name for account in settings.sources],
@@ -259,7 +271,9 @@ class Service:
             scheduler.add_job(self._beat_poller, "interval", seconds=TICK_SECONDS, id="poll")
         if Role.SENDER in self._roles:
             scheduler.add_job(self._beat_sender, "interval", seconds=TICK_SECONDS, id="send")
-        scheduler.add_job(self._prune, "interval", seconds=PRUNE_SECONDS, id="prune", next_run_time=self._world.now())
+        # It is asked often whether it is time: the lease says how long ago somebody did it.
+        at_once = self._world.now()
+        scheduler.add_job(self._prune, "interval", seconds=LOOK_TO_PRUNE_SECONDS, id="prune", next_run_time=at_once)
         scheduler.start()
         watching = asyncio.create_task(self._watch_clock(scheduler))
         try:
@@ -290,16 +304,15 @@ class Service:
             log.warning("clock.not_forgiven", detail=str(error))
 
     async def _prune(self) -> None:
-        """Apply retention, in one process at a time."""
-        now, token = self._world.now(), self._world.new_token()
+        """Apply retention, in one process at a time, and more often where it is short."""
+        now, retention = self._world.now(), self._settings.retention.attempts
+        every = min(max(retention / 10, timedelta(seconds=LOOK_TO_PRUNE_SECONDS)), PRUNE_EVERY)
         try:
-            if not await self._database.write(
-                take_lease, "prune", token, now, now + timedelta(seconds=PRUNE_SECONDS / 2)
-            ):
+            if not await self._database.write(take_lease, "prune", self._world.new_token(), now, now + every):
                 return
             await self._database.write(prune_secrets, now)
             forgotten = 0
-            while count := await self._database.write(prune_attempts, now - self._settings.retention.attempts):
+            while count := await self._database.write(prune_attempts, now - retention):
                 forgotten += count
         except DatabaseError as error:
             log.warning("prune.failed", detail=str(error))
@@ -340,13 +353,15 @@ class Service:
         if number is signal.SIGHUP:
             self._signals.put_nowait(number)
             return
-        now = asyncio.get_running_loop().time()
-        if self._stopping and now - self._asked_at > SAME_SIGNAL_SECONDS:
-            os._exit(1)  # asked a second time: at once; nothing is lost, claims lapse
-        if not self._stopping:
-            self._stopping, self._asked_at = True, now
-            self._signals.put_nowait(number)
-            log.info("bridge.stopping", signal=number.name)
+        match self._stop_signals.hear(asyncio.get_running_loop().time()):
+            case Heard.FIRST:
+                self._stopping = True
+                self._signals.put_nowait(number)
+                log.info("bridge.stopping", signal=number.name)
+            case Heard.SAME:
+                pass
+            case Heard.SECOND:
+                os._exit(1)  # at once; nothing is lost, claims lapse
 
 
 class _Shift:
@@ -391,9 +406,13 @@ def _not_emptied(before: Settings, after: Settings) -> Settings:
     return after
 
 
-def _raise_open_files() -> None:
-    """Every delivery under way is a socket, and many systems start a process with only 1,024 to spare."""
+def _raise_open_files() -> int:
+    """Every delivery under way is a socket, and many systems start a process with only 1,024 to spare.
+
+    Answers how many files may be open now.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = OPEN_FILES if hard == resource.RLIM_INFINITY else min(OPEN_FILES, hard)
     if soft < wanted:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    return max(soft, wanted)

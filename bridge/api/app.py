@@ -49,12 +49,14 @@ def _desk(request: Request) -> Desk:
 AtDesk = Annotated[Desk, Depends(_desk)]
 
 
+@router.head("/healthz")
 @router.get("/healthz")
 async def healthz() -> Response:
     """Alive: the process answers."""
     return PlainTextResponse("ok\n")
 
 
+@router.head("/readyz")
 @router.get("/readyz")
 async def readyz(desk: AtDesk) -> Response:
     """Ready: the database answers, its schema is current, nothing that is due waits for long. Else 503, with why."""
@@ -62,6 +64,7 @@ async def readyz(desk: AtDesk) -> Response:
     return JSONResponse({"ready": not reasons, "reasons": reasons}, status_code=503 if reasons else 200)
 
 
+@router.head("/")
 @router.get("/")
 async def index(desk: AtDesk) -> Response:
     """A plain page: what the bridge is at."""

@@ -8,21 +8,22 @@ from typing import Annotated
 
 import typer
 
-from bridge.cli.endpoints import NameArgument, app
+from bridge.cli.endpoints import NameArgument, app, say_what_to_hand_over, secret_document
 from bridge.cli.options import ConfigOption, JsonOption, load_settings, open_database
-from bridge.cli.terminal import count_of, print_json, print_line, say
+from bridge.cli.terminal import count_of, print_json, print_line, say, span
 from bridge.config import Settings
 from bridge.config.durations import parse_duration
 from bridge.config.words import did_you_mean, one_of, quoted
 from bridge.errors import UsageError
 from bridge.events.bodies import RoomName, encode
 from bridge.events.samples import SAMPLED, draft_sample
+from bridge.events.styles import Style
 from bridge.events.types import EventType
 from bridge.sender import deliver
 from bridge.service import desk_for, open_webhook_client, real_world
 from bridge.store.deliveries import OwedEvent, Target, target_of
 from bridge.store.endpoint_state import disable_endpoint, enable_endpoint, rotate_secret
-from bridge.store.queries.endpoints import show_endpoint
+from bridge.store.queries.endpoints import ShownEndpoint, show_endpoint
 from bridge.store.vault import Vault
 from bridge.webhooks.delivery import Outcome, Verdict
 
@@ -106,19 +107,25 @@ def rotate(
 ) -> None:
     """Make a new secret and print it, once; for a while the old one signs beside it."""
     settings = load_settings(config)
-    span = None if grace is None else _grace(grace)
+    given = None if grace is None else _grace(grace)
     desk = desk_for(settings, real_world())
     with open_database(settings) as database:
-        fresh = database.write_now(rotate_secret, name, desk, span)
+        fresh = database.write_now(rotate_secret, name, desk, given)
         shown = database.read_now(show_endpoint, name, now=desk.now, vault=desk.vault)
     if as_json:
-        print_json({"id": shown.id, "name": shown.name, "secret": fresh})
+        print_json(secret_document(shown, fresh))
     else:
         print_line(fresh)
-    kept = span if span is not None else desk.rotation_grace
-    say(f"endpoint {quoted(name)} has a new secret; the old one signs beside it for {kept}")
-    if shown.secrets[0].public_key is not None:
-        say(f"receivers check signatures with the public key {shown.secrets[0].public_key}")
+    say(f"endpoint {quoted(name)} has a new secret; {_old_one(shown, desk.rotation_grace if given is None else given)}")
+    say_what_to_hand_over(shown)
+
+
+def _old_one(endpoint: ShownEndpoint, grace: timedelta) -> str:
+    if endpoint.style == Style.HUDDLE01:
+        return "style huddle01 has room for one signature only, so the old one is worth nothing from now on"
+    if not grace:
+        return "the old one signs no more"
+    return f"the old one signs beside it for {span(grace)}"
 
 
 def _grace(text: str) -> timedelta:

@@ -140,7 +140,7 @@ def add(
         shown = database.read_now(show_endpoint, name, now=desk.now, vault=desk.vault)
     fresh = made if spec.secret is None else None
     if as_json:
-        print_json({"id": shown.id, "name": shown.name, "secret": fresh})
+        print_json(secret_document(shown, fresh))
     elif fresh is not None:
         print_line(fresh)
     _say_added(shown, is_fresh=fresh is not None)
@@ -198,7 +198,22 @@ def _check_destination(settings: Settings, url: str) -> None:
 
 
 def _say_added(endpoint: ShownEndpoint, *, is_fresh: bool) -> None:
-    keep = ": give its secret to the receiver, it is not shown again but by `bridge endpoints show --reveal`"
-    say(f"endpoint {quoted(endpoint.name)} is added{keep if is_fresh else ''}")
-    if endpoint.secrets[0].public_key is not None:
-        say(f"receivers check signatures with the public key {endpoint.secrets[0].public_key}")
+    say(f"endpoint {quoted(endpoint.name)} is added")
+    if is_fresh:
+        say("above is its secret; it is not shown again but by `bridge endpoints show --reveal`")
+    say_what_to_hand_over(endpoint)
+
+
+def secret_document(endpoint: ShownEndpoint, secret: str | None) -> dict[str, object]:
+    """A secret that was just made (None if it was given), with what it belongs to."""
+    public_key = endpoint.secrets[0].public_key
+    return {"id": endpoint.id, "name": endpoint.name, "secret": secret, "public_key": public_key}
+
+
+def say_what_to_hand_over(endpoint: ShownEndpoint) -> None:
+    """Say what the receiver needs to check signatures: the secret itself only if both sides must have it."""
+    public_key = endpoint.secrets[0].public_key
+    if public_key is None:
+        say("give the secret to the receiver")
+    else:
+        say(f"the secret stays here; give the receiver its public key: {public_key}")

@@ -37,6 +37,7 @@ LOOK_BACK = 30
 FIRST_LOOK_BACK = 1_000
 """The same for the first look, in events."""
 AT_A_TIME = 500
+FEW, MOST = 10, 10_000
 
 app = typer.Typer(no_args_is_help=True, help="The log of events.", rich_markup_mode=None)
 
@@ -69,14 +70,24 @@ def list_logged(
 def tail(
     room: RoomFilter = None,
     types: TypeFilter = None,
-    limit: Annotated[int, typer.Option("--limit", min=0, metavar="N", help="How many old ones come first.")] = 10,
+    since: SinceFilter = None,
+    until: UntilFilter = None,
+    limit: Annotated[
+        int | None,
+        typer.Option(
+            "--limit", min=0, max=MOST, metavar="N", help=f"How many old ones come first: 10, or with --since {MOST}."
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document per line.")] = False,
     config: ConfigOption = None,
 ) -> None:
-    """Follow the log until Ctrl-C. The newest events come first, then new ones as they are written."""
+    """Follow the log until Ctrl-C, or up to `--until`. Old events come first, then new ones as they are written."""
     settings = load_settings(config)
-    zone = settings.bridge.timezone
-    wanted = EventFilter(room=room, types=event_globs(types))
+    now, zone = real_world().now(), settings.bridge.timezone
+    period = parse_period(since, until, now=now, zone=zone)
+    wanted = EventFilter(room=room, types=event_globs(types), since=period.since, until=period.until)
+    if limit is None:
+        limit = FEW if period.since is None else MOST
     try:
         with open_database(settings) as database:
             log_tail = _Tail(database, wanted)
@@ -84,9 +95,12 @@ def tail(
             while True:
                 for event in fresh:
                     _print_event(event, zone, as_json=as_json)
-                if len(fresh) < AT_A_TIME:
+                is_over = period.until is not None and real_world().now() >= period.until
+                if len(fresh) < AT_A_TIME and not is_over:
                     time.sleep(LOOK_SECONDS)
                 fresh = log_tail.look()
+                if is_over and not fresh:
+                    return
     except KeyboardInterrupt:
         return
 

@@ -26,6 +26,7 @@ from bridge.cli import (
 )
 from bridge.cli.demo.command import demo
 from bridge.cli.doctor.command import doctor
+from bridge.cli.options import ConfigOption
 from bridge.cli.terminal import complain
 from bridge.errors import BridgeError
 
@@ -58,8 +59,10 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except UnicodeError as error:
         complain(f"an argument is not text that can be used ({error.reason if hasattr(error, 'reason') else error})")
         return 2
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # whoever read our output has gone
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else it is tried again at the very end
+        if not isinstance(error, BrokenPipeError):  # whoever read our output has gone, and knows it
+            complain(f"the output cannot be written: {(error.strerror or str(error)).lower()}")
         return 1
     return code
 
@@ -81,11 +84,14 @@ def _show_version(wanted: bool) -> None:
 
 @app.callback()
 def _bridge(
-    version: Annotated[
+    version: Annotated[  # noqa: ARG001 - Typer calls _show_version
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version.")
     ] = False,
+    config: ConfigOption = None,
 ) -> None:
     """Who is in the room, as signed webhooks."""
+    if config is not None:
+        os.environ["BRIDGE_CONFIG"] = str(config)  # where the commands look that are not told otherwise
 
 
 app.command("init")(setup.init)

@@ -19,9 +19,11 @@ from bridge.store.schema import schema_state
 
 
 def init(
-    path: Annotated[Path, typer.Argument(help="Where to write it.")] = DEFAULT_CONFIG,
+    path: Annotated[Path | None, typer.Argument(help="Where to write it; default ./bridge.toml.")] = None,
+    config: ConfigOption = None,
 ) -> None:
-    """Write a commented bridge.toml with a fresh secret (mode 0600)."""
+    """Write a commented bridge.toml with a fresh secret (mode 0600); refuses to overwrite."""
+    path = path or config or DEFAULT_CONFIG
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError:
@@ -42,6 +44,12 @@ def check(config: ConfigOption = None) -> None:
         f"{config or DEFAULT_CONFIG}: ok ({_count(len(settings.sources), 'source')}, "
         f"{_count(len(settings.rooms), 'room')}, {_count(len(settings.endpoints), 'endpoint')})"
     )
+    if not settings.rooms:
+        say("note: no room is listed, so none is polled unless it was added with `bridge rooms add`")
+    if not settings.endpoints:
+        say("note: no endpoint is listed, so nobody is told unless it was added with `bridge endpoints add`")
+    for remark in settings.without_effect:
+        say(f"note: {remark}")
 
 
 def migrate(config: ConfigOption = None) -> None:

@@ -7,6 +7,8 @@ import os
 import signal
 from collections.abc import Callable
 
+from bridge.signals import Heard, StopSignals
+
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -22,6 +24,7 @@ class Stopping:
 
     def __init__(self, at_once: Callable[[], None] = _leave_nothing) -> None:
         self.asked = asyncio.Event()
+        self._signals = StopSignals()
         self._at_once = at_once
         self.listen()
 
@@ -32,7 +35,7 @@ class Stopping:
             loop.add_signal_handler(number, self._hear)
 
     def _hear(self) -> None:
-        if self.asked.is_set():
+        if self._signals.hear(asyncio.get_running_loop().time()) is Heard.SECOND:
             self._at_once()
             os._exit(1)
         self.asked.set()

@@ -23,6 +23,8 @@ _SOURCE_NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _DATABASE_PREFIXES: Final = ("sqlite:///", "postgresql://", "postgres://")
 _LISTEN: Final = re.compile(r"(?P<host>.*):(?P<port>[0-9]{1,5})")
 _LAST_PORT: Final = 65_535
+SLOWEST_RATE: Final = 0.0003
+FASTEST_RATE: Final = 100_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,6 +65,13 @@ def choice(*words: str) -> AfterValidator:
             raise ValueError(f"must be {one_of(words)}{did_you_mean(text, words)}")
 
     return checked(check)
+
+
+def check_rate(rate: float) -> float:
+    """Times a second; what is slower than once an hour, or faster than any machine, is a mistake."""
+    if rate != 0 and not SLOWEST_RATE <= rate <= FASTEST_RATE:
+        raise ValueError(f"must be 0 (unlimited) or from {SLOWEST_RATE} (about once an hour) to {FASTEST_RATE:,}")
+    return rate
 
 
 def check_label(text: str) -> None:

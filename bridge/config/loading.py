@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,10 +16,9 @@ from bridge.config.environment import apply_environment, apply_overrides
 from bridge.config.models import Configuration
 from bridge.config.references import read_secret_file, resolve_secrets
 from bridge.config.report import problems_in
-from bridge.config.rules import broken_rules
+from bridge.config.rules import broken_rules, forbidden_urls
 from bridge.config.settings import Settings
-from bridge.errors import ConfigurationError, ForbiddenAddressError, Problem
-from bridge.webhooks.egress import check_url
+from bridge.errors import ConfigurationError, Problem
 
 ENCRYPTION_KEY: Final = "BRIDGE_ENCRYPTION_KEY"
 _SYNTAX_PLACE: Final = re.compile(r" \(at (?:line (?P<line>\d+), column (?P<column>\d+)|end of document)\)$")
@@ -50,21 +49,11 @@ def load(path: Path | None, env: Mapping[str, str], overrides: Mapping[str, obje
         tables = Configuration.model_validate(document.tree)
     except ValidationError as error:
         problems += problems_in(error, document, emptied)
+    wrong = {problem.key for problem in problems}
+    problems += [problem for problem in forbidden_urls(document) if problem.key not in wrong]
     if problems:
         raise ConfigurationError(document.name, tuple(sorted(problems, key=_place)))
-    settings = build(tables, encryption_keys)
-    if forbidden := list(_forbidden_urls(document, settings)):
-        raise ConfigurationError(document.name, tuple(forbidden))
-    return settings
-
-
-def _forbidden_urls(document: Document, settings: Settings) -> Iterator[Problem]:
-    """Endpoints that no delivery could ever go to; what their names resolve to is judged when they are sent to."""
-    for index, endpoint in enumerate(settings.endpoints):
-        try:
-            check_url(endpoint.url, settings.delivery.egress)
-        except ForbiddenAddressError as error:
-            yield document.problem(("endpoints", index, "url"), str(error))
+    return build(tables, encryption_keys)
 
 
 def _read(path: Path) -> Document:

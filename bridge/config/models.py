@@ -10,11 +10,12 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Annotated, Final
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
 
 from bridge.config import fields
 from bridge.config.durations import parse_duration, parse_positive_duration
 from bridge.config.fields import checked, choice
+from bridge.config.settings import EVENTS_KEPT
 from bridge.config.subscribers import SIGNATURES, STYLES, check_header_name, check_header_value, check_secret
 from bridge.events.types import DEFAULT_TYPES
 from bridge.webhooks.delivery import DeliveryPolicy
@@ -26,7 +27,7 @@ Duration = Annotated[timedelta, BeforeValidator(parse_duration)]
 PositiveDuration = Annotated[timedelta, BeforeValidator(parse_positive_duration)]
 Label = Annotated[str, checked(fields.check_label)]
 Count = Annotated[int, Field(ge=1)]
-Rate = Annotated[float, Field(ge=0)]
+Rate = Annotated[float, AfterValidator(fields.check_rate)]
 
 _DELIVERY: Final = DeliveryPolicy()
 
@@ -98,6 +99,13 @@ class EndpointTable(_Table):
     timeout: PositiveDuration | None = None
     enabled: bool = True
 
+    @field_validator("signature")
+    @classmethod
+    def _fits_the_style(cls, signature: str, info: ValidationInfo) -> str:
+        if signature != SIGNATURES[0] and info.data.get("style") == "huddle01":
+            raise ValueError('has no meaning with style = "huddle01", which is signed as Huddle01 does: leave it out')
+        return signature
+
     @field_validator("secret")
     @classmethod
     def _fits_the_signature(cls, secret: str | None, info: ValidationInfo) -> str | None:
@@ -136,7 +144,7 @@ class WebTable(_Table):
 class RetentionTable(_Table):
     """`[retention]`."""
 
-    events: PositiveDuration = timedelta(days=400)
+    events: PositiveDuration = EVENTS_KEPT
     attempts: PositiveDuration = timedelta(days=30)
 
 

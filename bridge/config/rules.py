@@ -10,10 +10,11 @@ from collections.abc import Collection, Hashable, Iterable, Iterator
 from typing import Any
 
 from bridge.config.document import Document, dotted
-from bridge.config.fields import parse_listen
+from bridge.config.fields import parse_listen, parse_network
 from bridge.config.lines import KeyPath
 from bridge.config.words import did_you_mean, one_of, quoted
-from bridge.errors import Problem
+from bridge.errors import ForbiddenAddressError, Problem
+from bridge.webhooks.egress import EgressPolicy, check_url
 
 Tables = Iterable[tuple[KeyPath, dict[str, Any]]]
 
@@ -30,6 +31,32 @@ def broken_rules(document: Document) -> Iterator[Problem]:
     for path, endpoint in _tables(document, ("endpoints",)):
         yield from _repeated(document, _header_identities(path, endpoint), "is the same header")
     yield from _open_door(document)
+
+
+def forbidden_urls(document: Document) -> Iterator[Problem]:
+    """Endpoints that no delivery could ever go to; what their names resolve to is judged when they are sent to."""
+    policy = _egress(document.get(("delivery",)))
+    for path, endpoint in _tables(document, ("endpoints",)):
+        if policy is None or not isinstance(url := endpoint.get("url"), str):
+            continue
+        try:
+            check_url(url, policy)
+        except ForbiddenAddressError as error:
+            yield document.problem((*path, "url"), str(error))
+
+
+def _egress(delivery: object) -> EgressPolicy | None:
+    """What `[delivery]` opens; None if it cannot be read, which the models report."""
+    table = delivery if isinstance(delivery, dict) else {}
+    allow_http, networks = table.get("allow_http", False), table.get("allow_private_networks", [])
+    if not isinstance(allow_http, bool) or not isinstance(networks, list):
+        return None
+    try:
+        return EgressPolicy(
+            allow_http=allow_http, allow_private_networks=tuple(parse_network(str(text)) for text in networks)
+        )
+    except ValueError:
+        return None
 
 
 def only_source(sources: Collection[str]) -> str | None:

@@ -96,6 +96,9 @@ class WebSettings:
     tokens: tuple[WebToken, ...]
 
 
+EVENTS_KEPT = timedelta(days=400)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RetentionSettings:
     """`[retention]`: how long the log and the attempts are kept."""
@@ -130,3 +133,17 @@ class Settings:
     retention: RetentionSettings
     log: LogSettings
     encryption_keys: tuple[str, ...] = field(default=(), repr=False)
+
+    @property
+    def without_effect(self) -> tuple[str, ...]:
+        """What was set and does nothing yet, in sentences: to accept it in silence would be a promise."""
+        said = [
+            f"sources.{source.name}.discover has no effect yet: track rooms with [[rooms]] or `bridge rooms add`"
+            for source in self.sources
+            if source.discover
+        ]
+        if self.retention.events != EVENTS_KEPT:
+            said.append("retention.events has no effect yet: nothing is deleted from the log")
+        if self.web.tokens:
+            said.append("web.tokens have no effect yet: the status page shows counts to whoever can reach it")
+        return tuple(said)

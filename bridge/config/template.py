@@ -22,7 +22,6 @@ url = "sqlite:///bridge.db"         # or postgresql://user:password@host/name, o
 [sources.main]
 kind = "huddle01"
 api_key = "env:HUDDLE01_API_KEY"
-# discover = true                   # track every room that is live, not only those listed below
 
 [polling]
 interval = "10s"                    # how often each room is asked for

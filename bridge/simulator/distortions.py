@@ -33,7 +33,10 @@ def distort(document: Document, fault: Fault, chance: Random) -> None:
 
 def iso_time(milliseconds: float) -> str:
     """Epoch milliseconds as the upstream wrote times before September 2024."""
-    moment = datetime.fromtimestamp(0, UTC) + timedelta(milliseconds=milliseconds)
+    try:
+        moment = datetime.fromtimestamp(0, UTC) + timedelta(milliseconds=milliseconds)
+    except OverflowError:
+        return f"{milliseconds:g} ms"  # no calendar reaches so far
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 

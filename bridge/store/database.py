@@ -8,14 +8,16 @@ thread, each in one transaction, so that no transaction can span an `await`. On 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+import os
 import sqlite3
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
-from sqlalchemy import Connection, Engine, create_engine, event, func, make_url, select
+from sqlalchemy import Connection, Dialect, Engine, create_engine, event, func, make_url, select
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, OperationalError, SQLAlchemyError
 from sqlalchemy.pool import ConnectionPoolEntry
@@ -113,6 +115,7 @@ class Database:
         options: dict[str, Any] = {"pool_size": size, "max_overflow": 1, "json_serializer": _compact_json}
         if self.dialect == "sqlite":
             engine = create_engine(self._url, connect_args={"check_same_thread": False}, **options)
+            event.listen(engine, "do_connect", _make_private)
             event.listen(engine, "connect", _prepare_sqlite)
             event.listen(engine, "begin", _begin_immediate if writes else _begin_deferred)
             return engine
@@ -160,6 +163,12 @@ def _first_line(error: BaseException) -> str:
 
 def _compact_json(value: object) -> str:
     return json.dumps(value, separators=(",", ":"))
+
+
+def _make_private(_dialect: Dialect, _entry: ConnectionPoolEntry, arguments: list[Any], _options: object) -> None:
+    """A file that SQLite would make for everybody to read; the two beside it get the same mode."""
+    with contextlib.suppress(OSError):  # it is there, or cannot be made: SQLite says which
+        os.close(os.open(arguments[0], os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
 
 
 def _prepare_sqlite(connection: DBAPIConnection, _entry: ConnectionPoolEntry) -> None:

@@ -261,7 +261,7 @@ def test_too_few_open_files_are_a_warning(cli: Cli) -> None:
     )
 
     assert done.returncode == 0, done.stderr
-    assert "at most 200, and up to 688 may be needed" in done.stdout
+    assert "at most 200, and up to 2224 may be needed" in done.stdout
 
 
 def test_the_web_server_is_off(cli: Cli) -> None:

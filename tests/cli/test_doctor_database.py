@@ -105,7 +105,8 @@ def shared_directory() -> Iterator[Path]:
 
 @contextlib.contextmanager
 def without_privileges() -> Iterator[None]:
-    """Root may write everywhere."""
+    """Root may write everywhere. What is loaded late must be there already: nobody may not read root's Python."""
+    "localhost".encode("idna")
     before = os.geteuid()
     if before == 0:
         os.seteuid(NOBODY)
@@ -125,6 +126,7 @@ def test_a_directory_that_may_not_be_written_to_is_a_failure(
     cli.configure()
     if is_there:
         cli.take_up()
+        cli.database_file.chmod(0o644)
     shared_directory.chmod(0o555)
 
     with without_privileges():
@@ -132,6 +134,21 @@ def test_a_directory_that_may_not_be_written_to_is_a_failure(
 
     shared_directory.chmod(0o755)
     assert "nothing may be written into" in only(found, "database")["detail"]
+
+
+def test_a_file_that_may_not_be_read_is_a_failure(cli: Cli, shared_directory: Path) -> None:
+    """As the bridge makes it, only its own user may."""
+    cli.directory = shared_directory
+    cli.config, cli.database_file = shared_directory / "bridge.toml", shared_directory / "bridge.db"
+    cli.database_url = f"sqlite:///{cli.database_file}"
+    cli.configure()
+    cli.take_up()
+    cli.database_file.chmod(0)
+
+    with without_privileges():
+        found = examine(cli, code=1)
+
+    assert only(found, "database")["detail"] == "the file may not be read"
 
 
 def test_a_file_that_may_not_be_written_to_is_a_failure(cli: Cli, shared_directory: Path) -> None:

@@ -201,7 +201,7 @@ def test_without_grace_the_old_secret_signs_no_more(cli: Cli, receiver: Receiver
 def test_programs_get_the_new_secret_as_json(cli: Cli, receiver: Receiver) -> None:
     added = cli("endpoints", "add", "crm", f"{receiver.url}/crm", "--json").json()
     rotated = cli("endpoints", "rotate", "crm", "--json").json()
-    assert list(rotated) == ["id", "name", "secret"]
+    assert list(rotated) == ["id", "name", "secret", "public_key"]
     assert (rotated["id"], rotated["name"]) == (added["id"], "crm")
     assert rotated["secret"] != added["secret"]
 

@@ -33,7 +33,7 @@ def test_a_secret_that_is_made_is_printed_once_and_alone(cli: Cli) -> None:
 
 def test_programs_get_id_name_and_secret(cli: Cli) -> None:
     added = cli("endpoints", "add", "crm", URL, "--json").json()
-    assert list(added) == ["id", "name", "secret"]
+    assert list(added) == ["id", "name", "secret", "public_key"]
     assert added["id"].startswith("ep_")
     shown = cli("endpoints", "show", added["id"], "--reveal", "--json").json()
     assert (shown["name"], shown["id"]) == ("crm", added["id"])
@@ -122,7 +122,7 @@ def test_a_secret_can_be_given(cli: Cli, tmp_path: Path, monkeypatch: pytest.Mon
         (("crm", URL, "--header", "A=hush", "--header", "A=hush"), "--header A: is given twice"),
         (("crm", URL, "--header", "A=hush", "--header", "a=hush"), "--header a: is the same header as"),
         (("crm", URL, "--header", "A=hush\nb"), "--header A: must be printable ASCII"),
-        (("crm", URL, "--rate-per-second", "-1"), "--rate-per-second: must be at least 0"),
+        (("crm", URL, "--rate-per-second", "-1"), "--rate-per-second: must be 0 (unlimited) or from"),
         (("crm", URL, "--max-concurrency", "0"), "--max-concurrency: must be at least 1"),
         (("crm", URL, "--timeout", "0s"), "--timeout: must be longer than zero"),
     ],

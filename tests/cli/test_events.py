@@ -175,6 +175,14 @@ def test_tail_shows_only_what_was_asked_for(meeting: Cli, simulator: SimulatorCl
         assert [json.loads(line)["data"]["peer_id"] for line in program.output.splitlines()] == ["bert", "anna"]
 
 
+def test_tail_of_a_period_that_is_over_ends_by_itself(meeting: Cli) -> None:
+    everything = [event["id"] for event in meeting.events()][::-1]
+    soon = (datetime.now(UTC) + timedelta(seconds=1)).isoformat()
+    done = meeting("events", "tail", "--json", "--since", "1h", "--until", soon)
+    assert [json.loads(line)["id"] for line in done.out.splitlines()] == everything
+    assert meeting("events", "tail", "--json", "--since", "2h", "--until", "1h").out == ""
+
+
 def test_tail_ends_when_nobody_reads_it(meeting: Cli) -> None:
     program = subprocess.Popen(
         bridge_command("events", "tail", "--limit", "1", "--config", str(meeting.config)),

@@ -153,3 +153,55 @@ def test_a_reader_who_goes_away_is_no_disaster(busy: Cli, unbuffered: str) -> No
     )
     os.close(writing)
     assert (done.returncode, done.stderr) == (1, "")
+
+
+@pytest.mark.parametrize("command", [("--version",), ("--help",), ("events", "list", "--json"), ("init", "--help")])
+def test_an_output_that_cannot_be_written_is_a_sentence_and_not_a_traceback(cli: Cli, command: tuple[str, ...]) -> None:
+    cli.take_up()
+    with open("/dev/full", "w") as full:  # noqa: PTH123 - a device
+        done = subprocess.run(
+            bridge_command(*command),
+            cwd=cli.directory,
+            env=environment(),
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert (done.returncode, done.stderr) == (1, "bridge: the output cannot be written: no space left on device\n")
+
+
+def test_the_configuration_may_be_named_before_the_command_too(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    elsewhere = cli.directory / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    monkeypatch.setenv("BRIDGE_CONFIG", "nowhere.toml")
+    file = str(cli.directory / "bridge.toml")
+    assert run(["check"]) == 2
+    assert run(["check", "--config", file]) == 0
+    assert run(["--config", file, "check"]) == 0
+
+
+def test_init_writes_where_it_is_told(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(cli.directory)
+    assert run(["init", "--config", "by-option.toml"]) == 0
+    assert run(["init", "by-argument.toml"]) == 0
+    monkeypatch.setenv("BRIDGE_CONFIG", "by-variable.toml")
+    assert run(["init"]) == 0
+    assert run(["init"]) == 2
+    for name in ("by-option.toml", "by-argument.toml", "by-variable.toml"):
+        assert (cli.directory / name).stat().st_mode & 0o777 == 0o600
+
+
+def test_what_does_nothing_yet_is_said(cli: Cli) -> None:
+    with cli.config.open("a") as file:
+        file.write('\n[retention]\nevents = "1d"\n')
+    said = cli("check").err
+    assert "note: retention.events has no effect yet" in said
+    assert "note: no endpoint is listed" in said
+
+
+def test_nobody_else_may_read_the_database(cli: Cli) -> None:
+    cli.take_up()
+    for file in cli.directory.glob("bridge.db*"):
+        assert file.stat().st_mode & 0o777 == 0o600, file

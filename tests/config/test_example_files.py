@@ -112,7 +112,7 @@ def test_what_the_file_of_init_has_in_comments_loads_too(load_text: LoadText) ->
         'listen = "127.0.0.1:8080"', "", 1
     )
     settings = load_text(text, KEY | {"BRIDGE_TOKEN": "t"})
-    assert settings.sources[0].discover
+    assert settings.delivery.egress.allow_private_networks
     assert settings.web.listen is not None
     assert not settings.web.listen.is_loopback
 

@@ -20,6 +20,7 @@ TOKEN = '[[web.tokens]]\nname = "ops"\ntoken = "t"\n'
 WHSEC = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 WHSK = "whsk_6Xb/dCcHpPea21PS1N9VY/NZW723CEc77N4rJCubMbfVKIDij2HKpMKkioLlX0dRqSKJp4AJ6p9lMicMFs6Kvg=="
 SCHEDULE = 'must be a duration, like "250ms", "10s", "5m", "2h", "5d" or a number of seconds'
+BAD_RATE = "must be 0 (unlimited) or from 0.0003 (about once an hour) to 100,000"
 BAD_URL_SIGN = "contains a character that a URL cannot have: a space, a control character or a backslash"
 BAD_URL = "is not a URL: check host and port, and percent-encode special characters"
 BAD_KEY = "contains a character that a key cannot have: a space, a line break or one outside ASCII"
@@ -61,7 +62,7 @@ SOME_VARIABLES = tuple(
         (SOURCE, "max_concurrency = 0", "sources.main.max_concurrency", "must be at least 1"),
         (SOURCE, "max_concurrency = 1.5", "sources.main.max_concurrency", "must be a whole number"),
         (SOURCE, "max_concurrency = true", "sources.main.max_concurrency", "must be a whole number"),
-        (SOURCE, "requests_per_second = -1", "sources.main.requests_per_second", "must be at least 0"),
+        (SOURCE, "requests_per_second = -1", "sources.main.requests_per_second", BAD_RATE),
         (SOURCE, "requests_per_second = inf", "sources.main.requests_per_second", "must be a finite number"),
         (SOURCE, 'requests_per_second = "5"', "sources.main.requests_per_second", "must be a number"),
         (SOURCE, "discover = 1", "sources.main.discover", "must be true or false"),
@@ -98,7 +99,7 @@ SOME_VARIABLES = tuple(
         (ENDPOINT, 'headers = { X = "a\\r\\nY: b" }', "endpoints[0].headers.X", "must be printable ASCII without line"),
         (ENDPOINT, "headers = { X = 1 }", "endpoints[0].headers.X", "must be a text in quotes"),
         (ENDPOINT, 'headers = { X-A = "1", x-a = "2" }', "endpoints[0].headers.x-a", "is the same header as endpoints"),
-        (ENDPOINT, "rate_per_second = -0.1", "endpoints[0].rate_per_second", "must be at least 0"),
+        (ENDPOINT, "rate_per_second = -0.1", "endpoints[0].rate_per_second", BAD_RATE),
         (ENDPOINT, "max_concurrency = 0", "endpoints[0].max_concurrency", "must be at least 1"),
         (ENDPOINT, "timeout = 0", "endpoints[0].timeout", "must be longer than zero"),
         ("[delivery]\n", "retry_schedule = []", "delivery.retry_schedule", "must not be an empty list"),
@@ -117,6 +118,13 @@ SOME_VARIABLES = tuple(
         ("[web]\n", 'listen = "::1:8080"', "web.listen", 'must have its IPv6 address in brackets, like "[::1]:8080"'),
         (TOKEN, 'scopes = ["admin"]', "web.tokens[0].scopes[0]", 'must be "read" or "write"'),
         (TOKEN, "scopes = []", "web.tokens[0].scopes", "must not be an empty list"),
+        (ENDPOINT, "rate_per_second = 1e-12", "endpoints[0].rate_per_second", BAD_RATE),
+        (
+            ENDPOINT + 'style = "huddle01"\n',
+            'signature = "v1a"',
+            "endpoints[0].signature",
+            'no meaning with style = "huddle01"',
+        ),
         ("[retention]\n", "events = 0", "retention.events", "must be longer than zero"),
         ("[log]\n", 'level = "INFO"', "log.level", 'or "error"; did you mean "info"?'),
         ("[log]\n", 'format = "text"', "log.format", 'must be "auto", "console" or "json"'),

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 
 from bridge.api.app import LATE
 from bridge.presence import FailureKind
-from bridge.service import PRUNE_SECONDS
 from bridge.store.database import POSTGRESQL_WRITERS, READERS
 from tests.docs import pages
 
@@ -54,4 +53,3 @@ def test_the_numbers_in_the_text_are_those_of_the_code() -> None:
 
     assert f"up to {connections} connections" in pages.section(pages.OPERATIONS, "SQLite or PostgreSQL")
     assert LATE.total_seconds() == 60
-    assert PRUNE_SECONDS == 600

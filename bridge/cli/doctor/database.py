@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -45,6 +46,8 @@ async def check_database(settings: Settings) -> Examined:
     try:
         look, schema, stock = await run_aside(partial(_read, database), SECONDS)
     except (TimeoutError, DatabaseError) as error:
+        if (unreadable := _unreadable(settings)) is not None:
+            return Examined(findings=[*found, fail(Check.DATABASE, subject, *unreadable)])
         detail = f"no answer within {SECONDS} s" if isinstance(error, TimeoutError) else _plain(error, database)
         return Examined(findings=[*found, fail(Check.DATABASE, subject, detail, _remedy(settings))])
     found += [_judge_look(subject, look, obstacle), schema]
@@ -76,7 +79,7 @@ def check_secrets(sealed: Sequence[SealedText], vault: Vault) -> list[Finding]:
     clear = {text.endpoint for text in sealed if _opened(text, Vault()) not in (None, _NO_HEADERS)}
     if vault.encrypts and clear:
         detail = f"in clear, stored before there was a key: {', '.join(sorted(clear))}"
-        found.append(warn(Check.SECRETS, None, detail, "rotate them: what is stored anew is encrypted"))
+        found.append(warn(Check.SECRETS, None, detail, "start or reload the service with the key: it encrypts them"))
     return found or [ok(Check.SECRETS, None, f"{count_of(len(sealed), 'stored text')} can be opened")]
 
 
@@ -142,6 +145,21 @@ def _file_obstacle(settings: Settings) -> tuple[str, str] | None:
     return None
 
 
+def _unreadable(settings: Settings) -> tuple[str, str] | None:
+    file = _file(settings)
+    if file is None or os.access(file, os.R_OK, effective_ids=os.access in os.supports_effective_ids):
+        return None
+    return "the file may not be read", "run this as the bridge's user"
+
+
+def _check_mode(settings: Settings) -> list[Finding]:
+    file = _file(settings)
+    if settings.encryption_keys or file is None or not file.exists() or not file.stat().st_mode & stat.S_IROTH:
+        return []
+    detail = f"{file.name} is readable for everybody, and holds secrets in clear"
+    return [warn(Check.ENCRYPTION, None, detail, f"chmod 600 {file.name}* in its directory")]
+
+
 def _file(settings: Settings) -> Path | None:
     name = settings.database.url.removeprefix(SQLITE).partition("?")[0]
     return None if name == settings.database.url or name.startswith("file:") else Path(name).absolute()
@@ -155,7 +173,7 @@ def may_write(path: Path) -> bool:
 def _check_key(settings: Settings) -> list[Finding]:
     if not settings.encryption_keys:
         advice = "set BRIDGE_ENCRYPTION_KEY to a long random text, and keep it elsewhere"
-        return [warn(Check.ENCRYPTION, None, "no key: secrets are stored in clear", advice)]
+        return [warn(Check.ENCRYPTION, None, "no key: secrets are stored in clear", advice), *_check_mode(settings)]
     return [ok(Check.ENCRYPTION, None, f"secrets are encrypted ({count_of(len(settings.encryption_keys), 'key')})")]
 
 

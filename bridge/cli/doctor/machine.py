@@ -21,12 +21,9 @@ from bridge.config.lines import KeyPath
 from bridge.config.schema import ROOT, Leaf, Listed, Named, Node, Table, child
 from bridge.config.settings import DatabaseSettings
 from bridge.sender import REPLAY_SEATS, SEATS
-from bridge.service import OPEN_FILES
+from bridge.service import OPEN_FILES, SPARE_FILES
 
 SECONDS: Final = 5
-SPARE_FILES: Final = 128
-"""Database, log, pages, and what Python itself has open."""
-
 _ENVIRONMENT: Final = "env:"
 _DATABASE_URL: Final = ("database", "url")
 _ALIVE: Final = b"ok\n"
