@@ -35,8 +35,18 @@ def configure_logs(*, console: bool, level: str) -> None:
         logger_factory=lambda *_: _Unfailing(sys.stderr),
         cache_logger_on_first_use=False,
     )
-    logging.basicConfig(level=max(threshold, logging.WARNING), stream=sys.stderr, format="%(name)s: %(message)s")
+    logging.basicConfig(level=max(threshold, logging.WARNING), handlers=[_Retelling()], force=True)
     logging.getLogger("apscheduler").setLevel(logging.ERROR)  # a tick that was skipped is made up for by the next one
+
+
+class _Retelling(logging.Handler):
+    """What libraries say, in the form of our own lines."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Say it again."""
+        log = structlog.get_logger("bridge.logs")
+        speak = log.warning if record.levelno < logging.ERROR else log.error
+        speak("library.said", library=record.name, detail=record.getMessage())
 
 
 class _Unfailing:

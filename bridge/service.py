@@ -6,7 +6,6 @@ APScheduler is only the metronome; what is due stands in SQL. The one place besi
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import random
 import resource
@@ -59,6 +58,8 @@ OPEN_FILES = 65_536
 SPARE_FILES = 128
 """Database, log, pages, and what Python itself has open."""
 LEAST_SEATS = 16
+LAST_WORD_SECONDS = 0.5
+"""How long the database has, at the very end, to finish what its threads are at."""
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger("bridge.service")
 
@@ -127,6 +128,8 @@ class Service:
         self._signals: asyncio.Queue[signal.Signals] = asyncio.Queue()
         self._stopping = False
         self._stop_signals = StopSignals()
+        self._told_to_stop = asyncio.Event()
+        self._pruning: asyncio.Task[None] | None = None
         self._latest = self._world.now()
         self._open_files = OPEN_FILES
         self._known_sources: Mapping[str, tuple[str, str]] = {}
@@ -140,16 +143,39 @@ class Service:
             BridgeError: it cannot start.
         """
         self._open_files = _raise_open_files()
-        with contextlib.closing(self._database), self._signals_caught():
-            ensure_schema(self._database)
-            self._reconcile()
-            async with AsyncExitStack() as stack:
-                for part in (self._web(), self._metronome()):
-                    await stack.enter_async_context(part)
-                roles = sorted(role.value for role in self._roles)
-                log.info("bridge.started", version=__version__, roles=roles, database=self._database.name)
-                await self._work()
+        with self._signals_caught():
+            try:
+                if await self._prepare():
+                    await self._serve()
+            finally:
+                has_ended = self._database.close(LAST_WORD_SECONDS)
         log.info("bridge.stopped")
+        if not has_ended:  # a database that does not answer holds a thread, and Python would wait for it
+            os._exit(0)
+
+    async def _prepare(self) -> bool:
+        """Bring schema and configuration into the database; answers whether nobody has said stop meanwhile."""
+        preparing = asyncio.create_task(self._database.run(self._bring_in))
+        stopping = asyncio.create_task(self._told_to_stop.wait())
+        await asyncio.wait([preparing, stopping], return_when=asyncio.FIRST_COMPLETED)
+        stopping.cancel()
+        if self._stopping:
+            preparing.add_done_callback(lambda task: task.cancelled() or task.exception())  # it matters no more
+            return False
+        await preparing
+        return True
+
+    def _bring_in(self) -> None:
+        ensure_schema(self._database)
+        self._reconcile()
+
+    async def _serve(self) -> None:
+        async with AsyncExitStack() as stack:
+            for part in (self._web(), self._metronome()):
+                await stack.enter_async_context(part)
+            roles = sorted(role.value for role in self._roles)
+            log.info("bridge.started", version=__version__, roles=roles, database=self._database.name)
+            await self._work()
 
     def stop(self) -> None:
         """Stop in order, as SIGTERM does; asking again changes nothing."""
@@ -272,8 +298,8 @@ class Service:
         if Role.SENDER in self._roles:
             scheduler.add_job(self._beat_sender, "interval", seconds=TICK_SECONDS, id="send")
         # It is asked often whether it is time: the lease says how long ago somebody did it.
-        at_once = self._world.now()
-        scheduler.add_job(self._prune, "interval", seconds=LOOK_TO_PRUNE_SECONDS, id="prune", next_run_time=at_once)
+        now = self._world.now()
+        scheduler.add_job(self._beat_prune, "interval", seconds=LOOK_TO_PRUNE_SECONDS, id="prune", next_run_time=now)
         scheduler.start()
         watching = asyncio.create_task(self._watch_clock(scheduler))
         try:
@@ -281,6 +307,9 @@ class Service:
         finally:
             watching.cancel()
             scheduler.shutdown(wait=False)
+            if self._pruning is not None:
+                self._pruning.cancel()
+                await asyncio.gather(self._pruning, return_exceptions=True)
 
     async def _watch_clock(self, scheduler: AsyncIOScheduler) -> None:
         """Beat by a clock that nobody can put back: APScheduler's own jobs would wait until the other has caught up."""
@@ -326,10 +355,16 @@ class Service:
     async def _beat_sender(self) -> None:
         self._wake_sender()
 
+    async def _beat_prune(self) -> None:
+        if self._pruning is None or self._pruning.done():
+            self._pruning = asyncio.create_task(self._prune())
+
     @asynccontextmanager
     async def _web(self) -> AsyncIterator[None]:
         listen = self._settings.web.listen
         if Role.WEB not in self._roles or listen is None:
+            if self._roles == {Role.WEB}:
+                log.warning("web.off", detail='this process has nothing to do: web.listen is ""')
             yield
             return
         app = create_app(WebDesk(name=self._settings.bridge.name, database=self._database, now=self._world.now))
@@ -356,6 +391,7 @@ class Service:
         match self._stop_signals.hear(asyncio.get_running_loop().time()):
             case Heard.FIRST:
                 self._stopping = True
+                self._told_to_stop.set()
                 self._signals.put_nowait(number)
                 log.info("bridge.stopping", signal=number.name)
             case Heard.SAME:

@@ -23,7 +23,7 @@ from bridge.sender import deliver
 from bridge.service import desk_for, open_webhook_client, real_world
 from bridge.store.deliveries import OwedEvent, Target, target_of
 from bridge.store.endpoint_state import disable_endpoint, enable_endpoint, rotate_secret
-from bridge.store.queries.endpoints import ShownEndpoint, show_endpoint
+from bridge.store.queries.endpoints import ShownEndpoint, list_endpoints, show_endpoint
 from bridge.store.vault import Vault
 from bridge.webhooks.delivery import Outcome, Verdict
 
@@ -72,7 +72,7 @@ def enable(name: NameArgument, config: ConfigOption = None) -> None:
     settings = load_settings(config)
     with open_database(settings) as database:
         was_disabled = database.write_now(enable_endpoint, name, real_world().now())
-        shown = database.read_now(show_endpoint, name, now=real_world().now(), vault=Vault(settings.encryption_keys))
+        shown = next(one for one in database.read_now(list_endpoints) if name in (one.name, one.id))
     if not was_disabled:
         say(f"endpoint {quoted(name)} was not disabled; what it is owed is due now")
     else:

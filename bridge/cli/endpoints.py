@@ -118,8 +118,8 @@ def add(
         {
             "name": name,
             "url": url,
-            "events": list(split_list(events)) or None,
-            "rooms": list(split_list(rooms)) or None,
+            "events": None if events is None else list(split_list(events)),
+            "rooms": None if rooms is None else list(split_list(rooms)),
             "secret": secret,
             "secret_file": secret_file,
             "style": style,
@@ -132,7 +132,7 @@ def add(
         settings.delivery.egress,
     )
     _refuse_configured(settings, name, config)
-    _check_destination(settings, url)
+    doubt = _doubt_about(settings, url)
     world = real_world()
     desk = desk_for(settings, world)
     with open_database(settings, create=True) as database:
@@ -144,6 +144,8 @@ def add(
     elif fresh is not None:
         print_line(fresh)
     _say_added(shown, is_fresh=fresh is not None)
+    if doubt is not None:
+        say(f"warning: {doubt}")
 
 
 @app.command()
@@ -180,8 +182,14 @@ def _refuse_configured(settings: Settings, name: str, config: Path | None) -> No
         )
 
 
-def _check_destination(settings: Settings, url: str) -> None:
-    """Look where deliveries would go. A name that nobody knows yet may come to be; a forbidden address stays one."""
+def _doubt_about(settings: Settings, url: str) -> str | None:
+    """Look where deliveries would go, and say what is doubtful about it.
+
+    A name that nobody knows yet may come to be; a forbidden address stays one.
+
+    Raises:
+        UsageError: a delivery would be blocked.
+    """
 
     async def look() -> None:
         async with asyncio.timeout(DNS_PATIENCE):
@@ -192,9 +200,10 @@ def _check_destination(settings: Settings, url: str) -> None:
     except ForbiddenAddressError as error:
         raise UsageError(f"URL: {error}") from None
     except UnresolvedNameError as error:
-        say(f"warning: {error}; the endpoint is saved, deliveries to it wait until the name has an address")
+        return f"{error}; deliveries wait until the name has an address"
     except TimeoutError:
-        say("warning: DNS does not answer, so nobody has looked where the URL leads; the endpoint is saved")
+        return "DNS does not answer, so nobody has looked where the URL leads"
+    return None
 
 
 def _say_added(endpoint: ShownEndpoint, *, is_fresh: bool) -> None:

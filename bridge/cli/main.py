@@ -40,12 +40,12 @@ app = typer.Typer(
 )
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Run a command and exit with its code."""
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command as a program; answers its exit code."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a name that the terminal cannot show is no reason to fail
-    sys.exit(run(arguments))
+    return run(arguments)
 
 
 def run(arguments: Sequence[str] | None = None) -> int:
@@ -59,12 +59,21 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except UnicodeError as error:
         complain(f"an argument is not text that can be used ({error.reason if hasattr(error, 'reason') else error})")
         return 2
+    except BrokenPipeError:
+        return 1  # whoever read our output has gone, and knows it
     except OSError as error:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else it is tried again at the very end
-        if not isinstance(error, BrokenPipeError):  # whoever read our output has gone, and knows it
-            complain(f"the output cannot be written: {(error.strerror or str(error)).lower()}")
+        complain(_say_os_error(error))
+        return 1
+    except Exception as error:  # noqa: BLE001 - no traceback reaches a user
+        complain(f"{type(error).__name__}: {error}")
+        complain("this was not foreseen: please report it, with the command and its configuration")
         return 1
     return code
+
+
+def _say_os_error(error: OSError) -> str:
+    reason = (error.strerror or str(error)).lower()
+    return f"the output cannot be written: {reason}" if error.filename is None else f"{error.filename}: {reason}"
 
 
 def _invoke(arguments: Sequence[str] | None) -> int:

@@ -18,11 +18,10 @@ from bridge.config.fields import check_event_glob
 from bridge.config.words import did_you_mean, one_of, quoted
 from bridge.errors import NotFoundError, UsageError
 from bridge.sources import SourceSettings
-from bridge.store.database import Database
+from bridge.store.database import Database, sqlite_file
 from bridge.store.schema import ensure_schema
 
 DEFAULT_CONFIG = Path("bridge.toml")
-SQLITE = "sqlite:///"
 
 ConfigOption = Annotated[
     Path | None,
@@ -53,7 +52,7 @@ def load_settings(config: Path | None, overrides: Mapping[str, object] | None = 
     Raises:
         ConfigurationError: with every problem in it.
     """
-    only_environment = not DEFAULT_CONFIG.exists() and any(name.startswith("BRIDGE__") for name in os.environ)
+    only_environment = not is_there(DEFAULT_CONFIG) and any(name.startswith("BRIDGE__") for name in os.environ)
     default = None if only_environment else DEFAULT_CONFIG
     return load(config or default, os.environ, overrides or {})
 
@@ -85,12 +84,16 @@ def open_database(settings: Settings, *, create: bool = False) -> Iterator[Datab
 
 def missing_file(settings: Settings) -> Path | None:
     """The file of a SQLite database if it does not exist; to look at it through the driver would create it."""
-    if not settings.database.url.startswith(SQLITE):
-        return None
-    name = settings.database.url.removeprefix(SQLITE).partition("?")[0]
-    if name.startswith("file:") or Path(name).exists():
-        return None
-    return Path(name)
+    file = sqlite_file(settings.database.url)
+    return None if file is None or is_there(file) else file
+
+
+def is_there(path: Path) -> bool:
+    """Whether there is such a file; what may not even be looked at counts as there, and says so when it is opened."""
+    try:
+        return path.exists()
+    except OSError:
+        return True
 
 
 def find_account(settings: Settings, name: str) -> SourceSettings:

@@ -99,11 +99,9 @@ async def _ask(account: SourceSettings, room_id: str, world: World) -> Snapshot 
 
 
 def _tracked_source(database: Database, settings: Settings, room_id: str, source: str | None) -> str:
-    try:
+    is_listed = any(spec.upstream_id == room_id and source in (None, spec.source) for spec in settings.rooms)
+    if database.read_now(origin_of, room_id, source) is not None or not is_listed:
         return database.read_now(stored_room, room_id, source).source
-    except NotFoundError:
-        if not any(spec.upstream_id == room_id and source in (None, spec.source) for spec in settings.rooms):
-            raise
     raise NotFoundError(
         f"room {quoted(room_id)} stands in the configuration, but no service has taken it up yet: start or reload "
         "the service, or look with --dry-run"

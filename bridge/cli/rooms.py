@@ -85,6 +85,8 @@ def show(
 ) -> None:
     """Show one room: who is there, how polling goes."""
     settings = load_settings(config)
+    if source is not None:
+        find_account(settings, source)
     with open_database(settings) as database:
         shown = database.read_now(show_room, room, source)
     if as_json:

@@ -5,6 +5,7 @@ Names and metadata come from strangers: whatever could steer a terminal is escap
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -36,14 +37,16 @@ class Column:
 
 def complain(message: str) -> None:
     """Say what went wrong."""
-    for line in message.splitlines():
-        sys.stderr.write(f"bridge: {printable(line)}\n")
+    with contextlib.suppress(OSError, ValueError):  # nobody listens
+        for line in message.splitlines():
+            sys.stderr.write(f"bridge: {printable(line)}\n")
 
 
 def say(message: str) -> None:
     """Tell the person at the terminal something that is not data."""
-    for line in message.splitlines():
-        sys.stderr.write(f"{printable(line)}\n")
+    with contextlib.suppress(OSError, ValueError):
+        for line in message.splitlines():
+            sys.stderr.write(f"{printable(line)}\n")
 
 
 def print_line(text: str) -> None:

@@ -47,6 +47,7 @@ class Document:
         self.tree = tree
         self._text = text
         self._origins: dict[KeyPath, Origin] = {}
+        self._spellings: dict[KeyPath, KeyPath] = {}
 
     def get(self, path: KeyPath) -> Any:  # noqa: ANN401 - nothing is known of the tree until pydantic has seen it
         """What stands at a path, or None."""
@@ -68,8 +69,13 @@ class Document:
             self._origins[path] = origin
             self._supersede(holder, path, origin)
 
+    def spelled(self, path: KeyPath, written: KeyPath) -> None:
+        """Remember that what stands at a path was given by another key: `x` as `x_file`."""
+        self._spellings[path] = written
+
     def problem(self, path: KeyPath, message: str) -> Problem:
         """Something wrong at a path, with the line in the file or the name of the variable."""
+        path = self._spellings.get(path, path)
         if (origin := self._origin(path)) is not None:
             return Problem(key=dotted(path), message=f"{message} ({origin.name})")
         return Problem(key=dotted(path), message=message, line=self.line(path))

@@ -116,10 +116,17 @@ def check_database_url(text: str) -> None:
     """SQLite in a file, or PostgreSQL; the sentence never repeats the URL, it may hold a password."""
     if not text.startswith(_DATABASE_PREFIXES):
         raise ValueError("must be sqlite:///file.db (relative to the current directory) or postgresql://user@host/name")
+    if not text.isprintable():
+        raise ValueError("contains a control character")
     if text.startswith("sqlite:"):
         if text.removeprefix("sqlite:///").partition("?")[0] in ("", ":memory:"):
             raise ValueError("must name a file: a database in memory would forget everything at every start")
+        if "?" in text or text.startswith("sqlite:///file:"):
+            raise ValueError("must be only the name of a file: options have no effect")
         return
+    authority, _, path = text.partition("://")[2].partition("/")
+    if authority.count("@") > 1 or "@" in path.partition("?")[0]:
+        raise ValueError("has a character in its user or password that must be percent-encoded: %40 for @, %2F for /")
     _split(text)
 
 

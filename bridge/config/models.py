@@ -26,7 +26,7 @@ SECRET: Final = object()
 Duration = Annotated[timedelta, BeforeValidator(parse_duration)]
 PositiveDuration = Annotated[timedelta, BeforeValidator(parse_positive_duration)]
 Label = Annotated[str, checked(fields.check_label)]
-Count = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=1, le=1_000_000)]
 Rate = Annotated[float, AfterValidator(fields.check_rate)]
 
 _DELIVERY: Final = DeliveryPolicy()

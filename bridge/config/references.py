@@ -52,7 +52,7 @@ def resolve_secrets(document: Document, env: Mapping[str, str]) -> tuple[list[Pr
     emptied: set[KeyPath] = set()
     for place in _places(ROOT, document.tree, ()):
         try:
-            _resolve(place, env)
+            _resolve(document, place, env)
         except _UnresolvedError as error:
             problems.append(document.problem(error.path, str(error)))
             emptied.add(place.path)
@@ -78,7 +78,7 @@ def read_secret_file(name: str) -> str:
     return text
 
 
-def _resolve(place: _Place, env: Mapping[str, str]) -> None:
+def _resolve(document: Document, place: _Place, env: Mapping[str, str]) -> None:
     table, key = place.table, place.path[-1]
     file = table.pop(f"{key}_file", None) if place.may_be_file else None
     if file is not None and key in table:
@@ -86,6 +86,7 @@ def _resolve(place: _Place, env: Mapping[str, str]) -> None:
     try:
         if file is not None:
             table[key] = _file(file)
+            document.spelled(place.path, (*place.path[:-1], f"{key}_file"))
         elif isinstance(value := table.get(key), str):
             table[key] = _value(value, env)
     except ValueError as error:

@@ -25,7 +25,10 @@ _MESSAGES: Final = {
     "dict_type": "must be a table",
     "model_type": "must be a table",
     "too_short": "must not be an empty list",
+    "greater_than_equal": "must be at least {ge}",
+    "less_than_equal": "must be at most {le:,}",
 }
+_TABLES: Final = ("rooms", "endpoints", "web.tokens")
 _KEY_OF_A_TABLE: Final = "[key]"
 
 
@@ -46,10 +49,12 @@ def _message(found: ErrorDetails, path: KeyPath) -> str:
             return _missing(path)
         case "extra_forbidden":
             return _unknown_key(path)
-        case "greater_than_equal":
-            return f"must be at least {context['ge']}"
-        case kind:
-            return _MESSAGES.get(kind, found["msg"])
+        case "list_type" if dotted(path) in _TABLES:
+            return f"must be a list of tables: write each as [[{dotted(path)}]], with two brackets"
+        case kind if kind in _MESSAGES:
+            return _MESSAGES[kind].format(**context)
+        case _:
+            return found["msg"]
 
 
 def _missing(path: KeyPath) -> str:

@@ -13,16 +13,20 @@ import json
 import os
 import sqlite3
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
-from sqlalchemy import Connection, Dialect, Engine, create_engine, event, func, make_url, select
+import structlog
+from sqlalchemy import Connection, Dialect, Engine, create_engine, event, func, make_url, select, text
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, OperationalError, SQLAlchemyError
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from bridge.errors import ConfigurationError, DatabaseError, Problem
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger("bridge.store")
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -31,6 +35,14 @@ READERS = 4
 POSTGRESQL_WRITERS = 4
 BUSY_TIMEOUT_MS = 10_000
 IDLE_IN_TRANSACTION_MS = 5_000
+DEADLOCK_TRIES = 5
+LONG_SECONDS = 10
+"""From when a transaction that is not answered is remarked on."""
+POSTGRESQL_CONNECTION = {
+    "connect_timeout": 10, "keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3,
+    "tcp_user_timeout": 20_000,
+}  # fmt: skip
+"""A server that has gone without a word is noticed within half a minute."""
 SQLITE_AWAY = frozenset({
     sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_FULL, sqlite3.SQLITE_CANTOPEN,
 })  # fmt: skip
@@ -55,6 +67,7 @@ class Database:
         writers = 1 if self.dialect == "sqlite" else POSTGRESQL_WRITERS
         self._write_threads = ThreadPoolExecutor(writers, "database-write")
         self._read_threads = ThreadPoolExecutor(READERS, "database-read")
+        self._under_way: set[Future[Any]] = set()
 
     def __repr__(self) -> str:
         return f"Database({self.name})"
@@ -62,7 +75,8 @@ class Database:
     @property
     def name(self) -> str:
         """The address, for messages: without the password, wherever in the URL it stands."""
-        return str(self._url.set(query={}).render_as_string(hide_password=True))
+        shown = self._url.set(query={}, drivername=self.dialect)
+        return str(shown.render_as_string(hide_password=True))
 
     async def read(self, function: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run `function` in a transaction that only looks.
@@ -70,8 +84,7 @@ class Database:
         Raises:
             DatabaseError: the database failed.
         """
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._read_threads, lambda: self.read_now(function, *args, **kwargs))
+        return await self._in_thread(self._read_threads, lambda: self.read_now(function, *args, **kwargs))
 
     async def write(self, function: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run `function` in a transaction: all of it happens, or none.
@@ -79,8 +92,7 @@ class Database:
         Raises:
             DatabaseError: the database failed.
         """
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._write_threads, lambda: self.write_now(function, *args, **kwargs))
+        return await self._in_thread(self._write_threads, lambda: self.write_now(function, *args, **kwargs))
 
     def read_now(self, function: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """As `read`, in this thread."""
@@ -88,16 +100,49 @@ class Database:
             return function(connection, *args, **kwargs)
 
     def write_now(self, function: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """As `write`, in this thread."""
-        with self._explained(), self._writing.begin() as connection:
-            return function(connection, *args, **kwargs)
+        """As `write`, in this thread. Of two that wait for each other, PostgreSQL ends one: that one is done again."""
+        for tries in range(1, DEADLOCK_TRIES + 1):
+            try:
+                with self._explained(), self._writing.begin() as connection:
+                    return function(connection, *args, **kwargs)
+            except DatabaseError as error:
+                if tries == DEADLOCK_TRIES or not _is_rolled_back(error.__cause__):
+                    raise
+        raise AssertionError  # the last try returned or raised
 
-    def close(self) -> None:
-        """Finish what the threads are at, and close every connection."""
-        self._write_threads.shutdown(cancel_futures=True)
-        self._read_threads.shutdown(cancel_futures=True)
-        self._writing.dispose()
-        self._reading.dispose()
+    def close(self, seconds: float | None = None) -> bool:
+        """Finish what the threads are at, within `seconds` if there are any, and close every connection.
+
+        Answers whether the threads have ended; one that waits for a database that does not answer may not have.
+        """
+        for threads in (self._write_threads, self._read_threads):
+            threads.shutdown(wait=seconds is None, cancel_futures=True)
+        has_ended = not wait(set(self._under_way), timeout=seconds).not_done
+        if has_ended:
+            self._writing.dispose()
+            self._reading.dispose()
+        return has_ended
+
+    async def run(self, work: Callable[[], T]) -> T:
+        """Run something that uses `read_now` and `write_now` in a thread of this database.
+
+        Raises:
+            DatabaseError: the database failed.
+        """
+        return await self._in_thread(self._write_threads, work)
+
+    async def _in_thread(self, threads: ThreadPoolExecutor, work: Callable[[], T]) -> T:
+        future = threads.submit(work)
+        self._under_way.add(future)
+        future.add_done_callback(self._under_way.discard)
+        remark = asyncio.get_running_loop().call_later(LONG_SECONDS, self._remark)
+        try:
+            return await asyncio.wrap_future(future)
+        finally:
+            remark.cancel()
+
+    def _remark(self) -> None:
+        log.warning("database.waiting", detail=f"database {self.name}: no answer for {LONG_SECONDS} s")
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
@@ -119,15 +164,23 @@ class Database:
             event.listen(engine, "connect", _prepare_sqlite)
             event.listen(engine, "begin", _begin_immediate if writes else _begin_deferred)
             return engine
-        engine = create_engine(self._url, pool_pre_ping=True, connect_args={"connect_timeout": 10}, **options)
+        engine = create_engine(self._url, pool_pre_ping=True, connect_args=POSTGRESQL_CONNECTION, **options)
         event.listen(engine, "connect", _prepare_postgresql)
         return engine
+
+
+def sqlite_file(url: str) -> Path | None:
+    """The file that a `sqlite:///` URL names; None for another database."""
+    parsed = make_url(url)
+    return Path(parsed.database) if parsed.get_backend_name() == "sqlite" and parsed.database else None
 
 
 def take_turns(connection: Connection, purpose: int) -> None:
     """Let only one process at a time go on with this purpose, until its transaction ends; on SQLite that is a given."""
     if connection.dialect.name == "postgresql":
+        connection.execute(text("SET LOCAL lock_timeout = 0"))  # whoever is at it may take its time
         connection.execute(select(func.pg_advisory_xact_lock(ADVISORY_LOCKS, purpose)))
+        connection.execute(text(f"SET LOCAL lock_timeout = {BUSY_TIMEOUT_MS}"))
 
 
 def _driver_url(url: str) -> Any:  # noqa: ANN401 - sqlalchemy.URL; kept out of the signature so that only this file knows it
@@ -155,6 +208,12 @@ def _is_away(error: DBAPIError) -> bool:
         return sqlite_code & 0xFF in SQLITE_AWAY
     state = getattr(error.orig, "sqlstate", None)
     return isinstance(error, OperationalError) if state is None else state[:2] in POSTGRESQL_AWAY
+
+
+def _is_rolled_back(cause: BaseException | None) -> bool:
+    """Whether the transaction failed only because of another one: a deadlock, or a conflict (SQLSTATE class 40)."""
+    state = getattr(getattr(cause, "orig", None), "sqlstate", None)
+    return state is not None and state.startswith("40")
 
 
 def _first_line(error: BaseException) -> str:
@@ -187,6 +246,7 @@ def _prepare_postgresql(connection: DBAPIConnection, _entry: ConnectionPoolEntry
     # A process that is frozen inside a transaction must not hold its locks for longer than its leases.
     cursor.execute(f"SET idle_in_transaction_session_timeout = {IDLE_IN_TRANSACTION_MS}")
     cursor.execute(f"SET lock_timeout = {BUSY_TIMEOUT_MS}")
+    cursor.execute("SET TimeZone = 'UTC'")  # else a time near the year 10,000 could be stored and not be read
     cursor.close()
     connection.commit()
 

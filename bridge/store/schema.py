@@ -69,7 +69,8 @@ def ensure_schema(database: Database) -> None:
         return
     if _is_from_the_future(state):
         raise SchemaError(_TOO_NEW.format(state.current))
-    have = "is empty" if state.current is None else f"has schema {state.current}"
+    nothing = "is empty" if state.is_fresh else "holds tables, but no schema of the bridge"
+    have = nothing if state.current is None else f"has schema {state.current}"
     raise SchemaError(f"database {database.name} {have}, this version needs {state.head}: run `bridge migrate`")
 
 

@@ -207,7 +207,7 @@ def test_no_repr_shows_a_secret(load_text: LoadText) -> None:
         ("sqlite:///bridge.db", "sqlite:///bridge.db"),
         ("postgresql://host/name", "postgresql://host/name"),
         ("postgresql://user@host/name", "postgresql://user@host/name"),
-        ("postgres://user:p@ss:w%2Frd@[::1]:5432/name", "postgres://user:***@[::1]:5432/name"),
+        ("postgres://user:p%40ss:w%2Frd@[::1]:5432/name", "postgres://user:***@[::1]:5432/name"),
         ("postgresql://postgres:@/name?host=/tmp/x", "postgresql://postgres:@/name?host=/tmp/x"),
     ],
 )

@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Final
 
 from bridge.cli.doctor.findings import Check, Finding, fail, ok, run_aside, warn
-from bridge.cli.options import SQLITE, missing_file
+from bridge.cli.options import is_there, missing_file
 from bridge.cli.terminal import count_of
 from bridge.config import Settings
 from bridge.errors import BridgeError, DatabaseError, SchemaError
+from bridge.store.database import sqlite_file
 from bridge.store.queries.checkup import DatabaseLook, ReadOnlyDatabase, SealedText, Stock, look_at_database, take_stock
 from bridge.store.schema import ensure_schema
 from bridge.store.vault import Vault
@@ -140,7 +141,7 @@ def _file_obstacle(settings: Settings) -> tuple[str, str] | None:
     if not may_write(file.parent):
         why = "SQLite keeps its journal beside the file"
         return f"nothing may be written into {file.parent}, and {why}", "let the bridge's user write there"
-    if file.exists() and not may_write(file):
+    if is_there(file) and not may_write(file):
         return "the file may only be read", "let the bridge's user write to it"
     return None
 
@@ -154,15 +155,18 @@ def _unreadable(settings: Settings) -> tuple[str, str] | None:
 
 def _check_mode(settings: Settings) -> list[Finding]:
     file = _file(settings)
-    if settings.encryption_keys or file is None or not file.exists() or not file.stat().st_mode & stat.S_IROTH:
+    if settings.encryption_keys or file is None or not is_there(file) or not file.stat().st_mode & stat.S_IROTH:
         return []
     detail = f"{file.name} is readable for everybody, and holds secrets in clear"
     return [warn(Check.ENCRYPTION, None, detail, f"chmod 600 {file.name}* in its directory")]
 
 
 def _file(settings: Settings) -> Path | None:
-    name = settings.database.url.removeprefix(SQLITE).partition("?")[0]
-    return None if name == settings.database.url or name.startswith("file:") else Path(name).absolute()
+    file = sqlite_file(settings.database.url)
+    try:
+        return file if file is None else file.absolute()
+    except OSError:
+        return file  # the directory that we are in is gone
 
 
 def may_write(path: Path) -> bool:
@@ -178,7 +182,7 @@ def _check_key(settings: Settings) -> list[Finding]:
 
 
 def _remedy(settings: Settings) -> str:
-    if settings.database.url.startswith(SQLITE):
+    if sqlite_file(settings.database.url) is not None:
         return "correct database.url, or restore the file from a backup"
     return "start it, or correct database.url: host, port, user, password, name"
 

@@ -25,7 +25,7 @@ from bridge.webhooks.egress import Destination, EgressPolicy, check_url
 
 SECONDS: Final = 4
 """For one endpoint, from DNS to the end of the handshake."""
-SECONDS_FOR_ALL: Final = 8
+SECONDS_FOR_ALL: Final = 7
 AT_ONCE: Final = 32
 EXPIRES_SOON: Final = timedelta(days=14)
 LATE: Final = timedelta(minutes=5)

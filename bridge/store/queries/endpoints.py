@@ -11,6 +11,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, and_, func, or_, select
 
+from bridge.errors import BridgeError
 from bridge.events.types import matches
 from bridge.store.endpoints import find_endpoint
 from bridge.store.queries.attempts import AttemptFilter, ListedAttempt, list_attempts
@@ -20,6 +21,7 @@ from bridge.store.vault import Vault
 from bridge.webhooks.signing import InvalidSecretError, parse_secret
 
 HIDDEN = "…"
+LOCKED = "(sealed with a key that is not given)"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,11 +98,12 @@ def show_endpoint(
 
     Raises:
         NotFoundError: there is none.
-        BridgeError: a secret cannot be opened.
+        BridgeError: what is to be revealed cannot be opened.
     """
     row = find_endpoint(connection, name)
     (values,) = _values(connection, [row])
-    headers: dict[str, str] = json.loads(vault.open(row.headers))
+    opened = _opened(row.headers, vault, reveal=reveal)
+    headers: dict[str, str] = {} if opened is None else json.loads(opened)
     newest = list_attempts(connection, AttemptFilter(endpoint=row.name), Page(limit=1))
     return ShownEndpoint(
         **values,
@@ -155,13 +158,27 @@ def _secrets(
         )
         .order_by(endpoint_secrets.c.id.desc())
     )
-    return tuple(_shown(row, vault.open(row.sealed), reveal=reveal) for row in connection.execute(signing))
+    return tuple(
+        _shown(row, _opened(row.sealed, vault, reveal=reveal), reveal=reveal) for row in connection.execute(signing)
+    )
 
 
-def _shown(row: Row[Any], secret: str, *, reveal: bool) -> ShownSecret:
+def _opened(sealed: str, vault: Vault, *, reveal: bool) -> str | None:
+    """What is sealed; None if it cannot be opened, and nobody asked to see it."""
+    try:
+        return vault.open(sealed)
+    except BridgeError:
+        if reveal:
+            raise
+        return None
+
+
+def _shown(row: Row[Any], secret: str | None, *, reveal: bool) -> ShownSecret:
+    if secret is None:
+        secret = LOCKED
     prefix = next((known for known in ("whsec_", "whsk_") if secret.startswith(known)), "")
     return ShownSecret(
-        secret=secret if reveal else prefix + HIDDEN,
+        secret=secret if reveal or secret == LOCKED else prefix + HIDDEN,
         public_key=_public_key(secret) if prefix == "whsk_" else None,
         generated=row.generated,
         created_at=row.created_at,
