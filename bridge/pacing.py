@@ -36,7 +36,7 @@ def next_poll(due_at: datetime, now: datetime, interval: timedelta, *, suspects:
     if suspects:
         return now + min(FOLLOW_UP, interval)
     following = due_at + interval
-    return following if following > now else now + interval
+    return following if now < following <= now + interval else now + interval  # a clock may have been put back
 
 
 def next_poll_after_failure(

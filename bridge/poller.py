@@ -124,6 +124,8 @@ class _Watch:
             started_at = self._world.now()
             answer = self._hold(room, started_at) or await self._source.fetch(room.upstream_id)
         at = self._world.now()
+        if isinstance(answer, Failure) and at - started_at > self._account.timeout + LEASE_MARGIN:
+            answer = Held(until=at)  # we were frozen ourselves: that says nothing about the source
         if isinstance(answer, Failure):
             self._take_note(answer, at)
         polled = PolledRoom(room=room, started_at=started_at, at=at, answer=answer, jitter=self._world.jitter())

@@ -41,6 +41,7 @@ from bridge.store.reconcile import reconcile
 from bridge.store.rooms import hasten_polls
 from bridge.store.schema import ensure_schema
 from bridge.store.sealing import prune_secrets
+from bridge.store.snapshots import tell_snapshots
 from bridge.store.source_health import try_again
 from bridge.store.vault import Vault
 from bridge.webhooks.client import WebhookClient
@@ -97,6 +98,16 @@ def desk_for(settings: Settings, world: World) -> Desk:
         vault=Vault(settings.encryption_keys),
         rotation_grace=settings.delivery.policy.rotation_grace,
     )
+
+
+def tell_all_snapshots(database: Database, world: World) -> None:
+    """Tell whoever waits for it who is in the rooms, a few hundred at a time.
+
+    Raises:
+        DatabaseError: the database failed; whoever starts or adds an endpoint next goes on.
+    """
+    while database.write_now(tell_snapshots, world.now(), world.new_id):
+        pass
 
 
 def open_source(settings: SourceSettings, world: World) -> CheckableSource:
@@ -168,6 +179,7 @@ class Service:
     def _bring_in(self) -> None:
         ensure_schema(self._database)
         self._reconcile()
+        tell_all_snapshots(self._database, self._world)
 
     async def _serve(self) -> None:
         async with AsyncExitStack() as stack:
@@ -279,6 +291,7 @@ class Service:
         try:
             self._settings = _not_emptied(before, self._reload())
             self._reconcile()
+            tell_all_snapshots(self._database, self._world)
         except BridgeError as error:
             self._settings = before
             problems = [str(problem) for problem in error.problems] if isinstance(error, ConfigurationError) else []

@@ -28,7 +28,7 @@ from bridge.cli.terminal import (
 from bridge.config import Settings
 from bridge.config.words import quoted
 from bridge.errors import ForbiddenAddressError, UsageError
-from bridge.service import desk_for, real_world
+from bridge.service import desk_for, real_world, tell_all_snapshots
 from bridge.store.endpoints import add_endpoint, remove_endpoint
 from bridge.store.queries.endpoints import ShownEndpoint, list_endpoints, show_endpoint
 from bridge.store.queries.listing import document
@@ -137,6 +137,7 @@ def add(
     desk = desk_for(settings, world)
     with open_database(settings, create=True) as database:
         made = database.write_now(add_endpoint, spec, desk)
+        tell_all_snapshots(database, world)
         shown = database.read_now(show_endpoint, name, now=desk.now, vault=desk.vault)
     fresh = made if spec.secret is None else None
     if as_json:

@@ -22,7 +22,7 @@ from bridge.errors import UsageError
 from bridge.service import real_world
 from bridge.store.database import Database
 from bridge.store.endpoints import find_endpoint
-from bridge.store.redeliveries import Range, count_range, find_events, request_events, request_range
+from bridge.store.replays import Range, count_wanted, find_events, find_range, request_events, request_some
 
 
 @app.command()
@@ -59,6 +59,13 @@ def _request(database: Database, key: int, events: list[str], asked: Range, *, d
         return len(database.read_now(find_events, events))
     if events:
         return database.write_now(request_events, key, events, now)
+    wanted = database.read_now(find_range, key, asked)
     if dry_run:
-        return database.read_now(count_range, key, asked)
-    return database.write_now(request_range, key, asked, now)
+        return database.read_now(count_wanted, wanted)
+    added, after = 0, 0
+    while True:
+        progress = database.write_now(request_some, wanted, after, now)
+        added += progress.added
+        if progress.after is None:
+            return added
+        after = progress.after

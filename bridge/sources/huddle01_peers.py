@@ -25,6 +25,7 @@ PEER_ID_LIMIT: Final = 512
 """Characters; a longer id is not one (Huddle01's have 28), and no database index would take it."""
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_END: Final = datetime(9999, 1, 1, tzinfo=UTC)
 _NUMBER: Final = re.compile(r"\s*[0-9]+(?:\.[0-9]+)?\s*", re.ASCII)
 
 
@@ -68,7 +69,10 @@ def read_number(value: Json) -> int | float | None:
 
 
 def read_join_time(value: Json) -> datetime | None:
-    """Epoch milliseconds, or ISO 8601 (UTC unless it says otherwise); None unless it is a moment after 1970-01-01."""
+    """Epoch milliseconds, or ISO 8601 (UTC unless it says otherwise); None unless it is a moment after 1970-01-01.
+
+    The last year that there is counts as none: in another time zone it may already be over.
+    """
     number = read_number(value)
     try:
         if number is not None:
@@ -79,7 +83,7 @@ def read_join_time(value: Json) -> datetime | None:
             return None
     except (ValueError, OverflowError):
         return None
-    return moment if moment > _EPOCH else None
+    return moment if _EPOCH < moment < _END else None
 
 
 def read_metadata(value: Json) -> Json:

@@ -6,11 +6,16 @@ from datetime import datetime
 
 from sqlalchemy import Connection, update
 
+from bridge.store.source_health import UNAVAILABLE
 from bridge.store.tables import cursors, endpoints, redeliveries, rooms, sources
+from bridge.webhooks.delivery import Circuit
 
 
 def forgive_clock(connection: Connection, now: datetime) -> None:
-    """Make everything due that waits for a time still to come; claims and what endpoints asked for stand."""
+    """Make everything due that waits for a time still to come; claims and what others asked for stand.
+
+    A source that limits our rate, or an endpoint whose circuit is closed, is held because it asked for quiet.
+    """
     connection.execute(
         update(rooms).where(rooms.c.next_poll_at > now, rooms.c.claim_token.is_(None)).values(next_poll_at=now)
     )
@@ -26,3 +31,7 @@ def forgive_clock(connection: Connection, now: datetime) -> None:
     )
     connection.execute(update(sources).where(sources.c.budget_at > now).values(budget_at=now))
     connection.execute(update(endpoints).where(endpoints.c.rate_at > now).values(rate_at=now))
+    in_trouble = sources.c.condition.in_([condition.value for condition in UNAVAILABLE])
+    connection.execute(update(sources).where(in_trouble, sources.c.held_until > now).values(held_until=now))
+    is_open = endpoints.c.circuit == Circuit.OPEN.value
+    connection.execute(update(endpoints).where(is_open, endpoints.c.held_until > now).values(held_until=now))

@@ -27,19 +27,21 @@ from sqlalchemy import (
     func,
     or_,
     select,
-    tuple_,
     update,
 )
 
 from bridge.errors import BridgeError
-from bridge.events.types import matches
+from bridge.events.types import EventType, matches
 from bridge.store.endpoints import find_endpoint, secrets_of
+from bridge.store.places import at_places
 from bridge.store.tables import cursors, endpoints, events, redeliveries, rooms
 from bridge.store.vault import Vault
 
 WINDOW = 20
 """How far ahead of `acked` one claim looks: enough to keep a line moving, little enough to hold in memory."""
 LOCKED_PAUSE = timedelta(minutes=1)
+SPARE_TURNS = 100
+"""How many endpoints more than there are seats are looked at: some may turn out to be at their rate."""
 UNLIMITED = 1_000_000
 ROUNDING = 1e-6
 """So that a rate of exactly one attempt is not lost to a float just below it."""
@@ -129,18 +131,16 @@ def claim_cursors(
         vault: Opens the secrets.
     """
     claimed: list[tuple[Row[Any], Row[Any, Any, Any, Any], datetime]] = []
-    due = _due_endpoints(connection, now, seats)
-    targets = targets_of(connection, due, now, vault)
-    for endpoint in due:
-        if endpoint.id not in targets:
-            continue
+    targets: dict[int, Target] = {}
+    for endpoint in _due_endpoints(connection, now, seats):
         own_share = share - working_on.get(endpoint.id, 0)
         allowance = min(_allowance(connection, endpoint, now), own_share, seats - len(claimed))
-        if allowance > 0:
-            own = timeout if endpoint.timeout_seconds is None else timedelta(seconds=endpoint.timeout_seconds)
-            lease_until = now + own + LEASE_MARGIN
-            taken = _take(connection, endpoint, allowance, now, lease_until, token)
-            claimed += [(endpoint, cursor, lease_until) for cursor in taken]
+        if allowance <= 0 or (target := _open_target(connection, endpoint, now, vault)) is None:
+            continue
+        targets[endpoint.id] = target
+        lease_until = now + (target.timeout or timeout) + LEASE_MARGIN
+        taken = _take(connection, endpoint, allowance, now, lease_until, token)
+        claimed += [(endpoint, cursor, lease_until) for cursor in taken]
     return _assemble(connection, claimed, targets, token) if claimed else []
 
 
@@ -168,19 +168,20 @@ def target_of(connection: Connection, name: str, *, now: datetime, vault: Vault)
 def targets_of(
     connection: Connection, endpoint_rows: Sequence[Row[Any]], now: datetime, vault: Vault
 ) -> dict[int, Target]:
-    """What the sender needs to know of endpoints, by their keys.
+    """What the sender needs to know of endpoints, by their keys; without those that are locked."""
+    opened = ((row.id, _open_target(connection, row, now, vault)) for row in endpoint_rows)
+    return {key: target for key, target in opened if target is not None}
 
-    One whose secrets cannot be opened is left out, told of, and looked at again in a minute: the others go on.
-    """
-    targets: dict[int, Target] = {}
-    for row in endpoint_rows:
-        try:
-            targets[row.id] = _target(row, tuple(secrets_of(connection, [row.id], now, vault)[row.id]), vault)
-        except BridgeError as error:
-            log.error("endpoint.locked", endpoint=row.name, detail=str(error))  # noqa: TRY400 - the message is all
-            locked = update(endpoints).where(endpoints.c.id == row.id).values(held_until=now + LOCKED_PAUSE)
-            connection.execute(locked)
-    return targets
+
+def _open_target(connection: Connection, endpoint: Row[Any], now: datetime, vault: Vault) -> Target | None:
+    """An endpoint with its secrets; if they cannot be opened, that is told, and looked at again in a minute."""
+    try:
+        return _target(endpoint, tuple(secrets_of(connection, [endpoint.id], now, vault)[endpoint.id]), vault)
+    except (BridgeError, ValueError, LookupError) as error:
+        log.error("endpoint.locked", endpoint=endpoint.name, detail=str(error))  # noqa: TRY400 - the message is all
+        held = update(endpoints).where(endpoints.c.id == endpoint.id).values(held_until=now + LOCKED_PAUSE)
+        connection.execute(held)
+        return None
 
 
 def _due_endpoints(connection: Connection, now: datetime, seats: int) -> list[Row[Any]]:
@@ -200,7 +201,7 @@ def _due_endpoints(connection: Connection, now: datetime, seats: int) -> list[Ro
         select(endpoints.c.id, waiting.label("waiting_since"))
         .where(may_be_called, waiting.is_not(None), _busy(now) < endpoints.c.max_concurrency)
         .order_by("waiting_since", endpoints.c.id)
-        .limit(seats)
+        .limit(seats + SPARE_TURNS)
     )
     turns = {row.id: place for place, row in enumerate(connection.execute(ready))}
     if not turns:
@@ -314,6 +315,21 @@ def _take(
     return taken
 
 
+def _next_wanted(connection: Connection, endpoint: Row[Any], cursor: Row[Any, Any, Any, Any]) -> int:
+    """How far a cursor may be moved over events that do not concern its endpoint: it looks no further than 20 ahead."""
+    types = [wanted.value for wanted in EventType if matches(wanted, endpoint.events)]
+    is_room_wanted = cursor.upstream_id is None or matches(cursor.upstream_id, endpoint.rooms)
+    beyond = select(func.min(events.c.sequence)).where(
+        events.c.room_key == cursor.room_key,
+        events.c.sequence > cursor.acked + WINDOW,
+        events.c.sequence <= cursor.head,
+        events.c.type.in_(types if is_room_wanted else []),
+    )
+    first = connection.execute(beyond).scalar_one()
+    head: int = cursor.head
+    return head if first is None else first - 1
+
+
 def _assemble(
     connection: Connection,
     claimed: Sequence[tuple[Row[Any], Row[Any, Any, Any, Any], datetime]],
@@ -332,6 +348,8 @@ def _assemble(
             and matches(row.type, endpoint.events)
             and (cursor.upstream_id is None or matches(cursor.upstream_id, endpoint.rooms))
         ]
+        if not wanted and reach < cursor.head:
+            reach = _next_wanted(connection, endpoint, cursor)
         owed, behind = _owed(wanted, reach), None
         if len(owed) > 1 and (endpoint.rate_per_second > 0 or endpoint.circuit != "closed"):
             owed, behind, reach = owed[:1], owed[1], owed[0].passes_to
@@ -367,7 +385,7 @@ def _events_within_reach(
                 events.c.sequence <= cursors.c.head,
             ),
         )
-        .where(tuple_(cursors.c.endpoint_key, cursors.c.room_key).in_(places))
+        .where(at_places(connection, places))
         .order_by(cursors.c.endpoint_key, events.c.room_key, events.c.sequence)
     )
     within: dict[tuple[int, int], list[Row[Any]]] = defaultdict(list)

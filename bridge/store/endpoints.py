@@ -11,13 +11,11 @@ from typing import Any
 from sqlalchemy import Connection, Row, delete, insert, or_, select, update
 
 from bridge.errors import BridgeError, NotFoundError, UsageError
-from bridge.events.bodies import draft_snapshot
 from bridge.events.types import EventType, matches
-from bridge.store.log import append, number, room_log
 from bridge.store.sealing import check_keys
-from bridge.store.tables import cursors, endpoint_secrets, endpoints, rooms
+from bridge.store.snapshots import owe_snapshots
+from bridge.store.tables import cursors, endpoint_secrets, endpoints
 from bridge.store.vault import Vault
-from bridge.store.visits import load
 from bridge.webhooks.signing import Ed25519Secret, InvalidSecretError, parse_secret
 
 
@@ -57,17 +55,16 @@ def reconcile_endpoints(connection: Connection, specs: Sequence[EndpointSpec], d
     An endpoint that the file names becomes the file's, whoever added it first. One that the file names no more is
     removed with its backlog. A secret that changed in the file is rotated: the old one signs on for `rotation_grace`.
     """
-    stored = {row.name: row for row in connection.execute(select(endpoints))}
-    named = {spec.name for spec in specs}
-    for row in stored.values():
-        if row.origin == "config" and row.name not in named:
+    stored = {row.name: row for row in connection.execute(select(endpoints).order_by(endpoints.c.id))}
+    named = {spec.name: spec for spec in specs}
+    for row in stored.values():  # by key, as everybody locks them
+        if row.name in named:
+            _change(connection, row, named[row.name], desk)
+        elif row.origin == "config":
             connection.execute(delete(endpoints).where(endpoints.c.id == row.id))
     for spec in specs:
-        known = stored.get(spec.name)
-        if known is None:
+        if spec.name not in stored:
             _insert(connection, spec, "config", desk)
-        else:
-            _change(connection, known, spec, desk)
 
 
 def add_endpoint(connection: Connection, spec: EndpointSpec, desk: Desk) -> str:
@@ -150,7 +147,9 @@ def secrets_of(
     )
     opened: dict[int, list[str]] = {}
     for row in rows:
-        opened.setdefault(row.endpoint_key, []).append(vault.open(row.sealed))
+        secret, known = vault.open(row.sealed), opened.setdefault(row.endpoint_key, [])
+        if secret not in known:  # one that was changed back within its grace
+            known.append(secret)
     return opened
 
 
@@ -168,17 +167,17 @@ def is_secret_generated(connection: Connection, endpoint_key: int) -> bool:
 def replace_secret(
     connection: Connection, endpoint_key: int, secret: str, desk: Desk, *, generated: bool, grace: timedelta
 ) -> None:
-    """Let a new secret sign; the one before signs beside it for `grace`, and older ones no more."""
-    connection.execute(
-        delete(endpoint_secrets).where(
-            endpoint_secrets.c.endpoint_key == endpoint_key, endpoint_secrets.c.expires_at.is_not(None)
-        )
-    )
-    connection.execute(
-        update(endpoint_secrets)
-        .where(endpoint_secrets.c.endpoint_key == endpoint_key)
-        .values(expires_at=desk.now + grace)
-    )
+    """Let a new secret sign; the one before signs beside it for `grace`.
+
+    Others that are in their grace keep it, as somebody was promised; without a `grace` all of them end, for a secret
+    that has leaked.
+    """
+    of_endpoint = (endpoint_secrets.c.endpoint_key == endpoint_key,)
+    if grace <= timedelta():
+        connection.execute(update(endpoint_secrets).where(*of_endpoint).values(expires_at=desk.now))
+    else:
+        current = (*of_endpoint, endpoint_secrets.c.expires_at.is_(None))
+        connection.execute(update(endpoint_secrets).where(*current).values(expires_at=desk.now + grace))
     _insert_secret(connection, endpoint_key, secret, desk, generated=generated)
     connection.execute(update(endpoints).where(endpoints.c.id == endpoint_key).values(rotated_at=desk.now))
 
@@ -205,7 +204,7 @@ def _insert(connection: Connection, spec: EndpointSpec, origin: str, desk: Desk)
     secret = spec.secret or desk.new_secret(spec.signature)
     _insert_secret(connection, key, secret, desk, generated=spec.secret is None)
     if matches(EventType.ROOM_SNAPSHOT, spec.events):
-        _tell_snapshots(connection, spec.rooms, desk)
+        owe_snapshots(connection, key)
     return secret
 
 
@@ -217,7 +216,7 @@ def _change(connection: Connection, row: Row[Any], spec: EndpointSpec, desk: Des
     if row.state_reason == "configuration" and spec.enabled:
         revive(connection, row.id, desk.now)
     if matches(EventType.ROOM_SNAPSHOT, spec.events) and not matches(EventType.ROOM_SNAPSHOT, row.events):
-        _tell_snapshots(connection, spec.rooms, desk)
+        owe_snapshots(connection, row.id)
     try:
         current = secrets_of(connection, [row.id], desk.now, desk.vault)[row.id][0]
     except BridgeError:
@@ -270,17 +269,3 @@ def _spec_values(spec: EndpointSpec, vault: Vault) -> dict[str, Any]:
         "max_concurrency": spec.max_concurrency,
         "timeout_seconds": None if spec.timeout is None else spec.timeout.total_seconds(),
     }
-
-
-def _tell_snapshots(connection: Connection, room_globs: Sequence[str], desk: Desk) -> None:
-    """Append a `room.snapshot` to every known room that an endpoint may see which is new, or newly wants them."""
-    known = select(rooms).where(rooms.c.tracked, rooms.c.complete_at.is_not(None)).order_by(rooms.c.id)
-    rows = [row for row in connection.execute(known.with_for_update()) if matches(row.upstream_id, room_globs)]
-    presence = load(connection, rows)
-    for row in rows:
-        told = draft_snapshot(presence[row.id].session, presence[row.id].visits.values(), row.complete_at)
-        log, entries = number(room_log(row), [told], desk.new_id)
-        append(connection, entries, desk.now)
-        connection.execute(
-            update(rooms).where(rooms.c.id == row.id).values(last_sequence=log.last_sequence, chain_head=log.chain_head)
-        )

@@ -158,6 +158,16 @@ def _raise_cursors(connection: Connection, entries: Sequence[Entry], now: dateti
                 raised[place] = (first, entry.sequence)
     if not raised:
         return
+    # Held until this commits: an endpoint that is being removed is either not there any more, or waits for us.
+    wanted = select(endpoints.c.id).where(endpoints.c.id.in_({key for key, _ in raised})).order_by(endpoints.c.id)
+    there = set(connection.execute(wanted.with_for_update(read=True, key_share=True)).scalars())
+    rows = [
+        {"endpoint_key": endpoint_key, "room_key": room_key, "acked": first - 1, "head": last, "next_attempt_at": now}
+        for (endpoint_key, room_key), (first, last) in sorted(raised.items())
+        if endpoint_key in there
+    ]
+    if not rows:
+        return
     statement = upsert(connection)(cursors)
     statement = statement.on_conflict_do_update(
         index_elements=[cursors.c.endpoint_key, cursors.c.room_key],
@@ -172,16 +182,4 @@ def _raise_cursors(connection: Connection, entries: Sequence[Entry], now: dateti
             ),
         },
     )
-    connection.execute(
-        statement,
-        [
-            {
-                "endpoint_key": endpoint_key,
-                "room_key": room_key,
-                "acked": first - 1,
-                "head": last,
-                "next_attempt_at": now,
-            }
-            for (endpoint_key, room_key), (first, last) in sorted(raised.items())
-        ],
-    )
+    connection.execute(statement, rows)

@@ -14,7 +14,7 @@ AT_ONCE = 5_000
 
 def prune_attempts(connection: Connection, before: datetime) -> int:
     """Forget some attempts, and redeliveries done with, from before then; answers how many, 0 when none are left."""
-    old = select(attempts.c.id).where(attempts.c.started_at < before).order_by(attempts.c.id).limit(AT_ONCE)
+    old = select(attempts.c.id).where(attempts.c.started_at < before).order_by(attempts.c.started_at).limit(AT_ONCE)
     count = connection.execute(delete(attempts).where(attempts.c.id.in_(old))).rowcount
     done = redeliveries.c.state != RedeliveryState.OWED.value
     settled = select(redeliveries.c.id).where(done, redeliveries.c.requested_at < before).limit(AT_ONCE)

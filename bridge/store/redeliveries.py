@@ -14,7 +14,6 @@ from enum import StrEnum
 from typing import Any
 
 from sqlalchemy import (
-    ColumnElement,
     Connection,
     Row,
     and_,
@@ -26,8 +25,6 @@ from sqlalchemy import (
     update,
 )
 
-from bridge.errors import NotFoundError
-from bridge.events.types import matches
 from bridge.store.deliveries import (
     LEASE_MARGIN,
     OwedEvent,
@@ -52,15 +49,6 @@ class RedeliveryState(StrEnum):
     OWED = "owed"
     DONE = "done"
     FAILED = "failed"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Range:
-    """Which events are to be sent again: those recorded in [since, until), or only those that ended as dead letters."""
-
-    since: datetime | None = None
-    until: datetime | None = None
-    only_failed: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,39 +80,6 @@ class Redelivered:
     tried: Tried
     retry_at: datetime | None
     lease_until: datetime
-
-
-def request_events(connection: Connection, endpoint_key: int, event_ids: Sequence[str], now: datetime) -> int:
-    """Ask for single events to be sent again; answers how many were not being sent again already.
-
-    Raises:
-        NotFoundError: an event does not exist.
-    """
-    return _request(connection, endpoint_key, find_events(connection, event_ids), now)
-
-
-def find_events(connection: Connection, event_ids: Sequence[str]) -> list[int]:
-    """The keys of events, in the order of the log.
-
-    Raises:
-        NotFoundError: an event does not exist.
-    """
-    of_ids = select(events.c.id, events.c.public_id).where(events.c.public_id.in_(event_ids)).order_by(events.c.id)
-    found = {row.public_id: row.id for row in connection.execute(of_ids)}
-    for event_id in event_ids:
-        if event_id not in found:
-            raise NotFoundError(f"no event has the id {event_id!r}: see `bridge events list`")
-    return list(found.values())
-
-
-def request_range(connection: Connection, endpoint_key: int, asked: Range, now: datetime) -> int:
-    """Ask for everything in a range that concerns the endpoint; answers how many events that added."""
-    return _request(connection, endpoint_key, _in_range(connection, endpoint_key, asked), now)
-
-
-def count_range(connection: Connection, endpoint_key: int, asked: Range) -> int:
-    """How many events `request_range` would find."""
-    return len(_in_range(connection, endpoint_key, asked))
 
 
 def claim_redeliveries(
@@ -243,60 +198,6 @@ def release_line(connection: Connection, line: ClaimedLine, due_at: datetime) ->
         .where(redeliveries.c.endpoint_key == line.target.key, redeliveries.c.claim_token == line.token)
         .values(claim_token=None, next_attempt_at=due_at)
     )
-
-
-def _request(connection: Connection, endpoint_key: int, event_keys: Sequence[int], now: datetime) -> int:
-    owed = set(
-        connection.execute(
-            select(redeliveries.c.event_key).where(
-                redeliveries.c.endpoint_key == endpoint_key, redeliveries.c.state == RedeliveryState.OWED
-            )
-        ).scalars()
-    )
-    fresh = [key for key in event_keys if key not in owed]
-    if fresh:
-        connection.execute(
-            insert(redeliveries),
-            [
-                {
-                    "endpoint_key": endpoint_key,
-                    "event_key": key,
-                    "requested_at": now,
-                    "next_attempt_at": now,
-                    "state": RedeliveryState.OWED.value,
-                }
-                for key in fresh
-            ],
-        )
-    return len(fresh)
-
-
-def _in_range(connection: Connection, endpoint_key: int, asked: Range) -> list[int]:
-    endpoint = connection.execute(select(endpoints).where(endpoints.c.id == endpoint_key)).one()
-    within: list[ColumnElement[bool]] = []
-    if asked.since is not None:
-        within.append(events.c.recorded_at >= asked.since)
-    if asked.until is not None:
-        within.append(events.c.recorded_at < asked.until)
-    if asked.only_failed:
-        parked = and_(dead_letters.c.endpoint_key == endpoint_key, dead_letters.c.event_key == events.c.id)
-        within.append(exists().where(parked))
-    found = connection.execute(
-        select(events.c.id, events.c.type, events.c.spared_endpoint, rooms.c.upstream_id)
-        .join(rooms, rooms.c.id == events.c.room_key)
-        .where(*within)
-        .order_by(events.c.id)
-    )
-    return [
-        row.id
-        for row in found
-        if asked.only_failed
-        or (
-            row.spared_endpoint != endpoint.id
-            and matches(row.type, endpoint.events)
-            and (row.upstream_id is None or matches(row.upstream_id, endpoint.rooms))
-        )
-    ]
 
 
 def _take(

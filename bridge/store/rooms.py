@@ -49,7 +49,8 @@ def reconcile_rooms(
 
     A room that the file names becomes the file's, whoever added it first.
     """
-    stored = {(row.source, row.upstream_id): row for row in connection.execute(select(rooms)) if row.source is not None}
+    found = connection.execute(select(rooms).where(rooms.c.source.is_not(None)).order_by(rooms.c.id))
+    stored = {(row.source, row.upstream_id): row for row in found}  # by key, as T2 locks them
     named = {(spec.source, spec.upstream_id): spec for spec in specs}
     fresh = [_room_values(spec, "config", now) for place, spec in named.items() if place not in stored]
     if fresh:

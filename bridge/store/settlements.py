@@ -11,11 +11,12 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, bindparam, func, insert, select, tuple_, update
+from sqlalchemy import Connection, Row, and_, bindparam, func, insert, or_, select, update
 
 from bridge.events.bodies import Draft, draft_endpoint
 from bridge.store.deliveries import ClaimedCursor, OwedEvent
 from bridge.store.log import append_own, upsert
+from bridge.store.places import at_places
 from bridge.store.tables import attempts, cursors, dead_letters, endpoints
 from bridge.webhooks.delivery import (
     Advance,
@@ -31,6 +32,7 @@ from bridge.webhooks.delivery import (
     GiveWay,
     Outcome,
     Retry,
+    Verdict,
     decide,
     decide_behind,
 )
@@ -99,8 +101,8 @@ def settle(
 ) -> list[Settled]:
     """Record attempts and move their cursors; answers one `Settled` per settlement, in order."""
     writing = _Writing(policy=policy)
-    lines = _hold_lines(connection, settlements)
     health = _hold_endpoints(connection, settlements)
+    lines = _hold_lines(connection, settlements, _recovering(settlements, health))
     settled = [writing.take(settlement, lines, health) for settlement in settlements]
     writing.write(connection, new_id)
     return settled
@@ -260,34 +262,46 @@ class _Writing:
             append_own(connection, [told], at, new_id, passing_over=key)
 
 
-def _hold_lines(connection: Connection, settlements: Sequence[Settlement]) -> dict[tuple[int, int], _Line]:
-    """Lock the cursors in the order of their keys, so that two writers never cross."""
+def _hold_endpoints(connection: Connection, settlements: Sequence[Settlement]) -> dict[int, _Endpoint]:
+    """Lock the endpoints, in the order of their keys, before any of their cursors: everybody does."""
+    keys = sorted({one.cursor.target.key for one in settlements})
+    held = connection.execute(_HELD_ENDPOINTS, {"keys": keys})
+    return {row.id: _Endpoint(row=row, state=_endpoint_state(row)) for row in held}
+
+
+def _recovering(settlements: Sequence[Settlement], health: dict[int, _Endpoint]) -> list[int]:
+    """The endpoints whose waiting lines a success among these may release."""
+    succeeded = {
+        one.cursor.target.key
+        for one in settlements
+        if one.tried is not None and one.tried.outcome.verdict is Verdict.DELIVERED
+    }
+    return sorted(key for key in succeeded if key in health and health[key].state.failures_in_row)
+
+
+def _hold_lines(
+    connection: Connection, settlements: Sequence[Settlement], recovering: Sequence[int]
+) -> dict[tuple[int, int], _Line]:
+    """Lock the cursors in the order of their keys, those that may be released too, so that two writers never cross."""
     places = sorted({(one.cursor.target.key, one.cursor.room_key) for one in settlements})
-    held = connection.execute(_HELD_LINES, {"places": places})
-    return {
+    wanted = at_places(connection, places)
+    if recovering:
+        wanted = or_(wanted, and_(cursors.c.endpoint_key.in_(recovering), *_WAITING))
+    held = connection.execute(_HELD_LINES.where(wanted))
+    lines = {
         (row.endpoint_key, row.room_key): _Line(
             row=row, acked=row.acked, state=_cursor_state(row), token=row.claim_token
         )
         for row in held
     }
-
-
-def _hold_endpoints(connection: Connection, settlements: Sequence[Settlement]) -> dict[int, _Endpoint]:
-    keys = sorted({one.cursor.target.key for one in settlements if one.tried is not None})
-    held = connection.execute(_HELD_ENDPOINTS, {"keys": keys})
-    return {row.id: _Endpoint(row=row, state=_endpoint_state(row)) for row in held}
+    return {place: lines[place] for place in places if place in lines}
 
 
 def _release(connection: Connection, endpoint_key: int, since: datetime, at: datetime) -> None:
     """The endpoint is back: what an outage made wait is due at once, its schedule started anew."""
     connection.execute(
         update(cursors)
-        .where(
-            cursors.c.endpoint_key == endpoint_key,
-            cursors.c.acked < cursors.c.head,
-            cursors.c.claim_token.is_(None),
-            cursors.c.first_failed_at >= since,
-        )
+        .where(cursors.c.endpoint_key == endpoint_key, *_WAITING, cursors.c.first_failed_at >= since)
         .values(next_attempt_at=at, troubles=0)
     )
 
@@ -369,10 +383,11 @@ def _set_each(*names: str) -> dict[str, Any]:
     return {name: bindparam(name) for name in names}
 
 
+_WAITING = (cursors.c.acked < cursors.c.head, cursors.c.claim_token.is_(None), cursors.c.first_failed_at.is_not(None))
+"""Cursors that wait because their next event failed."""
 _HELD_LINES = (
     select(cursors.c.endpoint_key, cursors.c.room_key, cursors.c.acked, cursors.c.head, cursors.c.claim_token)
     .add_columns(cursors.c.troubles, cursors.c.refusals, cursors.c.first_failed_at, cursors.c.last_failed_at)
-    .where(tuple_(cursors.c.endpoint_key, cursors.c.room_key).in_(bindparam("places", expanding=True)))
     .order_by(cursors.c.endpoint_key, cursors.c.room_key)
     .with_for_update()
 )

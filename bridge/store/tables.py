@@ -195,6 +195,7 @@ endpoints = Table(
     Column("replays_held_until", UtcDateTime),
     Column("rate_at", UtcDateTime),
     Column("rotated_at", UtcDateTime),
+    Column("snapshots_after", Integer),
 )
 
 endpoint_secrets = Table(
@@ -227,6 +228,7 @@ Index(
     "ix_cursors_owed",
     cursors.c.endpoint_key,
     cursors.c.next_attempt_at,
+    cursors.c.room_key,
     sqlite_where=text("acked < head"),
     postgresql_where=text("acked < head"),
 )
@@ -280,6 +282,7 @@ redeliveries = Table(
     Column("tries", Integer, nullable=False, server_default="0"),
     Column("state", Text, nullable=False),
 )
+Index("ix_redeliveries_requested", redeliveries.c.requested_at)
 Index(
     "ix_redeliveries_due",
     redeliveries.c.endpoint_key,

@@ -7,8 +7,9 @@ snapshot was taken (`rooms.complete_at`), so `last_seen_at` is written only when
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 from sqlalchemy import Connection, Row, bindparam, insert, select, update
@@ -25,6 +26,9 @@ from bridge.presence import (
     same_json,
 )
 from bridge.store.tables import sessions, visits
+
+AT_ONCE = 10_000
+"""How many peer ids one statement may name: PostgreSQL takes 65,535 values, SQLite 32,766."""
 
 
 def load(connection: Connection, room_rows: Sequence[Row[Any]], seen: Collection[str] = ()) -> dict[int, Presence]:
@@ -56,13 +60,20 @@ def load(connection: Connection, room_rows: Sequence[Row[Any]], seen: Collection
 
 def _departed(connection: Connection, session_keys: Sequence[int], seen: Collection[str]) -> dict[int, set[str]]:
     departed: dict[int, set[str]] = defaultdict(set)
-    gone = select(visits.c.session_key, visits.c.peer_id).where(
-        visits.c.session_key.in_(session_keys), visits.c.peer_id.in_(seen), visits.c.left_at.is_not(None)
-    )
-    if seen:
+    for some in batched(seen, AT_ONCE):
+        gone = select(visits.c.session_key, visits.c.peer_id).where(
+            visits.c.session_key.in_(session_keys), visits.c.peer_id.in_(some), visits.c.left_at.is_not(None)
+        )
         for row in connection.execute(gone):
             departed[row.session_key].add(row.peer_id)
     return departed
+
+
+def batched(values: Iterable[str], size: int) -> Iterator[list[str]]:
+    """The values in lists of at most `size` (`itertools.batched` comes with Python 3.12)."""
+    rest = iter(values)
+    while some := list(islice(rest, size)):
+        yield some
 
 
 def rooms_with_suspects(connection: Connection, room_keys: Sequence[int]) -> frozenset[int]:

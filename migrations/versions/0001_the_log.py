@@ -41,6 +41,7 @@ def upgrade() -> None:
         sa.Column("replays_held_until", MOMENT, nullable=True),
         sa.Column("rate_at", MOMENT, nullable=True),
         sa.Column("rotated_at", MOMENT, nullable=True),
+        sa.Column("snapshots_after", sa.Integer(), nullable=True),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_endpoints")),
         sa.UniqueConstraint("name", name=op.f("uq_endpoints_name")),
         sa.UniqueConstraint("public_id", name=op.f("uq_endpoints_public_id")),
@@ -120,7 +121,7 @@ def upgrade() -> None:
         )
         batch_op.create_index(
             "ix_cursors_owed",
-            ["endpoint_key", "next_attempt_at"],
+            ["endpoint_key", "next_attempt_at", "room_key"],
             unique=False,
             sqlite_where=sa.text("acked < head"),
             postgresql_where=sa.text("acked < head"),
@@ -235,6 +236,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_redeliveries")),
     )
     with op.batch_alter_table("redeliveries", schema=None) as batch_op:
+        batch_op.create_index("ix_redeliveries_requested", ["requested_at"], unique=False)
         batch_op.create_index(
             "ix_redeliveries_due",
             ["endpoint_key", "next_attempt_at"],

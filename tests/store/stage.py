@@ -31,6 +31,7 @@ from bridge.store.polls import (
 from bridge.store.rooms import RoomSpec, add_room
 from bridge.store.schema import migrate
 from bridge.store.settlements import Settled, Settlement, Tried, settle
+from bridge.store.snapshots import tell_snapshots
 from bridge.store.tables import attempts, cursors, dead_letters, events, rooms
 from bridge.store.vault import Vault
 from bridge.webhooks.delivery import Cause, DeliveryPolicy, Outcome, Verdict
@@ -182,8 +183,13 @@ class Stage:
     def subscribe(self, name: str = "crm", seconds: float = 0, **spec: Any) -> int:  # noqa: ANN401 - fields of EndpointSpec
         fields = {"url": f"https://{name}.example.com/", "secret": SECRET, "events": ("*",)} | spec
         self.write(add_endpoint, EndpointSpec(name=name, **fields), self.desk(seconds))
+        self.tell_snapshots(seconds)
         key: int = self.database.read_now(find_endpoint, name).id
         return key
+
+    def tell_snapshots(self, seconds: float) -> None:
+        while self.write(tell_snapshots, at(seconds), self.new_id):
+            pass
 
     def owed(self, seconds: float, *, seats: int = 1000, token: str | None = None) -> list[ClaimedCursor]:
         return self.write(

@@ -137,11 +137,20 @@ def test_no_grace_means_none(stage: Stage) -> None:
     assert signing(stage, 10) == (fresh,)
 
 
-def test_a_second_rotation_leaves_the_last_two(stage: Stage) -> None:
+def test_a_second_rotation_breaks_no_promise_of_the_first(stage: Stage) -> None:
     stage.subscribe(secret=None)
-    first = stage.write(rotate_secret, "crm", numbered_secrets(stage, 10), None)
-    second = stage.write(rotate_secret, "crm", numbered_secrets(stage, 20), None)
-    assert signing(stage, 21) == (second, first)
+    first = stage.write(rotate_secret, "crm", numbered_secrets(stage, 10), timedelta(seconds=60))
+    second = stage.write(rotate_secret, "crm", numbered_secrets(stage, 20), timedelta(seconds=20))
+    assert signing(stage, 21) == signing(stage, 39) == (second, first, SECRET)
+    assert signing(stage, 40) == (second, SECRET)
+    assert signing(stage, 70) == (second,)
+
+
+def test_a_rotation_without_grace_ends_every_older_secret(stage: Stage) -> None:
+    stage.subscribe(secret=None)
+    stage.write(rotate_secret, "crm", numbered_secrets(stage, 10), None)
+    fresh = stage.write(rotate_secret, "crm", numbered_secrets(stage, 20), timedelta(0))
+    assert signing(stage, 20) == (fresh,)
 
 
 def test_a_signing_key_is_replaced_by_one(stage: Stage) -> None:

@@ -11,7 +11,8 @@ from sqlalchemy import Connection, Select, select, text
 
 from bridge.events.bodies import Draft, draft_source
 from bridge.presence import FailureKind
-from bridge.store.endpoints import remove_endpoint
+from bridge.store import snapshots
+from bridge.store.endpoints import EndpointSpec, add_endpoint, remove_endpoint
 from bridge.store.log import append, append_own, number, room_log
 from bridge.store.tables import cursors, events
 from tests.harness.waiting import wait_until
@@ -73,6 +74,23 @@ def test_one_that_asks_for_snapshots_is_told_at_once_who_is_there(stage: Stage) 
     assert stage.told("c") == ["room.occupied", "peer.joined"]
     assert stage.chain_problems() == []
     assert stage.cursor(key, "a").acked == stage.cursor(key, "a").head - 1
+
+
+def test_however_many_rooms_there_are_each_is_told_once_whoever_is_killed_in_between(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(snapshots, "AT_ONCE", 3)
+    names = [f"r{number}" for number in range(7)]
+    stage.track(*names)
+    stage.poll(0, **{name: seen("p") for name in names})
+    spec = EndpointSpec(name="crm", url="https://crm.example.com/", events=("room.snapshot",), rooms=("r[0-5]",))
+    stage.write(add_endpoint, spec, stage.desk())
+    assert stage.write(snapshots.tell_snapshots, at(1), stage.new_id)
+
+    stage.tell_snapshots(2)
+    assert [stage.told(name).count("room.snapshot") for name in names] == [1] * 6 + [0]
+    assert not stage.write(snapshots.tell_snapshots, at(3), stage.new_id)
+    assert stage.chain_problems() == []
 
 
 def test_a_snapshot_while_a_poll_is_under_way_does_not_disturb_it(stage: Stage) -> None:

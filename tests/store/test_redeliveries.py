@@ -8,20 +8,18 @@ import pytest
 from sqlalchemy import update
 
 from bridge.errors import NotFoundError
+from bridge.store import replays
 from bridge.store.endpoint_state import disable_endpoint
 from bridge.store.endpoints import remove_endpoint
 from bridge.store.redeliveries import (
     LINE,
     ClaimedLine,
-    Range,
     Redelivered,
     claim_redeliveries,
-    count_range,
     record_redelivery,
     release_line,
-    request_events,
-    request_range,
 )
+from bridge.store.replays import Range, count_wanted, find_range, request_events, request_some
 from bridge.store.settlements import Tried
 from bridge.store.tables import endpoints, events, redeliveries
 from bridge.webhooks.delivery import Outcome
@@ -77,7 +75,18 @@ def ask(
     until: float | None = None,
     failed: bool = False,
 ) -> int:
-    return stage.write(request_range, key, range_of(since=since, until=until, failed=failed), at(seconds))
+    wanted = stage.database.read_now(find_range, key, range_of(since=since, until=until, failed=failed))
+    added, after = 0, 0
+    while True:
+        progress = stage.write(request_some, wanted, after, at(seconds))
+        added += progress.added
+        if progress.after is None:
+            return added
+        after = progress.after
+
+
+def count_range(stage: Stage, key: int, asked: Range) -> int:
+    return stage.database.read_now(count_wanted, stage.database.read_now(find_range, key, asked))
 
 
 def range_of(*, since: float | None = None, until: float | None = None, failed: bool = False) -> Range:
@@ -97,13 +106,27 @@ def test_a_range_takes_what_was_recorded_in_it_and_nothing_at_its_end(stage: Sta
     happened(stage, 20, "b")
     happened(stage, 30, "c")
     counts = [
-        stage.database.read_now(count_range, key, range_of(since=since, until=until))
+        count_range(stage, key, range_of(since=since, until=until))
         for since, until in [(None, None), (20, None), (None, 20), (20, 30), (20.001, 30), (40, None)]
     ]
     assert counts == [9, 6, 3, 3, 0, 0]
     assert ask(stage, key, since=20, until=30) == 3
     (line,) = claim(stage, 101)
     assert [(one.room_id, one.event.sequence) for one in line.redeliveries] == [("b", 1), ("b", 2), ("b", 3)]
+
+
+def test_a_long_range_is_asked_for_in_steps_and_nothing_twice(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(replays, "AT_ONCE", 4)
+    key = stage.subscribe(events=["peer.*"], rooms=["a", "b"])
+    happened(stage, 10, "a", "b", "c", people=5)
+    wanted = stage.database.read_now(find_range, key, Range())
+    first = stage.write(request_some, wanted, 0, at(20))
+    assert first.after is not None
+    assert first.added <= 4
+    happened(stage, 30, "d", people=5)
+
+    assert first.added + ask(stage, key, 40) == count_range(stage, key, Range()) == 10
+    assert ask(stage, key, 50) == 0
 
 
 def test_a_range_takes_only_what_the_endpoint_wants_had_or_not(stage: Stage) -> None:
@@ -152,7 +175,7 @@ def test_only_failed_means_dead_letters_of_this_endpoint(stage: Stage) -> None:
         stage.deliver(seconds, lambda cursor, _: REFUSED if cursor.target.key == key else GOOD)
     dead = len(stage.dead_letters())
     assert dead == 2, "the first of each room"
-    assert stage.database.read_now(count_range, other, range_of(failed=True)) == 0
+    assert count_range(stage, other, range_of(failed=True)) == 0
     assert ask(stage, key, failed=True) == dead
 
 
