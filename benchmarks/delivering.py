@@ -96,7 +96,7 @@ def _fill(database: Database, address: str, concurrency: int) -> bytes:
     specs = [RoomSpec(source="main", upstream_id=f"room-{number}") for number in range(ROOMS)]
     endpoint = EndpointSpec(name="all", url=address, secret=SECRET, events=("*",), max_concurrency=concurrency)
     database.write_now(reconcile_sources, ["main"])
-    database.write_now(reconcile_rooms, specs, world.now(), world.new_id)
+    database.write_now(reconcile_rooms, specs, (), world.now(), world.new_id)
     database.write_now(add_endpoint, endpoint, desk)
 
     def write(connection: Connection) -> bytes:

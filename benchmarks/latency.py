@@ -84,7 +84,7 @@ async def _measure(database: Database, address: str, seconds: float) -> list[flo
     desk = Desk(now=world.now(), new_id=world.new_id, new_secret=new_secret)
     rooms = [RoomSpec(source="main", upstream_id=f"room-{number}") for number in range(ROOMS)]
     database.write_now(reconcile_sources, ["main"])
-    database.write_now(reconcile_rooms, rooms, world.now(), world.new_id)
+    database.write_now(reconcile_rooms, rooms, (), world.now(), world.new_id)
     endpoint = EndpointSpec(name="all", url=address, events=("peer.*",), max_concurrency=ROOMS)
     database.write_now(add_endpoint, endpoint, desk)
 

@@ -48,7 +48,7 @@ async def main() -> None:
             world = real_world()
             rooms = [RoomSpec(source="main", upstream_id=f"room-{number}") for number in range(ROOMS)]
             database.write_now(reconcile_sources, ["main"])
-            database.write_now(reconcile_rooms, rooms, world.now(), world.new_id)
+            database.write_now(reconcile_rooms, rooms, (), world.now(), world.new_id)
             await poll_for(database, account, 1)  # everybody joins
 
             async def ours(database: Database = database) -> float:

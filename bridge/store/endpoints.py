@@ -49,6 +49,11 @@ class Desk:
     rotation_grace: timedelta = timedelta(hours=24)
 
 
+def hold_endpoints(connection: Connection) -> None:
+    """Lock every endpoint, by key, before any of their cursors: some of them may be removed."""
+    connection.execute(select(endpoints.c.id).order_by(endpoints.c.id).with_for_update())
+
+
 def reconcile_endpoints(connection: Connection, specs: Sequence[EndpointSpec], desk: Desk) -> None:
     """Make the configuration's endpoints what the file says; those made by API or CLI are not touched.
 

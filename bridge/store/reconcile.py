@@ -7,8 +7,14 @@ from collections.abc import Iterable, Sequence
 from sqlalchemy import Connection
 
 from bridge.store.database import take_turns
-from bridge.store.endpoints import Desk, EndpointSpec, reconcile_endpoints
-from bridge.store.rooms import RoomSpec, forget_sources, reconcile_rooms, reconcile_sources
+from bridge.store.endpoints import Desk, EndpointSpec, hold_endpoints, reconcile_endpoints
+from bridge.store.rooms import (
+    RoomSpec,
+    forget_sources,
+    hold_changing_rooms,
+    reconcile_rooms,
+    reconcile_sources,
+)
 from bridge.store.sealing import reseal
 
 RECONCILING = 2
@@ -25,12 +31,15 @@ def reconcile(
     """Make sources, rooms and endpoints what the file says, all or nothing; several processes may start at once.
 
     Rooms come first: an endpoint that is new and wants to know who is in a room is told of those that are watched now,
-    by the names that they have now.
+    by the names that they have now. What will change is locked before anything is changed, in the order in which
+    everybody locks: rooms, endpoints, cursors.
     """
     take_turns(connection, RECONCILING)
     named = tuple(sources)
     reconcile_sources(connection, named)
-    forget_sources(connection, named)
-    reconcile_rooms(connection, rooms, desk.now, desk.new_id)
+    changes = hold_changing_rooms(connection, rooms)
+    hold_endpoints(connection)
+    reconcile_rooms(connection, rooms, changes, desk.now, desk.new_id)
     reconcile_endpoints(connection, endpoints, desk)
+    forget_sources(connection, named)
     reseal(connection, desk.vault, desk.now)

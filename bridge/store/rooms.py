@@ -15,7 +15,7 @@ from bridge.events.chain import GENESIS
 from bridge.presence import Change, unwatch
 from bridge.store.log import append, number, room_log, upsert
 from bridge.store.tables import rooms, sources
-from bridge.store.visits import VisitWrites, load
+from bridge.store.visits import AT_ONCE, VisitWrites, batched, load
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,26 +42,53 @@ def forget_sources(connection: Connection, named: Collection[str]) -> None:
     connection.execute(delete(sources).where(sources.c.name.not_in(named)))
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoomChange:
+    """What the file says of a room that is known; no spec: it does not name it any more."""
+
+    row: Row[Any]
+    spec: RoomSpec | None
+
+
+def hold_changing_rooms(connection: Connection, specs: Sequence[RoomSpec]) -> list[RoomChange]:
+    """Find the rooms that the file changes, and lock them by key, as T2 does, before anything else is locked."""
+    found = connection.execute(select(rooms).where(rooms.c.source.is_not(None)).order_by(rooms.c.id))
+    stored = {(row.source, row.upstream_id): row for row in found}  # by key, as T2 locks them
+    named = {(spec.source, spec.upstream_id): spec for spec in specs}
+    changes = [RoomChange(row=row, spec=named.get(place)) for place, row in stored.items()]
+    changes = [change for change in changes if _is_changed(change)]
+    for some in batched([change.row.id for change in changes], AT_ONCE):
+        connection.execute(select(rooms.c.id).where(rooms.c.id.in_(some)).order_by(rooms.c.id).with_for_update())
+    return changes
+
+
+def _is_changed(change: RoomChange) -> bool:
+    if change.spec is None:
+        return bool(change.row.origin == "config" and change.row.tracked)
+    return _differs(change.row, change.spec)
+
+
 def reconcile_rooms(
-    connection: Connection, specs: Sequence[RoomSpec], now: datetime, new_id: Callable[[str], str]
+    connection: Connection,
+    specs: Sequence[RoomSpec],
+    changes: Sequence[RoomChange],
+    now: datetime,
+    new_id: Callable[[str], str],
 ) -> None:
     """Make the configuration's rooms what the file says; rooms made by API or CLI are not touched.
 
     A room that the file names becomes the file's, whoever added it first.
     """
-    found = connection.execute(select(rooms).where(rooms.c.source.is_not(None)).order_by(rooms.c.id))
-    stored = {(row.source, row.upstream_id): row for row in found}  # by key, as T2 locks them
+    stored = {(row.source, row.upstream_id) for row in connection.execute(select(rooms.c.source, rooms.c.upstream_id))}
     named = {(spec.source, spec.upstream_id): spec for spec in specs}
     fresh = [_room_values(spec, "config", now) for place, spec in named.items() if place not in stored]
     if fresh:
         connection.execute(insert(rooms), fresh)
-    for place, row in stored.items():
-        spec = named.get(place)
-        if spec is not None:
-            if _differs(row, spec):
-                _change(connection, row, spec, "config", now, new_id)
-        elif row.origin == "config" and row.tracked:
-            stop_watching(connection, row.id, now, new_id, tracked=False)
+    for change in changes:
+        if change.spec is None:
+            stop_watching(connection, change.row.id, now, new_id, tracked=False)
+        else:
+            _change(connection, change.row, change.spec, "config", now, new_id)
 
 
 def add_room(connection: Connection, spec: RoomSpec, now: datetime, new_id: Callable[[str], str]) -> bool:

@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Any
+from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Row, bindparam, insert, select, update
 
@@ -26,6 +26,8 @@ from bridge.presence import (
     same_json,
 )
 from bridge.store.tables import sessions, visits
+
+T = TypeVar("T")
 
 AT_ONCE = 10_000
 """How many peer ids one statement may name: PostgreSQL takes 65,535 values, SQLite 32,766."""
@@ -69,7 +71,7 @@ def _departed(connection: Connection, session_keys: Sequence[int], seen: Collect
     return departed
 
 
-def batched(values: Iterable[str], size: int) -> Iterator[list[str]]:
+def batched(values: Iterable[T], size: int) -> Iterator[list[T]]:
     """The values in lists of at most `size` (`itertools.batched` comes with Python 3.12)."""
     rest = iter(values)
     while some := list(islice(rest, size)):
