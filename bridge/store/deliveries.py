@@ -16,25 +16,14 @@ from types import MappingProxyType
 from typing import Any
 
 import structlog
-from sqlalchemy import (
-    ColumnElement,
-    Connection,
-    Exists,
-    Row,
-    and_,
-    case,
-    exists,
-    func,
-    or_,
-    select,
-    update,
-)
+from sqlalchemy import Connection, Row, and_, bindparam, func, or_, select, update
 
 from bridge.errors import BridgeError
 from bridge.events.types import EventType, matches
-from bridge.store.endpoints import find_endpoint, secrets_of
-from bridge.store.places import at_places
-from bridge.store.tables import cursors, endpoints, events, redeliveries, rooms
+from bridge.store.allowance import BUSY_LINES, UNLIMITED, busy_lines, live_allowance, spend_rate
+from bridge.store.endpoints import find_endpoint, open_secrets, sealed_secrets
+from bridge.store.places import ByPlaces
+from bridge.store.tables import cursors, endpoints, events, rooms
 from bridge.store.vault import Vault
 
 WINDOW = 20
@@ -42,11 +31,6 @@ WINDOW = 20
 LOCKED_PAUSE = timedelta(minutes=1)
 SPARE_TURNS = 100
 """How many endpoints more than there are seats are looked at: some may turn out to be at their rate."""
-UNLIMITED = 1_000_000
-ROUNDING = 1e-6
-"""So that a rate of exactly one attempt is not lost to a float just below it."""
-RATE_BURST = timedelta(milliseconds=250)
-"""How much unused rate an endpoint may save up: enough to use all of it between two ticks."""
 LEASE_MARGIN = timedelta(seconds=10)
 """How much longer than its time-out an attempt may take to be recorded, before somebody else tries."""
 
@@ -104,6 +88,13 @@ class ClaimedCursor:
         return following[following.index(event) + 1]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Taken:
+    endpoint: Row[Any]
+    cursor: Row[Any, Any, Any, Any]
+    lease_until: datetime
+
+
 def claim_cursors(
     connection: Connection,
     *,
@@ -130,17 +121,24 @@ def claim_cursors(
         token: Proof of this claim.
         vault: Opens the secrets.
     """
-    claimed: list[tuple[Row[Any], Row[Any, Any, Any, Any], datetime]] = []
-    targets: dict[int, Target] = {}
-    for endpoint in _due_endpoints(connection, now, seats):
+    due = _due_endpoints(connection, now, seats)
+    if not due:
+        return []
+    busy = busy_lines(connection, [endpoint.id for endpoint in due], now)
+    allowed = []
+    for endpoint in due:
         own_share = share - working_on.get(endpoint.id, 0)
-        allowance = min(_allowance(connection, endpoint, now), own_share, seats - len(claimed))
-        if allowance <= 0 or (target := _open_target(connection, endpoint, now, vault)) is None:
+        allowance = min(live_allowance(endpoint, busy[endpoint.id], now), own_share)
+        if allowance > 0:
+            allowed.append((endpoint, allowance))
+    targets = targets_of(connection, [endpoint for endpoint, _ in allowed[:seats]], now, vault)
+    claimed: list[_Taken] = []
+    for endpoint, allowance in allowed:
+        if (target := targets.get(endpoint.id)) is None or len(claimed) >= seats:
             continue
-        targets[endpoint.id] = target
         lease_until = now + (target.timeout or timeout) + LEASE_MARGIN
-        taken = _take(connection, endpoint, allowance, now, lease_until, token)
-        claimed += [(endpoint, cursor, lease_until) for cursor in taken]
+        taken = _take(connection, endpoint, min(allowance, seats - len(claimed)), now, lease_until, token)
+        claimed += [_Taken(endpoint=endpoint, cursor=cursor, lease_until=lease_until) for cursor in taken]
     return _assemble(connection, claimed, targets, token) if claimed else []
 
 
@@ -162,155 +160,41 @@ def target_of(connection: Connection, name: str, *, now: datetime, vault: Vault)
         NotFoundError: there is none.
     """
     row = find_endpoint(connection, name)
-    return _target(row, tuple(secrets_of(connection, [row.id], now, vault)[row.id]), vault)
+    return _target(row, open_secrets(sealed_secrets(connection, [row.id], now)[row.id], vault), vault)
 
 
 def targets_of(
     connection: Connection, endpoint_rows: Sequence[Row[Any]], now: datetime, vault: Vault
 ) -> dict[int, Target]:
     """What the sender needs to know of endpoints, by their keys; without those that are locked."""
-    opened = ((row.id, _open_target(connection, row, now, vault)) for row in endpoint_rows)
-    return {key: target for key, target in opened if target is not None}
-
-
-def _open_target(connection: Connection, endpoint: Row[Any], now: datetime, vault: Vault) -> Target | None:
-    """An endpoint with its secrets; if they cannot be opened, that is told, and looked at again in a minute."""
-    try:
-        return _target(endpoint, tuple(secrets_of(connection, [endpoint.id], now, vault)[endpoint.id]), vault)
-    except (BridgeError, ValueError, LookupError) as error:
-        log.error("endpoint.locked", endpoint=endpoint.name, detail=str(error))  # noqa: TRY400 - the message is all
-        held = update(endpoints).where(endpoints.c.id == endpoint.id).values(held_until=now + LOCKED_PAUSE)
-        connection.execute(held)
-        return None
+    sealed = sealed_secrets(connection, [row.id for row in endpoint_rows], now)
+    targets: dict[int, Target] = {}
+    for row in endpoint_rows:
+        try:
+            targets[row.id] = _target(row, open_secrets(sealed[row.id], vault), vault)
+        except (BridgeError, ValueError, LookupError) as error:
+            log.error("endpoint.locked", endpoint=row.name, detail=str(error))  # noqa: TRY400 - the message is all
+            locked = update(endpoints).where(endpoints.c.id == row.id).values(held_until=now + LOCKED_PAUSE)
+            connection.execute(locked)
+    return targets
 
 
 def _due_endpoints(connection: Connection, now: datetime, seats: int) -> list[Row[Any]]:
-    waiting = (
-        select(func.min(cursors.c.next_attempt_at))
-        .where(
-            cursors.c.endpoint_key == endpoints.c.id,
-            cursors.c.acked < cursors.c.head,
-            cursors.c.next_attempt_at <= now,
-        )
-        .scalar_subquery()
-    )
-    may_be_called = and_(
-        endpoints.c.state == "active", or_(endpoints.c.held_until.is_(None), endpoints.c.held_until <= now)
-    )
-    ready = (
-        select(endpoints.c.id, waiting.label("waiting_since"))
-        .where(may_be_called, waiting.is_not(None), _busy(now) < endpoints.c.max_concurrency)
-        .order_by("waiting_since", endpoints.c.id)
-        .limit(seats + SPARE_TURNS)
-    )
-    turns = {row.id: place for place, row in enumerate(connection.execute(ready))}
+    ready = connection.execute(_READY, {"now": now, "most": seats + SPARE_TURNS})
+    turns = {row.id: place for place, row in enumerate(ready)}
     if not turns:
         return []
-    held = connection.execute(
-        select(endpoints)
-        .where(endpoints.c.id.in_(turns), may_be_called)
-        .order_by(endpoints.c.id)
-        .with_for_update(key_share=True)
-    ).all()
+    held = connection.execute(_HELD_ENDPOINTS, {"keys": list(turns), "now": now}).all()
     return sorted(held, key=lambda row: turns[row.id])
-
-
-def _busy(now: datetime) -> ColumnElement[int]:
-    """How many lines of the endpoint at hand somebody is working on; its line of redeliveries is one of them."""
-    lines = (
-        select(func.count())
-        .select_from(cursors)
-        .where(
-            cursors.c.endpoint_key == endpoints.c.id,
-            cursors.c.claim_token.is_not(None),
-            cursors.c.next_attempt_at > now,
-        )
-        .correlate(endpoints)
-        .scalar_subquery()
-    )
-    return lines + case((replays_now(now), 1), else_=0)
-
-
-def replays_now(now: datetime) -> Exists:
-    """Whether somebody is working off redeliveries of the endpoint at hand."""
-    return exists().where(
-        redeliveries.c.endpoint_key == endpoints.c.id,
-        redeliveries.c.state == "owed",
-        redeliveries.c.claim_token.is_not(None),
-        redeliveries.c.next_attempt_at > now,
-    )
-
-
-def _allowance(connection: Connection, endpoint: Row[Any], now: datetime) -> int:
-    """How many cursors of this endpoint may be worked on beside those that already are."""
-    busy = _busy_lines(connection, endpoint, now)
-    if endpoint.circuit != "closed":
-        return 0 if busy else 1
-    free: int = endpoint.max_concurrency - busy
-    return min(free, rate_allowance(endpoint, now))
-
-
-def replay_allowance(connection: Connection, endpoint: Row[Any], now: datetime) -> int:
-    """How many redeliveries may be taken at once: none while live events need the last place."""
-    if endpoint.state == "active":
-        free: int = endpoint.max_concurrency - _busy_lines(connection, endpoint, now)
-        if free <= 0 or (free == 1 and endpoint.circuit == "closed" and _owes_live(connection, endpoint, now)):
-            return 0
-    return min(1 if endpoint.max_concurrency == 1 else UNLIMITED, max(0, rate_allowance(endpoint, now)))
-
-
-def _busy_lines(connection: Connection, endpoint: Row[Any], now: datetime) -> int:
-    return connection.execute(select(_busy(now)).where(endpoints.c.id == endpoint.id)).scalar_one()
-
-
-def _owes_live(connection: Connection, endpoint: Row[Any], now: datetime) -> bool:
-    owed = (cursors.c.endpoint_key == endpoint.id, cursors.c.acked < cursors.c.head, cursors.c.next_attempt_at <= now)
-    return connection.execute(select(cursors.c.room_key).where(*owed).limit(1)).one_or_none() is not None
-
-
-def rate_allowance(endpoint: Row[Any], now: datetime) -> int:
-    """How many attempts the endpoint's `rate_per_second` leaves for now."""
-    if endpoint.rate_per_second <= 0:
-        return UNLIMITED
-    spacing = timedelta(seconds=1 / endpoint.rate_per_second)
-    return int((now - _saving_since(endpoint, spacing, now)) / spacing + ROUNDING)
-
-
-def spend_rate(connection: Connection, endpoint: Row[Any], count: int, now: datetime) -> None:
-    """Use up some of the endpoint's rate, if it has one."""
-    if endpoint.rate_per_second > 0:
-        spacing = timedelta(seconds=1 / endpoint.rate_per_second)
-        spent = _saving_since(endpoint, spacing, now) + count * spacing
-        connection.execute(update(endpoints).where(endpoints.c.id == endpoint.id).values(rate_at=spent))
-
-
-def _saving_since(endpoint: Row[Any], spacing: timedelta, now: datetime) -> datetime:
-    """The moment up to which the rate is used up; what was saved up longer ago than a burst has lapsed."""
-    earliest = now - max(RATE_BURST, spacing)
-    return earliest if endpoint.rate_at is None else max(endpoint.rate_at, earliest)
 
 
 def _take(
     connection: Connection, endpoint: Row[Any], allowance: int, now: datetime, lease_until: datetime, token: str
 ) -> Sequence[Row[Any, Any, Any, Any]]:
-    owed = and_(
-        cursors.c.endpoint_key == endpoint.id, cursors.c.acked < cursors.c.head, cursors.c.next_attempt_at <= now
-    )
-    taken = connection.execute(
-        select(cursors.c.room_key, cursors.c.acked, cursors.c.head, rooms.c.upstream_id)
-        .join(rooms, rooms.c.id == cursors.c.room_key)
-        .where(owed)
-        .order_by(cursors.c.next_attempt_at, cursors.c.room_key)
-        .limit(allowance)
-        .with_for_update(of=cursors, skip_locked=True)
-    ).all()
+    taken = connection.execute(_OWED_LINES, {"endpoint": endpoint.id, "now": now, "most": allowance}).all()
     if taken:
         keys = [row.room_key for row in taken]
-        connection.execute(
-            update(cursors)
-            .where(cursors.c.endpoint_key == endpoint.id, cursors.c.room_key.in_(keys))
-            .values(next_attempt_at=lease_until, claim_token=token)
-        )
+        connection.execute(_CLAIMED, {"of": endpoint.id, "keys": keys, "until": lease_until, "token": token})
         spend_rate(connection, endpoint, len(taken), now)
     return taken
 
@@ -332,14 +216,15 @@ def _next_wanted(connection: Connection, endpoint: Row[Any], cursor: Row[Any, An
 
 def _assemble(
     connection: Connection,
-    claimed: Sequence[tuple[Row[Any], Row[Any, Any, Any, Any], datetime]],
+    claimed: Sequence[_Taken],
     targets: dict[int, Target],
     token: str,
 ) -> list[ClaimedCursor]:
     """Give every claimed cursor its endpoint and the events within reach."""
-    within_reach = _events_within_reach(connection, [(endpoint.id, cursor.room_key) for endpoint, cursor, _ in claimed])
+    within_reach = _events_within_reach(connection, [(one.endpoint.id, one.cursor.room_key) for one in claimed])
     assembled = []
-    for endpoint, cursor, lease_until in claimed:
+    for one in claimed:
+        endpoint, cursor = one.endpoint, one.cursor
         reach = min(cursor.head, cursor.acked + WINDOW)
         wanted = [
             row
@@ -361,7 +246,7 @@ def _assemble(
                 token=token,
                 acked=cursor.acked,
                 reach=reach,
-                lease_until=lease_until,
+                lease_until=one.lease_until,
                 events=owed,
                 behind=behind,
             )
@@ -373,21 +258,7 @@ def _events_within_reach(
     connection: Connection, places: Sequence[tuple[int, int]]
 ) -> dict[tuple[int, int], list[Row[Any]]]:
     """One query for all claims: what follows `acked` in each line, up to the window."""
-    rows = connection.execute(
-        select(cursors.c.endpoint_key, events.c.id, events.c.room_key, events.c.public_id, events.c.sequence)
-        .add_columns(events.c.type, events.c.body, events.c.spared_endpoint)
-        .join(
-            events,
-            and_(
-                events.c.room_key == cursors.c.room_key,
-                events.c.sequence > cursors.c.acked,
-                events.c.sequence <= cursors.c.acked + WINDOW,
-                events.c.sequence <= cursors.c.head,
-            ),
-        )
-        .where(at_places(connection, places))
-        .order_by(cursors.c.endpoint_key, events.c.room_key, events.c.sequence)
-    )
+    rows = _WITHIN_REACH.rows(connection, places)
     within: dict[tuple[int, int], list[Row[Any]]] = defaultdict(list)
     for row in rows:
         within[row.endpoint_key, row.room_key].append(row)
@@ -421,3 +292,64 @@ def _target(endpoint: Row[Any], secrets: tuple[str, ...], vault: Vault) -> Targe
         headers=json.loads(vault.open(endpoint.headers)),
         secrets=secrets,
     )
+
+
+_MAY_BE_CALLED = and_(
+    endpoints.c.state == "active",
+    or_(endpoints.c.held_until.is_(None), endpoints.c.held_until <= bindparam("now")),
+)
+_WAITING_SINCE = (
+    select(func.min(cursors.c.next_attempt_at))
+    .where(
+        cursors.c.endpoint_key == endpoints.c.id,
+        cursors.c.acked < cursors.c.head,
+        cursors.c.next_attempt_at <= bindparam("now"),
+    )
+    .scalar_subquery()
+)
+_READY = (
+    select(endpoints.c.id, _WAITING_SINCE.label("waiting_since"))
+    .where(_MAY_BE_CALLED, _WAITING_SINCE.is_not(None), endpoints.c.max_concurrency > BUSY_LINES)
+    .order_by("waiting_since", endpoints.c.id)
+    .limit(bindparam("most"))
+)
+_HELD_ENDPOINTS = (
+    select(endpoints)
+    .where(endpoints.c.id.in_(bindparam("keys", expanding=True)), _MAY_BE_CALLED)
+    .order_by(endpoints.c.id)
+    .with_for_update(key_share=True)
+)
+_OWED_LINES = (
+    select(cursors.c.room_key, cursors.c.acked, cursors.c.head, rooms.c.upstream_id)
+    .join(rooms, rooms.c.id == cursors.c.room_key)
+    .where(
+        cursors.c.endpoint_key == bindparam("endpoint"),
+        cursors.c.acked < cursors.c.head,
+        cursors.c.next_attempt_at <= bindparam("now"),
+    )
+    .order_by(cursors.c.next_attempt_at, cursors.c.room_key)
+    .limit(bindparam("most"))
+    .with_for_update(of=cursors, skip_locked=True)
+)
+_CLAIMED = (
+    update(cursors)
+    .where(cursors.c.endpoint_key == bindparam("of"), cursors.c.room_key.in_(bindparam("keys", expanding=True)))
+    .values(next_attempt_at=bindparam("until"), claim_token=bindparam("token"))
+)
+_WITHIN_REACH = ByPlaces(
+    lambda at_places: (
+        select(cursors.c.endpoint_key, events.c.id, events.c.room_key, events.c.public_id, events.c.sequence)
+        .add_columns(events.c.type, events.c.body, events.c.spared_endpoint)
+        .join(
+            events,
+            and_(
+                events.c.room_key == cursors.c.room_key,
+                events.c.sequence > cursors.c.acked,
+                events.c.sequence <= cursors.c.acked + WINDOW,
+                events.c.sequence <= cursors.c.head,
+            ),
+        )
+        .where(at_places)
+        .order_by(cursors.c.endpoint_key, events.c.room_key, events.c.sequence)
+    )
+)

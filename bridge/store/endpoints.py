@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, Row, delete, insert, or_, select, update
+from sqlalchemy import Connection, Row, bindparam, delete, insert, or_, select, update
 
 from bridge.errors import BridgeError, NotFoundError, UsageError
 from bridge.events.types import EventType, matches
@@ -142,20 +142,25 @@ def secrets_of(
     connection: Connection, endpoint_keys: Iterable[int], now: datetime, vault: Vault
 ) -> dict[int, list[str]]:
     """The secrets that sign for each endpoint, by its key: the current one first, then those still in their grace."""
-    rows = connection.execute(
-        select(endpoint_secrets)
-        .where(
-            endpoint_secrets.c.endpoint_key.in_(sorted(endpoint_keys)),
-            or_(endpoint_secrets.c.expires_at.is_(None), endpoint_secrets.c.expires_at > now),
-        )
-        .order_by(endpoint_secrets.c.id.desc())
-    )
-    opened: dict[int, list[str]] = {}
-    for row in rows:
-        secret, known = vault.open(row.sealed), opened.setdefault(row.endpoint_key, [])
-        if secret not in known:  # one that was changed back within its grace
-            known.append(secret)
-    return opened
+    sealed = sealed_secrets(connection, list(endpoint_keys), now)
+    return {key: list(open_secrets(texts, vault)) for key, texts in sealed.items()}
+
+
+def sealed_secrets(connection: Connection, endpoint_keys: Sequence[int], now: datetime) -> dict[int, list[str]]:
+    """As `secrets_of`, not yet opened."""
+    sealed: dict[int, list[str]] = {}
+    for row in connection.execute(_SIGNING, {"keys": endpoint_keys, "now": now}):
+        sealed.setdefault(row.endpoint_key, []).append(row.sealed)
+    return sealed
+
+
+def open_secrets(sealed: Sequence[str], vault: Vault) -> tuple[str, ...]:
+    """The secrets themselves, each once: one may have been changed back within its grace.
+
+    Raises:
+        BridgeError: one of them is sealed with a key that is not given.
+    """
+    return tuple(dict.fromkeys(vault.open(text) for text in sealed))
 
 
 def is_secret_generated(connection: Connection, endpoint_key: int) -> bool:
@@ -274,3 +279,13 @@ def _spec_values(spec: EndpointSpec, vault: Vault) -> dict[str, Any]:
         "max_concurrency": spec.max_concurrency,
         "timeout_seconds": None if spec.timeout is None else spec.timeout.total_seconds(),
     }
+
+
+_SIGNING = (
+    select(endpoint_secrets.c.endpoint_key, endpoint_secrets.c.sealed)
+    .where(
+        endpoint_secrets.c.endpoint_key.in_(bindparam("keys", expanding=True)),
+        or_(endpoint_secrets.c.expires_at.is_(None), endpoint_secrets.c.expires_at > bindparam("now")),
+    )
+    .order_by(endpoint_secrets.c.id.desc())
+)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, case, insert, select
+from sqlalchemy import Connection, Row, bindparam, case, insert, select
 from sqlalchemy.dialects import postgresql, sqlite
 
 from bridge.events.bodies import Draft, RoomName, encode
@@ -90,7 +90,7 @@ def append(connection: Connection, entries: Sequence[Entry], now: datetime, *, p
     if not entries:
         return
     connection.execute(
-        insert(events),
+        _APPENDED,
         [
             {
                 "public_id": entry.public_id,
@@ -146,7 +146,7 @@ def _hold_own_room(connection: Connection, now: datetime) -> Row[Any]:
 
 
 def _raise_cursors(connection: Connection, entries: Sequence[Entry], now: datetime, passing_over: int | None) -> None:
-    wanting = connection.execute(select(endpoints.c.id, endpoints.c.events, endpoints.c.rooms)).all()
+    wanting = connection.execute(_WANTING).all()
     raised: dict[tuple[int, int], tuple[int, int]] = {}
     for endpoint_key, types, room_globs in wanting:
         if endpoint_key == passing_over:
@@ -159,8 +159,7 @@ def _raise_cursors(connection: Connection, entries: Sequence[Entry], now: dateti
     if not raised:
         return
     # Held until this commits: an endpoint that is being removed is either not there any more, or waits for us.
-    wanted = select(endpoints.c.id).where(endpoints.c.id.in_({key for key, _ in raised})).order_by(endpoints.c.id)
-    there = set(connection.execute(wanted.with_for_update(read=True, key_share=True)).scalars())
+    there = set(connection.execute(_HELD_ENDPOINTS, {"keys": list({key for key, _ in raised})}).scalars())
     rows = [
         {"endpoint_key": endpoint_key, "room_key": room_key, "acked": first - 1, "head": last, "next_attempt_at": now}
         for (endpoint_key, room_key), (first, last) in sorted(raised.items())
@@ -168,8 +167,12 @@ def _raise_cursors(connection: Connection, entries: Sequence[Entry], now: dateti
     ]
     if not rows:
         return
-    statement = upsert(connection)(cursors)
-    statement = statement.on_conflict_do_update(
+    connection.execute(_RAISED[connection.dialect.name], rows)
+
+
+def _raise_cursor(insert_into: Callable[..., Any]) -> Any:  # noqa: ANN401 - the INSERT of a dialect
+    statement = insert_into(cursors)
+    return statement.on_conflict_do_update(
         index_elements=[cursors.c.endpoint_key, cursors.c.room_key],
         set_={
             "head": statement.excluded.head,
@@ -182,4 +185,14 @@ def _raise_cursors(connection: Connection, entries: Sequence[Entry], now: dateti
             ),
         },
     )
-    connection.execute(statement, rows)
+
+
+_APPENDED = insert(events)
+_WANTING = select(endpoints.c.id, endpoints.c.events, endpoints.c.rooms)
+_HELD_ENDPOINTS = (
+    select(endpoints.c.id)
+    .where(endpoints.c.id.in_(bindparam("keys", expanding=True)))
+    .order_by(endpoints.c.id)
+    .with_for_update(read=True, key_share=True)
+)
+_RAISED = {"postgresql": _raise_cursor(postgresql.insert), "sqlite": _raise_cursor(sqlite.insert)}

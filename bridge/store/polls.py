@@ -91,20 +91,11 @@ def claim_rooms(
     if limit <= 0:
         return []
     healthy = account.condition == Condition.OK  # else the probe is a room that has failed least: one that may work
-    due = connection.execute(
-        select(rooms.c.id, rooms.c.upstream_id, rooms.c.next_poll_at)
-        .where(rooms.c.source == source, rooms.c.next_poll_at <= now)
-        .order_by(*(() if healthy else (rooms.c.failures,)), rooms.c.next_poll_at, rooms.c.id)
-        .limit(limit)
-        .with_for_update(skip_locked=True)
-    ).all()
+    wanted = {"of": source, "now": now, "most": limit}
+    due = connection.execute(_DUE if healthy else _DUE_TO_PROBE, wanted).all()
     if not due:
         return []
-    connection.execute(
-        update(rooms)
-        .where(rooms.c.id.in_([room.id for room in due]))
-        .values(next_poll_at=lease_until, claim_token=token)
-    )
+    connection.execute(_CLAIMED, {"keys": [room.id for room in due], "until": lease_until, "token": token})
     spend(connection, account, requests_per_second, len(due), now=now, lease_until=lease_until)
     return [
         ClaimedRoom(
@@ -182,8 +173,7 @@ def _report(poll: PolledRoom, row: Row[Any]) -> Report:
 def _hold_rooms(connection: Connection, polled: Sequence[PolledRoom]) -> dict[int, Row[Any]]:
     """Lock the rooms in the order of their keys, so that two writers never cross."""
     keys = sorted({poll.room.key for poll in polled})
-    held = connection.execute(select(rooms).where(rooms.c.id.in_(keys)).order_by(rooms.c.id).with_for_update())
-    return {row.id: row for row in held}
+    return {row.id: row for row in connection.execute(_HELD, {"keys": keys})}
 
 
 @dataclass(slots=True, kw_only=True)
@@ -280,6 +270,20 @@ class _Writing:
 SOURCE_WIDE = frozenset({FailureKind.UNAUTHORIZED, FailureKind.RATE_LIMITED})
 """Failures that say nothing about the one room that met them."""
 
+_OF_SOURCE = (
+    select(rooms.c.id, rooms.c.upstream_id, rooms.c.next_poll_at)
+    .where(rooms.c.source == bindparam("of"), rooms.c.next_poll_at <= bindparam("now"))
+    .limit(bindparam("most"))
+    .with_for_update(skip_locked=True)
+)
+_DUE = _OF_SOURCE.order_by(rooms.c.next_poll_at, rooms.c.id)
+_DUE_TO_PROBE = _OF_SOURCE.order_by(rooms.c.failures, rooms.c.next_poll_at, rooms.c.id)
+_CLAIMED = (
+    update(rooms)
+    .where(rooms.c.id.in_(bindparam("keys", expanding=True)))
+    .values(next_poll_at=bindparam("until"), claim_token=bindparam("token"))
+)
+_HELD = select(rooms).where(rooms.c.id.in_(bindparam("keys", expanding=True))).order_by(rooms.c.id).with_for_update()
 _FREE = update(rooms).where(rooms.c.id == bindparam("where_id"))
 _QUIET = _FREE.values(
     next_poll_at=bindparam("due"),

@@ -13,27 +13,10 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import (
-    Connection,
-    Row,
-    and_,
-    delete,
-    exists,
-    insert,
-    or_,
-    select,
-    update,
-)
+from sqlalchemy import Connection, Row, and_, bindparam, delete, exists, insert, or_, select, update
 
-from bridge.store.deliveries import (
-    LEASE_MARGIN,
-    OwedEvent,
-    Target,
-    replay_allowance,
-    replays_now,
-    spend_rate,
-    targets_of,
-)
+from bridge.store.allowance import REPLAYS_NOW, busy_lines, replay_allowance, spend_rate
+from bridge.store.deliveries import LEASE_MARGIN, OwedEvent, Target, targets_of
 from bridge.store.settlements import Tried, attempt_values
 from bridge.store.tables import attempts, dead_letters, endpoints, events, redeliveries, rooms
 from bridge.store.vault import Vault
@@ -86,26 +69,10 @@ def claim_redeliveries(
     connection: Connection, *, lines: int, now: datetime, timeout: timedelta, token: str, vault: Vault
 ) -> list[ClaimedLine]:
     """Claim what is due, one line of at most 20 per endpoint, for up to `lines` endpoints."""
-    due = and_(
-        redeliveries.c.endpoint_key == endpoints.c.id,
-        redeliveries.c.state == RedeliveryState.OWED,
-    )
-    waiting = exists().where(due, redeliveries.c.next_attempt_at <= now)
-    may_be_called = or_(
-        endpoints.c.state != "active",  # whoever asks for it wants to try it out
-        endpoints.c.held_until.is_(None),
-        endpoints.c.held_until <= now,
-    )
-    is_quiet = or_(endpoints.c.replays_held_until.is_(None), endpoints.c.replays_held_until <= now)
-    ready = connection.execute(
-        select(endpoints)
-        .where(waiting, ~replays_now(now), may_be_called, is_quiet)
-        .order_by(endpoints.c.id)
-        .limit(lines)
-        .with_for_update(key_share=True)
-    ).all()
+    ready = connection.execute(_READY, {"now": now, "most": lines}).all()
     if not ready:
         return []
+    busy = busy_lines(connection, [endpoint.id for endpoint in ready], now)
     targets = targets_of(connection, ready, now, vault)
     claimed = []
     for endpoint in ready:
@@ -113,7 +80,7 @@ def claim_redeliveries(
             continue
         # A line takes its time: each of its members may use up the whole time-out, and renews the lease of the rest.
         lease_until = now + (target.timeout or timeout) + LEASE_MARGIN
-        allowance = replay_allowance(connection, endpoint, now)
+        allowance = replay_allowance(connection, endpoint, busy[endpoint.id], now)
         rows = _take(connection, endpoint, allowance, now, lease_until, token) if allowance > 0 else ()
         if rows:
             members = tuple(_claimed(row) for row in rows)
@@ -127,6 +94,8 @@ def record_redelivery(connection: Connection, done: Redelivered) -> bool:
     It may not if it is not ours any more, if the endpoint asked for quiet, here or in a live line, or if its secret has
     changed since: what of it has not been sent is then given back.
     """
+    key = done.line.target.key  # locked first, as everybody does
+    connection.execute(select(endpoints.c.id).where(endpoints.c.id == key).with_for_update(key_share=True))
     row = connection.execute(
         select(redeliveries.c.claim_token).where(redeliveries.c.id == done.redelivery.key).with_for_update()
     ).one_or_none()
@@ -241,3 +210,23 @@ def _claimed(row: Row[Any, Any, Any, Any, Any, Any, Any, Any]) -> ClaimedRedeliv
         room_id=row.upstream_id,
         tries=row.tries,
     )
+
+
+_OWED = and_(
+    redeliveries.c.endpoint_key == endpoints.c.id,
+    redeliveries.c.state == RedeliveryState.OWED.value,
+    redeliveries.c.next_attempt_at <= bindparam("now"),
+)
+_MAY_BE_CALLED = or_(
+    endpoints.c.state != "active",  # whoever asks for it wants to try it out
+    endpoints.c.held_until.is_(None),
+    endpoints.c.held_until <= bindparam("now"),
+)
+_MAY_BE_REPLAYED = or_(endpoints.c.replays_held_until.is_(None), endpoints.c.replays_held_until <= bindparam("now"))
+_READY = (
+    select(endpoints)
+    .where(exists().where(_OWED), ~REPLAYS_NOW, _MAY_BE_CALLED, _MAY_BE_REPLAYED)
+    .order_by(endpoints.c.id)
+    .limit(bindparam("most"))
+    .with_for_update(key_share=True)
+)

@@ -16,7 +16,7 @@ from sqlalchemy import Connection, Row, and_, bindparam, func, insert, or_, sele
 from bridge.events.bodies import Draft, draft_endpoint
 from bridge.store.deliveries import ClaimedCursor, OwedEvent
 from bridge.store.log import append_own, upsert
-from bridge.store.places import at_places
+from bridge.store.places import ByPlaces
 from bridge.store.tables import attempts, cursors, dead_letters, endpoints
 from bridge.webhooks.delivery import (
     Advance,
@@ -284,10 +284,9 @@ def _hold_lines(
 ) -> dict[tuple[int, int], _Line]:
     """Lock the cursors in the order of their keys, those that may be released too, so that two writers never cross."""
     places = sorted({(one.cursor.target.key, one.cursor.room_key) for one in settlements})
-    wanted = at_places(connection, places)
-    if recovering:
-        wanted = or_(wanted, and_(cursors.c.endpoint_key.in_(recovering), *_WAITING))
-    held = connection.execute(_HELD_LINES.where(wanted))
+    statement = _HELD_WITH_WAITING if recovering else _HELD_LINES
+    parameters = {"recovering": recovering} if recovering else {}
+    held = statement.rows(connection, places, **parameters)
     lines = {
         (row.endpoint_key, row.room_key): _Line(
             row=row, acked=row.acked, state=_cursor_state(row), token=row.claim_token
@@ -385,12 +384,15 @@ def _set_each(*names: str) -> dict[str, Any]:
 
 _WAITING = (cursors.c.acked < cursors.c.head, cursors.c.claim_token.is_(None), cursors.c.first_failed_at.is_not(None))
 """Cursors that wait because their next event failed."""
-_HELD_LINES = (
+_LINES = (
     select(cursors.c.endpoint_key, cursors.c.room_key, cursors.c.acked, cursors.c.head, cursors.c.claim_token)
     .add_columns(cursors.c.troubles, cursors.c.refusals, cursors.c.first_failed_at, cursors.c.last_failed_at)
     .order_by(cursors.c.endpoint_key, cursors.c.room_key)
     .with_for_update()
 )
+_HELD_LINES = ByPlaces(_LINES.where)
+_RECOVERING = and_(cursors.c.endpoint_key.in_(bindparam("recovering", expanding=True)), *_WAITING)
+_HELD_WITH_WAITING = ByPlaces(lambda at_places: _LINES.where(or_(at_places, _RECOVERING)))
 _HELD_ENDPOINTS = (
     select(endpoints.c.id, endpoints.c.name, endpoints.c.state, endpoints.c.state_reason, endpoints.c.circuit)
     .add_columns(endpoints.c.failures_in_row, endpoints.c.failing_since, endpoints.c.last_success_at)

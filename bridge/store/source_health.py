@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, Row, func, or_, select, update
+from sqlalchemy import Connection, Row, bindparam, func, or_, select, update
 
 from bridge.events.bodies import draft_source
 from bridge.pacing import TROUBLE_LIMIT, Condition, SourceHealth, judge, trouble_limit
@@ -47,12 +47,14 @@ class Report:
 
 def hold_source(connection: Connection, name: str) -> Row[Any]:
     """The source's row, locked; made anew if a process whose file does not name the source has removed it."""
-    held = select(sources).where(sources.c.name == name).with_for_update()
-    row = connection.execute(held).one_or_none()
+    row = connection.execute(_HELD, {"of": name}).one_or_none()
     if row is None:
         connection.execute(upsert(connection)(sources).values(name=name).on_conflict_do_nothing())
-        row = connection.execute(held).one()
+        row = connection.execute(_HELD, {"of": name}).one()
     return row
+
+
+_HELD = select(sources).where(sources.c.name == bindparam("of")).with_for_update()
 
 
 def try_again(connection: Connection, changed: Collection[str], now: datetime) -> None:

@@ -42,10 +42,9 @@ def load(connection: Connection, room_rows: Sequence[Row[Any]], seen: Collection
     session_keys = [row.session_key for row in room_rows if row.session_key is not None]
     if not session_keys:
         return {row.id: Presence(watched_since=row.watched_since, complete_at=row.complete_at) for row in room_rows}
-    session_rows = {row.id: row for row in connection.execute(select(sessions).where(sessions.c.id.in_(session_keys)))}
+    session_rows = {row.id: row for row in connection.execute(_SESSIONS, {"keys": session_keys})}
     open_visits: dict[int, list[Row[Any]]] = defaultdict(list)
-    is_open = (visits.c.room_key.in_([row.id for row in room_rows]), visits.c.left_at.is_(None))
-    for row in connection.execute(select(visits).where(*is_open).order_by(visits.c.id)):
+    for row in connection.execute(_OPEN_VISITS, {"keys": [row.id for row in room_rows]}):
         open_visits[row.session_key].append(row)
     departed = _departed(connection, session_keys, seen)
     return {
@@ -63,10 +62,7 @@ def load(connection: Connection, room_rows: Sequence[Row[Any]], seen: Collection
 def _departed(connection: Connection, session_keys: Sequence[int], seen: Collection[str]) -> dict[int, set[str]]:
     departed: dict[int, set[str]] = defaultdict(set)
     for some in batched(seen, AT_ONCE):
-        gone = select(visits.c.session_key, visits.c.peer_id).where(
-            visits.c.session_key.in_(session_keys), visits.c.peer_id.in_(some), visits.c.left_at.is_not(None)
-        )
-        for row in connection.execute(gone):
+        for row in connection.execute(_DEPARTED, {"keys": session_keys, "peers": some}):
             departed[row.session_key].add(row.peer_id)
     return departed
 
@@ -118,21 +114,42 @@ class VisitWrites:
 
     def write(self, connection: Connection) -> None:
         """Write everything gathered: ends before beginnings, because a peer's new visit may replace its old one."""
-        _update_many(connection, visits, self._ended)
-        _update_many(connection, visits, self._changed)
-        if self._begun:
-            connection.execute(insert(visits), self._begun)
-        _update_many(connection, sessions, self._counted)
+        for statement, rows in (
+            (_ENDED, self._ended),
+            (_CHANGED, self._changed),
+            (_BEGUN, self._begun),
+            (_COUNTED, self._counted),
+        ):
+            if rows:
+                connection.execute(statement, rows)
 
 
-def _update_many(connection: Connection, table: Any, rows: list[dict[str, Any]]) -> None:  # noqa: ANN401 - a Table
-    if not rows:
-        return
-    key = "where_public_id" if table is visits else "where_id"
-    column = table.c.public_id if table is visits else table.c.id
-    names = [name for name in rows[0] if name != key]
-    statement = update(table).where(column == bindparam(key)).values({name: bindparam(name) for name in names})
-    connection.execute(statement, rows)
+def _set_each(*names: str) -> dict[str, Any]:
+    return {name: bindparam(name) for name in names}
+
+
+_SESSIONS = select(sessions).where(sessions.c.id.in_(bindparam("keys", expanding=True)))
+_OPEN_VISITS = (
+    select(visits)
+    .where(visits.c.room_key.in_(bindparam("keys", expanding=True)), visits.c.left_at.is_(None))
+    .order_by(visits.c.id)
+)
+_DEPARTED = select(visits.c.session_key, visits.c.peer_id).where(
+    visits.c.session_key.in_(bindparam("keys", expanding=True)),
+    visits.c.peer_id.in_(bindparam("peers", expanding=True)),
+    visits.c.left_at.is_not(None),
+)
+_OF_VISIT = update(visits).where(visits.c.public_id == bindparam("where_public_id"))
+_ENDED = _OF_VISIT.values(_set_each("last_seen_at", "left_at", "left_at_source", "leave_reason"))
+_CHANGED = _OF_VISIT.values(
+    _set_each("display_name", "join_time", "said_join_time", "last_seen_at", "metadata", "missed", "missing_since")
+).values(_set_each("missing_reason"))
+_BEGUN = insert(visits)
+_COUNTED = (
+    update(sessions)
+    .where(sessions.c.id == bindparam("where_id"))
+    .values(_set_each("visit_count", "unique_peers", "peak_peer_count", "ended_at", "empty_reason"))
+)
 
 
 def _visit(row: Row[Any], room: Row[Any]) -> Visit:

@@ -8,7 +8,7 @@ from typing import Any
 
 from bridge import poller, sender
 from bridge.sources.huddle01 import ANSWER_LIMIT
-from bridge.store import deliveries, group_commit, source_health
+from bridge.store import allowance, deliveries, group_commit, source_health
 from bridge.webhooks.client import ClientLimits
 from tests.docs import pages
 
@@ -51,7 +51,7 @@ def test_the_numbers_in_the_text_are_those_of_the_code() -> None:
     assert f"{sender.SEATS} lines and {sender.REPLAY_SEATS} replays" in limits
     assert f"{ANSWER_LIMIT // 2**20} MiB" in limits
     assert f"{ClientLimits().answer_bytes // 2**10} KiB" in limits
-    assert source_health.BURST.total_seconds() == deliveries.RATE_BURST.total_seconds() == 0.25
+    assert source_health.BURST.total_seconds() == allowance.RATE_BURST.total_seconds() == 0.25
     assert f"two time-outs and {poller.LEASE_MARGIN.seconds} seconds" in claims
     assert f"one time-out and {deliveries.LEASE_MARGIN.seconds} seconds" in claims
     assert f"up to {group_commit.LARGEST}" in pages.section(pages.ARCHITECTURE, "Group commit")
