@@ -124,8 +124,10 @@ def _old_one(endpoint: ShownEndpoint, grace: timedelta) -> str:
     if endpoint.style == Style.HUDDLE01:
         return "style huddle01 has room for one signature only, so the old one is worth nothing from now on"
     if not grace:
-        return "the old one signs no more"
-    return f"the old one signs beside it for {span(grace)}"
+        return "no old one signs any more"
+    older = len(endpoint.secrets) - 2
+    theirs = f"; so do {older} from before it, until their own grace is over" if older > 0 else ""
+    return f"the old one signs beside it for {span(grace)}{theirs}"
 
 
 def _grace(text: str) -> timedelta:

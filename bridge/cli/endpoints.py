@@ -12,10 +12,10 @@ import typer
 from bridge.cli.by_hand import check_endpoint
 from bridge.cli.endpoint_view import print_endpoint, print_endpoints
 from bridge.cli.options import (
-    DEFAULT_CONFIG,
     ConfigOption,
     JsonOption,
     load_settings,
+    name_of,
     open_database,
     split_list,
 )
@@ -178,7 +178,7 @@ def _headers(given: Sequence[str]) -> dict[str, str] | None:
 def _refuse_configured(settings: Settings, name: str, config: Path | None) -> None:
     if any(spec.name == name for spec in settings.endpoints):
         raise UsageError(
-            f"endpoint {quoted(name)} stands in {config or DEFAULT_CONFIG}: change or remove it there, and reload the "
+            f"endpoint {quoted(name)} stands in {name_of(config)}: change or remove it there, and reload the "
             "service (SIGHUP)"
         )
 

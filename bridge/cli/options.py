@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from bridge.config import Settings, load
+from bridge.config import NO_FILE, Settings, load
 from bridge.config.durations import parse_duration
 from bridge.config.fields import check_event_glob
 from bridge.config.words import did_you_mean, one_of, quoted
@@ -52,9 +52,17 @@ def load_settings(config: Path | None, overrides: Mapping[str, object] | None = 
     Raises:
         ConfigurationError: with every problem in it.
     """
+    return load(config or _default_file(), os.environ, overrides or {})
+
+
+def name_of(config: Path | None) -> str:
+    """What messages call the configuration that `load_settings` loads."""
+    return str(config or _default_file() or NO_FILE)
+
+
+def _default_file() -> Path | None:
     only_environment = not is_there(DEFAULT_CONFIG) and any(name.startswith("BRIDGE__") for name in os.environ)
-    default = None if only_environment else DEFAULT_CONFIG
-    return load(config or default, os.environ, overrides or {})
+    return None if only_environment else DEFAULT_CONFIG
 
 
 @contextmanager

@@ -44,7 +44,7 @@ async def receive(respond: Respond, *, host: str, port: int, limit: int = BODY_L
     Raises:
         BridgeError: the address cannot be listened on.
     """
-    remedy = "choose another --port, 0 is a free one"
+    remedy = "choose another --host, or another --port (0 is a free one)"
     async with serve_app(_app(respond, limit), host=host, port=port, remedy=remedy) as url:
         yield url
 

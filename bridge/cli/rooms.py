@@ -12,12 +12,12 @@ import typer
 
 from bridge.cli.by_hand import check_room
 from bridge.cli.options import (
-    DEFAULT_CONFIG,
     ConfigOption,
     JsonOption,
     SourceOption,
     find_account,
     load_settings,
+    name_of,
     open_database,
 )
 from bridge.cli.terminal import (
@@ -58,7 +58,11 @@ RoomArgument = Annotated[str, typer.Argument(metavar="ROOM", help="The room's id
 
 
 @app.command("list")
-def list_tracked(source: SourceOption = None, as_json: JsonOption = False, config: ConfigOption = None) -> None:
+def list_tracked(
+    source: Annotated[str | None, typer.Option(metavar="NAME", help="Only rooms of this source.")] = None,
+    as_json: JsonOption = False,
+    config: ConfigOption = None,
+) -> None:
     """List every tracked room, and how it is doing."""
     settings = load_settings(config)
     with open_database(settings) as database:
@@ -235,7 +239,7 @@ def _refuse_owned(settings: Settings, room: str, source: str | None, origin: str
     """The configuration's rooms are changed in the file: what is done behind its back would not last."""
     if any(spec.upstream_id == room and source in (None, spec.source) for spec in settings.rooms):
         raise UsageError(
-            f"room {quoted(room)} stands in {config or DEFAULT_CONFIG}: change or remove it there, and reload the "
+            f"room {quoted(room)} stands in {name_of(config)}: change or remove it there, and reload the "
             "service (SIGHUP)"
         )
     if origin == "config":

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from bridge.cli.options import DEFAULT_CONFIG, ConfigOption, load_settings
+from bridge.cli.options import DEFAULT_CONFIG, ConfigOption, load_settings, name_of
 from bridge.cli.terminal import say
 from bridge.config.template import render
 from bridge.errors import UsageError
@@ -41,7 +41,7 @@ def check(config: ConfigOption = None) -> None:
     """Validate the configuration; touches nothing else."""
     settings = load_settings(config)
     say(
-        f"{config or DEFAULT_CONFIG}: ok ({_count(len(settings.sources), 'source')}, "
+        f"{name_of(config)}: ok ({_count(len(settings.sources), 'source')}, "
         f"{_count(len(settings.rooms), 'room')}, {_count(len(settings.endpoints), 'endpoint')})"
     )
     if not settings.rooms:

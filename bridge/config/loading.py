@@ -22,7 +22,7 @@ from bridge.errors import ConfigurationError, Problem
 
 ENCRYPTION_KEY: Final = "BRIDGE_ENCRYPTION_KEY"
 _SYNTAX_PLACE: Final = re.compile(r" \(at (?:line (?P<line>\d+), column (?P<column>\d+)|end of document)\)$")
-_NO_FILE: Final = "configuration"
+NO_FILE: Final = "configuration"
 
 
 def load(path: Path | None, env: Mapping[str, str], overrides: Mapping[str, object] = {}) -> Settings:
@@ -36,7 +36,7 @@ def load(path: Path | None, env: Mapping[str, str], overrides: Mapping[str, obje
     Raises:
         ConfigurationError: with every problem, in the order of the file.
     """
-    document = Document(name=_NO_FILE, tree={}) if path is None else _read(path)
+    document = Document(name=NO_FILE, tree={}) if path is None else _read(path)
     problems = [*apply_environment(document, env), *apply_overrides(document, overrides)]
     unresolved, emptied = resolve_secrets(document, env)
     problems += [*unresolved, *broken_rules(document)]

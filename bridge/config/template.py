@@ -41,7 +41,7 @@ events = ["peer.joined", "peer.left", "room.empty"]   # or ["*"]
 secret = "$secret"
 
 [delivery]
-# For a receiver on this machine (http://127.0.0.1:9000/, say `bridge listen --port 9000`), open its network:
+# For a receiver on this machine (http://127.0.0.1:9000/ is `bridge listen --secret-file FILE`), open its network:
 # allow_private_networks = ["127.0.0.0/8"]
 
 [web]

@@ -53,7 +53,9 @@ async def _listen(runner: web.ServerRunner, host: str, port: int) -> None:
     try:
         await web.TCPSite(runner, host, port, backlog=BACKLOG).start()
     except OSError as error:
-        raise BridgeError(f"cannot listen on {host}:{port}: {error.strerror or error}; choose another port") from error
+        raise BridgeError(
+            f"cannot listen on {host}:{port}: {error.strerror or error}; choose another host or port"
+        ) from error
 
 
 async def _respond(simulation: Simulation, request: web.BaseRequest) -> web.StreamResponse:

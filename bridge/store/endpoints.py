@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
+import structlog
 from sqlalchemy import Connection, Row, bindparam, delete, insert, or_, select, update
 
 from bridge.errors import BridgeError, NotFoundError, UsageError
@@ -17,6 +18,8 @@ from bridge.store.snapshots import owe_snapshots
 from bridge.store.tables import cursors, endpoint_secrets, endpoints
 from bridge.store.vault import Vault
 from bridge.webhooks.signing import Ed25519Secret, InvalidSecretError, parse_secret
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger("bridge.store")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +67,8 @@ def reconcile_endpoints(connection: Connection, specs: Sequence[EndpointSpec], d
     named = {spec.name: spec for spec in specs}
     for row in stored.values():  # by key, as everybody locks them
         if row.name in named:
+            if row.origin == "manual":
+                log.info("configuration.adopted", endpoint=row.name)
             _change(connection, row, named[row.name], desk)
         elif row.origin == "config":
             connection.execute(delete(endpoints).where(endpoints.c.id == row.id))

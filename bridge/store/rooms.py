@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
+import structlog
 from sqlalchemy import Connection, Row, delete, insert, select, update
 
 from bridge.errors import NotFoundError
@@ -16,6 +17,8 @@ from bridge.presence import Change, unwatch
 from bridge.store.log import append, number, room_log, upsert
 from bridge.store.tables import rooms, sources
 from bridge.store.visits import AT_ONCE, VisitWrites, batched, load
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger("bridge.store")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,6 +91,8 @@ def reconcile_rooms(
         if change.spec is None:
             stop_watching(connection, change.row.id, now, new_id, tracked=False)
         else:
+            if change.row.tracked and change.row.origin == "manual":
+                log.info("configuration.adopted", room=change.row.upstream_id, source=change.row.source)
             _change(connection, change.row, change.spec, "config", now, new_id)
 
 

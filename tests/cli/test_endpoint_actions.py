@@ -189,7 +189,16 @@ def test_a_new_secret_is_printed_once_and_both_sign_meanwhile(cli: Cli, receiver
     assert fresh not in cli("endpoints", "list", "--json").out
 
 
-def test_without_grace_the_old_secret_signs_no_more(cli: Cli, receiver: Receiver) -> None:
+def test_a_rotation_says_that_older_secrets_keep_their_grace(cli: Cli, receiver: Receiver) -> None:
+    cli("endpoints", "add", "crm", f"{receiver.url}/crm")
+    assert "from before it" not in cli("endpoints", "rotate", "crm", "--grace", "2h").err
+    again = cli("endpoints", "rotate", "crm", "--grace", "1h")
+
+    assert "the old one signs beside it for 1h; so do 1 from before it, until their own grace is over" in again.err
+    assert len(cli("endpoints", "show", "crm", "--json").json()["secrets"]) == 3
+
+
+def test_without_grace_no_old_secret_signs_any_more(cli: Cli, receiver: Receiver) -> None:
     old = cli("endpoints", "add", "crm", f"{receiver.url}/crm").out.strip()
     fresh = cli("endpoints", "rotate", "crm", "--grace", "0s", "--json").json()["secret"]
     cli("endpoints", "test", "crm")

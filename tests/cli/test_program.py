@@ -182,6 +182,19 @@ def test_the_configuration_may_be_named_before_the_command_too(cli: Cli, monkeyp
     assert run(["--config", file, "check"]) == 0
 
 
+def test_the_environment_may_be_the_whole_configuration(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    elsewhere = cli.directory / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    assert run(["check"]) == 2
+    monkeypatch.setenv("BRIDGE__SOURCES__MAIN__API_KEY", "key-of-the-environment")
+    capsys.readouterr()
+    assert run(["check"]) == 0
+    assert capsys.readouterr().err.startswith("configuration: ok (1 source, 0 rooms, 0 endpoints)\n")
+
+
 def test_init_writes_where_it_is_told(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(cli.directory)
     assert run(["init", "--config", "by-option.toml"]) == 0

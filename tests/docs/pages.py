@@ -17,6 +17,7 @@ EVENTS = ROOT / "docs/events.md"
 DELIVERY = ROOT / "docs/delivery.md"
 VERIFYING = ROOT / "docs/verifying.md"
 OPERATIONS = ROOT / "docs/operations.md"
+SIMULATOR = ROOT / "docs/simulator.md"
 ARCHITECTURE = ROOT / "docs/architecture.md"
 PAGES = (README, ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md")))
 

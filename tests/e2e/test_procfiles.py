@@ -13,7 +13,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.docs import pages
+from tests.harness.config import write_config
 from tests.harness.process import ROOT, Process, environment
+from tests.harness.receiver import Receiver
+from tests.harness.simulator import SimulatorClient
+from tests.harness.waiting import wait_until
 
 BESIDE_PYTHON = str(Path(sys.executable).parent)
 
@@ -48,6 +53,29 @@ def test_procfile_dev_delivers_what_happens_in_the_simulated_rooms(tmp_path: Pat
         assert re.search(r"receiver\S* *\|", honcho.wait_for_output("✓ verified"))
         honcho.stop(signal.SIGINT)
         assert "bridge.stopped" in honcho.output
+
+
+@pytest.mark.slow
+def test_the_procfile_delivers_in_the_way_that_the_documentation_says(
+    tmp_path: Path, postgresql_ready_url: str, simulator: SimulatorClient, receiver: Receiver
+) -> None:
+    shutil.copy(ROOT / "Procfile", tmp_path)
+    write_config(
+        tmp_path / "bridge.toml",
+        database_url=postgresql_ready_url,
+        upstream=simulator.url,
+        rooms=["stand-up"],
+        endpoints=[receiver.endpoint()],
+        web={"listen": "127.0.0.1:0"},
+    )
+    start = next(words for words in pages.commands(pages.OPERATIONS, "honcho") if words[0] == "start")
+    env = {"PATH": os.pathsep.join((BESIDE_PYTHON, os.environ["PATH"]))}
+    with Process([sys.executable, "-m", "honcho", *start], tmp_path, env=env) as honcho:
+        wait_until(lambda: honcho.output.count('"bridge.started"') == 3, what="three roles that are up")
+        simulator.join("stand-up", "ann")
+        wait_until(lambda: receiver.deliveries, what="a delivery")
+        honcho.stop(signal.SIGINT)
+        assert honcho.output.count('"bridge.stopped"') == 3
 
 
 @pytest.mark.parametrize("procfile", ["Procfile", "Procfile.dev"])

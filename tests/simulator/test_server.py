@@ -16,7 +16,7 @@ from bridge.simulator.server import serve
 async def test_a_taken_port_is_refused_with_advice(base_url: str) -> None:
     port = httpx.URL(base_url).port
     assert port is not None
-    with pytest.raises(BridgeError, match=f"cannot listen on 127.0.0.1:{port}: .*; choose another port"):
+    with pytest.raises(BridgeError, match=f"cannot listen on 127.0.0.1:{port}: .*; choose another host or port"):
         async with serve(Simulation(), port=port):
             raise AssertionError("this port is taken")
 

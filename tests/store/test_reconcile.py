@@ -7,6 +7,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from bridge.errors import NotFoundError, UsageError
 from bridge.store.endpoint_state import enable_endpoint
@@ -148,6 +149,17 @@ def test_a_room_made_by_hand_becomes_the_files_when_it_is_named(stage: Stage) ->
     assert (stage.room("a").origin, stage.room("a").name) == ("config", "A")
     assert not stage.write(add_room, room("a", name="mine"), at(1), stage.new_id)
     assert stage.room("a").name == "A"
+
+
+def test_what_the_file_takes_over_is_told_once(stage: Stage) -> None:
+    stage.track("a")
+    stage.subscribe("crm")
+    with capture_logs() as logs:
+        load(stage, rooms=(room("a"), room("b")), endpoints=(endpoint("crm"), endpoint("other")))
+        load(stage, rooms=(room("a"), room("b")), endpoints=(endpoint("crm"), endpoint("other")))
+
+    adopted = [line for line in logs if line["event"] == "configuration.adopted"]
+    assert [(line.get("room"), line.get("endpoint")) for line in adopted] == [("a", None), (None, "crm")]
 
 
 def test_an_unknown_room_cannot_be_removed(stage: Stage) -> None:
