@@ -31,7 +31,7 @@ from bridge.store.redeliveries import (
     record_redelivery,
     release_line,
 )
-from bridge.store.settlements import GaveWay, Settled, Settlement, Tried, settle
+from bridge.store.settlements import Settled, Settlement, Tried, Turn, settle
 from bridge.store.vault import Vault
 from bridge.webhooks.client import WebhookClient
 from bridge.webhooks.delivery import DeliveryPolicy, Outcome, Verdict, retry_redelivery
@@ -150,19 +150,51 @@ class Sender:
         if recording is None:
             return
         settled, _ = await recording
-        behind = cursor.next_after(tried.event)
-        if settled.gives_way and settled.retry_at is not None and behind is not None:
-            await self._try_behind(cursor, acked_before, GaveWay(event=tried.event, at=settled.retry_at), behind)
+        other = cursor.next_after(tried.event)
+        if settled.gives_way and other is not None:
+            await self._find_the_culprit(cursor, acked_before, tried.event, other, settled.retry_at, lease_until)
 
-    async def _try_behind(self, cursor: ClaimedCursor, acked: int, gave_way: GaveWay, behind: OwedEvent) -> None:
-        """Send the event behind one that may be poison, once."""
+    async def _find_the_culprit(
+        self,
+        cursor: ClaimedCursor,
+        acked: int,
+        head: OwedEvent,
+        other: OwedEvent,
+        retry_at: datetime | None,
+        lease_until: datetime,
+    ) -> None:
+        """Try another event of the line in place of one that may be poison; if it is accepted, that one a last time."""
+        settled, lease_until = await self._try_out_of_turn(
+            cursor, acked, other, Turn.BEHIND, lease_until=lease_until, retry_at=retry_at
+        )
+        if settled.has_last_word:
+            is_next = other.sequence == head.passes_to + 1
+            passes_to = other.passes_to if is_next else head.passes_to  # what was accepted need not come again
+            await self._try_out_of_turn(
+                cursor, acked, replace(head, passes_to=passes_to), Turn.LAST, lease_until=lease_until
+            )
+
+    async def _try_out_of_turn(
+        self,
+        cursor: ClaimedCursor,
+        acked: int,
+        event: OwedEvent,
+        turn: Turn,
+        *,
+        lease_until: datetime,
+        retry_at: datetime | None = None,
+    ) -> tuple[Settled, datetime]:
         started_at, timeout = self._world.now(), cursor.target.timeout or self._policy.timeout
-        outcome = await deliver(self._client, cursor.target, behind, at=started_at, limit=timeout)
-        tried = Tried(event=behind, outcome=outcome, started_at=started_at)
-        settled = await self._settle(cursor, acked, tried, goes_on=False, gave_way=gave_way)
-        _tell(cursor, tried, replace(settled, dead_letter=False))
-        if settled.dead_letter:
-            log.warning("delivery.given_up", **_event_facts(cursor.target, cursor.room_id, gave_way.event))
+        if started_at + timeout > lease_until:
+            return Settled(), lease_until  # held up for so long that another may have this line by now
+        outcome = await deliver(self._client, cursor.target, event, at=started_at, limit=timeout)
+        tried = Tried(event=event, outcome=outcome, started_at=started_at)
+        until = self._world.now() + timeout + LEASE_MARGIN
+        settled = await self._settle(
+            cursor, acked, tried, goes_on=False, turn=turn, retry_at=retry_at, lease_until=until
+        )
+        _tell(cursor, tried, settled)
+        return settled, until
 
     async def _record(
         self,
@@ -188,7 +220,8 @@ class Sender:
         *,
         goes_on: bool,
         is_next_sent: bool = False,
-        gave_way: GaveWay | None = None,
+        turn: Turn = Turn.ITS_OWN,
+        retry_at: datetime | None = None,
         lease_until: datetime | None = None,
     ) -> Settled:
         settled = await self._settlements.submit(
@@ -198,7 +231,8 @@ class Sender:
                 tried=tried,
                 goes_on=goes_on,
                 is_next_sent=is_next_sent,
-                gave_way=gave_way,
+                turn=turn,
+                retry_at=retry_at,
                 at=self._world.now(),
                 lease_until=lease_until or cursor.lease_until,
                 jitter=self._world.jitter(),

@@ -10,7 +10,7 @@ from collections.abc import Collection
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, Row, bindparam, case, exists, func, select, update
+from sqlalchemy import Connection, Row, bindparam, case, exists, func, or_, select, update
 
 from bridge.store.tables import cursors, endpoints, redeliveries
 
@@ -41,6 +41,13 @@ BUSY_LINES = (
 ) + case((REPLAYS_NOW, 1), else_=0)
 """How many lines of the endpoint at hand somebody is working on; its line of redeliveries is one of them."""
 
+RATE_IS_FREE = or_(
+    endpoints.c.rate_per_second <= 0, endpoints.c.rate_at.is_(None), endpoints.c.rate_at <= bindparam("now")
+)
+"""Whether the rate of the endpoint at hand leaves an attempt for now."""
+LINES_AT_ONCE = case((endpoints.c.circuit == "closed", endpoints.c.max_concurrency), else_=1)
+"""How many lines of the endpoint at hand may be worked on at once."""
+
 
 def busy_lines(connection: Connection, endpoint_keys: Collection[int], now: datetime) -> dict[int, int]:
     """How many lines of each of the endpoints somebody is working on."""
@@ -60,30 +67,40 @@ def replay_allowance(connection: Connection, endpoint: Row[Any], busy: int, now:
     """How many redeliveries may be taken at once: none while live events need the last place."""
     if endpoint.state == "active":
         free: int = endpoint.max_concurrency - busy
-        if free <= 0 or (free == 1 and endpoint.circuit == "closed" and _owes_live(connection, endpoint, now)):
+        is_last = free == 1 or endpoint.circuit != "closed"  # while it is open, there is one place, and it is a probe's
+        if free <= 0 or (is_last and _owes_live(connection, endpoint, now)):
             return 0
     return min(1 if endpoint.max_concurrency == 1 else UNLIMITED, max(0, rate_allowance(endpoint, now)))
 
 
 def rate_allowance(endpoint: Row[Any], now: datetime) -> int:
-    """How many attempts the endpoint's `rate_per_second` leaves for now; below 0 if another clock is ahead of ours."""
+    """How many attempts the endpoint's `rate_per_second` leaves for now; below 1 if it leaves none."""
     if endpoint.rate_per_second <= 0:
         return UNLIMITED
-    spacing = timedelta(seconds=1 / endpoint.rate_per_second)
-    return int((now - _saving_since(endpoint, spacing, now)) / spacing + ROUNDING)
+    spacing = _spacing(endpoint)
+    return int((now - _next_at(endpoint, spacing, now)) / spacing + ROUNDING) + 1 if _is_free(endpoint, now) else 0
 
 
 def spend_rate(connection: Connection, endpoint: Row[Any], count: int, now: datetime) -> None:
-    """Use up some of the endpoint's rate, if it has one."""
+    """Use up some of the endpoint's rate, if it has one; what is not there yet is used up in advance."""
     if endpoint.rate_per_second > 0:
-        spacing = timedelta(seconds=1 / endpoint.rate_per_second)
-        spent = _saving_since(endpoint, spacing, now) + count * spacing
-        connection.execute(update(endpoints).where(endpoints.c.id == endpoint.id).values(rate_at=spent))
+        spacing = _spacing(endpoint)
+        next_at = _next_at(endpoint, spacing, now) + count * spacing
+        connection.execute(update(endpoints).where(endpoints.c.id == endpoint.id).values(rate_at=next_at))
 
 
-def _saving_since(endpoint: Row[Any], spacing: timedelta, now: datetime) -> datetime:
-    """The moment up to which the rate is used up; what was saved up longer ago than a burst has lapsed."""
-    earliest = now - max(RATE_BURST, spacing)
+def _spacing(endpoint: Row[Any]) -> timedelta:
+    return timedelta(seconds=1 / endpoint.rate_per_second)
+
+
+def _is_free(endpoint: Row[Any], now: datetime) -> bool:
+    """As RATE_IS_FREE."""
+    return bool(endpoint.rate_at is None or endpoint.rate_at <= now)
+
+
+def _next_at(endpoint: Row[Any], spacing: timedelta, now: datetime) -> datetime:
+    """Since when the next attempt may be made; what was saved up longer ago than a burst has lapsed."""
+    earliest = now - max(RATE_BURST - spacing, timedelta())
     return earliest if endpoint.rate_at is None else max(endpoint.rate_at, earliest)
 
 

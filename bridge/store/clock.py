@@ -14,7 +14,8 @@ from bridge.webhooks.delivery import Circuit
 def forgive_clock(connection: Connection, now: datetime) -> None:
     """Make everything due that waits for a time still to come; claims and what others asked for stand.
 
-    A source that limits our rate, or an endpoint whose circuit is closed, is held because it asked for quiet.
+    A source that limits our rate, or an endpoint whose circuit is closed, is held because it asked for quiet. Of a room
+    that fails it is not known whether it was asked for: it may be asked once too early.
     """
     connection.execute(
         update(rooms).where(rooms.c.next_poll_at > now, rooms.c.claim_token.is_(None)).values(next_poll_at=now)

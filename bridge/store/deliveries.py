@@ -20,7 +20,15 @@ from sqlalchemy import Connection, Row, and_, bindparam, func, or_, select, upda
 
 from bridge.errors import BridgeError
 from bridge.events.types import EventType, matches
-from bridge.store.allowance import BUSY_LINES, UNLIMITED, busy_lines, live_allowance, spend_rate
+from bridge.store.allowance import (
+    BUSY_LINES,
+    LINES_AT_ONCE,
+    RATE_IS_FREE,
+    UNLIMITED,
+    busy_lines,
+    live_allowance,
+    spend_rate,
+)
 from bridge.store.endpoints import find_endpoint, open_secrets, sealed_secrets
 from bridge.store.places import ByPlaces
 from bridge.store.tables import cursors, endpoints, events, rooms
@@ -80,10 +88,10 @@ class ClaimedCursor:
     lease_until: datetime
     events: tuple[OwedEvent, ...]
     behind: OwedEvent | None = None
-    """What follows `events`, if it is known; only sent if the last of them gives way to it."""
+    """One of those that follow `events`, if any is known; only sent if the last of them gives way to it."""
 
     def next_after(self, event: OwedEvent) -> OwedEvent | None:
-        """The event behind one of `events`."""
+        """An event behind one of `events`."""
         following = (*self.events, self.behind)
         return following[following.index(event) + 1]
 
@@ -91,7 +99,7 @@ class ClaimedCursor:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Taken:
     endpoint: Row[Any]
-    cursor: Row[Any, Any, Any, Any]
+    cursor: Row[Any]
     lease_until: datetime
 
 
@@ -190,7 +198,7 @@ def _due_endpoints(connection: Connection, now: datetime, seats: int) -> list[Ro
 
 def _take(
     connection: Connection, endpoint: Row[Any], allowance: int, now: datetime, lease_until: datetime, token: str
-) -> Sequence[Row[Any, Any, Any, Any]]:
+) -> Sequence[Row[Any]]:
     taken = connection.execute(_OWED_LINES, {"endpoint": endpoint.id, "now": now, "most": allowance}).all()
     if taken:
         keys = [row.room_key for row in taken]
@@ -199,19 +207,13 @@ def _take(
     return taken
 
 
-def _next_wanted(connection: Connection, endpoint: Row[Any], cursor: Row[Any, Any, Any, Any]) -> int:
-    """How far a cursor may be moved over events that do not concern its endpoint: it looks no further than 20 ahead."""
+def _next_wanted(connection: Connection, endpoint: Row[Any], cursor: Row[Any]) -> Row[Any] | None:
+    """The first event that concerns the endpoint beyond the window, however far ahead."""
     types = [wanted.value for wanted in EventType if matches(wanted, endpoint.events)]
     is_room_wanted = cursor.upstream_id is None or matches(cursor.upstream_id, endpoint.rooms)
-    beyond = select(func.min(events.c.sequence)).where(
-        events.c.room_key == cursor.room_key,
-        events.c.sequence > cursor.acked + WINDOW,
-        events.c.sequence <= cursor.head,
-        events.c.type.in_(types if is_room_wanted else []),
-    )
-    first = connection.execute(beyond).scalar_one()
-    head: int = cursor.head
-    return head if first is None else first - 1
+    place = {"room": cursor.room_key, "beyond": cursor.acked + WINDOW, "head": cursor.head}
+    wanting = {"types": types if is_room_wanted else [], "endpoint": endpoint.id}
+    return connection.execute(_BEYOND, {**place, **wanting}).one_or_none()
 
 
 def _assemble(
@@ -233,11 +235,18 @@ def _assemble(
             and matches(row.type, endpoint.events)
             and (cursor.upstream_id is None or matches(cursor.upstream_id, endpoint.rooms))
         ]
-        if not wanted and reach < cursor.head:
-            reach = _next_wanted(connection, endpoint, cursor)
+        # One that fails may have to give way, and a line with nothing in reach may be moved on: how far?
+        is_failing = cursor.troubles > 0 or endpoint.circuit != "closed"
+        beyond = None
+        if reach < cursor.head and (not wanted or (len(wanted) == 1 and is_failing)):
+            beyond = _next_wanted(connection, endpoint, cursor)
+            reach = cursor.head if beyond is None else beyond.sequence - 1
         owed, behind = _owed(wanted, reach), None
-        if len(owed) > 1 and (endpoint.rate_per_second > 0 or endpoint.circuit != "closed"):
-            owed, behind, reach = owed[:1], owed[1], owed[0].passes_to
+        if wanted and beyond is not None:
+            (behind,) = _owed([beyond], beyond.sequence)
+        if len(owed) > 1 and (endpoint.rate_per_second > 0 or is_failing):
+            turn = cursor.troubles + endpoint.probes  # another one each time: the next may be poison too
+            owed, behind, reach = owed[:1], owed[1 + turn % (len(owed) - 1)], owed[0].passes_to
         assembled.append(
             ClaimedCursor(
                 target=targets[endpoint.id],
@@ -309,7 +318,7 @@ _WAITING_SINCE = (
 )
 _READY = (
     select(endpoints.c.id, _WAITING_SINCE.label("waiting_since"))
-    .where(_MAY_BE_CALLED, _WAITING_SINCE.is_not(None), endpoints.c.max_concurrency > BUSY_LINES)
+    .where(_MAY_BE_CALLED, RATE_IS_FREE, _WAITING_SINCE.is_not(None), LINES_AT_ONCE > BUSY_LINES)
     .order_by("waiting_since", endpoints.c.id)
     .limit(bindparam("most"))
 )
@@ -320,7 +329,8 @@ _HELD_ENDPOINTS = (
     .with_for_update(key_share=True)
 )
 _OWED_LINES = (
-    select(cursors.c.room_key, cursors.c.acked, cursors.c.head, rooms.c.upstream_id)
+    select(cursors.c.room_key, cursors.c.acked, cursors.c.head)
+    .add_columns(cursors.c.troubles, rooms.c.upstream_id)
     .join(rooms, rooms.c.id == cursors.c.room_key)
     .where(
         cursors.c.endpoint_key == bindparam("endpoint"),
@@ -352,4 +362,17 @@ _WITHIN_REACH = ByPlaces(
         .where(at_places)
         .order_by(cursors.c.endpoint_key, events.c.room_key, events.c.sequence)
     )
+)
+_BEYOND = (
+    select(events.c.id, events.c.public_id, events.c.sequence)
+    .add_columns(events.c.type, events.c.body)
+    .where(
+        events.c.room_key == bindparam("room"),
+        events.c.sequence > bindparam("beyond"),
+        events.c.sequence <= bindparam("head"),
+        events.c.type.in_(bindparam("types", expanding=True)),
+        or_(events.c.spared_endpoint.is_(None), events.c.spared_endpoint != bindparam("endpoint")),
+    )
+    .order_by(events.c.sequence)
+    .limit(1)
 )

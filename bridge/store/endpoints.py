@@ -225,6 +225,8 @@ def _insert(connection: Connection, spec: EndpointSpec, origin: str, desk: Desk)
 
 def _change(connection: Connection, row: Row[Any], spec: EndpointSpec, desk: Desk) -> None:
     values = _spec_values(spec, desk.vault)
+    if row.rate_per_second != spec.rate_per_second:
+        values |= {"rate_at": None}
     if row.state == "active" and not spec.enabled:
         values |= {"state": "disabled", "state_reason": "configuration"}
     connection.execute(update(endpoints).where(endpoints.c.id == row.id).values(origin="config", **values))

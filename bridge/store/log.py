@@ -117,13 +117,20 @@ def append_own(
     passing_over: int | None = None,
 ) -> None:
     """Append to the bridge's own log: the room without an upstream."""
+    append(connection, number_own(connection, drafts, now, new_id), now, passing_over=passing_over)
+
+
+def number_own(
+    connection: Connection, drafts: Iterable[Draft], now: datetime, new_id: Callable[[str], str]
+) -> list[Entry]:
+    """Give the drafts the next numbers of the bridge's own log; they are still to be appended."""
     log, entries = number(room_log(_hold_own_room(connection, now)), drafts, new_id)
-    append(connection, entries, now, passing_over=passing_over)
     connection.execute(
         rooms.update()
         .where(rooms.c.id == log.room_key)
         .values(last_sequence=log.last_sequence, chain_head=log.chain_head)
     )
+    return entries
 
 
 def upsert(connection: Connection) -> Callable[..., Any]:

@@ -15,10 +15,10 @@ from typing import Any
 from sqlalchemy import Connection, Row, bindparam, select, update
 
 from bridge.events.bodies import draft
-from bridge.pacing import Condition, SourceHealth, next_poll, next_poll_after_failure
+from bridge.pacing import Condition, next_poll, next_poll_after_failure
 from bridge.presence import Change, Failure, FailureKind, Presence, PresencePolicy, Snapshot, diff
-from bridge.store.log import Entry, append, number, room_log
-from bridge.store.source_health import Report, hold_source, judge_sources, seats, spend
+from bridge.store.log import Entry, append, number, number_own, room_log
+from bridge.store.source_health import Judgement, Report, hold_source, judge_sources, seats, spend
 from bridge.store.tables import rooms
 from bridge.store.visits import VisitWrites, load, rooms_with_suspects
 
@@ -123,11 +123,11 @@ def record_polls(
     """Write down what polls brought; answers one `Recorded` per poll, in order."""
     rows = _hold_rooms(connection, polled)
     ours = [poll for poll in polled if _is_ours(poll, rows)]
-    health = judge_sources(connection, [_report(poll, rows[poll.room.key]) for poll in ours], new_id)
+    judgement = judge_sources(connection, [_report(poll, rows[poll.room.key]) for poll in ours])
     presence = _load_presence(connection, [poll for poll in ours if _may_change(poll, rows[poll.room.key])], rows)
     failed = [poll.room.key for poll in ours if isinstance(poll.answer, Failure)]
     suspicious = rooms_with_suspects(connection, failed) if failed else frozenset()
-    writing = _Writing(settings=settings, new_id=new_id, health=health, suspicious=suspicious)
+    writing = _Writing(settings=settings, new_id=new_id, judgement=judgement, suspicious=suspicious)
     recorded = [
         writing.take(connection, rows[poll.room.key], poll, presence.get(poll.room.key))
         if _is_ours(poll, rows)
@@ -182,7 +182,7 @@ class _Writing:
 
     settings: PollingSettings
     new_id: Callable[[str], str]
-    health: dict[str, SourceHealth]
+    judgement: Judgement
     suspicious: frozenset[int]
     """The rooms whose poll failed while somebody waits to be confirmed as missing."""
     _visits: VisitWrites = field(default_factory=VisitWrites)
@@ -252,7 +252,7 @@ class _Writing:
         return Recorded(changes=difference.changes, event_count=len(entries), source_held_until=self._held_until(poll))
 
     def _held_until(self, poll: PolledRoom) -> datetime | None:
-        return self.health[poll.room.source].held_until
+        return self.judgement.health[poll.room.source].held_until
 
     def write(self, connection: Connection) -> None:
         """Write everything gathered, a statement per kind of row."""
@@ -263,8 +263,11 @@ class _Writing:
             connection.execute(_SEEN, self._room_values)
         if self._failed_values:
             connection.execute(_FAILED, self._failed_values)
-        if self._entries and self._at is not None:
-            append(connection, self._entries, self._at)
+        if self._at is None:
+            return
+        told = self.judgement.told
+        own = number_own(connection, told, self._at, self.new_id) if told else []
+        append(connection, [*own, *self._entries], self._at)
 
 
 SOURCE_WIDE = frozenset({FailureKind.UNAUTHORIZED, FailureKind.RATE_LIMITED})

@@ -32,14 +32,14 @@ def reconcile(
 
     Rooms come first: an endpoint that is new and wants to know who is in a room is told of those that are watched now,
     by the names that they have now. What will change is locked before anything is changed, in the order in which
-    everybody locks: rooms, endpoints, cursors.
+    everybody locks: rooms, sources, endpoints, cursors.
     """
     take_turns(connection, RECONCILING)
     named = tuple(sources)
     reconcile_sources(connection, named)
     changes = hold_changing_rooms(connection, rooms)
+    forget_sources(connection, named)
     hold_endpoints(connection)
     reconcile_rooms(connection, rooms, changes, desk.now, desk.new_id)
     reconcile_endpoints(connection, endpoints, desk)
-    forget_sources(connection, named)
     reseal(connection, desk.vault, desk.now)

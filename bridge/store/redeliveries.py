@@ -13,10 +13,10 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import Connection, Row, and_, bindparam, delete, exists, insert, or_, select, update
+from sqlalchemy import Connection, Row, and_, bindparam, delete, func, insert, or_, select, update
 
-from bridge.store.allowance import REPLAYS_NOW, busy_lines, replay_allowance, spend_rate
-from bridge.store.deliveries import LEASE_MARGIN, OwedEvent, Target, targets_of
+from bridge.store.allowance import RATE_IS_FREE, REPLAYS_NOW, busy_lines, replay_allowance, spend_rate
+from bridge.store.deliveries import LEASE_MARGIN, LOCKED_PAUSE, SPARE_TURNS, OwedEvent, Target, targets_of
 from bridge.store.settlements import Tried, attempt_values
 from bridge.store.tables import attempts, dead_letters, endpoints, events, redeliveries, rooms
 from bridge.store.vault import Vault
@@ -69,14 +69,17 @@ def claim_redeliveries(
     connection: Connection, *, lines: int, now: datetime, timeout: timedelta, token: str, vault: Vault
 ) -> list[ClaimedLine]:
     """Claim what is due, one line of at most 20 per endpoint, for up to `lines` endpoints."""
-    ready = connection.execute(_READY, {"now": now, "most": lines}).all()
-    if not ready:
+    due = _due_endpoints(connection, now, lines)
+    if not due:
         return []
-    busy = busy_lines(connection, [endpoint.id for endpoint in ready], now)
-    targets = targets_of(connection, ready, now, vault)
-    claimed = []
-    for endpoint in ready:
+    busy = busy_lines(connection, [endpoint.id for endpoint in due], now)
+    targets = targets_of(connection, due, now, vault)
+    claimed: list[ClaimedLine] = []
+    for endpoint in due:
+        if len(claimed) >= lines:
+            break
         if (target := targets.get(endpoint.id)) is None:
+            _hold(connection, endpoint.id, now + LOCKED_PAUSE)
             continue
         # A line takes its time: each of its members may use up the whole time-out, and renews the lease of the rest.
         lease_until = now + (target.timeout or timeout) + LEASE_MARGIN
@@ -136,14 +139,18 @@ def _may_go_on(connection: Connection, done: Redelivered) -> bool:
     outcome, key = done.tried.outcome, done.line.target.key
     at = done.tried.started_at + outcome.duration
     if outcome.retry_after is not None:
-        held = update(endpoints).where(endpoints.c.id == key).values(replays_held_until=at + outcome.retry_after)
-        connection.execute(held)
+        _hold(connection, key, at + outcome.retry_after)
         return False
     endpoint = connection.execute(
         select(endpoints.c.state, endpoints.c.rotated_at, endpoints.c.held_until).where(endpoints.c.id == key)
     ).one()
     is_held = endpoint.state == "active" and endpoint.held_until is not None and endpoint.held_until > at
     return not is_held and bool(endpoint.rotated_at == done.line.target.rotated_at)
+
+
+def _hold(connection: Connection, endpoint_key: int, until: datetime) -> None:
+    """Nothing is replayed to the endpoint until then."""
+    connection.execute(update(endpoints).where(endpoints.c.id == endpoint_key).values(replays_held_until=until))
 
 
 def _give_up(connection: Connection, endpoint_key: int) -> None:
@@ -167,6 +174,18 @@ def release_line(connection: Connection, line: ClaimedLine, due_at: datetime) ->
         .where(redeliveries.c.endpoint_key == line.target.key, redeliveries.c.claim_token == line.token)
         .values(claim_token=None, next_attempt_at=due_at)
     )
+
+
+def _due_endpoints(connection: Connection, now: datetime, lines: int) -> list[Row[Any]]:
+    """The endpoints that may be replayed to, held; the one that waits longest first."""
+    ready = connection.execute(_READY, {"now": now, "most": lines + SPARE_TURNS})
+    turns = {row.id: place for place, row in enumerate(ready)}
+    if not turns:
+        return []
+    held = connection.execute(_HELD_ENDPOINTS, {"keys": list(turns), "now": now}).all()
+    # Asked anew now that they are held: somebody may have begun to replay to one while we waited for its row.
+    taken = set(connection.execute(_TAKEN, {"keys": list(turns), "now": now}).scalars())
+    return sorted((row for row in held if row.id not in taken), key=lambda row: turns[row.id])
 
 
 def _take(
@@ -212,21 +231,33 @@ def _claimed(row: Row[Any, Any, Any, Any, Any, Any, Any, Any]) -> ClaimedRedeliv
     )
 
 
-_OWED = and_(
-    redeliveries.c.endpoint_key == endpoints.c.id,
-    redeliveries.c.state == RedeliveryState.OWED.value,
-    redeliveries.c.next_attempt_at <= bindparam("now"),
+_MAY_BE_CALLED = and_(
+    or_(
+        endpoints.c.state != "active",  # whoever asks for it wants to try it out
+        endpoints.c.held_until.is_(None),
+        endpoints.c.held_until <= bindparam("now"),
+    ),
+    or_(endpoints.c.replays_held_until.is_(None), endpoints.c.replays_held_until <= bindparam("now")),
 )
-_MAY_BE_CALLED = or_(
-    endpoints.c.state != "active",  # whoever asks for it wants to try it out
-    endpoints.c.held_until.is_(None),
-    endpoints.c.held_until <= bindparam("now"),
+_WAITING_SINCE = (
+    select(func.min(redeliveries.c.next_attempt_at))
+    .where(
+        redeliveries.c.endpoint_key == endpoints.c.id,
+        redeliveries.c.state == RedeliveryState.OWED.value,
+        redeliveries.c.next_attempt_at <= bindparam("now"),
+    )
+    .scalar_subquery()
 )
-_MAY_BE_REPLAYED = or_(endpoints.c.replays_held_until.is_(None), endpoints.c.replays_held_until <= bindparam("now"))
 _READY = (
-    select(endpoints)
-    .where(exists().where(_OWED), ~REPLAYS_NOW, _MAY_BE_CALLED, _MAY_BE_REPLAYED)
-    .order_by(endpoints.c.id)
+    select(endpoints.c.id, _WAITING_SINCE.label("waiting_since"))
+    .where(_MAY_BE_CALLED, RATE_IS_FREE, _WAITING_SINCE.is_not(None), ~REPLAYS_NOW)
+    .order_by("waiting_since", endpoints.c.id)
     .limit(bindparam("most"))
+)
+_HELD_ENDPOINTS = (
+    select(endpoints)
+    .where(endpoints.c.id.in_(bindparam("keys", expanding=True)), _MAY_BE_CALLED)
+    .order_by(endpoints.c.id)
     .with_for_update(key_share=True)
 )
+_TAKEN = select(endpoints.c.id).where(endpoints.c.id.in_(bindparam("keys", expanding=True)), REPLAYS_NOW)

@@ -57,6 +57,7 @@ def request_events(connection: Connection, endpoint_key: int, event_ids: Sequenc
     Raises:
         NotFoundError: an event does not exist.
     """
+    _hold(connection, endpoint_key)
     keys = find_events(connection, event_ids)
     fresh = select(events.c.id).where(events.c.id.in_(keys), ~_is_owed(endpoint_key)).order_by(events.c.id)
     return _add(connection, endpoint_key, connection.execute(fresh).scalars().all(), now)
@@ -100,6 +101,7 @@ def count_wanted(connection: Connection, wanted: Wanted) -> int:
 
 def request_some(connection: Connection, wanted: Wanted, after: int, now: datetime) -> Progress:
     """Ask for the next few thousand events behind the key `after`; 0 is the beginning."""
+    _hold(connection, wanted.endpoint_key)
     some = (
         select(events.c.id, events.c.room_key)
         .where(*_conditions(wanted, after=after), ~_is_owed(wanted.endpoint_key))
@@ -110,6 +112,11 @@ def request_some(connection: Connection, wanted: Wanted, after: int, now: dateti
     keys = [row.id for row in found if _is_in(row.room_key, wanted.room_keys)]
     added = _add(connection, wanted.endpoint_key, keys, now)
     return Progress(added=added, after=found[-1].id if len(found) == AT_ONCE else None)
+
+
+def _hold(connection: Connection, endpoint_key: int) -> None:
+    """One at a time asks for an endpoint: what one asks for, the next one finds."""
+    connection.execute(select(endpoints.c.id).where(endpoints.c.id == endpoint_key).with_for_update(key_share=True))
 
 
 def _rooms_of(connection: Connection, endpoint: Row[Any]) -> frozenset[int] | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -55,14 +55,21 @@ class RoomChange:
 
 def hold_changing_rooms(connection: Connection, specs: Sequence[RoomSpec]) -> list[RoomChange]:
     """Find the rooms that the file changes, and lock them by key, as T2 does, before anything else is locked."""
-    found = connection.execute(select(rooms).where(rooms.c.source.is_not(None)).order_by(rooms.c.id))
-    stored = {(row.source, row.upstream_id): row for row in found}  # by key, as T2 locks them
     named = {(spec.source, spec.upstream_id): spec for spec in specs}
-    changes = [RoomChange(row=row, spec=named.get(place)) for place, row in stored.items()]
-    changes = [change for change in changes if _is_changed(change)]
-    for some in batched([change.row.id for change in changes], AT_ONCE):
-        connection.execute(select(rooms.c.id).where(rooms.c.id.in_(some)).order_by(rooms.c.id).with_for_update())
-    return changes
+    known = select(rooms).where(rooms.c.source.is_not(None)).order_by(rooms.c.id)
+    keys = [change.row.id for change in _changes(connection.execute(known), named)]
+    return [
+        change
+        for some in batched(keys, AT_ONCE)  # read anew: somebody may have changed them while we waited for the lock
+        for change in _changes(connection.execute(known.where(rooms.c.id.in_(some)).with_for_update()), named)
+    ]
+
+
+def _changes(rows: Iterable[Row[Any]], named: Mapping[tuple[str, str], RoomSpec]) -> Iterator[RoomChange]:
+    for row in rows:
+        change = RoomChange(row=row, spec=named.get((row.source, row.upstream_id)))
+        if _is_changed(change):
+            yield change
 
 
 def _is_changed(change: RoomChange) -> bool:
@@ -98,7 +105,7 @@ def reconcile_rooms(
 
 def add_room(connection: Connection, spec: RoomSpec, now: datetime, new_id: Callable[[str], str]) -> bool:
     """Track a room; answers whether it was new. A room that the configuration owns stays as the file has it."""
-    row = _find(connection, spec.source, spec.upstream_id)
+    row = _hold(connection, spec.source, spec.upstream_id)
     reconcile_sources(connection, [spec.source])
     if row is None:
         connection.execute(insert(rooms).values(_room_values(spec, "manual", now)))
@@ -122,11 +129,18 @@ def remove_room(
 
 
 def hasten_polls(connection: Connection, default: timedelta, now: datetime) -> None:
-    """Let no room wait longer than its interval, which may have become shorter; `default` is that of `[polling]`."""
+    """Let no room wait longer than its interval, which may have become shorter; `default` is that of `[polling]`.
+
+    One that fails is left alone: it waits by its back-off, or for as long as the upstream has asked for.
+    """
     intervals = select(rooms.c.interval_seconds).where(rooms.c.next_poll_at.is_not(None)).distinct()
     for seconds in connection.execute(intervals).scalars().all():
         due_at = now + (default if seconds is None else timedelta(seconds=seconds))
-        waiting = (rooms.c.interval_seconds.is_not_distinct_from(seconds), rooms.c.claim_token.is_(None))
+        waiting = (
+            rooms.c.interval_seconds.is_not_distinct_from(seconds),
+            rooms.c.claim_token.is_(None),
+            rooms.c.failures == 0,
+        )
         connection.execute(update(rooms).where(*waiting, rooms.c.next_poll_at > due_at).values(next_poll_at=due_at))
 
 
@@ -183,10 +197,9 @@ def stop_watching(
     return difference.changes
 
 
-def _find(connection: Connection, source: str, upstream_id: str) -> Row[Any] | None:
-    return connection.execute(
-        select(rooms).where(rooms.c.source == source, rooms.c.upstream_id == upstream_id)
-    ).one_or_none()
+def _hold(connection: Connection, source: str, upstream_id: str) -> Row[Any] | None:
+    found = select(rooms).where(rooms.c.source == source, rooms.c.upstream_id == upstream_id)
+    return connection.execute(found.with_for_update()).one_or_none()
 
 
 def _room_values(spec: RoomSpec, origin: str, now: datetime) -> dict[str, Any]:

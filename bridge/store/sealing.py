@@ -35,13 +35,20 @@ def prune_secrets(connection: Connection, now: datetime) -> int:
 def check_keys(connection: Connection, vault: Vault) -> None:
     """Make sure that these are the keys of the running service, before something is sealed that it could not open.
 
+    The service has sealed everything with its first key when it started: what is sealed otherwise tells of other keys.
+
     Raises:
-        BridgeError: something that is stored cannot be opened with them.
+        BridgeError: something that is stored cannot be opened with them, or would be sealed otherwise.
     """
     stored = select(endpoint_secrets.c.sealed, endpoints.c.name).join(endpoints).order_by(endpoint_secrets.c.id)
     for row in connection.execute(stored):
         try:
-            vault.open(row.sealed)
+            is_stale = vault.reseal(row.sealed) is not None
         except BridgeError as error:
             remedy = f"give the service's keys, or remove endpoint {row.name!r} if its key is lost"
             raise BridgeError(f"endpoint {row.name!r}: {error}; {remedy}") from None
+        if is_stale:
+            raise BridgeError(
+                f"the secret of endpoint {row.name!r} is not sealed with the first of these keys: start the service "
+                "with them first; it seals everything anew, and could not open what is sealed before that"
+            )

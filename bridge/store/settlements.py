@@ -6,17 +6,19 @@ has moved since, is not written at all, and the answer says so.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from enum import StrEnum
 from typing import Any
 
 from sqlalchemy import Connection, Row, and_, bindparam, func, insert, or_, select, update
 
 from bridge.events.bodies import Draft, draft_endpoint
+from bridge.store.allowance import spend_rate
 from bridge.store.deliveries import ClaimedCursor, OwedEvent
 from bridge.store.log import append_own, upsert
-from bridge.store.places import ByPlaces
+from bridge.store.places import ByPlaces, Place
 from bridge.store.tables import attempts, cursors, dead_letters, endpoints
 from bridge.webhooks.delivery import (
     Advance,
@@ -34,7 +36,10 @@ from bridge.webhooks.delivery import (
     Retry,
     Verdict,
     decide,
+    decide_at_last,
     decide_behind,
+    has_used_up_schedule,
+    is_schedule_over,
 )
 
 ANSWER_KEPT = 1024
@@ -50,12 +55,15 @@ class Tried:
     started_at: datetime
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GaveWay:
-    """The event at the head of a line that gave way to the one that was tried, and when it is tried again itself."""
+class Turn(StrEnum):
+    """Why an event was tried: it was its turn; the one at the head gave way to it; it had given way, and tries again.
 
-    event: OwedEvent
-    at: datetime
+    The last one is tried right after the event behind it was accepted.
+    """
+
+    ITS_OWN = "its own"
+    BEHIND = "behind"
+    LAST = "last"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,7 +71,8 @@ class Settlement:
     """What happened to a claimed cursor; `tried` is None if nothing within reach concerned the endpoint.
 
     `goes_on` says that the sender would like to keep the claim for the next event, until `lease_until`; `is_next_sent`
-    that this event is on its way already, so that the claim is needed to record it, come what may.
+    that this event is on its way already, so that the claim is needed to record it, come what may. `retry_at` goes with
+    the turn BEHIND: when the event that gave way is tried again if this one was not accepted.
     """
 
     cursor: ClaimedCursor
@@ -71,7 +80,8 @@ class Settlement:
     tried: Tried | None
     goes_on: bool
     is_next_sent: bool = False
-    gave_way: GaveWay | None = None
+    turn: Turn = Turn.ITS_OWN
+    retry_at: datetime | None = None
     at: datetime
     lease_until: datetime
     jitter: float
@@ -83,6 +93,7 @@ class Settled:
 
     `keeps_claim` says that the line is still the sender's; without `may_go_on`, only to record what is on its way.
     `gives_way` says that it is to send the event behind, and settle that one; `retry_at` is for the case that it fails.
+    `has_last_word` says that this one was accepted, and that the event which gave way is to be sent once more.
     """
 
     fenced: bool = False
@@ -92,6 +103,7 @@ class Settled:
     retry_at: datetime | None = None
     dead_letter: bool = False
     gives_way: bool = False
+    has_last_word: bool = False
     disabled: bool = False
     released: bool = False
 
@@ -100,9 +112,9 @@ def settle(
     connection: Connection, settlements: Sequence[Settlement], *, policy: DeliveryPolicy, new_id: Callable[[str], str]
 ) -> list[Settled]:
     """Record attempts and move their cursors; answers one `Settled` per settlement, in order."""
-    writing = _Writing(policy=policy)
     health = _hold_endpoints(connection, settlements)
     lines = _hold_lines(connection, settlements, _recovering(settlements, health))
+    writing = _Writing(policy=policy, patient=_patient(connection, settlements, lines, policy))
     settled = [writing.take(settlement, lines, health) for settlement in settlements]
     writing.write(connection, new_id)
     return settled
@@ -117,6 +129,11 @@ class _Line:
     state: CursorState
     token: str | None
 
+    @property
+    def place(self) -> Place:
+        """The endpoint and the room."""
+        return self.row.endpoint_key, self.row.room_key
+
 
 @dataclass(slots=True)
 class _Endpoint:
@@ -126,15 +143,21 @@ class _Endpoint:
     state: EndpointState
     disabled_as: str | None = None
 
-    def may_be_called(self, settlement: Settlement) -> bool:
-        """Whether a line may go on as it was claimed.
+    out_of_turn: int = 0
+    """How many requests are made beside those that were claimed: they use up rate."""
 
-        The endpoint may have been disabled or have asked for quiet in another line, and its secret may have changed.
+    def may_be_called(self, settlement: Settlement) -> bool:
+        """Whether a line may go on as it was claimed."""
+        return self.is_as_claimed(settlement) and self.state.circuit is Circuit.CLOSED
+
+    def is_as_claimed(self, settlement: Settlement) -> bool:
+        """Whether it may be called, by a probe at least, and as it was when the line was claimed.
+
+        It may have been disabled or have asked for quiet in another line, and its secret may have changed.
         """
         is_active = self.row.state == "active" and self.disabled_as is None
         is_held = self.state.held_until is not None and self.state.held_until > settlement.at
-        same_secret = bool(self.row.rotated_at == settlement.cursor.target.rotated_at)
-        return is_active and same_secret and not is_held and self.state.circuit is Circuit.CLOSED
+        return is_active and not is_held and bool(self.row.rotated_at == settlement.cursor.target.rotated_at)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -142,17 +165,19 @@ class _Writing:
     """One T4 under way."""
 
     policy: DeliveryPolicy
+    patient: frozenset[Place]
+    """The lines whose event has used up its whole schedule."""
     _attempts: list[dict[str, Any]] = field(default_factory=list)
-    _moved: dict[tuple[int, int], dict[str, Any]] = field(default_factory=dict)
+    _moved: dict[Place, dict[str, Any]] = field(default_factory=dict)
     _dead: list[dict[str, Any]] = field(default_factory=list)
     _told: list[tuple[int, Draft, datetime]] = field(default_factory=list)
     _released: list[tuple[int, datetime, datetime]] = field(default_factory=list)
     _touched: dict[int, _Endpoint] = field(default_factory=dict)
+    _at: datetime | None = None
 
-    def take(
-        self, settlement: Settlement, lines: dict[tuple[int, int], _Line], health: dict[int, _Endpoint]
-    ) -> Settled:
+    def take(self, settlement: Settlement, lines: dict[Place, _Line], health: dict[int, _Endpoint]) -> Settled:
         """Work out what one settlement does."""
+        self._at = settlement.at
         cursor = settlement.cursor
         line = lines.get((cursor.target.key, cursor.room_key))
         if line is None or line.token != cursor.token or line.acked != settlement.acked:
@@ -162,7 +187,7 @@ class _Writing:
         return self._take_attempt(line, health[cursor.target.key], settlement, settlement.tried)
 
     def _take_attempt(self, line: _Line, endpoint: _Endpoint, settlement: Settlement, tried: Tried) -> Settled:
-        at, gave_way = settlement.at, settlement.gave_way
+        at = settlement.at
         decision = self._decide(line, endpoint, settlement, tried)
         self._attempts.append(attempt_values(line.row.endpoint_key, tried, "live"))
         self._note_health(endpoint, decision, at)
@@ -171,16 +196,16 @@ class _Writing:
                 settled = self._advance(line, endpoint, settlement, to=tried.event.passes_to)
                 return replace(settled, released=decision.release_since is not None)
             case DeadLetter(reason=reason):
-                dead = tried.event if gave_way is None else gave_way.event
-                self._dead.append(_dead_letter(line, dead, at, reason))
+                self._dead.append(_dead_letter(line, tried.event, at, reason))
                 settled = self._advance(line, endpoint, settlement, to=tried.event.passes_to)
                 return replace(settled, dead_letter=True, released=decision.release_since is not None)
+            case Retry(at=due_at) if settlement.turn is Turn.BEHIND and tried.outcome.verdict is Verdict.DELIVERED:
+                return self._give_last_word(line, endpoint, settlement, decision.cursor, due_at)
             case Retry(at=due_at):
                 self._move(line, decision.cursor, acked=line.acked, due_at=due_at)
                 return Settled(retry_at=due_at)
             case GiveWay(at=due_at):
-                until = settlement.lease_until
-                self._move(line, decision.cursor, acked=line.acked, due_at=until, token=line.token)
+                self._keep(line, endpoint, settlement, decision.cursor)
                 return Settled(retry_at=due_at, keeps_claim=True, gives_way=True)
             case Disable(reason=disabled):
                 self._move(line, decision.cursor, acked=line.acked, due_at=at)
@@ -188,18 +213,31 @@ class _Writing:
                 return Settled(disabled=True)
 
     def _decide(self, line: _Line, endpoint: _Endpoint, settlement: Settlement, tried: Tried) -> Decision:
-        gave_way = settlement.gave_way
-        if gave_way is not None:
-            return decide_behind(tried.outcome, line.state, endpoint.state, at=gave_way.at, now=settlement.at)
-        return decide(
-            tried.outcome,
-            line.state,
-            endpoint.state,
-            self.policy,
-            has_next=settlement.cursor.next_after(tried.event) is not None,
-            now=settlement.at,
-            jitter=settlement.jitter,
-        )
+        now, jitter, states = settlement.at, settlement.jitter, (tried.outcome, line.state, endpoint.state)
+        match settlement.turn:
+            case Turn.ITS_OWN:
+                has_other = settlement.cursor.next_after(tried.event) is not None
+                may = has_other and line.place in self.patient and endpoint.is_as_claimed(settlement)
+                return decide(*states, self.policy, may_give_way=may, now=now, jitter=jitter)
+            case Turn.BEHIND:
+                return decide_behind(*states, at=settlement.retry_at or now, now=now)
+            case Turn.LAST:
+                return decide_at_last(*states, self.policy, now=now, jitter=jitter)
+
+    def _give_last_word(
+        self, line: _Line, endpoint: _Endpoint, settlement: Settlement, state: CursorState, due_at: datetime
+    ) -> Settled:
+        """The endpoint works: whoever gave way is tried again at once, if the line may still be worked on."""
+        if endpoint.is_as_claimed(settlement):
+            self._keep(line, endpoint, settlement, state)
+            return Settled(keeps_claim=True, has_last_word=True, released=True)
+        self._move(line, state, acked=line.acked, due_at=due_at)
+        return Settled(retry_at=due_at, released=True)
+
+    def _keep(self, line: _Line, endpoint: _Endpoint, settlement: Settlement, state: CursorState) -> None:
+        """Keep the claim for one more request at once; it uses up rate."""
+        endpoint.out_of_turn += 1
+        self._move(line, state, acked=line.acked, due_at=settlement.lease_until, token=line.token)
 
     def _advance(self, line: _Line, endpoint: _Endpoint | None, settlement: Settlement, *, to: int) -> Settled:
         may_go_on = endpoint is not None and endpoint.may_be_called(settlement)
@@ -211,8 +249,7 @@ class _Writing:
 
     def _move(self, line: _Line, state: CursorState, *, acked: int, due_at: datetime, token: str | None = None) -> None:
         line.acked, line.state, line.token = acked, state, token
-        place = (line.row.endpoint_key, line.row.room_key)
-        self._moved[place] = {
+        self._moved[line.place] = {
             "where_endpoint": line.row.endpoint_key,
             "where_room": line.row.room_key,
             "acked": acked,
@@ -230,11 +267,19 @@ class _Writing:
         self._touched[endpoint.row.id] = endpoint
         if decision.release_since is not None:
             self._released.append((endpoint.row.id, decision.release_since, at))
+            self._release_moved(endpoint.row.id, decision.release_since, at)
         if before.circuit is Circuit.OPEN and after.circuit is Circuit.CLOSED:
             told = draft_endpoint(
                 recovered=True, endpoint=endpoint.row.name, reason=None, since=before.failing_since, at=at
             )
             self._told.append((endpoint.row.id, told, at))
+
+    def _release_moved(self, endpoint_key: int, since: datetime, at: datetime) -> None:
+        """As `_release`, for lines that this transaction has moved before; what fails after this waits its time."""
+        for moved in self._moved.values():
+            is_waiting = moved["claim_token"] is None and moved["first_failed_at"] is not None
+            if moved["where_endpoint"] == endpoint_key and is_waiting and moved["first_failed_at"] >= since:
+                moved |= {"next_attempt_at": at, "troubles": 0}
 
     def _disable(self, endpoint: _Endpoint, reason: DisableReason, state: EndpointState, at: datetime) -> None:
         if endpoint.disabled_as is not None or endpoint.row.state != "active":
@@ -250,14 +295,19 @@ class _Writing:
         if self._attempts:
             connection.execute(insert(attempts), self._attempts)
         for dead in self._dead:
-            parked = upsert(connection)(dead_letters).values(**dead, tries=_tries(connection, dead))
+            parked = upsert(connection)(dead_letters).values(
+                **dead, tries=_tries(connection, dead["endpoint_key"], dead["event_key"])
+            )
             connection.execute(parked.on_conflict_do_nothing())
+        for key, since, at in self._released:
+            _release(connection, key, since, at)
         if self._moved:
             connection.execute(_MOVED, list(self._moved.values()))
         if self._touched:
             connection.execute(_HEALTH, [_health_values(endpoint) for endpoint in self._touched.values()])
-        for key, since, at in self._released:
-            _release(connection, key, since, at)
+        for endpoint in self._touched.values():
+            if endpoint.out_of_turn and self._at is not None:
+                spend_rate(connection, endpoint.row, endpoint.out_of_turn, self._at)
         for key, told, at in self._told:
             append_own(connection, [told], at, new_id, passing_over=key)
 
@@ -281,7 +331,7 @@ def _recovering(settlements: Sequence[Settlement], health: dict[int, _Endpoint])
 
 def _hold_lines(
     connection: Connection, settlements: Sequence[Settlement], recovering: Sequence[int]
-) -> dict[tuple[int, int], _Line]:
+) -> dict[Place, _Line]:
     """Lock the cursors in the order of their keys, those that may be released too, so that two writers never cross."""
     places = sorted({(one.cursor.target.key, one.cursor.room_key) for one in settlements})
     statement = _HELD_WITH_WAITING if recovering else _HELD_LINES
@@ -294,6 +344,20 @@ def _hold_lines(
         for row in held
     }
     return {place: lines[place] for place in places if place in lines}
+
+
+def _patient(
+    connection: Connection, settlements: Sequence[Settlement], lines: Mapping[Place, _Line], policy: DeliveryPolicy
+) -> frozenset[Place]:
+    """The lines whose event has failed once more, and has used up its whole schedule: few need to be counted."""
+    return frozenset(
+        line.place
+        for one in settlements
+        if one.tried is not None and one.tried.outcome.verdict is Verdict.TROUBLE
+        if (line := lines.get((one.cursor.target.key, one.cursor.room_key))) is not None
+        if is_schedule_over(line.state, policy, one.at)
+        if has_used_up_schedule(line.state, _tries(connection, line.place[0], one.tried.event.key), policy, one.at)
+    )
 
 
 def _release(connection: Connection, endpoint_key: int, since: datetime, at: datetime) -> None:
@@ -371,9 +435,9 @@ def _dead_letter(line: _Line, event: OwedEvent, at: datetime, reason: DeadLetter
     }
 
 
-def _tries(connection: Connection, dead: dict[str, Any]) -> int:
+def _tries(connection: Connection, endpoint_key: int, event_key: int) -> int:
     """How often the event was tried in all: the cursor counts anew after an outage."""
-    ours = (attempts.c.endpoint_key == dead["endpoint_key"], attempts.c.event_key == dead["event_key"])
+    ours = (attempts.c.endpoint_key == endpoint_key, attempts.c.event_key == event_key)
     live = select(func.count()).select_from(attempts).where(*ours, attempts.c.kind == "live")
     return connection.execute(live).scalar_one()
 
@@ -397,6 +461,7 @@ _HELD_ENDPOINTS = (
     select(endpoints.c.id, endpoints.c.name, endpoints.c.state, endpoints.c.state_reason, endpoints.c.circuit)
     .add_columns(endpoints.c.failures_in_row, endpoints.c.failing_since, endpoints.c.last_success_at)
     .add_columns(endpoints.c.probes, endpoints.c.held_until, endpoints.c.rotated_at)
+    .add_columns(endpoints.c.rate_per_second, endpoints.c.rate_at)
     .where(endpoints.c.id.in_(bindparam("keys", expanding=True)))
     .order_by(endpoints.c.id)
     .with_for_update(key_share=True)

@@ -30,12 +30,16 @@ def owe_snapshots(connection: Connection, endpoint_key: int) -> None:
 def tell_snapshots(connection: Connection, now: datetime, new_id: Callable[[str], str]) -> bool:
     """Tell the next few hundred rooms to the first endpoint that waits for them; answers whether somebody waits on."""
     waiting = select(endpoints).where(endpoints.c.snapshots_after.is_not(None)).order_by(endpoints.c.id).limit(1)
-    endpoint = connection.execute(waiting.with_for_update(key_share=True)).one_or_none()
+    endpoint = connection.execute(waiting).one_or_none()
     if endpoint is None:
         return False
     known = (rooms.c.tracked, rooms.c.complete_at.is_not(None), rooms.c.id > endpoint.snapshots_after)
     some = select(rooms).where(*known).order_by(rooms.c.id).limit(AT_ONCE)
-    found = connection.execute(some.with_for_update()).all()
+    found = connection.execute(some.with_for_update()).all()  # before the endpoint: everybody locks in this order
+    same = select(endpoints.c.id).where(endpoints.c.id == endpoint.id)
+    same = same.where(endpoints.c.snapshots_after == endpoint.snapshots_after)
+    if connection.execute(same.with_for_update(key_share=True)).one_or_none() is None:
+        return True  # somebody else told these rooms while we waited, or the endpoint is gone
     _tell(connection, [row for row in found if matches(row.upstream_id, endpoint.rooms)], now, new_id)
     after = found[-1].id if len(found) == AT_ONCE else None
     connection.execute(update(endpoints).where(endpoints.c.id == endpoint.id).values(snapshots_after=after))

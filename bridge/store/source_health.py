@@ -5,17 +5,17 @@ The rules are `bridge.pacing`'s; here they meet the database, so that all poller
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import Connection, Row, bindparam, func, or_, select, update
 
-from bridge.events.bodies import draft_source
+from bridge.events.bodies import Draft, draft_source
 from bridge.pacing import TROUBLE_LIMIT, Condition, SourceHealth, judge, trouble_limit
 from bridge.presence import Failure, Snapshot
-from bridge.store.log import append_own, upsert
+from bridge.store.log import upsert
 from bridge.store.tables import rooms, sources
 
 UNLIMITED = 1_000_000
@@ -104,13 +104,21 @@ def spend(
         connection.execute(update(sources).where(sources.c.name == row.name).values(**values))
 
 
-def judge_sources(
-    connection: Connection, reports: Sequence[Report], new_id: Callable[[str], str]
-) -> dict[str, SourceHealth]:
-    """Fold the polls into what is known of their sources, and tell when one fails or recovers."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judgement:
+    """How sources are doing by now, and what is to be told of it in the bridge's own log."""
+
+    health: dict[str, SourceHealth]
+    told: list[Draft]
+
+
+def judge_sources(connection: Connection, reports: Sequence[Report]) -> Judgement:
+    """Fold the polls into what is known of their sources, and say what is to be told when one fails or recovers."""
+    names = sorted({report.source for report in reports})
+    known = {name: _health(hold_source(connection, name)) for name in names}  # all held before anything else is
     after: dict[str, SourceHealth] = {}
-    for name in sorted({report.source for report in reports}):
-        before = _health(hold_source(connection, name))
+    told: list[Draft] = []
+    for name, before in known.items():
         health, failure = before, None
         own = [report for report in reports if report.source == name and report.answer is not None]
         limit = _limit(connection, name) if any(isinstance(report.answer, Failure) for report in own) else TROUBLE_LIMIT
@@ -133,8 +141,8 @@ def judge_sources(
             _write_health(connection, name, health)
             if health.condition is Condition.OK and before.condition is not Condition.OK:
                 _release_rooms(connection, name, before.since or at, at)
-            _tell_source(connection, name, before, health, failure, at=at, new_id=new_id)
-    return after
+            told += _news(name, before, health, failure, at=at)
+    return Judgement(health=after, told=told)
 
 
 def _limit(connection: Connection, source: str) -> int:
@@ -180,20 +188,13 @@ def _release_rooms(connection: Connection, source: str, since: datetime, at: dat
     )
 
 
-def _tell_source(
-    connection: Connection,
-    name: str,
-    before: SourceHealth,
-    after: SourceHealth,
-    failure: Failure | None,
-    *,
-    at: datetime,
-    new_id: Callable[[str], str],
-) -> None:
+def _news(
+    name: str, before: SourceHealth, after: SourceHealth, failure: Failure | None, *, at: datetime
+) -> Iterator[Draft]:
     was_away, is_away = before.condition in UNAVAILABLE, after.condition in UNAVAILABLE
     if was_away == is_away:
         return
-    told = draft_source(
+    yield draft_source(
         available=was_away,
         source=name,
         condition=(before if was_away else after).condition.value,
@@ -201,4 +202,3 @@ def _tell_source(
         detail=None if failure is None or was_away else failure.detail,
         observed_at=at,
     )
-    append_own(connection, [told], at, new_id)

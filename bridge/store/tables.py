@@ -193,7 +193,7 @@ endpoints = Table(
     Column("probes", Integer, nullable=False, server_default="0"),
     Column("held_until", UtcDateTime),
     Column("replays_held_until", UtcDateTime),
-    Column("rate_at", UtcDateTime),
+    Column("rate_at", UtcDateTime),  # when `rate_per_second` allows the next attempt
     Column("rotated_at", UtcDateTime),
     Column("snapshots_after", Integer),
 )

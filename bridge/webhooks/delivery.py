@@ -9,10 +9,12 @@ arguments, nothing is remembered here. The rules are DESIGN section 3 and the ta
   otherwise works: it succeeded since the event's first failure, and no other event failed since. If not, the event
   waits on with the last step: nothing is dropped because its endpoint is down.
 - As long as nothing shows that the endpoint otherwise works, no wait is longer than `probe_at_most` (or the first step,
-  if that is longer): an endpoint with few rooms must not be noticed later to be back than one with many.
-- Where every line stands behind an event that fails, nothing could ever show that the endpoint works. So, after its
-  whole schedule, an event that is answered with a server's error *gives way*: the event behind it is sent at once, and
-  once. If that one is accepted, the event before it is the poison, and a dead letter; if not, it waits as before.
+  if that is longer): an endpoint with few rooms must not be noticed later to be back than one with many. The schedule
+  is not over sooner for that.
+- Where every line stands behind an event that fails, nothing could ever show that the endpoint works. So an event that
+  has failed as often and for as long as its whole schedule takes, and is answered with a server's error once more,
+  *gives way*: another event of its line is sent at once. If that one is accepted, the event before it is tried a last
+  time; if it fails in that way again, it is the poison, and a dead letter. If not, it waits as before.
 - `failures_in_row` counts events that got into trouble one after the other without a success between. An event
   counts once however often it fails, so a poison event alone can never open the circuit for the other rooms.
 - `circuit_failures` of them open the circuit. Then no failure is held against an event; one cursor at a time, the
@@ -26,11 +28,13 @@ arguments, nothing is remembered here. The rules are DESIGN section 3 and the ta
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from enum import StrEnum
+from itertools import accumulate
 from typing import Final
 
 RETRY_AFTER_STATUSES: Final = frozenset({429, 503})
@@ -185,7 +189,7 @@ class DeadLetter:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GiveWay:
-    """Send the event behind it at once, to learn which is to blame; if that is not accepted, try again then."""
+    """Send another event of the line at once, to learn which is to blame; if that is not accepted, try again then."""
 
     at: datetime
 
@@ -283,7 +287,7 @@ def decide(
     endpoint: EndpointState,
     policy: DeliveryPolicy,
     *,
-    has_next: bool = False,
+    may_give_way: bool = False,
     now: datetime,
     jitter: float,
 ) -> Decision:
@@ -294,7 +298,8 @@ def decide(
         cursor: of the event that was attempted, before the attempt.
         endpoint: before the attempt is counted.
         policy: how long and how often.
-        has_next: whether another event of the line is at hand, to which this one could give way.
+        may_give_way: whether the event has failed for long enough (`has_used_up_schedule`), and another event of the
+            line is at hand that could be sent in its place.
         now: when the outcome came.
         jitter: a chance number in [0, 1): every delay is its step ± 20 %, but never ends before `Retry-After`.
     """
@@ -311,32 +316,73 @@ def decide(
     if outcome.verdict is Verdict.REFUSED:
         return _after_refusal(cursor, failing, policy, now, jitter)
     decision = _after_trouble(cursor, failing, policy, now, jitter)
-    if has_next and isinstance(decision.step, Retry) and _may_be_poison(outcome, cursor, failing, policy):
-        return replace(decision, step=GiveWay(at=decision.step.at))
+    step, works = decision.step, _works_otherwise(cursor, decision.endpoint)
+    if may_give_way and isinstance(step, Retry) and not works and _may_be_about_the_event(outcome):
+        return replace(decision, step=GiveWay(at=step.at))
     return decision
+
+
+def has_used_up_schedule(cursor: CursorState, tries: int, policy: DeliveryPolicy, now: datetime) -> bool:
+    """Whether an event has failed as often and for as long as its whole schedule takes, whatever it waited for.
+
+    Args:
+        cursor: of the event, before this attempt.
+        tries: how often the event was tried before this attempt.
+        policy: has the schedule.
+        now: when the outcome of this attempt came.
+    """
+    is_tried_enough = tries >= len(policy.retry_schedule)
+    return is_tried_enough and is_schedule_over(cursor, policy, now)
+
+
+def is_schedule_over(cursor: CursorState, policy: DeliveryPolicy, now: datetime) -> bool:
+    """Whether the event failed first so long ago that its whole schedule could be over."""
+    whole = sum(policy.retry_schedule, timedelta()) * (1 - JITTER)
+    return cursor.first_failed_at is not None and now - cursor.first_failed_at >= whole
 
 
 def decide_behind(
     outcome: Outcome, cursor: CursorState, endpoint: EndpointState, *, at: datetime, now: datetime
 ) -> Decision:
-    """What happens after the attempt at the event to which the one at the head of the line gave way.
+    """What happens after the attempt at an event to which the one at the head of the line gave way.
+
+    If it was accepted, the endpoint works, and the event that gave way has its last word at once (`decide_at_last`).
 
     Args:
         outcome: of the attempt.
         cursor: of the event that gave way, after its last attempt.
         endpoint: before this attempt is counted.
-        at: when the event that gave way is tried again unless it is parked now.
+        at: when the event that gave way is tried again if this one was not accepted.
         now: when the outcome came.
     """
     match outcome.verdict:
         case Verdict.DELIVERED:
-            return replace(_after_success(endpoint, now), step=DeadLetter(reason=DeadLetterReason.EXHAUSTED))
+            return replace(_after_success(endpoint, now), step=Retry(at=now), cursor=cursor)
         case Verdict.GONE:
             return Decision(step=Disable(reason=DisableReason.GONE), cursor=cursor, endpoint=endpoint)
         case Verdict.REFUSED | Verdict.TROUBLE | Verdict.BLOCKED:
             if outcome.retry_after is not None:
                 endpoint = replace(endpoint, held_until=_later(endpoint.held_until, now + outcome.retry_after))
             return Decision(step=Retry(at=_later(endpoint.held_until, at)), cursor=cursor, endpoint=endpoint)
+
+
+def decide_at_last(
+    outcome: Outcome,
+    cursor: CursorState,
+    endpoint: EndpointState,
+    policy: DeliveryPolicy,
+    *,
+    now: datetime,
+    jitter: float,
+) -> Decision:
+    """What happens after an event that gave way was tried once more, right after another one was accepted.
+
+    Args are those of `decide`.
+    """
+    if outcome.verdict is Verdict.TROUBLE and _may_be_about_the_event(outcome):
+        parked = DeadLetter(reason=DeadLetterReason.EXHAUSTED)
+        return Decision(step=parked, cursor=CursorState(), endpoint=endpoint)
+    return decide(outcome, cursor, endpoint, policy, now=now, jitter=jitter)
 
 
 def retry_redelivery(
@@ -413,14 +459,28 @@ def _after_trouble(
     if cursor.troubles >= len(policy.retry_schedule) and _works_otherwise(cursor, endpoint):
         judged = replace(endpoint, failures_in_row=max(in_row - 1, 0))
         return Decision(step=DeadLetter(reason=DeadLetterReason.EXHAUSTED), cursor=CursorState(), endpoint=judged)
-    wait = _step(policy, cursor.troubles)
+    wait, troubles = _step(policy, cursor.troubles), cursor.troubles + 1
     if not _works_otherwise(cursor, endpoint):
         wait = min(wait, policy.longest_probe_wait)
+        troubles = min(troubles, _most_troubles(failed, endpoint, policy, now))
     return Decision(
         step=Retry(at=_later(endpoint.held_until, now + _jittered(wait, jitter))),
-        cursor=replace(failed, troubles=cursor.troubles + 1),
+        cursor=replace(failed, troubles=max(troubles, cursor.troubles)),
         endpoint=endpoint,
     )
+
+
+def _most_troubles(cursor: CursorState, endpoint: EndpointState, policy: DeliveryPolicy, now: datetime) -> int:
+    """How many troubles an event can have had by now if it waited for whole steps: else it was only asked more often.
+
+    A step is begun as soon as the one before is over, but the schedule is used up only when the last one is over.
+    """
+    failing_since = max(filter(None, (cursor.first_failed_at, endpoint.last_success_at)), default=now)
+    ends = list(accumulate(step * (1 - JITTER) for step in policy.retry_schedule))
+    if now - failing_since >= ends[-1]:
+        return sys.maxsize
+    over = sum(end <= now - failing_since for end in ends)
+    return min(over + 1, len(ends) - 1)
 
 
 def _next_probe(endpoint: EndpointState, policy: DeliveryPolicy, now: datetime, jitter: float) -> EndpointState:
@@ -449,15 +509,12 @@ def _works_otherwise(cursor: CursorState, endpoint: EndpointState) -> bool:
     return endpoint.last_success_at >= cursor.first_failed_at and endpoint.failures_in_row <= 1
 
 
-def _may_be_poison(outcome: Outcome, cursor: CursorState, endpoint: EndpointState, policy: DeliveryPolicy) -> bool:
-    """Whether an event that was answered with a server's error has been tried so often that it could be to blame.
+def _may_be_about_the_event(outcome: Outcome) -> bool:
+    """Whether it was a server's error; a gateway's (502, 503, 504), a time-out or a lost connection is another matter.
 
-    A gateway's word (502, 503, 504), a time-out or a lost connection is about the endpoint. While the circuit is open
-    no failure is held against the event; then the probes count.
+    They are about the endpoint, whatever the event.
     """
-    tries = endpoint.probes if endpoint.circuit is Circuit.OPEN else cursor.troubles + 1
-    is_about_the_event = outcome.cause is Cause.STATUS and outcome.status not in ABOUT_THE_ENDPOINT
-    return is_about_the_event and tries > len(policy.retry_schedule)
+    return outcome.cause is Cause.STATUS and outcome.status not in ABOUT_THE_ENDPOINT
 
 
 def _step(policy: DeliveryPolicy, tries: int) -> timedelta:

@@ -63,9 +63,11 @@ class Walk:
         status = self.chance.choice((500, None)) if verdict is Verdict.TROUBLE else None
         cause = None if status is None else Cause.STATUS
         outcome = Outcome(verdict=verdict, duration=timedelta(), status=status, cause=cause)
-        before, has_next = self.endpoint, self.chance.random() < 0.5
+        before, may_give_way = self.endpoint, self.chance.random() < 0.5
         jitter = self.chance.random()
-        decision = decide(outcome, self.lines[line], before, HASTY, has_next=has_next, now=self.now, jitter=jitter)
+        decision = decide(
+            outcome, self.lines[line], before, HASTY, may_give_way=may_give_way, now=self.now, jitter=jitter
+        )
         self.lines[line], self.endpoint = decision.cursor, decision.endpoint
         if isinstance(decision.step, Disable):
             self.lines, self.endpoint = [CursorState()] * 3, self.endpoint.enabled_again()

@@ -25,7 +25,9 @@ from bridge.webhooks.delivery import (
     Retry,
     Verdict,
     decide,
+    decide_at_last,
     decide_behind,
+    has_used_up_schedule,
     judge,
 )
 
@@ -34,6 +36,7 @@ HOUR = timedelta(hours=1)
 MINUTE = timedelta(minutes=1)
 SECOND = timedelta(seconds=1)
 POLICY = DeliveryPolicy()
+WHOLE_SCHEDULE = sum(POLICY.retry_schedule, timedelta())
 PROBE_AT_MOST = POLICY.probe_at_most * 1.2
 
 Receiver = Callable[["Try"], Verdict | int]
@@ -86,22 +89,44 @@ class World:
 
     def attempt(self, room: str) -> None:
         line = self.lines[room]
-        has_next = len(line.owed) > 1 and line.owed[1][0] <= self.now
+        others = [place for place, (at, _) in enumerate(line.owed) if place and at <= self.now]
+        is_patient = has_used_up_schedule(line.state, len(self.tries_of(line.owed[0][1])), POLICY, self.now)
+        turn = line.state.troubles + self.endpoint.probes
         attempt, outcome = self.send(room, 0)
         decision = decide(
-            outcome, line.state, self.endpoint, POLICY, has_next=has_next, now=self.now, jitter=self.jitter
+            outcome,
+            line.state,
+            self.endpoint,
+            POLICY,
+            may_give_way=bool(others) and is_patient,
+            now=self.now,
+            jitter=self.jitter,
         )
         line.state, self.endpoint = decision.cursor, decision.endpoint
         self.was_open |= self.endpoint.circuit is Circuit.OPEN
         if isinstance(decision.step, GiveWay):
-            behind, outcome = self.send(room, 1)
-            at = decision.step.at
-            decision = decide_behind(outcome, line.state, self.endpoint, at=at, now=self.now)
-            line.state, self.endpoint = decision.cursor, decision.endpoint
-            if isinstance(decision.step, DeadLetter):
-                self.delivered.append(behind)
-                line.owed.pop(1)
+            self.find_the_culprit(room, others[turn % len(others)], decision.step.at)
+        else:
+            self.take(line, attempt, decision)
+
+    def find_the_culprit(self, room: str, place: int, retry_at: datetime) -> None:
+        line = self.lines[room]
+        other, outcome = self.send(room, place)
+        decision = decide_behind(outcome, line.state, self.endpoint, at=retry_at, now=self.now)
+        line.state, self.endpoint = decision.cursor, decision.endpoint
+        if outcome.verdict is not Verdict.DELIVERED:
+            self.take(line, other, decision)
+            return
+        assert decision.release_since is not None
+        self.release(decision.release_since, but=line)
+        attempt, outcome = self.send(room, 0)
+        decision = decide_at_last(outcome, line.state, self.endpoint, POLICY, now=self.now, jitter=self.jitter)
+        line.state, self.endpoint = decision.cursor, decision.endpoint
+        ended = len(self.delivered) + len(self.dead)
         self.take(line, attempt, decision)
+        if place == 1 and len(self.delivered) + len(self.dead) > ended:
+            self.delivered.append(other)
+            line.owed.pop(0)
 
     def send(self, room: str, place: int) -> tuple[Try, Outcome]:
         attempt = Try(at=self.now, room=room, event=self.lines[room].owed[place][1])
@@ -128,10 +153,10 @@ class World:
         if decision.release_since is not None:
             self.release(decision.release_since)
 
-    def release(self, since: datetime) -> None:
+    def release(self, since: datetime, *, but: Line | None = None) -> None:
         for line in self.lines.values():
             first = line.state.first_failed_at
-            if first is not None and first >= since:
+            if line is not but and first is not None and first >= since:
                 line.retry_at = self.now
                 line.state = CursorState(
                     refusals=line.state.refusals, first_failed_at=first, last_failed_at=line.state.last_failed_at
@@ -272,12 +297,56 @@ def test_a_poison_event_of_the_only_room_ends_as_a_dead_letter() -> None:
         receiver=lambda attempt: 500 if attempt.event == "poison" else 200,
     )
 
-    world.run(START + 3 * HOUR)
+    world.run(START + 90 * HOUR)
 
-    assert [attempt.event for attempt in world.dead] == ["poison"]
-    assert len(world.tries_of("poison")) == len(POLICY.retry_schedule) + 1
+    (parked,) = world.dead
+    assert parked.event == "poison"
+    assert parked.at - START >= WHOLE_SCHEDULE * 0.8
     assert [attempt.event for attempt in world.delivered] == ["a1", "a2"]
+    assert len(world.tries_of("a1")) == 1, "what was accepted does not come again"
     assert not world.was_open
+
+
+def test_a_schedule_is_not_over_sooner_because_an_endpoint_that_may_be_down_is_asked_more_often() -> None:
+    world = World(
+        lines={"a": line((0 * SECOND, "poison")), "b": line((HOUR, "b1"), (2 * HOUR, "b2"))},
+        receiver=poisoned("poison"),
+    )
+
+    world.run(START + 100 * HOUR)
+
+    (parked,) = world.dead
+    assert parked.at - START >= WHOLE_SCHEDULE * 0.8
+
+
+def test_two_poison_events_in_a_row_do_not_hold_the_only_room_for_ever() -> None:
+    world = World(
+        lines={"a": line(*((number * SECOND, name) for number, name in enumerate(["bad1", "bad2", "a1", "a2", "a3"])))},
+        receiver=lambda attempt: 500 if attempt.event.startswith("bad") else 200,
+    )
+
+    world.run(START + 24 * 9 * HOUR)
+
+    assert [attempt.event for attempt in world.dead] == ["bad1", "bad2"]
+    assert [attempt.event for attempt in world.delivered] == ["a1", "a2", "a3"]
+    assert not world.disabled
+
+
+def test_an_event_that_is_accepted_in_the_end_is_no_poison() -> None:
+    """An endpoint that failed for longer than a schedule takes, and comes back half."""
+    outage, count = down((0 * SECOND, 80 * HOUR)), 0
+
+    def receive(attempt: Try) -> Verdict | int:
+        nonlocal count
+        count += 1
+        return 500 if outage(attempt) is Verdict.TROUBLE or count % 2 else 200
+
+    world = World(lines={"a": line(*((number * SECOND, f"a{number}") for number in range(6)))}, receiver=receive)
+
+    world.run(START + 24 * 9 * HOUR)
+
+    assert not world.dead
+    assert [attempt.event for attempt in world.delivered] == [f"a{number}" for number in range(6)]
 
 
 def test_a_kind_of_event_that_is_poison_does_not_stop_everything_else() -> None:
@@ -291,7 +360,7 @@ def test_a_kind_of_event_that_is_poison_does_not_stop_everything_else() -> None:
         receiver=lambda attempt: 500 if attempt.event.endswith("empty") else 200,
     )
 
-    world.run(START + 24 * 5 * HOUR)
+    world.run(START + 2 * WHOLE_SCHEDULE + 24 * HOUR)
 
     assert world.was_open
     assert not world.disabled
