@@ -13,8 +13,9 @@ INTERRUPTED = 130
 
 def main() -> None:
     """Run the program; Ctrl-C before it has even been loaded is no reason for a traceback."""
-    if "run" in sys.argv:
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # a reload that comes before the service listens is no hang-up
+    if _command(sys.argv[1:]) == "run":  # what comes before the service listens
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # a reload is no hang-up
+        signal.signal(signal.SIGTERM, lambda *_: os._exit(0))  # nothing has begun that would have to end in order
     _open_streams()
     code = INTERRUPTED
     with contextlib.suppress(KeyboardInterrupt):
@@ -23,6 +24,17 @@ def main() -> None:
         code = run()
     _close_streams()
     sys.exit(code)
+
+
+def _command(arguments: list[str]) -> str | None:
+    """The command: the first word that is neither an option nor the value of one."""
+    words = iter(arguments)
+    for word in words:
+        if word in ("--config", "-c"):
+            next(words, None)
+        elif not word.startswith("-"):
+            return word
+    return None
 
 
 def _open_streams() -> None:

@@ -7,6 +7,7 @@ stands in SQL, so a crew that is woken too often or too late does nothing wrong.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, TypeVar
 
@@ -16,6 +17,8 @@ from bridge.errors import DatabaseError
 
 Work = TypeVar("Work")
 
+RELEASE_SECONDS = 0.5
+"""How long giving back what was dropped may take; without it, the claims lapse by themselves."""
 AFTER_THE_UNEXPECTED = 1.0
 """Seconds until it is tried again when claiming failed for no known reason."""
 
@@ -32,11 +35,13 @@ class Crew(Generic[Work]):
         seats: int,
         claim: Callable[[int], Awaitable[Sequence[Work]]],
         work: Callable[[Work], Awaitable[None]],
+        release: Callable[[Sequence[Work]], Awaitable[None]],
     ) -> None:
         self._name = name
         self._seats = seats
         self._claim = claim
         self._work = work
+        self._release = release
         self._tasks: dict[asyncio.Task[None], Work] = {}
         self._wake = asyncio.Event()
         self._stopping = False
@@ -64,6 +69,9 @@ class Crew(Generic[Work]):
             if free <= 0 or self._stopping:
                 return 0
             claimed = await self._claim(free)
+            if self._stopping:  # nothing new is begun
+                await self._give_back(claimed)
+                return 0
             for piece in claimed:
                 task = asyncio.create_task(self._do(piece))
                 self._tasks[task] = piece
@@ -90,11 +98,16 @@ class Crew(Generic[Work]):
                 log.exception("claim.failed", crew=self._name)  # nobody expected this, and the others' work goes on
                 await asyncio.sleep(AFTER_THE_UNEXPECTED)
 
-    async def stop(self, grace: float | None) -> list[Work]:
-        """Claim nothing more and finish what is under way; answers what had to be dropped.
+    def resize(self, seats: int) -> None:
+        """Work on so many at once from now on; what is under way goes on."""
+        self._seats = seats
+        self.wake()
 
-        What is dropped is not lost: its claim lapses, and it is done again. May be called again while it waits, to
-        give it less time.
+    async def stop(self, grace: float | None) -> int:
+        """Claim nothing more and finish what is under way; answers how much had to be dropped.
+
+        What is dropped is not lost: it is given back, or its claim lapses, and it is done again. May be called again
+        while it waits, to give it less time.
 
         Args:
             grace: seconds until what is under way is dropped; None waits for its end.
@@ -112,7 +125,14 @@ class Crew(Generic[Work]):
         for task in dropped:
             task.cancel()
         await asyncio.gather(*dropped, return_exceptions=True)
-        return list(dropped.values())
+        await self._give_back(list(dropped.values()))
+        return len(dropped)
+
+    async def _give_back(self, pieces: Sequence[Work]) -> None:
+        if pieces:
+            with contextlib.suppress(DatabaseError, TimeoutError):
+                async with asyncio.timeout(RELEASE_SECONDS):
+                    await self._release(pieces)
 
     async def _do(self, piece: Work) -> None:
         try:

@@ -24,6 +24,9 @@ RATE_LIMITED_PAUSE = timedelta(seconds=5)
 SOURCE_PAUSE = timedelta(seconds=2)
 SOURCE_PAUSE_LIMIT = timedelta(minutes=1)
 RETRY_AFTER_LIMIT = timedelta(hours=24)
+"""Of a 429, which speaks for the whole source."""
+ROOM_RETRY_AFTER_LIMIT = timedelta(minutes=5)
+"""Of any other failure: a proxy's page of maintenance must not blind us for a day."""
 TROUBLE_LIMIT = 8
 """Failures ahead of successes, over all rooms of a source, from which the source itself is held to be failing."""
 LEAST_TROUBLE_LIMIT = 3
@@ -50,11 +53,12 @@ def next_poll_after_failure(
 ) -> datetime:
     """After the `failures`-th failure in a row: doubling from the interval up to a minute, ± 20 %.
 
-    From the follow-up's pause while somebody waits to be confirmed as missing; never before `retry_after`.
+    From the follow-up's pause while somebody waits to be confirmed as missing; never before `retry_after`, unless that
+    is longer than 5 minutes.
     """
     first = min(FOLLOW_UP, interval) if suspects else interval
     wait = _jittered(min(first * 2 ** min(failures - 1, 16), max(interval, ROOM_BACKOFF_LIMIT)), jitter)
-    return now + (wait if retry_after is None else max(wait, min(retry_after, RETRY_AFTER_LIMIT)))
+    return now + (wait if retry_after is None else max(wait, min(retry_after, ROOM_RETRY_AFTER_LIMIT)))
 
 
 class Condition(StrEnum):

@@ -6,15 +6,13 @@ One crew per source, so that a slow source delays nobody else. The poller knows 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import partial
 
 import structlog
 
 from bridge.crew import Crew
-from bridge.errors import DatabaseError
 from bridge.pacing import RATE_LIMITED_PAUSE, RETRY_AFTER_LIMIT, SHORTEST_PAUSE, UNAUTHORIZED_PAUSE
 from bridge.presence import Failure, FailureKind, PeerJoined, PeerLeft, Snapshot
 from bridge.sources import Source, SourceSettings
@@ -34,6 +32,22 @@ from bridge.world import World
 
 LEASE_MARGIN = timedelta(seconds=5)
 
+
+class RequestSlots:
+    """How many requests each source may get at once, over all the pollers of this process that follow each other."""
+
+    def __init__(self) -> None:
+        self._slots: dict[str, tuple[int, asyncio.Semaphore]] = {}
+
+    def of(self, account: SourceSettings) -> asyncio.Semaphore:
+        """The slots of a source; new ones if there are to be more or fewer."""
+        count, slots = self._slots.get(account.name, (0, None))
+        if slots is None or count != account.max_concurrency:
+            slots = asyncio.Semaphore(account.max_concurrency)
+            self._slots[account.name] = (account.max_concurrency, slots)
+        return slots
+
+
 log: structlog.stdlib.BoundLogger = structlog.get_logger("bridge.poller")
 
 
@@ -48,11 +62,13 @@ class Poller:
         world: World,
         *,
         on_events: Callable[[], None],
+        slots: RequestSlots | None = None,
     ) -> None:
-        self._database = database
         commits = GroupCommit(database, partial(record_polls, settings=settings, new_id=world.new_id))
+        slots = slots or RequestSlots()
         self._watches = [
-            _Watch(database, account, source, commits, world, on_events) for account, source in sources.values()
+            _Watch(database, account, source, commits, world, on_events, slots.of(account))
+            for account, source in sources.values()
         ]
 
     def wake(self) -> None:
@@ -75,11 +91,12 @@ class Poller:
 
     async def stop(self, grace: float | None) -> int:
         """Stop claiming, finish what is under way; answers how many polls were dropped (they are due again)."""
-        stopped = await asyncio.gather(*(watch.crew.stop(grace) for watch in self._watches))
-        dropped = [room for rooms in stopped for room in rooms]
-        with contextlib.suppress(DatabaseError):  # without it, their claims lapse
-            await self._database.write(release_rooms, dropped)
-        return len(dropped)
+        return sum(await asyncio.gather(*(watch.stop(grace) for watch in self._watches)))
+
+    def disown(self, names: Collection[str]) -> None:
+        """What these sources still answer says nothing any more: they are asked at another address, or as another."""
+        for watch in self._watches:
+            watch.disowned |= watch.name in names
 
 
 class _Watch:
@@ -93,19 +110,36 @@ class _Watch:
         commits: GroupCommit[PolledRoom, Recorded],
         world: World,
         on_events: Callable[[], None],
+        requests: asyncio.Semaphore,
     ) -> None:
+        self.disowned = False
         self._database = database
         self._account = account
         self._source = source
         self._commits = commits
         self._world = world
         self._on_events = on_events
-        self._requests = asyncio.Semaphore(account.max_concurrency)
+        self._requests = requests
+        self._stopping = False
         self._held_until: datetime | None = None
         # Twice as many seats as requests: while one half waits for its commit, the other half is on the wire.
         self.crew: Crew[ClaimedRoom] = Crew(
-            f"poll {account.name}", seats=2 * account.max_concurrency, claim=self._claim, work=self._poll
+            f"poll {account.name}",
+            seats=2 * account.max_concurrency,
+            claim=self._claim,
+            work=self._poll,
+            release=self._release,
         )
+
+    @property
+    def name(self) -> str:
+        """The source's."""
+        return self._account.name
+
+    async def stop(self, grace: float | None) -> int:
+        """As `Poller.stop`; what has not been asked yet is given back unasked."""
+        self._stopping = True
+        return await self.crew.stop(grace)
 
     async def _claim(self, seats: int) -> Sequence[ClaimedRoom]:
         now = self._world.now()
@@ -119,28 +153,40 @@ class _Watch:
             token=self._world.new_token(),
         )
 
+    async def _release(self, rooms: Sequence[ClaimedRoom]) -> None:
+        await self._database.write(release_rooms, rooms)
+
     async def _poll(self, room: ClaimedRoom) -> None:
         async with self._requests:
             started_at = self._world.now()
             answer = self._hold(room, started_at) or await self._source.fetch(room.upstream_id)
         at = self._world.now()
-        if isinstance(answer, Failure) and at - started_at > self._account.timeout + LEASE_MARGIN:
-            answer = Held(until=at)  # we were frozen ourselves: that says nothing about the source
+        was_frozen = isinstance(answer, Failure) and at - started_at > self._account.timeout + LEASE_MARGIN
+        if was_frozen or self.disowned:
+            answer = Held(until=at)  # that says nothing about the source
         if isinstance(answer, Failure):
             self._take_note(answer, at)
         polled = PolledRoom(room=room, started_at=started_at, at=at, answer=answer, jitter=self._world.jitter())
         recorded = await self._commits.submit(polled)
         if not recorded.fenced and not isinstance(answer, Held):
-            self._held_until = recorded.source_held_until
+            self._held_until = self._hold_that_counts(recorded.source_held_until, lifts=room.is_probe)
         if recorded.event_count:
             self._on_events()
         _tell(polled, recorded)
 
     def _hold(self, room: ClaimedRoom, now: datetime) -> Held | None:
-        """A room that was claimed before its source asked for quiet is not asked about."""
+        """A room that was claimed before its source asked for quiet, or before we stop, is not asked about."""
+        if self._stopping or self.disowned:
+            return Held(until=now)
         if room.is_probe or self._held_until is None or self._held_until <= now:
             return None
         return Held(until=self._held_until)
+
+    def _hold_that_counts(self, judged: datetime | None, *, lifts: bool) -> datetime | None:
+        """An answer that is recorded after another one asked for quiet does not lift that; a probe's does."""
+        if lifts or self._held_until is None:
+            return judged
+        return self._held_until if judged is None else max(self._held_until, judged)
 
     def _take_note(self, failure: Failure, at: datetime) -> None:
         """Hold back what waits for a seat, before the judgement of the whole source is written down."""

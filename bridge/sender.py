@@ -8,7 +8,7 @@ events per line, in order, with the same ids and bytes.
 from __future__ import annotations
 
 import asyncio
-import contextlib
+import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -19,7 +19,6 @@ from types import MappingProxyType
 import structlog
 
 from bridge.crew import Crew
-from bridge.errors import DatabaseError
 from bridge.events.styles import Style, render
 from bridge.store.database import Database
 from bridge.store.deliveries import LEASE_MARGIN, ClaimedCursor, OwedEvent, Target, claim_cursors, release_cursors
@@ -29,7 +28,7 @@ from bridge.store.redeliveries import (
     Redelivered,
     claim_redeliveries,
     record_redelivery,
-    release_line,
+    release_lines,
 )
 from bridge.store.settlements import Settled, Settlement, Tried, Turn, settle
 from bridge.store.vault import Vault
@@ -71,10 +70,16 @@ class Sender:
         self._vault = vault
         self._settlements = GroupCommit(database, partial(settle, policy=policy, new_id=world.new_id))
         self._stopping = False
-        self._crew: Crew[ClaimedCursor] = Crew("send", seats=seats, claim=self._claim, work=self._work_off)
+        self._crew: Crew[ClaimedCursor] = Crew(
+            "send", seats=seats, claim=self._claim, work=self._work_off, release=self._release
+        )
         # A crew of its own, with one line per endpoint: a replay of a million events takes no seat from live ones.
         self._replays: Crew[ClaimedLine] = Crew(
-            "replay", seats=REPLAY_SEATS, claim=self._claim_replays, work=self._work_off_replay
+            "replay",
+            seats=REPLAY_SEATS,
+            claim=self._claim_replays,
+            work=self._work_off_replay,
+            release=self._release_replays,
         )
 
     def wake(self) -> None:
@@ -96,13 +101,16 @@ class Sender:
     async def stop(self, grace: float | None) -> int:
         """Stop claiming, finish what is in flight; answers how many lines were dropped (they are due again)."""
         self._stopping = True
-        cursors, lines = await asyncio.gather(self._crew.stop(grace), self._replays.stop(grace))
-        now = self._world.now()
-        with contextlib.suppress(DatabaseError):  # without it, their claims lapse
-            await self._database.write(release_cursors, cursors, now)
-            for line in lines:
-                await self._database.write(release_line, line, now)
-        return len(cursors) + len(lines)
+        return sum(await asyncio.gather(self._crew.stop(grace), self._replays.stop(grace)))
+
+    @property
+    def busy(self) -> int:
+        """How many lines are worked off."""
+        return self._crew.busy
+
+    def resize(self, seats: int) -> None:
+        """Work off so many lines at once from now on."""
+        self._crew.resize(seats)
 
     async def _claim(self, seats: int) -> Sequence[ClaimedCursor]:
         return await self._database.write(
@@ -115,6 +123,9 @@ class Sender:
             token=self._world.new_token(),
             vault=self._vault,
         )
+
+    async def _release(self, cursors: Sequence[ClaimedCursor]) -> None:
+        await self._database.write(release_cursors, cursors, self._world.now())
 
     async def _work_off(self, cursor: ClaimedCursor) -> None:
         if not cursor.events:
@@ -252,13 +263,16 @@ class Sender:
             vault=self._vault,
         )
 
+    async def _release_replays(self, lines: Sequence[ClaimedLine]) -> None:
+        await self._database.write(release_lines, lines, self._world.now())
+
     async def _work_off_replay(self, line: ClaimedLine) -> None:
         timeout = line.target.timeout or self._policy.timeout
         lease_until = line.lease_until
         for redelivery in line.redeliveries:
             at = self._world.now()
             if self._stopping or at + timeout > lease_until:
-                await self._database.write(release_line, line, at)
+                await self._database.write(release_lines, [line], at)
                 return
             outcome = await deliver(
                 self._client, line.target, redelivery.event, at=at, limit=timeout, marks={"bridge-replay": "true"}
@@ -302,13 +316,25 @@ async def deliver(
         marks: Headers that say that this is a redelivery, or a test.
     """
     outcome = await _post(client, target, event, at=at, limit=limit, marks=marks)
-    known = [text for text in (*target.secrets, *target.headers.values()) if len(text) >= LEAST_SECRET]
+    known = _spellings(target)
     if not any(text.encode() in outcome.answer or text in outcome.detail for text in known):
         return outcome
     answer, detail = outcome.answer, outcome.detail
     for text in known:
         answer, detail = answer.replace(text.encode(), MASK.encode()), detail.replace(text, MASK)
     return replace(outcome, answer=answer, detail=detail)
+
+
+def _spellings(target: Target) -> list[str]:
+    """What an answer could repeat of a target's secrets, in every usual spelling; the longest first.
+
+    The word before a credential (`Bearer`) may be missing, and JSON may escape what it repeats, a slash too.
+    """
+    said = {*target.secrets, *target.headers.values()}
+    said |= {text.partition(" ")[2] for text in said}
+    said |= {json.dumps(text)[1:-1] for text in said}
+    said |= {text.replace("/", "\\/") for text in said}
+    return sorted((text for text in said if len(text) >= LEAST_SECRET), key=len, reverse=True)
 
 
 async def _post(

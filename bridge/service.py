@@ -11,7 +11,8 @@ import random
 import resource
 import secrets
 import signal
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
@@ -24,9 +25,9 @@ from bridge import __version__
 from bridge.api.app import Desk as WebDesk
 from bridge.api.app import create_app
 from bridge.config import Settings
-from bridge.crew import AFTER_THE_UNEXPECTED
+from bridge.crew import AFTER_THE_UNEXPECTED, RELEASE_SECONDS
 from bridge.errors import BridgeError, ConfigurationError, DatabaseError
-from bridge.poller import Poller
+from bridge.poller import Poller, RequestSlots
 from bridge.sender import REPLAY_SEATS, SEATS, Sender
 from bridge.serving import serve_app
 from bridge.signals import Heard, StopSignals
@@ -136,6 +137,9 @@ class Service:
         self._reload = reload
         self._world = world or real_world()
         self._database = Database(settings.database.url)
+        self._reloading = ThreadPoolExecutor(1, "reload")
+        self._taking: Future[bool] | None = None
+        self._request_slots = RequestSlots()
         self._signals: asyncio.Queue[signal.Signals] = asyncio.Queue()
         self._stopping = False
         self._stop_signals = StopSignals()
@@ -143,7 +147,6 @@ class Service:
         self._pruning: asyncio.Task[None] | None = None
         self._latest = self._world.now()
         self._open_files = OPEN_FILES
-        self._known_sources: Mapping[str, tuple[str, str]] = {}
         self._wake_poller: Callable[[], None] = lambda: None
         self._wake_sender: Callable[[], None] = lambda: None
 
@@ -159,9 +162,11 @@ class Service:
                 if await self._prepare():
                     await self._serve()
             finally:
+                self._reloading.shutdown(wait=False, cancel_futures=True)
                 has_ended = self._database.close(LAST_WORD_SECONDS)
         log.info("bridge.stopped")
-        if not has_ended:  # a database that does not answer holds a thread, and Python would wait for it
+        is_hanging = self._taking is not None and not self._taking.done()
+        if is_hanging or not has_ended:  # what does not answer holds a thread, and Python would wait for it
             os._exit(0)
 
     async def _prepare(self) -> bool:
@@ -196,24 +201,47 @@ class Service:
 
     async def _work(self) -> None:
         """Run workers until told to stop. New settings get new ones at once; the old ones finish what they are at."""
-        shift, leaving = await self._begin_shift(), set[asyncio.Task[None]]()
-        shifts = [shift]
+        asides = set[asyncio.Task[None]]()
+        shifts = [await self._begin_shift(files_in_use=0)]
+        asides.add(asyncio.create_task(self._settle_in(changed=())))
         while not self._stopping:
+            before = self._settings
             await self._told()
             if not self._stopping:
-                leaving.add(asyncio.create_task(self._relieve(shift)))
-                shift = await self._begin_shift()
-                shifts = [one for one in shifts if not one.ended] + [shift]
-        grace = self._settings.bridge.shutdown_grace.total_seconds() * 0.9  # the rest is for closing what is open
-        await asyncio.gather(*(one.end(grace) for one in shifts))
-        await asyncio.gather(*leaving)
+                changed = _changed_sources(before, self._settings)
+                shifts = [one for one in shifts if not one.ended]
+                for one in shifts:
+                    one.disown(changed)
+                relieved, busy = shifts[-1], sum(one.busy for one in shifts)
+                shifts.append(await self._begin_shift(files_in_use=busy))
+                asides.add(asyncio.create_task(self._settle_in(changed=changed)))
+                asides.add(asyncio.create_task(self._relieve(relieved, shifts[-1])))
+        await self._finish(shifts, asides)
 
-    async def _relieve(self, shift: _Shift) -> None:
+    async def _finish(self, shifts: Sequence[_Shift], asides: Collection[asyncio.Task[None]]) -> None:
+        """End all work within `shutdown_grace`, whatever hangs; the last bit of it is for closing what is open."""
+        grace = self._settings.bridge.shutdown_grace.total_seconds()
+        ends = [asyncio.create_task(one.end(grace * 0.9 - min(RELEASE_SECONDS, grace * 0.1))) for one in shifts]
+        done, late = await asyncio.wait([*ends, *asides], timeout=grace * 0.9)
+        for task in late:
+            task.cancel()
+        await asyncio.gather(*late, return_exceptions=True)
+        for task in done:
+            task.result()
+
+    async def _relieve(self, shift: _Shift, successor: _Shift) -> None:
         """Let the workers of the settings before finish: each piece of work has its own time-out."""
         await shift.end(None)
+        successor.resize(self._seats(self._settings))
         await self._hasten_polls()  # they may have made appointments by the old intervals
 
-    async def _begin_shift(self) -> _Shift:
+    async def _settle_in(self, changed: Collection[str]) -> None:
+        """What a start and a reload change for what waits: sources in trouble are tried again, intervals hold."""
+        if Role.POLLER in self._roles:
+            await self._try_sources_again(changed)
+            await self._hasten_polls()
+
+    async def _begin_shift(self, *, files_in_use: int) -> _Shift:
         settings = self._settings
         workers: list[Poller | Sender] = []
         stack = AsyncExitStack()
@@ -225,7 +253,7 @@ class Service:
                 settings.delivery.policy,
                 self._world,
                 vault=Vault(settings.encryption_keys),
-                seats=self._seats(settings),
+                seats=self._seats(settings, files_in_use),
             )
             self._wake_sender = sender.wake
             workers.append(sender)
@@ -234,22 +262,25 @@ class Service:
             for _, source in sources.values():
                 stack.push_async_callback(source.aclose)
             wake_sender = lambda: self._wake_sender()  # noqa: E731, PLW0108 - of whichever shift is on then
-            poller = Poller(self._database, sources, settings.polling, self._world, on_events=wake_sender)
+            poller = Poller(
+                self._database,
+                sources,
+                settings.polling,
+                self._world,
+                on_events=wake_sender,
+                slots=self._request_slots,
+            )
             self._wake_poller = poller.wake
             workers.append(poller)
-            await self._try_sources_again()
-            await self._hasten_polls()
         return _Shift(workers, stack)
 
-    def _seats(self, settings: Settings) -> int:
+    def _seats(self, settings: Settings, files_in_use: int = 0) -> int:
         """As many as there are files to open: else a connection would fail, and its endpoint would be blamed."""
         others = SPARE_FILES + REPLAY_SEATS + sum(account.max_concurrency for account in settings.sources)
+        others += files_in_use
         return min(SEATS, max(LEAST_SEATS, self._open_files - others))
 
-    async def _try_sources_again(self) -> None:
-        before = self._known_sources
-        self._known_sources = {source.name: (source.base_url, source.api_key) for source in self._settings.sources}
-        changed = [name for name, place in self._known_sources.items() if before.get(name, place) != place]
+    async def _try_sources_again(self, changed: Collection[str]) -> None:
         try:
             await self._database.write(try_again, changed, self._world.now())
         except DatabaseError as error:
@@ -272,16 +303,26 @@ class Service:
             rooms=settings.rooms,
             endpoints=settings.endpoints,
             desk=desk_for(settings, self._world),
+            may_empty=settings.has_file,
         )
 
     async def _told(self) -> None:
         """Wait for a signal that ends this round of work."""
         while not self._stopping:
             if await self._signals.get() is signal.SIGHUP:
-                if await asyncio.to_thread(self._take_new_settings):
+                if await self._is_reloaded():
                     return
             else:
                 self._stopping = True
+
+    async def _is_reloaded(self) -> bool:
+        """Take new settings, unless somebody says stop before a file or the database has answered."""
+        self._taking = self._reloading.submit(self._take_new_settings)
+        taking: asyncio.Future[bool] = asyncio.wrap_future(self._taking)
+        stopping = asyncio.create_task(self._told_to_stop.wait())
+        await asyncio.wait((taking, stopping), return_when=asyncio.FIRST_COMPLETED)
+        stopping.cancel()
+        return taking.done() and taking.result()
 
     def _take_new_settings(self) -> bool:
         """Load the configuration again; a broken one changes nothing and is told."""
@@ -422,6 +463,23 @@ class _Shift:
         self._running = [asyncio.create_task(_keep_running(worker)) for worker in workers]
         self.ended = False
 
+    @property
+    def busy(self) -> int:
+        """How many deliveries are under way."""
+        return sum(worker.busy for worker in self._workers if isinstance(worker, Sender))
+
+    def resize(self, seats: int) -> None:
+        """Deliver so many at once from now on."""
+        for worker in self._workers:
+            if isinstance(worker, Sender):
+                worker.resize(seats)
+
+    def disown(self, sources: Collection[str]) -> None:
+        """What these sources still answer does not count any more."""
+        for worker in self._workers:
+            if isinstance(worker, Poller):
+                worker.disown(sources)
+
     async def end(self, grace: float | None) -> None:
         """Finish what is under way, within `grace` seconds if there are any; a second call may shorten the first."""
         dropped = sum(await asyncio.gather(*(worker.stop(grace) for worker in self._workers)))
@@ -444,14 +502,22 @@ async def _keep_running(worker: Poller | Sender) -> None:
         await asyncio.sleep(AFTER_THE_UNEXPECTED)
 
 
+def _changed_sources(before: Settings, after: Settings) -> Collection[str]:
+    """Those that were there before, and are asked at another address or with another key now, or not at all."""
+    places = {source.name: (source.base_url, source.api_key) for source in after.sources}
+    return [one.name for one in before.sources if places.get(one.name) != (one.base_url, one.api_key)]
+
+
 def _not_emptied(before: Settings, after: Settings) -> Settings:
     """Refuse a file that names nothing any more: it was cut off, or is being written.
 
     Raises:
         BridgeError: everything would be given up, with every backlog.
     """
-    if before.sources and not (after.sources or after.rooms or after.endpoints):
-        raise BridgeError("the file names no source, room or endpoint any more: if that is meant, stop the service")
+    had_both = bool(before.rooms and before.endpoints)
+    if (before.sources or had_both) and not (after.rooms or after.endpoints or (after.sources and not had_both)):
+        named = "room or endpoint" if after.sources else "source, room or endpoint"
+        raise BridgeError(f"the file names no {named} any more: if that is meant, restart the service")
     return after
 
 

@@ -21,16 +21,20 @@ class Bench:
         self.asked: list[int] = []
         self.started: list[int] = []
         self.done: list[int] = []
+        self.given_back: list[int] = []
         self.gate = asyncio.Event()
         self.claiming = asyncio.Event()
         self.claiming.set()
-        self.crew: Crew[int] = Crew("bench", seats=seats, claim=self.claim, work=self.work)
+        self.crew: Crew[int] = Crew("bench", seats=seats, claim=self.claim, work=self.work, release=self.release)
 
     async def claim(self, seats: int) -> Sequence[int]:
         self.asked.append(seats)
         await self.claiming.wait()
         taken, self.left = self.left[:seats], self.left[seats:]
         return taken
+
+    async def release(self, pieces: Sequence[int]) -> None:
+        self.given_back += pieces
 
     async def work(self, piece: int) -> None:
         self.started.append(piece)
@@ -59,7 +63,7 @@ async def test_a_running_crew_works_everything_off_once_it_is_woken() -> None:
     bench.crew.wake()
     await until(lambda: len(bench.done) == 50)
 
-    assert await bench.crew.stop(1) == []
+    assert await bench.crew.stop(1) == 0
     await running
     assert sorted(bench.done) == list(range(50))
 
@@ -72,7 +76,7 @@ async def test_one_failure_stops_nobody() -> None:
             raise ValueError
         bench.done.append(piece)
 
-    crew: Crew[int] = Crew("bench", seats=3, claim=bench.claim, work=work)
+    crew: Crew[int] = Crew("bench", seats=3, claim=bench.claim, work=work, release=bench.release)
     with capture_logs() as logs:
         await crew.tick()
         await crew.settle()
@@ -94,7 +98,7 @@ async def test_a_database_that_is_away_stops_no_crew() -> None:
     async def work(piece: int) -> None:
         done.append(piece)
 
-    crew: Crew[int] = Crew("bench", seats=3, claim=claim, work=work)
+    crew: Crew[int] = Crew("bench", seats=3, claim=claim, work=work, release=Bench(0).release)
     with capture_logs() as logs:
         running = asyncio.create_task(crew.run())
         crew.wake()
@@ -116,7 +120,7 @@ async def test_stopping_finishes_what_is_under_way_and_claims_nothing_more() -> 
     await asyncio.sleep(0)
     bench.gate.set()
 
-    assert await stopping == []
+    assert await stopping == 0
     await running
     assert (sorted(bench.done), bench.left) == ([0, 1, 2], [3, 4])
 
@@ -135,7 +139,7 @@ async def test_an_error_that_nobody_expected_stops_no_crew(monkeypatch: pytest.M
     async def work(piece: int) -> None:
         done.append(piece)
 
-    crew: Crew[int] = Crew("bench", seats=3, claim=claim, work=work)
+    crew: Crew[int] = Crew("bench", seats=3, claim=claim, work=work, release=Bench(0).release)
     with capture_logs() as logs:
         running = asyncio.create_task(crew.run())
         crew.wake()
@@ -157,8 +161,9 @@ async def test_a_second_stop_may_give_less_time() -> None:
     await asyncio.sleep(0)
     assert not patient.done()
 
-    assert sorted(await bench.crew.stop(0.01)) == [0, 1]
-    assert await patient == []
+    assert await bench.crew.stop(0.01) == 2
+    assert await patient == 0
+    assert sorted(bench.given_back) == [0, 1]
     await running
 
 
@@ -168,26 +173,52 @@ async def test_stopping_drops_what_does_not_finish_in_time() -> None:
     bench.crew.wake()
     await until(lambda: len(bench.started) == 2)
 
-    assert sorted(await bench.crew.stop(0.01)) == [0, 1]
+    assert await bench.crew.stop(0.01) == 2
     await running
     assert (bench.done, bench.crew.busy) == ([], 0)
+    assert sorted(bench.given_back) == [0, 1]
 
 
-@pytest.mark.parametrize("finishes", [True, False])
-async def test_a_claim_under_way_when_it_is_told_to_stop_leaves_no_work_behind(finishes: bool) -> None:  # noqa: FBT001 - a table's column
-    """What was claimed must be finished or dropped before `stop` says that all is done: the database closes next."""
+async def test_what_a_claim_brings_after_the_word_to_stop_is_given_back_and_not_begun() -> None:
     bench = Bench(2)
     bench.claiming.clear()
-    if finishes:
-        bench.gate.set()
+    bench.gate.set()
     running = asyncio.create_task(bench.crew.run())
     bench.crew.wake()
     await until(lambda: bool(bench.asked))
-    stopping = asyncio.create_task(bench.crew.stop(0.05))
+    stopping = asyncio.create_task(bench.crew.stop(5))
     await asyncio.sleep(0)
     bench.claiming.set()
-    dropped = await stopping
+
+    assert await stopping == 0
+    await running
+    assert (bench.started, bench.given_back, bench.crew.busy) == ([], [0, 1], 0)
+
+
+async def test_a_database_that_hangs_does_not_keep_it_from_stopping(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bridge.crew.RELEASE_SECONDS", 0.01)
+    bench = Bench(1)
+
+    async def release(_: Sequence[int]) -> None:
+        await asyncio.Event().wait()
+
+    crew: Crew[int] = Crew("bench", seats=3, claim=bench.claim, work=bench.work, release=release)
+    running = asyncio.create_task(crew.run())
+    crew.wake()
+    await until(lambda: bool(bench.started))
+
+    assert await crew.stop(0.01) == 1
     await running
 
-    assert bench.crew.busy == 0, "work goes on behind the back of a stopped crew"
-    assert len(bench.started) == len(bench.done) + len(dropped)
+
+async def test_more_seats_are_used_at_once() -> None:
+    bench = Bench(5)
+    running = asyncio.create_task(bench.crew.run())
+    bench.crew.wake()
+    await until(lambda: len(bench.started) == 3)
+    bench.crew.resize(5)
+    await until(lambda: len(bench.started) == 5)
+    bench.gate.set()
+
+    assert await bench.crew.stop(1) == 0
+    await running

@@ -55,7 +55,7 @@ def test_the_contracts_of_the_house_hold(monkeypatch: pytest.MonkeyPatch, capsys
         ("sqlite3", ("bridge.store",)),
         ("apscheduler", ("bridge.service",)),
         ("httpx", ("bridge.sources", "bridge.webhooks", "bridge.service", "bridge.simulator", "bridge.cli")),
-        ("aiohttp", ("bridge.sources", "bridge.webhooks", "bridge.service", "bridge.simulator", "bridge.cli")),
+        ("aiohttp", ("bridge.http_answers", "bridge.sources", "bridge.webhooks", "bridge.simulator")),
         ("pydantic", ("bridge.config", "bridge.api", "bridge.simulator")),
         ("typer", ("bridge.cli",)),
         ("fastapi", ("bridge.api",)),

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from bridge.cli.endpoints import NameArgument, app, say_what_to_hand_over, secret_document
+from bridge.cli.endpoints import NameArgument, app, print_secret, say_what_to_hand_over
 from bridge.cli.options import ConfigOption, JsonOption, load_settings, open_database
 from bridge.cli.terminal import count_of, print_json, print_line, say, span
 from bridge.config import Settings
@@ -112,10 +112,7 @@ def rotate(
     with open_database(settings) as database:
         fresh = database.write_now(rotate_secret, name, desk, given)
         shown = database.read_now(show_endpoint, name, now=desk.now, vault=desk.vault)
-    if as_json:
-        print_json(secret_document(shown, fresh))
-    else:
-        print_line(fresh)
+    print_secret(shown, fresh, as_json=as_json)
     say(f"endpoint {quoted(name)} has a new secret; {_old_one(shown, desk.rotation_grace if given is None else given)}")
     say_what_to_hand_over(shown)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -27,7 +28,7 @@ from bridge.cli.terminal import (
 )
 from bridge.config import Settings
 from bridge.config.words import quoted
-from bridge.errors import ForbiddenAddressError, UsageError
+from bridge.errors import BridgeError, ForbiddenAddressError, UsageError
 from bridge.service import desk_for, real_world, tell_all_snapshots
 from bridge.store.endpoints import add_endpoint, remove_endpoint
 from bridge.store.queries.endpoints import ShownEndpoint, list_endpoints, show_endpoint
@@ -114,6 +115,7 @@ def add(
 ) -> None:
     """Add a subscriber. A secret that is made for it is printed, once."""
     settings = load_settings(config)
+    headers, problems = _headers(header or ())
     spec = check_endpoint(
         {
             "name": name,
@@ -124,12 +126,13 @@ def add(
             "secret_file": secret_file,
             "style": style,
             "signature": signature,
-            "headers": _headers(header or ()),
+            "headers": headers,
             "rate_per_second": rate_per_second,
             "max_concurrency": max_concurrency,
             "timeout": timeout,
         },
         settings.delivery.egress,
+        problems,
     )
     _refuse_configured(settings, name, config)
     doubt = _doubt_about(settings, url)
@@ -140,10 +143,7 @@ def add(
         tell_all_snapshots(database, world)
         shown = database.read_now(show_endpoint, name, now=desk.now, vault=desk.vault)
     fresh = made if spec.secret is None else None
-    if as_json:
-        print_json(secret_document(shown, fresh))
-    elif fresh is not None:
-        print_line(fresh)
+    print_secret(shown, fresh, as_json=as_json)
     _say_added(shown, is_fresh=fresh is not None)
     if doubt is not None:
         say(f"warning: {doubt}")
@@ -162,17 +162,19 @@ def remove(name: NameArgument, config: ConfigOption = None) -> None:
     say(f"endpoint {quoted(name)} is removed{lost}")
 
 
-def _headers(given: Sequence[str]) -> dict[str, str] | None:
-    """The headers of `K=V` texts; what is wrong is told without V, which may be a secret."""
+def _headers(given: Sequence[str]) -> tuple[dict[str, str] | None, list[str]]:
+    """The headers of `K=V` texts, and what is wrong with them; without V, which may be a secret."""
     headers: dict[str, str] = {}
+    problems: list[str] = []
     for text in given:
         name, separator, value = text.partition("=")
         if not separator or not name.strip():
-            raise UsageError("--header: must be written NAME=VALUE")
-        if name in headers:
-            raise UsageError(f"--header {name}: is given twice")
-        headers[name] = value
-    return headers or None
+            problems.append("--header: must be written NAME=VALUE")
+        elif name in headers:
+            problems.append(f"--header {name}: is given twice")
+        else:
+            headers[name] = value
+    return headers or None, problems
 
 
 def _refuse_configured(settings: Settings, name: str, config: Path | None) -> None:
@@ -214,10 +216,24 @@ def _say_added(endpoint: ShownEndpoint, *, is_fresh: bool) -> None:
     say_what_to_hand_over(endpoint)
 
 
-def secret_document(endpoint: ShownEndpoint, secret: str | None) -> dict[str, object]:
-    """A secret that was just made (None if it was given), with what it belongs to."""
+def print_secret(endpoint: ShownEndpoint, secret: str | None, *, as_json: bool) -> None:
+    """Print a secret that was just made (None if it was given); as JSON, with what it belongs to.
+
+    Raises:
+        BridgeError: nobody can have read it, and doing it again would make another one.
+    """
     public_key = endpoint.secrets[0].public_key
-    return {"id": endpoint.id, "name": endpoint.name, "secret": secret, "public_key": public_key}
+    try:
+        if as_json:
+            print_json({"id": endpoint.id, "name": endpoint.name, "secret": secret, "public_key": public_key})
+        elif secret is not None:
+            print_line(secret)
+        sys.stdout.flush()
+    except OSError as error:
+        raise BridgeError(
+            f"endpoint {quoted(endpoint.name)} has its new secret, but that could not be printed "
+            f"({(error.strerror or str(error)).lower()}): see `bridge endpoints show {endpoint.name} --reveal`"
+        ) from None
 
 
 def say_what_to_hand_over(endpoint: ShownEndpoint) -> None:

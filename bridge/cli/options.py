@@ -14,6 +14,7 @@ import typer
 
 from bridge.config import NO_FILE, Settings, load
 from bridge.config.durations import parse_duration
+from bridge.config.environment import PREFIX
 from bridge.config.fields import check_event_glob
 from bridge.config.words import did_you_mean, one_of, quoted
 from bridge.errors import NotFoundError, UsageError
@@ -52,16 +53,19 @@ def load_settings(config: Path | None, overrides: Mapping[str, object] | None = 
     Raises:
         ConfigurationError: with every problem in it.
     """
-    return load(config or _default_file(), os.environ, overrides or {})
+    return load(find_file(config), os.environ, overrides or {})
 
 
 def name_of(config: Path | None) -> str:
     """What messages call the configuration that `load_settings` loads."""
-    return str(config or _default_file() or NO_FILE)
+    return str(find_file(config) or NO_FILE)
 
 
-def _default_file() -> Path | None:
-    only_environment = not is_there(DEFAULT_CONFIG) and any(name.startswith("BRIDGE__") for name in os.environ)
+def find_file(config: Path | None) -> Path | None:
+    """The configuration file; None if there is none and the environment has something to say instead."""
+    if config is not None:
+        return config
+    only_environment = not is_there(DEFAULT_CONFIG) and any(name.startswith(PREFIX) for name in os.environ)
     return None if only_environment else DEFAULT_CONFIG
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 from typing import Annotated
 
 import typer
 
-from bridge.cli.options import ConfigOption, load_settings
-from bridge.config import Settings
+from bridge.cli.options import ConfigOption, find_file
+from bridge.config import Settings, load
 from bridge.logs import configure_logs
 from bridge.service import Role, Service
 
@@ -21,10 +22,11 @@ def run(
     config: ConfigOption = None,
 ) -> None:
     """Run the service: poll rooms, deliver events, serve the pages."""
-    settings = load_settings(config)
+    file = find_file(config)  # once: a file that is missing at a reload is a mistake, not a wish
+    settings = load(file, os.environ)
     start_logs(settings)
     roles = frozenset(role or Role)
-    asyncio.run(Service(settings, roles, reload=lambda: load_settings(config)).run())
+    asyncio.run(Service(settings, roles, reload=lambda: load(file, os.environ)).run())
 
 
 def start_logs(settings: Settings) -> None:

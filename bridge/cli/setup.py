@@ -40,8 +40,9 @@ def init(
 def check(config: ConfigOption = None) -> None:
     """Validate the configuration; touches nothing else."""
     settings = load_settings(config)
+    checked = name_of(config) if settings.has_file else "the environment alone"
     say(
-        f"{name_of(config)}: ok ({_count(len(settings.sources), 'source')}, "
+        f"{checked}: ok ({_count(len(settings.sources), 'source')}, "
         f"{_count(len(settings.rooms), 'room')}, {_count(len(settings.endpoints), 'endpoint')})"
     )
     if not settings.rooms:

@@ -21,6 +21,8 @@ from bridge.simulator.routes import API_PATH
 from bridge.simulator.scenario import Scenario, load_scenario, play_random, play_scenario
 from bridge.simulator.server import serve
 
+FASTEST = 1_000
+"""What a crowd may do in a second."""
 SHOWN = 3
 """How many of the crowd's rooms are written out to be copied."""
 
@@ -56,8 +58,8 @@ def simulate(
     """Simulate the Huddle01 API on this machine: no account, no network."""
     if random is None and (rooms is not None or rate is not None):
         raise UsageError("--rooms and --rate are for a crowd: give --random SEED too")
-    if rate is not None and not rate > 0:
-        raise UsageError(f"--rate {rate:g}: must be above 0")
+    if rate is not None and not 0 < rate <= FASTEST:
+        raise UsageError(f"--rate {rate:g}: must be above 0, and at most {FASTEST:,}")
     scenes = () if scenario is None else load_scenario(scenario)
     simulation = Simulation(api_keys=tuple(api_key or (DEFAULT_API_KEY,)), seed=random)
     crowd = None if random is None else _Crowd(seed=random, rooms=room_ids(random, rooms or 3), rate=rate or 1.0)

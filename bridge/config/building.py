@@ -29,7 +29,7 @@ from bridge.webhooks.delivery import DeliveryPolicy
 from bridge.webhooks.egress import EgressPolicy
 
 
-def build(tables: models.Configuration, encryption_keys: tuple[str, ...]) -> Settings:
+def build(tables: models.Configuration, encryption_keys: tuple[str, ...], *, has_file: bool) -> Settings:
     """The settings of a configuration in which no problem was found."""
     return Settings(
         bridge=BridgeSettings(
@@ -49,6 +49,7 @@ def build(tables: models.Configuration, encryption_keys: tuple[str, ...]) -> Set
         retention=RetentionSettings(events=tables.retention.events, attempts=tables.retention.attempts),
         log=LogSettings(format=LogFormat(tables.log.format), level=LogLevel(tables.log.level)),
         encryption_keys=encryption_keys,
+        has_file=has_file,
     )
 
 

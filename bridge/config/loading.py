@@ -53,7 +53,7 @@ def load(path: Path | None, env: Mapping[str, str], overrides: Mapping[str, obje
     problems += [problem for problem in forbidden_urls(document) if problem.key not in wrong]
     if problems:
         raise ConfigurationError(document.name, tuple(sorted(problems, key=_place)))
-    return build(tables, encryption_keys)
+    return build(tables, encryption_keys, has_file=path is not None)
 
 
 def _read(path: Path) -> Document:

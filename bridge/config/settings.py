@@ -119,7 +119,8 @@ class LogSettings:
 class Settings:
     """The whole configuration.
 
-    Of `encryption_keys` the first encrypts and all decrypt; without one, secrets are stored in clear.
+    Of `encryption_keys` the first encrypts and all decrypt; without one, secrets are stored in clear. `has_file` says
+    that a file is part of it: without one, what is not named may stand in a file that was not found.
     """
 
     bridge: BridgeSettings
@@ -133,6 +134,7 @@ class Settings:
     retention: RetentionSettings
     log: LogSettings
     encryption_keys: tuple[str, ...] = field(default=(), repr=False)
+    has_file: bool = field(default=True, compare=False)
 
     @property
     def without_effect(self) -> tuple[str, ...]:

@@ -68,7 +68,7 @@ def replay_allowance(connection: Connection, endpoint: Row[Any], busy: int, now:
     if endpoint.state == "active":
         free: int = endpoint.max_concurrency - busy
         is_last = free == 1 or endpoint.circuit != "closed"  # while it is open, there is one place, and it is a probe's
-        if free <= 0 or (is_last and _owes_live(connection, endpoint, now)):
+        if free <= 0 or (is_last and owes_live(connection, endpoint, now)):
             return 0
     return min(1 if endpoint.max_concurrency == 1 else UNLIMITED, max(0, rate_allowance(endpoint, now)))
 
@@ -104,7 +104,8 @@ def _next_at(endpoint: Row[Any], spacing: timedelta, now: datetime) -> datetime:
     return earliest if endpoint.rate_at is None else max(endpoint.rate_at, earliest)
 
 
-def _owes_live(connection: Connection, endpoint: Row[Any], now: datetime) -> bool:
+def owes_live(connection: Connection, endpoint: Row[Any], now: datetime) -> bool:
+    """Whether a live event is due for the endpoint."""
     return connection.execute(_OWED, {"endpoint": endpoint.id, "now": now}).one_or_none() is not None
 
 

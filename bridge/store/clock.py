@@ -6,9 +6,10 @@ from datetime import datetime
 
 from sqlalchemy import Connection, update
 
+from bridge.pacing import RETRY_AFTER_LIMIT
 from bridge.store.source_health import UNAVAILABLE
 from bridge.store.tables import cursors, endpoints, redeliveries, rooms, sources
-from bridge.webhooks.delivery import Circuit
+from bridge.webhooks.delivery import RETRY_AFTER_CAP, Circuit
 
 
 def forgive_clock(connection: Connection, now: datetime) -> None:
@@ -36,3 +37,10 @@ def forgive_clock(connection: Connection, now: datetime) -> None:
     connection.execute(update(sources).where(in_trouble, sources.c.held_until > now).values(held_until=now))
     is_open = endpoints.c.circuit == Circuit.OPEN.value
     connection.execute(update(endpoints).where(is_open, endpoints.c.held_until > now).values(held_until=now))
+    # What others asked for ends at the latest when it would if they had asked for the most just now.
+    for column, most in (
+        (endpoints.c.held_until, RETRY_AFTER_CAP),
+        (endpoints.c.replays_held_until, RETRY_AFTER_CAP),
+        (sources.c.held_until, RETRY_AFTER_LIMIT),
+    ):
+        connection.execute(update(column.table).where(column > now + most).values({column.name: now + most}))

@@ -46,6 +46,13 @@ POSTGRESQL_CONNECTION = {
 SQLITE_AWAY = frozenset({
     sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_FULL, sqlite3.SQLITE_CANTOPEN,
 })  # fmt: skip
+SQLITE_REMEDIES = {
+    sqlite3.SQLITE_BUSY: ": another process is writing to it; try again",
+    sqlite3.SQLITE_LOCKED: ": another process is writing to it; try again",
+    sqlite3.SQLITE_FULL: ": make room on the disk",
+    sqlite3.SQLITE_READONLY: ": `bridge doctor` says why",
+    sqlite3.SQLITE_CANTOPEN: ": `bridge doctor` says why",
+}
 POSTGRESQL_AWAY = frozenset({"08", "40", "53", "55", "57", "58"})
 """Classes of SQLSTATE: connection, rollback (deadlocks), resources, not in that state, intervention, system."""
 ADVISORY_LOCKS = 0x62726467  # "brdg": the bridge's own among a PostgreSQL database's advisory locks
@@ -150,7 +157,7 @@ class Database:
         try:
             yield
         except DBAPIError as error:
-            message = f"database {self.name}: {_first_line(error.orig or error)}"
+            message = f"database {self.name}: {_first_line(error.orig or error)}{_remedy(error)}"
             raise DatabaseError(message, is_away=_is_away(error)) from error
         except SQLAlchemyError as error:
             raise DatabaseError(f"database {self.name}: {_first_line(error)}", is_away=False) from error
@@ -208,6 +215,11 @@ def _is_away(error: DBAPIError) -> bool:
         return sqlite_code & 0xFF in SQLITE_AWAY
     state = getattr(error.orig, "sqlstate", None)
     return isinstance(error, OperationalError) if state is None else state[:2] in POSTGRESQL_AWAY
+
+
+def _remedy(error: DBAPIError) -> str:
+    code = getattr(error.orig, "sqlite_errorcode", None)
+    return "" if code is None else SQLITE_REMEDIES.get(code & 0xFF, "")
 
 
 def _is_rolled_back(cause: BaseException | None) -> bool:

@@ -15,7 +15,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, and_, bindparam, delete, func, insert, or_, select, update
 
-from bridge.store.allowance import RATE_IS_FREE, REPLAYS_NOW, busy_lines, replay_allowance, spend_rate
+from bridge.store.allowance import RATE_IS_FREE, REPLAYS_NOW, busy_lines, owes_live, replay_allowance, spend_rate
 from bridge.store.deliveries import LEASE_MARGIN, LOCKED_PAUSE, SPARE_TURNS, OwedEvent, Target, targets_of
 from bridge.store.settlements import Tried, attempt_values
 from bridge.store.tables import attempts, dead_letters, endpoints, events, redeliveries, rooms
@@ -94,8 +94,9 @@ def claim_redeliveries(
 def record_redelivery(connection: Connection, done: Redelivered) -> bool:
     """Write down what became of a redelivery; answers whether the line may go on.
 
-    It may not if it is not ours any more, if the endpoint asked for quiet, here or in a live line, or if its secret has
-    changed since: what of it has not been sent is then given back.
+    It may not if it is not ours any more, if the endpoint asked for quiet, here or in a live line, if its secret or its
+    URL has changed since, or if a probe waits for the one place that an open circuit has: what of it has not been sent
+    is then given back.
     """
     key = done.line.target.key  # locked first, as everybody does
     connection.execute(select(endpoints.c.id).where(endpoints.c.id == key).with_for_update(key_share=True))
@@ -130,7 +131,7 @@ def record_redelivery(connection: Connection, done: Redelivered) -> bool:
     if _may_go_on(connection, done):
         _renew_lease(connection, done)
         return True
-    release_line(connection, done.line, done.tried.started_at)
+    release_lines(connection, [done.line], done.tried.started_at)
     return False
 
 
@@ -141,11 +142,13 @@ def _may_go_on(connection: Connection, done: Redelivered) -> bool:
     if outcome.retry_after is not None:
         _hold(connection, key, at + outcome.retry_after)
         return False
-    endpoint = connection.execute(
-        select(endpoints.c.state, endpoints.c.rotated_at, endpoints.c.held_until).where(endpoints.c.id == key)
-    ).one()
-    is_held = endpoint.state == "active" and endpoint.held_until is not None and endpoint.held_until > at
-    return not is_held and bool(endpoint.rotated_at == done.line.target.rotated_at)
+    endpoint = connection.execute(select(endpoints).where(endpoints.c.id == key)).one()
+    is_as_claimed = bool((endpoint.rotated_at, endpoint.url) == (done.line.target.rotated_at, done.line.target.url))
+    if endpoint.state != "active":
+        return is_as_claimed
+    is_held = endpoint.held_until is not None and endpoint.held_until > at
+    is_in_the_way = endpoint.circuit != "closed" and owes_live(connection, endpoint, at)
+    return is_as_claimed and not is_held and not is_in_the_way
 
 
 def _hold(connection: Connection, endpoint_key: int, until: datetime) -> None:
@@ -167,13 +170,11 @@ def _renew_lease(connection: Connection, done: Redelivered) -> None:
     )
 
 
-def release_line(connection: Connection, line: ClaimedLine, due_at: datetime) -> None:
-    """Give back what of a line has not been sent, to be due then."""
-    connection.execute(
-        update(redeliveries)
-        .where(redeliveries.c.endpoint_key == line.target.key, redeliveries.c.claim_token == line.token)
-        .values(claim_token=None, next_attempt_at=due_at)
-    )
+def release_lines(connection: Connection, lines: Sequence[ClaimedLine], due_at: datetime) -> None:
+    """Give back what of these lines has not been sent, to be due then."""
+    for line in lines:
+        ours = (redeliveries.c.endpoint_key == line.target.key, redeliveries.c.claim_token == line.token)
+        connection.execute(update(redeliveries).where(*ours).values(claim_token=None, next_attempt_at=due_at))
 
 
 def _due_endpoints(connection: Connection, now: datetime, lines: int) -> list[Row[Any]]:

@@ -184,7 +184,18 @@ class _Writing:
             return Settled(fenced=True)
         if settlement.tried is None:
             return self._advance(line, None, settlement, to=cursor.reach)
-        return self._take_attempt(line, health[cursor.target.key], settlement, settlement.tried)
+        endpoint = health[cursor.target.key]
+        if endpoint.row.url != cursor.target.url:
+            return self._take_word_from_elsewhere(line, settlement, settlement.tried)
+        return self._take_attempt(line, endpoint, settlement, settlement.tried)
+
+    def _take_word_from_elsewhere(self, line: _Line, settlement: Settlement, tried: Tried) -> Settled:
+        """The endpoint has moved meanwhile: what its old address accepted is done, all else it says means nothing."""
+        self._attempts.append(attempt_values(line.row.endpoint_key, tried, "live"))
+        if tried.outcome.verdict is Verdict.DELIVERED and settlement.turn is not Turn.BEHIND:
+            return self._advance(line, None, settlement, to=tried.event.passes_to)
+        self._move(line, line.state, acked=line.acked, due_at=settlement.at)
+        return Settled(retry_at=settlement.at, owes=True)
 
     def _take_attempt(self, line: _Line, endpoint: _Endpoint, settlement: Settlement, tried: Tried) -> Settled:
         at = settlement.at
@@ -461,7 +472,7 @@ _HELD_ENDPOINTS = (
     select(endpoints.c.id, endpoints.c.name, endpoints.c.state, endpoints.c.state_reason, endpoints.c.circuit)
     .add_columns(endpoints.c.failures_in_row, endpoints.c.failing_since, endpoints.c.last_success_at)
     .add_columns(endpoints.c.probes, endpoints.c.held_until, endpoints.c.rotated_at)
-    .add_columns(endpoints.c.rate_per_second, endpoints.c.rate_at)
+    .add_columns(endpoints.c.rate_per_second, endpoints.c.rate_at, endpoints.c.url)
     .where(endpoints.c.id.in_(bindparam("keys", expanding=True)))
     .order_by(endpoints.c.id)
     .with_for_update(key_share=True)

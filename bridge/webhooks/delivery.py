@@ -28,6 +28,7 @@ arguments, nothing is remembered here. The rules are DESIGN section 3 and the ta
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -44,6 +45,8 @@ RETRY_AFTER_CAP: Final = timedelta(hours=24)
 JITTER: Final = 0.2
 EPOCH: Final = datetime.fromtimestamp(0, tz=UTC)
 
+_PARTS: Final = re.compile(r"\s*(?:[A-Za-z]+\s*,)?[^,]+")
+"""The parts of a header that was said several times; the comma behind the day of a date parts nothing."""
 _SHOWN_LOCATION: Final = 200
 _MAX_DIGITS: Final = 9
 
@@ -265,20 +268,21 @@ def parse_retry_after(value: str | None, now: datetime) -> timedelta | None:
     Returns:
         Never negative, at most 24 hours; None if it does not say, or not in a way that can be understood.
     """
-    text = (value or "").strip()
-    parts = [part.strip() for part in text.split(",")]  # said twice, the header comes as one; the longer wait is safe
-    if all(part.isascii() and part.isdigit() for part in parts):
-        return max(map(_wait, parts))
+    # Said twice, the header comes as one, with a comma between; so has a date. The longer wait is safe.
+    waits = [_asked_wait(part.strip(), now) for part in _PARTS.findall(value or "")]
+    return max((wait for wait in waits if wait is not None), default=None)
+
+
+def _asked_wait(text: str, now: datetime) -> timedelta | None:
+    if text.isascii() and text.isdigit():
+        digits = text.lstrip("0") or "0"
+        return min(timedelta(seconds=int(digits)), RETRY_AFTER_CAP) if len(digits) <= _MAX_DIGITS else RETRY_AFTER_CAP
     try:
         at = parsedate_to_datetime(text)
     except (ValueError, TypeError, IndexError, OverflowError):
         return None
     wait = (at if at.tzinfo else at.replace(tzinfo=UTC)) - now
     return min(max(wait, timedelta(0)), RETRY_AFTER_CAP)
-
-
-def _wait(digits: str) -> timedelta:
-    return min(timedelta(seconds=int(digits)), RETRY_AFTER_CAP) if len(digits) <= _MAX_DIGITS else RETRY_AFTER_CAP
 
 
 def decide(

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import contextlib
 from datetime import UTC, datetime
 
 import pytest
 from standardwebhooks import Webhook, WebhookVerificationError
 
+from bridge.store.sealing import reseal
+from bridge.store.vault import Vault
 from bridge.webhooks.signing import parse_key, parse_secret, verify
 from tests.cli.conftest import Cli
 from tests.harness.config import Table
@@ -312,6 +315,9 @@ def test_an_old_key_still_opens_when_it_is_listed_behind_the_new_one(
     encrypted: str, cli: Cli, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("BRIDGE_ENCRYPTION_KEY", f"{SECOND},{FIRST}")
+    assert "start the service with them first" in cli.refuses("endpoints", "rotate", "crm", code=1)
+    with contextlib.closing(cli.database()) as database:  # as the service does when it starts
+        database.write_now(reseal, Vault([SECOND, FIRST]), datetime.now(UTC))
     fresh = cli("endpoints", "rotate", "crm").out.strip()
     cli("endpoints", "test", "crm")
     (delivery,) = receiver.deliveries

@@ -192,7 +192,7 @@ def test_the_environment_may_be_the_whole_configuration(
     monkeypatch.setenv("BRIDGE__SOURCES__MAIN__API_KEY", "key-of-the-environment")
     capsys.readouterr()
     assert run(["check"]) == 0
-    assert capsys.readouterr().err.startswith("configuration: ok (1 source, 0 rooms, 0 endpoints)\n")
+    assert capsys.readouterr().err.startswith("the environment alone: ok (1 source, 0 rooms, 0 endpoints)\n")
 
 
 def test_init_writes_where_it_is_told(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:

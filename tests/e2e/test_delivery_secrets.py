@@ -16,7 +16,7 @@ from tests.harness.tables import change, everything
 from tests.harness.waiting import wait_until
 
 HEADER = "Bearer hush-hush-0123456789"
-FIRST, SECOND = "the first key; long and random", "a second key; as long"
+FIRST, SECOND, THIRD = "the first key; long and random", "a second key; as long", "a third key; nobody's"
 
 
 @pytest.mark.slow
@@ -60,9 +60,18 @@ def test_secrets_are_nowhere_in_clear_and_keys_can_be_changed(
     last = {one.path: one for one in receiver.accepted[count:]}
     assert last["/given"].headers["authorization"] == last["/made"].headers["x-auth"] == HEADER
 
+    count = len(receiver.accepted)
     with BridgeProcess(config, env={"BRIDGE_ENCRYPTION_KEY": SECOND}) as program:
-        assert program.wait() == 1
-        assert "BRIDGE_ENCRYPTION_KEY" in program.output
+        simulator.join("room", "carl")
+        wait_until(lambda: len(receiver.accepted) >= count + 2, what="Carl at both, without the old key")
+        assert program.stop() == 0
+    count = len(receiver.accepted)
+    with BridgeProcess(config, env={"BRIDGE_ENCRYPTION_KEY": THIRD}) as program:
+        simulator.join("room", "dora")
+        program.wait_for_output("BRIDGE_ENCRYPTION_KEY")
+        wait_until(lambda: len(receiver.accepted) > count, what="Dora at the endpoint whose secret the file names")
+        assert program.stop() == 0
+        assert {one.path for one in receiver.accepted[count:]} == {"/given"}
         assert "Traceback" not in program.output
 
 

@@ -107,7 +107,7 @@ def test_a_failing_room_backs_off_to_a_minute(interval: float, failures: int, ji
         (1, 1, True, None, 1),
         (10, 1, False, 300, 300),
         (10, 1, False, 3, 10),
-        (10, 1, False, 10**8, 86_400),
+        (10, 1, False, 10**8, 300),
     ],
 )
 def test_a_failed_follow_up_comes_again_soon_and_nobody_before_the_upstream_wants_it(

@@ -17,7 +17,7 @@ from bridge.store.redeliveries import (
     Redelivered,
     claim_redeliveries,
     record_redelivery,
-    release_line,
+    release_lines,
 )
 from bridge.store.replays import Range, count_wanted, find_range, request_events, request_some
 from bridge.store.settlements import Tried
@@ -226,7 +226,7 @@ def test_a_line_that_is_given_back_is_due_at_once(stage: Stage) -> None:
     ask(stage, key)
     (line,) = claim(stage, 101)
     record(stage, line, 102)
-    stage.write(release_line, line, at(103))
+    stage.write(release_lines, [line], at(103))
     (again,) = claim(stage, 103)
     assert [one.event.sequence for one in again.redeliveries] == [2, 3]
 
@@ -237,7 +237,7 @@ def test_what_waits_for_another_try_lets_the_others_pass(stage: Stage) -> None:
     ask(stage, key)
     (line,) = claim(stage, 101)
     record(stage, line, 102, TROUBLE, retry_at=at(200))
-    stage.write(release_line, line, at(103))
+    stage.write(release_lines, [line], at(103))
     (rest,) = claim(stage, 103)
     assert [one.event.sequence for one in rest.redeliveries] == [2, 3]
     for place in (0, 1):

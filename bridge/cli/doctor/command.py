@@ -21,7 +21,7 @@ from bridge.cli.doctor.findings import Check, Finding, State
 from bridge.cli.doctor.machine import check_machine, check_web
 from bridge.cli.doctor.rooms import check_rooms, known_rooms
 from bridge.cli.doctor.sources import ExaminedSource, check_source, judge_record
-from bridge.cli.options import DEFAULT_CONFIG, ConfigOption, JsonOption, load_settings
+from bridge.cli.options import ConfigOption, JsonOption, find_file, load_settings
 from bridge.cli.screen import Screen
 from bridge.cli.terminal import WIDE, Column, print_json, print_table, say
 from bridge.config import Settings
@@ -40,9 +40,9 @@ _ADVICE: Final = Column(title="what to do")
 def doctor(as_json: JsonOption = False, config: ConfigOption = None) -> None:
     """Try everything out: database, sources, rooms, endpoints, this machine. Changes nothing."""
     settings = load_settings(config)
-    file = config or DEFAULT_CONFIG
+    file = find_file(config)
     with _progress() as progress:
-        found = asyncio.run(_Examination(settings, real_world(), progress).run(file if file.exists() else None))
+        found = asyncio.run(_Examination(settings, real_world(), progress).run(file))
     if as_json:
         print_json([document(finding) for finding in found])
     else:
