@@ -136,7 +136,8 @@ def _extended(health: SourceHealth, failure: Failure | None, now: datetime) -> S
     """A straggler's `Retry-After` may ask for more patience than the first one did."""
     if failure is None or failure.retry_after is None or health.held_until is None:
         return health
-    return replace(health, held_until=max(health.held_until, now + min(failure.retry_after, RETRY_AFTER_LIMIT)))
+    limit = RETRY_AFTER_LIMIT if failure.kind is FailureKind.RATE_LIMITED else ROOM_RETRY_AFTER_LIMIT
+    return replace(health, held_until=max(health.held_until, now + min(failure.retry_after, limit)))
 
 
 def _troubled(health: SourceHealth, limit: int, now: datetime, jitter: float) -> SourceHealth:

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import lru_cache, partial
 from types import MappingProxyType
+from urllib.parse import quote
 
 import structlog
 
@@ -44,6 +46,8 @@ REPLAY_SEATS = 32
 LEAST_SECRET = 6
 """Characters; shorter header values are no secrets, and would be found everywhere."""
 MASK = "***"
+DETAIL_KEPT = 300
+"""Characters; cut after what is secret is masked, so that no part of it is left."""
 CONFIRMED_FOR = timedelta(milliseconds=25)
 """How long a line may trust what the database last said of its endpoint: its state, its secret."""
 
@@ -316,24 +320,27 @@ async def deliver(
         marks: Headers that say that this is a redelivery, or a test.
     """
     outcome = await _post(client, target, event, at=at, limit=limit, marks=marks)
-    known = _spellings(target)
-    if not any(text.encode() in outcome.answer or text in outcome.detail for text in known):
-        return outcome
     answer, detail = outcome.answer, outcome.detail
-    for text in known:
+    if len(answer) + len(detail) < LEAST_SECRET:
+        return outcome
+    for text in _spellings(target):
         answer, detail = answer.replace(text.encode(), MASK.encode()), detail.replace(text, MASK)
-    return replace(outcome, answer=answer, detail=detail)
+    return replace(outcome, answer=answer, detail=detail[:DETAIL_KEPT])
+
+
+_PREFIX = re.compile("^whs(?:ec|k)_")
 
 
 def _spellings(target: Target) -> list[str]:
     """What an answer could repeat of a target's secrets, in every usual spelling; the longest first.
 
-    The word before a credential (`Bearer`) may be missing, and JSON may escape what it repeats, a slash too.
+    The word before a credential (`Bearer`) and the prefix of a secret may be missing. JSON may escape what it repeats,
+    a slash too; in a URL it is percent-encoded.
     """
     said = {*target.secrets, *target.headers.values()}
-    said |= {text.partition(" ")[2] for text in said}
-    said |= {json.dumps(text)[1:-1] for text in said}
-    said |= {text.replace("/", "\\/") for text in said}
+    said |= {text.partition(" ")[2] for text in said} | {_PREFIX.sub("", text) for text in target.secrets}
+    said |= {quote(text, safe="") for text in said} | {json.dumps(text)[1:-1] for text in said}
+    said |= {text.replace("/", slash) for text in said for slash in ("\\/", "\\u002f", "\\u002F")}
     return sorted((text for text in said if len(text) >= LEAST_SECRET), key=len, reverse=True)
 
 

@@ -28,7 +28,6 @@ arguments, nothing is remembered here. The rules are DESIGN section 3 and the ta
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -45,9 +44,6 @@ RETRY_AFTER_CAP: Final = timedelta(hours=24)
 JITTER: Final = 0.2
 EPOCH: Final = datetime.fromtimestamp(0, tz=UTC)
 
-_PARTS: Final = re.compile(r"\s*(?:[A-Za-z]+\s*,)?[^,]+")
-"""The parts of a header that was said several times; the comma behind the day of a date parts nothing."""
-_SHOWN_LOCATION: Final = 200
 _MAX_DIGITS: Final = 9
 
 
@@ -255,7 +251,7 @@ def judge(status: int, *, headers: Mapping[str, str], answer: bytes, now: dateti
         verdict=verdict,
         status=status,
         cause=Cause.STATUS,
-        detail=f"answered {status}" + (f", not followed to {location[:_SHOWN_LOCATION]!a}" if location else ""),
+        detail=f"answered {status}" + (f", not followed to {location!a}" if location else ""),
         retry_after=parse_retry_after(headers.get("retry-after"), now) if status in RETRY_AFTER_STATUSES else None,
         duration=duration,
         answer=answer,
@@ -268,8 +264,9 @@ def parse_retry_after(value: str | None, now: datetime) -> timedelta | None:
     Returns:
         Never negative, at most 24 hours; None if it does not say, or not in a way that can be understood.
     """
-    # Said twice, the header comes as one, with a comma between; so has a date. The longer wait is safe.
-    waits = [_asked_wait(part.strip(), now) for part in _PARTS.findall(value or "")]
+    # Said twice, the header comes as one, with a comma between. So has a date, which can do without its weekday. The
+    # longer wait is safe.
+    waits = [_asked_wait(part.strip(), now) for part in (value or "").split(",")]
     return max((wait for wait in waits if wait is not None), default=None)
 
 

@@ -326,6 +326,41 @@ def test_an_old_key_still_opens_when_it_is_listed_behind_the_new_one(
     assert delivery.headers["authorization"] == HEADER
 
 
+@pytest.mark.parametrize(("before", "now"), [(FIRST, f"{SECOND},{FIRST}"), (None, FIRST)])
+def test_nothing_is_sealed_before_the_service_has_started_with_its_new_keys(
+    before: str | None, now: str, cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Until then it could not open what is sealed with the first of them."""
+    if before is not None:
+        monkeypatch.setenv("BRIDGE_ENCRYPTION_KEY", before)
+    cli("endpoints", "add", "crm", "http://127.0.0.1:9/")
+    stored = everything(cli.database_url)
+    monkeypatch.setenv("BRIDGE_ENCRYPTION_KEY", now)
+
+    for arguments in (("rotate", "crm"), ("add", "other", "http://127.0.0.1:9/")):
+        said = cli.refuses("endpoints", *arguments, code=1)
+        assert "the secret of endpoint 'crm' is not sealed with the first of these keys: start the service" in said
+    assert everything(cli.database_url) == stored
+
+
+def test_what_a_receiver_repeats_of_them_is_neither_stored_nor_shown(
+    encrypted: str, cli: Cli, simulator: SimulatorClient, receiver: Receiver
+) -> None:
+    credential = HEADER.removeprefix("Bearer ")
+    receiver.script(Answer(status=500, body=f"{encrypted} {HEADER} {credential}".encode()))
+    cli("rooms", "add", ROOM)
+    simulator.join(ROOM, "anna")
+    cli("poll", ROOM)
+    cli.deliver()
+
+    shown = cli("endpoints", "test", "crm", code=1).out
+    stored = stored_text(cli)
+
+    assert "*** *** ***" in shown
+    assert "*** *** ***" in stored
+    assert [secret for secret in (encrypted, credential) if secret in shown + stored] == []
+
+
 def test_a_key_may_stand_in_a_file(encrypted: str, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     file = cli.directory / "key"
     file.write_text(f"{SECOND},{FIRST}\n")

@@ -137,6 +137,23 @@ def test_a_wrong_endpoint_is_refused_as_the_configuration_would(
     assert not cli.database_file.exists()
 
 
+def test_every_mistake_of_an_endpoint_is_told_at_once(cli: Cli) -> None:
+    headers = ["X-Auth: hush", "A=hush", "A=hush", "webhook-id=hush", "B=hush\nb", "b=hush"]
+    given = [argument for header in headers for argument in ("--header", header)]
+
+    said = cli.refuses("endpoints", "add", "crm", URL, "--timeout", "0s", *given, code=2)
+
+    assert sorted(line.removeprefix("bridge: ").partition(": ")[::2] for line in said.splitlines()) == [
+        ("--header", "must be written NAME=VALUE"),
+        ("--header A", "is given twice"),
+        ("--header B", "must be printable ASCII without line breaks"),
+        ("--header b", "is the same header as --header B"),
+        ("--header webhook-id", "header 'webhook-id' is set by the bridge itself: choose another name"),
+        ("--timeout", "must be longer than zero"),
+    ]
+    assert "hush" not in said
+
+
 def test_a_name_that_leads_to_a_forbidden_address_is_refused(cli: Cli) -> None:
     cli.configure(delivery={"allow_private_networks": []})
     said = cli.refuses("endpoints", "add", "crm", "https://localhost:9/hook", code=2)

@@ -9,6 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from bridge.cli.main import run
 from tests.harness.process import Process, bridge_command
 from tests.harness.simulator import SimulatorProcess
 from tests.harness.waiting import wait_until
@@ -106,3 +107,18 @@ def test_what_makes_no_sense_is_refused(tmp_path: Path, arguments: list[str]) ->
     with simulate(tmp_path, *arguments) as program:
         assert program.wait() == 2
     assert program.output.startswith("bridge: --r")
+
+
+@pytest.mark.parametrize(
+    ("rate", "shown"), [("inf", "inf"), ("nan", "nan"), ("1e9", "1e+09"), ("1001", "1001"), ("0", "0"), ("-1", "-1")]
+)
+def test_a_rate_that_no_crowd_can_keep_is_refused(rate: str, shown: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """It also names a scenario that is not there: if the rate were accepted, that would be refused next."""
+    assert run(["simulate", "--random", "1", f"--rate={rate}", "--scenario", "nowhere.toml"]) == 2
+    assert capsys.readouterr().err == f"bridge: --rate {shown}: must be above 0, and at most 1,000\n"
+
+
+@pytest.mark.parametrize("rate", ["1000", "0.001"])
+def test_a_rate_that_a_crowd_can_keep_is_accepted(rate: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["simulate", "--random", "1", "--rate", rate, "--scenario", "nowhere.toml"]) == 2
+    assert capsys.readouterr().err.startswith("bridge: nowhere.toml: not a readable scenario")

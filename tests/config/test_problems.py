@@ -229,6 +229,20 @@ listen = "0.0.0.0:80"
     ]
 
 
+def test_every_wrong_header_of_an_endpoint_is_reported_at_once(problems_in: ProblemsIn) -> None:
+    headers = ['Host = "x"', '"X Y" = "x"', 'X-A = "a\\nb"', "X-B = 1", 'X-C = "1"', 'x-c = "2"']
+
+    problems = problems_in(ENDPOINT + "[endpoints.headers]\n" + "\n".join(headers) + "\n")
+
+    assert [(problem.line, problem.key.removeprefix("endpoints[0].headers.")) for problem in problems] == [
+        (5, "Host"),
+        (6, '"X Y"'),
+        (7, "X-A"),
+        (8, "X-B"),
+        (10, "x-c"),
+    ]
+
+
 @pytest.mark.parametrize(
     ("text", "line", "message"),
     [

@@ -122,6 +122,32 @@ def test_a_failed_follow_up_comes_again_soon_and_nobody_before_the_upstream_want
     assert due_at == at(wait)
 
 
+@pytest.mark.parametrize(
+    ("interval", "asked", "wait"),
+    [(10, 299, 299), (10, 300, 300), (10, 301, 300), (10, 86_400, 300), (3600, 86_400, 3600)],
+)
+def test_a_proxys_page_of_maintenance_blinds_a_room_for_five_minutes_at_most(
+    interval: float, asked: float, wait: float
+) -> None:
+    assert next_poll_after_failure(at(0), spans(interval), 1, 0.5, retry_after=spans(asked)) == at(wait)
+
+
+@pytest.mark.parametrize("kind", TROUBLES)
+def test_no_page_of_maintenance_holds_a_failing_source_for_longer_than_that(kind: FailureKind) -> None:
+    straggler = failure(kind, retry_after=86_400)
+
+    after = judge(failing(TROUBLE_LIMIT), straggler, is_probe=False, now=at(0), jitter=0.5)
+
+    assert after.held_until == at(300)
+
+
+@pytest.mark.parametrize("kind", TROUBLES)
+def test_what_a_single_room_is_asked_to_wait_holds_no_source(kind: FailureKind) -> None:
+    health = judge(SourceHealth(), failure(kind, retry_after=86_400), is_probe=False, now=at(0), jitter=0.5)
+
+    assert (health.condition, health.held_until) == (Condition.OK, None)
+
+
 def test_two_rounds_of_failures_are_a_failing_source_within_bounds() -> None:
     assert [trouble_limit(rooms) for rooms in (0, 1, 2, 3, 4, 5, 100_000)] == [3, 3, 4, 6, 8, 8, 8]
     health = SourceHealth()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, timezone
 from email.utils import format_datetime
 
 import pytest
@@ -37,6 +37,7 @@ POLICY = DeliveryPolicy()
 DAY = timedelta(days=1)
 MINUTE = timedelta(minutes=1)
 SECOND = timedelta(seconds=1)
+IN_90_SECONDS = format_datetime(NOW + 90 * SECOND, usegmt=True)
 MIDDLE = 0.5
 """The jitter that leaves a step as it is."""
 
@@ -80,15 +81,14 @@ def test_a_good_answer_is_delivered_and_nothing_else_is_said() -> None:
     assert judged == Outcome(verdict=Verdict.DELIVERED, status=204, duration=SECOND, answer=b"ok")
 
 
-def test_a_redirect_is_refused_and_its_target_shown_cut_and_harmless() -> None:
-    target = "https://elsewhere.example/\x1b[31m" + "x" * 1000
+def test_a_redirect_is_refused_and_its_target_shown_harmless() -> None:
+    target = "https://elsewhere.example/\x1b[31m"
 
     judged = judge(302, headers={"location": target}, answer=b"", now=NOW, duration=SECOND)
 
     assert judged.verdict is Verdict.REFUSED
     assert judged.cause is Cause.STATUS
-    assert judged.detail.startswith("answered 302, not followed to 'https://elsewhere.example/\\x1b[31m")
-    assert len(judged.detail) < 300
+    assert judged.detail == r"answered 302, not followed to 'https://elsewhere.example/\x1b[31m'"
 
 
 @pytest.mark.parametrize(("status", "heeded"), [(429, True), (503, True), (500, False), (400, False), (301, False)])
@@ -107,7 +107,18 @@ def test_retry_after_is_heeded_on_429_and_503_only(status: int, *, heeded: bool)
         ("86401", DAY),
         ("9" * 30, DAY),
         ("9" * 6000, DAY),
-        (format_datetime(NOW + 90 * SECOND, usegmt=True), 90 * SECOND),
+        ("0" * 20, timedelta(0)),
+        ("0" * 20 + "60", MINUTE),
+        ("60, 60", MINUTE),
+        ("60,90, 30", 90 * SECOND),
+        ("60,", MINUTE),
+        ("60, soon", MINUTE),
+        ("-5, 60", MINUTE),
+        (f"60, {IN_90_SECONDS}", 90 * SECOND),
+        (f"{IN_90_SECONDS},120", 2 * MINUTE),
+        (f"{IN_90_SECONDS}, {IN_90_SECONDS}", 90 * SECOND),
+        (f"Mon Nov 23 09:01:30 2026, {IN_90_SECONDS}", 90 * SECOND),
+        (IN_90_SECONDS, 90 * SECOND),
         ("Monday, 23-Nov-26 09:01:30 GMT", 90 * SECOND),
         ("Mon Nov 23 09:01:30 2026", 90 * SECOND),
         ("Mon, 23 Nov 2026 10:01:30 +0100", 90 * SECOND),
@@ -119,7 +130,9 @@ def test_retry_after_is_heeded_on_429_and_503_only(status: int, *, heeded: bool)
         ("1e3", None),
         ("٣", None),
         ("soon", None),
+        (", ,", None),
         ("Mon, 99 Nov 2026 99:99:99 GMT", None),
+        ("Mon, 23 Nov 2026 09:01:30 +9999", None),
         ("", None),
         (None, None),
     ],
@@ -128,11 +141,27 @@ def test_retry_after_is_read_in_every_form_and_capped_at_a_day(value: str | None
     assert parse_retry_after(value, NOW) == expected
 
 
-@given(st.text())
+zones = st.integers(-1439, 1439).map(lambda minutes: timezone(minutes * MINUTE))
+dates = st.datetimes(timezones=zones).map(format_datetime)
+numbers = st.from_regex(r"-?[0-9]{1,30}", fullmatch=True)
+retry_afters = st.lists(st.text() | numbers | dates | st.text("0123456789:+-, MonGTv"), max_size=4).map(",".join)
+
+
+@given(retry_afters)
 def test_no_retry_after_is_ever_an_error_negative_or_longer_than_a_day(value: str) -> None:
     wait = parse_retry_after(value, NOW)
 
     assert wait is None or timedelta(0) <= wait <= DAY
+
+
+@given(st.lists(st.tuples(st.integers(0, 2 * 86_400), st.booleans(), st.integers(0, 20)), min_size=1, max_size=4))
+def test_of_several_waits_the_longest_counts_whatever_their_forms(waits: list[tuple[int, bool, int]]) -> None:
+    value = ", ".join(
+        format_datetime(NOW + seconds * SECOND, usegmt=True) if is_date else "0" * zeros + str(seconds)
+        for seconds, is_date, zeros in waits
+    )
+
+    assert parse_retry_after(value, NOW) == min(max(seconds for seconds, _, _ in waits) * SECOND, DAY)
 
 
 def test_the_defaults_are_those_of_the_contract() -> None:

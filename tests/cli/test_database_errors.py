@@ -1,0 +1,97 @@
+"""What SQLite holds against a command is told with what to do about it."""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Connection
+
+from bridge.errors import DatabaseError
+from bridge.store.database import Database
+from tests.cli.conftest import Cli
+
+WAIT = ": another process is writing to it; try again"
+ASK = ": `bridge doctor` says why"
+
+
+def test_a_database_that_another_process_writes_to(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    cli.take_up()
+    monkeypatch.setattr("bridge.store.database.BUSY_TIMEOUT_MS", 0)
+    with contextlib.closing(sqlite3.connect(cli.database_file, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        said = cli.refuses("rooms", "add", "x", code=1)
+
+    assert said == f"bridge: database {cli.database_url}: database is locked{WAIT}\n"
+
+
+def test_a_database_that_cannot_be_opened(cli: Cli) -> None:
+    cli.database_url = f"sqlite:///{cli.directory}/nowhere/bridge.db"
+    cli.configure()
+
+    said = cli.refuses("migrate", code=1)
+
+    assert said == f"bridge: database {cli.database_url}: unable to open database file{ASK}\n"
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Iterator[Database]:
+    """A table of one row."""
+    database = Database(f"sqlite:///{tmp_path / 'some.db'}")
+    database.write_now(lambda connection: connection.exec_driver_sql("CREATE TABLE t (x)"))
+    database.write_now(lambda connection: connection.exec_driver_sql("INSERT INTO t VALUES (1)"))
+    yield database
+    database.close()
+
+
+def full(connection: Connection) -> None:
+    pages = connection.exec_driver_sql("PRAGMA page_count").scalar_one()
+    connection.exec_driver_sql(f"PRAGMA max_page_count = {pages}")
+    connection.exec_driver_sql("INSERT INTO t VALUES (zeroblob(100000))")
+
+
+def read_only(connection: Connection) -> None:
+    connection.exec_driver_sql("PRAGMA query_only = 1")
+    connection.exec_driver_sql("INSERT INTO t VALUES (2)")
+
+
+def in_use(connection: Connection) -> None:
+    reading = connection.exec_driver_sql("SELECT x FROM t UNION ALL SELECT 2")
+    assert reading.fetchone() is not None
+    connection.exec_driver_sql("DROP TABLE t")
+
+
+def overtaken(connection: Connection) -> None:
+    """Its code is an extended one: 517, `SQLITE_BUSY_SNAPSHOT`."""
+    connection.exec_driver_sql("COMMIT")
+    connection.exec_driver_sql("BEGIN")
+    connection.exec_driver_sql("SELECT * FROM t").all()
+    with contextlib.closing(sqlite3.connect(str(connection.engine.url.database), isolation_level=None)) as other:
+        other.execute("INSERT INTO t VALUES (2)")
+    connection.exec_driver_sql("INSERT INTO t VALUES (3)")
+
+
+def wrong(connection: Connection) -> None:
+    connection.exec_driver_sql("INSERT INTO nowhere VALUES (1)")
+
+
+@pytest.mark.parametrize(
+    ("work", "told"),
+    [
+        (full, "database or disk is full: make room on the disk"),
+        (read_only, f"attempt to write a readonly database{ASK}"),
+        (in_use, f"database table is locked{WAIT}"),
+        (overtaken, f"database is locked{WAIT}"),
+        (wrong, "no such table: nowhere"),
+    ],
+)
+def test_every_trouble_that_has_a_remedy_is_told_with_it(
+    database: Database, work: Callable[[Connection], None], told: str
+) -> None:
+    with pytest.raises(DatabaseError) as caught:
+        database.write_now(work)
+
+    assert str(caught.value) == f"database {database.name}: {told}"

@@ -1,0 +1,163 @@
+"""Without a file the environment may be the whole configuration; it never gives up what a file once named."""
+
+from __future__ import annotations
+
+import json
+import signal
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from bridge.cli.main import run
+from bridge.cli.options import DEFAULT_CONFIG, find_file
+from bridge.errors import BridgeError
+from bridge.service import desk_for, real_world
+from bridge.store.database import Database
+from bridge.store.endpoints import EndpointSpec
+from bridge.store.reconcile import reconcile
+from bridge.store.rooms import RoomSpec
+from tests.cli.conftest import Cli
+from tests.harness.config import Table
+from tests.harness.process import READY, Process, bridge_command
+from tests.harness.tables import everything
+
+ROOM = RoomSpec(source="main", upstream_id="abc-defg-hij")
+ENDPOINT = EndpointSpec(name="crm", url="https://crm.example.com/")
+ONE_OR_THE_OTHER = [([ROOM], []), ([], [ENDPOINT])]
+REFUSED = "the database has rooms and endpoints of a configuration file, and there is none here"
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A current directory without a file."""
+    directory = tmp_path / "elsewhere"
+    directory.mkdir()
+    monkeypatch.chdir(directory)
+    return directory
+
+
+@pytest.mark.parametrize(
+    ("is_there", "variable", "found"),
+    [
+        (True, "BRIDGE__LOG__LEVEL", DEFAULT_CONFIG),
+        (True, None, DEFAULT_CONFIG),
+        (False, "BRIDGE__LOG__LEVEL", None),
+        (False, "BRIDGE_ENCRYPTION_KEY", DEFAULT_CONFIG),  # no key of the configuration
+        (False, None, DEFAULT_CONFIG),
+    ],
+)
+def test_any_key_in_the_environment_stands_for_a_file_that_is_not_there(
+    elsewhere: Path, monkeypatch: pytest.MonkeyPatch, *, is_there: bool, variable: str | None, found: Path | None
+) -> None:
+    if is_there:
+        (elsewhere / "bridge.toml").touch()
+    if variable is not None:
+        monkeypatch.setenv(variable, "debug")
+
+    assert find_file(None) == found
+
+
+def test_a_file_that_is_named_must_be_there_whatever_the_environment_says(
+    elsewhere: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("BRIDGE__LOG__LEVEL", "debug")
+
+    assert run(["check", "--config", str(elsewhere / "bridge.toml")]) == 2
+    assert "does not exist" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("elsewhere")
+@pytest.mark.parametrize("others", [{}, {"BRIDGE__ROOMS": '[{"id": "a"}]'}])
+def test_check_says_that_it_looked_at_the_environment_alone(
+    others: dict[str, str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, value in {"BRIDGE__SOURCES__MAIN__API_KEY": "k", **others}.items():
+        monkeypatch.setenv(name, value)
+
+    assert run(["check"]) == 0
+    count = len(others)
+    assert capsys.readouterr().err.startswith(f"the environment alone: ok (1 source, {count} room")
+
+
+def take_up(
+    cli: Cli, *, rooms: Sequence[RoomSpec] = (), endpoints: Sequence[EndpointSpec] = (), may_empty: bool = True
+) -> None:
+    database = Database(cli.database_url)
+    try:
+        desk = desk_for(cli.settings, real_world())
+        database.write_now(
+            reconcile, sources=["main"], rooms=rooms, endpoints=endpoints, desk=desk, may_empty=may_empty
+        )
+    finally:
+        database.close()
+
+
+@pytest.mark.parametrize(("rooms", "endpoints"), ONE_OR_THE_OTHER)
+def test_what_a_file_named_is_not_given_up_because_the_file_was_not_found(
+    cli: Cli, rooms: Sequence[RoomSpec], endpoints: Sequence[EndpointSpec]
+) -> None:
+    cli.take_up()
+    take_up(cli, rooms=rooms, endpoints=endpoints)
+    before = everything(cli.database_url)
+
+    with pytest.raises(BridgeError, match=REFUSED):
+        take_up(cli, may_empty=False)
+
+    assert everything(cli.database_url) == before
+
+
+@pytest.mark.parametrize(("rooms", "endpoints"), ONE_OR_THE_OTHER)
+def test_an_environment_that_names_something_may_give_up_the_rest(
+    cli: Cli, rooms: Sequence[RoomSpec], endpoints: Sequence[EndpointSpec]
+) -> None:
+    cli.take_up()
+    take_up(cli, rooms=[ROOM], endpoints=[ENDPOINT])
+
+    take_up(cli, rooms=rooms, endpoints=endpoints, may_empty=False)
+
+    listed = [len(cli(what, "list", "--json").json()) for what in ("rooms", "endpoints")]
+    assert listed == [len(rooms), len(endpoints)]
+
+
+def test_what_was_added_by_hand_needs_no_file(cli: Cli) -> None:
+    cli("rooms", "add", "abc-defg-hij")
+    cli("endpoints", "add", "crm", "http://127.0.0.1:9/")
+
+    take_up(cli, may_empty=False)
+
+    assert [one["name"] for one in cli("endpoints", "list", "--json").json()] == ["crm"]
+
+
+def test_a_service_without_a_file_that_names_nothing_does_not_start_on_what_a_file_named(
+    cli: Cli, elsewhere: Path, endpoint: Table
+) -> None:
+    cli.configure(rooms=["abc-defg-hij"], endpoints=[endpoint])
+    cli.take_up()
+    before = everything(cli.database_url)
+
+    with Process(bridge_command("run"), elsewhere, env={"BRIDGE__DATABASE__URL": cli.database_url}) as program:
+        assert program.wait() == 1
+        assert program.output == (
+            f"bridge: {REFUSED}: name it with --config, or BRIDGE_CONFIG; "
+            "to give them up, start once with a file that names none\n"
+        )
+    assert everything(cli.database_url) == before
+
+
+def test_a_service_gives_up_what_its_file_no_longer_names_and_heeds_no_file_that_is_gone(
+    cli: Cli, endpoint: Table
+) -> None:
+    cli.configure(rooms=["abc-defg-hij"], endpoints=[endpoint])
+    cli.take_up()
+    cli.configure()
+
+    with Process(bridge_command("run"), cli.directory, env={"BRIDGE__LOG__LEVEL": "info"}) as program:
+        program.wait_for_output(READY)
+        assert cli("endpoints", "list", "--json").json() == []
+        cli.config.unlink()
+        program.send(signal.SIGHUP)
+        said = json.loads(program.wait_for_output("configuration.re"))
+        assert program.stop() == 0
+
+    assert (said["event"], "does not exist" in said["detail"]) == ("configuration.rejected", True)

@@ -1,0 +1,87 @@
+"""A secret that was made and could not be printed is not lost, and that is said: nobody would make another one."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import TextIO
+
+import pytest
+
+from bridge.cli.main import run
+from tests.cli.conftest import Cli
+from tests.harness.process import bridge_command, environment
+
+Output = Callable[[], AbstractContextManager[TextIO]]
+
+URL = "http://127.0.0.1:9/hook"
+
+
+@contextmanager
+def writing_to(descriptor: int) -> Iterator[TextIO]:
+    stream = os.fdopen(descriptor, "w")
+    try:
+        yield stream
+    finally:
+        with contextlib.suppress(OSError):  # what it holds cannot be written now either
+            stream.close()
+
+
+def full_disk() -> AbstractContextManager[TextIO]:
+    return writing_to(os.open("/dev/full", os.O_WRONLY))
+
+
+def nobody_reading() -> AbstractContextManager[TextIO]:
+    reading, writing = os.pipe()
+    os.close(reading)
+    return writing_to(writing)
+
+
+def secret_of(cli: Cli) -> str:
+    shown: str = cli("endpoints", "show", "crm", "--reveal", "--json").json()["secrets"][0]["secret"]
+    return shown
+
+
+def told(reason: str) -> str:
+    return (
+        f'bridge: endpoint "crm" has its new secret, but that could not be printed ({reason}): '
+        "see `bridge endpoints show crm --reveal`\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("command", "output", "reason"),
+    [
+        (["add", "crm", URL], full_disk, "no space left on device"),
+        (["add", "crm", URL, "--json"], nobody_reading, "broken pipe"),
+        (["rotate", "crm"], nobody_reading, "broken pipe"),
+        (["rotate", "crm", "--json"], full_disk, "no space left on device"),
+    ],
+)
+def test_it_is_told_where_it_can_be_seen(
+    cli: Cli, command: list[str], output: Output, reason: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = cli("endpoints", "add", "crm", URL).out.strip() if "rotate" in command else None
+
+    with output() as stream, contextlib.redirect_stdout(stream):
+        assert run(["endpoints", *command, "--config", str(cli.config)]) == 1
+
+    assert capsys.readouterr().err == told(reason)
+    assert secret_of(cli) != before
+
+
+def test_the_program_ends_with_that_sentence_alone(cli: Cli) -> None:
+    with full_disk() as stream:
+        done = subprocess.run(
+            bridge_command("endpoints", "add", "crm", URL, "--config", str(cli.config)),
+            env=environment({"PYTHONUNBUFFERED": ""}),
+            stdout=stream,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+
+    assert (done.returncode, done.stderr) == (1, told("no space left on device"))
