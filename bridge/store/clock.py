@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from sqlalchemy import Connection, update
+from sqlalchemy import Column, Connection, update
 
 from bridge.pacing import RETRY_AFTER_LIMIT
 from bridge.store.source_health import UNAVAILABLE
@@ -21,26 +21,23 @@ def forgive_clock(connection: Connection, now: datetime) -> None:
     connection.execute(
         update(rooms).where(rooms.c.next_poll_at > now, rooms.c.claim_token.is_(None)).values(next_poll_at=now)
     )
-    connection.execute(
-        update(cursors)
-        .where(cursors.c.next_attempt_at > now, cursors.c.claim_token.is_(None))
-        .values(next_attempt_at=now)
-    )
-    connection.execute(
-        update(redeliveries)
-        .where(redeliveries.c.next_attempt_at > now, redeliveries.c.claim_token.is_(None))
-        .values(next_attempt_at=now)
-    )
+
     connection.execute(update(sources).where(sources.c.budget_at > now).values(budget_at=now))
-    connection.execute(update(endpoints).where(endpoints.c.rate_at > now).values(rate_at=now))
     in_trouble = sources.c.condition.in_([condition.value for condition in UNAVAILABLE])
     connection.execute(update(sources).where(in_trouble, sources.c.held_until > now).values(held_until=now))
+    _cap(connection, sources.c.held_until, now + RETRY_AFTER_LIMIT)
+
+    connection.execute(update(endpoints).where(endpoints.c.rate_at > now).values(rate_at=now))
     is_open = endpoints.c.circuit == Circuit.OPEN.value
     connection.execute(update(endpoints).where(is_open, endpoints.c.held_until > now).values(held_until=now))
-    # What others asked for ends at the latest when it would if they had asked for the most just now.
-    for column, most in (
-        (endpoints.c.held_until, RETRY_AFTER_CAP),
-        (endpoints.c.replays_held_until, RETRY_AFTER_CAP),
-        (sources.c.held_until, RETRY_AFTER_LIMIT),
-    ):
-        connection.execute(update(column.table).where(column > now + most).values({column.name: now + most}))
+    _cap(connection, endpoints.c.held_until, now + RETRY_AFTER_CAP)
+    _cap(connection, endpoints.c.replays_held_until, now + RETRY_AFTER_CAP)
+
+    for table in (cursors, redeliveries):
+        waiting = (table.c.next_attempt_at > now, table.c.claim_token.is_(None))
+        connection.execute(update(table).where(*waiting).values(next_attempt_at=now))
+
+
+def _cap(connection: Connection, held_until: Column[datetime], latest: datetime) -> None:
+    """What others asked for ends at the latest when it would if they had asked for the most just now."""
+    connection.execute(update(held_until.table).where(held_until > latest).values({held_until.name: latest}))

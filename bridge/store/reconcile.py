@@ -45,8 +45,8 @@ def reconcile(
     if not (rooms or endpoints or may_empty):
         _refuse_to_empty(connection)
     named = tuple(sources)
-    reconcile_sources(connection, named)
     changes = hold_changing_rooms(connection, rooms)
+    reconcile_sources(connection, named)
     forget_sources(connection, named)
     hold_endpoints(connection)
     reconcile_rooms(connection, rooms, changes, desk.now, desk.new_id)

@@ -10,6 +10,7 @@ from typing import cast
 import pytest
 from sqlalchemy import Connection, text, update
 
+from bridge.store import deliveries
 from bridge.store.deliveries import WINDOW, ClaimedCursor, claim_cursors
 from bridge.store.tables import cursors, endpoints, events, rooms
 from tests.harness.waiting import wait_until
@@ -150,6 +151,56 @@ def test_the_rate_is_exact_over_two_senders(stage: Stage, rate: float) -> None:
 
     burst = max(1, int(0.25 * rate))
     assert int(2 * rate) <= sent <= int(2 * rate) + burst
+
+
+def test_lines_take_turns_under_a_rate(stage: Stage) -> None:
+    stage.track("a", "b", "c")
+    stage.subscribe(rate_per_second=1)
+    stage.poll(0, **dict.fromkeys("abc", seen(peer("p", 0))))
+    asked = []
+    for second in range(1, 7):
+        (cursor,) = stage.owed(second)
+        asked.append((cursor.room_id, cursor.events[0].sequence))
+        stage.settle(second, tried(cursor, second))
+
+    assert asked == [("a", 1), ("b", 1), ("c", 1), ("a", 2), ("b", 2), ("c", 2)]
+
+
+def test_the_next_attempt_is_allowed_when_the_rate_says_so(stage: Stage) -> None:
+    stage.track("a", "b")
+    stage.subscribe(rate_per_second=0.5)
+    joined(stage, 0, "a", "b")
+    assert len(stage.owed(10)) == 1
+    assert stage.rows(endpoints)[0].rate_at == at(12)
+    assert stage.owed(11.999) == []
+    assert len(stage.owed(12)) == 1
+
+
+def test_an_endpoint_at_its_rate_takes_no_turn(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(deliveries, "SPARE_TURNS", 0)
+    stage.track("a", "b", "c")
+    stage.subscribe("slow", rooms=["a", "b"], rate_per_second=0.1)
+    stage.subscribe("free", rooms=["c"])
+    joined(stage, 0, "a", "b")
+    joined(stage, 5, "c")
+    assert lines(stage.owed(6, seats=1)) == [("slow", "a")]
+
+    assert lines(stage.owed(7, seats=1)) == [("free", "c")]
+
+
+def test_an_open_circuit_whose_probe_is_under_way_takes_no_turn(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(deliveries, "SPARE_TURNS", 0)
+    names = [f"r{number}" for number in range(5)]
+    stage.track(*names, "other")
+    stage.subscribe("down", rooms=names)
+    stage.subscribe("live", rooms=["other"])
+    joined(stage, 0, *names)
+    open_circuit(stage, names, 1)
+    now = (stage.rows(endpoints, "id")[0].held_until - at(0)).total_seconds()
+    assert [cursor.target.name for cursor in stage.owed(now, seats=1)] == ["down"]
+    joined(stage, now + 1, "other")
+
+    assert lines(stage.owed(now + 2, seats=1)) == [("live", "other")]
 
 
 def test_one_event_at_a_time_under_a_rate_passes_over_what_follows(stage: Stage) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
 import pytest
+from sqlalchemy import Connection, update
 from structlog.testing import capture_logs
 
 from bridge.errors import NotFoundError, UsageError
@@ -23,7 +25,8 @@ from bridge.store.endpoints import (
 from bridge.store.polls import PollingSettings
 from bridge.store.reconcile import reconcile
 from bridge.store.rooms import RoomSpec, add_room, find_room, hasten_polls, remove_room
-from bridge.store.tables import cursors, endpoint_secrets, endpoints, sources
+from bridge.store.tables import cursors, endpoint_secrets, endpoints, rooms, sources
+from tests.store.duels import meeting
 from tests.store.stage import GONE, SECRET, TROUBLE, Stage, at, busy, seen, tried
 
 OTHER = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD"
@@ -334,6 +337,68 @@ def test_several_processes_may_start_at_once(stage: Stage) -> None:
     assert failures == []
     assert len(stage.rooms()) == 2
     assert len(stage.rows(endpoints, "id")) == len(stage.rows(endpoint_secrets, "id")) == 2
+
+
+def name_in_the_file(stage: Stage) -> None:
+    load(stage, rooms=(room("a", name="new"),), seconds=5)
+
+
+def add_by_hand(stage: Stage) -> None:
+    stage.track("a", name="new", seconds=5)
+
+
+@pytest.mark.parametrize("take_up", [name_in_the_file, add_by_hand])
+def test_a_room_that_was_removed_while_somebody_waited_to_change_it_is_taken_up_anew(
+    postgresql_stage: Stage, take_up: Callable[[Stage], None]
+) -> None:
+    stage = postgresql_stage
+    stage.track("a")
+    stage.poll(0, a=seen("p"))
+    with meeting(stage.database, lambda: take_up(stage)) as (removing, _):
+        remove_room(removing, "a", None, at(4), stage.new_id)
+
+    row = stage.room("a")
+    assert (row.name, row.tracked, row.enabled, row.watched_since) == ("new", True, True, at(5))
+    assert [one.upstream_id for one in stage.claim(5)] == ["a"]
+    assert stage.chain_problems() == []
+
+
+def test_a_room_that_the_file_gave_up_while_somebody_waited_to_add_it_becomes_theirs(postgresql_stage: Stage) -> None:
+    stage = postgresql_stage
+    load(stage, rooms=(room("a", name="A"),))
+
+    def give_up(connection: Connection) -> None:
+        reconcile(connection, sources=["main"], rooms=[], endpoints=[], desk=stage.desk(4))
+
+    with meeting(stage.database, lambda: stage.write(add_room, room("a"), at(5), stage.new_id)) as (file, added):
+        give_up(file)
+
+    assert added.result()
+    assert (stage.room("a").origin, stage.room("a").tracked, stage.room("a").next_poll_at) == ("manual", True, at(5))
+
+
+def test_a_room_that_the_file_took_over_while_it_waited_is_not_changed_twice(postgresql_stage: Stage) -> None:
+    """What the file finds changed before it waits may be as it wants it by the time it has the lock."""
+    stage = postgresql_stage
+    stage.track("a", enabled=False)
+    with meeting(stage.database, lambda: load(stage, rooms=(room("a"),), seconds=5)) as (other, _):
+        adopted = update(rooms).where(rooms.c.upstream_id == "a")
+        other.execute(adopted.values(origin="config", enabled=True, watched_since=at(1), next_poll_at=at(11)))
+
+    assert (stage.room("a").watched_since, stage.room("a").next_poll_at) == (at(1), at(11))
+
+
+def test_a_new_rate_counts_from_now_and_the_same_one_goes_on(stage: Stage) -> None:
+    """What was used up of one attempt an hour must not hold one attempt a second for that hour."""
+    hourly, fast = endpoint(events=("*",), rate_per_second=1 / 3600), endpoint(events=("*",), rate_per_second=1)
+    load(stage, rooms=(room("a"),), endpoints=(hourly,))
+    stage.poll(0, a=seen("p"))
+    stage.settle(1, *(tried(cursor, 1) for cursor in stage.owed(1)))
+    assert stored(stage).rate_at == at(1 + 3600)
+    load(stage, rooms=(room("a"),), endpoints=(hourly,), seconds=2)
+    assert stage.owed(2) == []
+    load(stage, rooms=(room("a"),), endpoints=(fast,), seconds=3)
+    assert len(stage.owed(3)) == 1
 
 
 def test_all_or_nothing(stage: Stage) -> None:

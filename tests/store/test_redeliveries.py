@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
+from typing import Any
 
 import pytest
-from sqlalchemy import update
+from sqlalchemy import Connection, update
+from structlog.testing import capture_logs
 
 from bridge.errors import NotFoundError
+from bridge.store import redeliveries as redeliveries_module
 from bridge.store import replays
 from bridge.store.endpoint_state import disable_endpoint
 from bridge.store.endpoints import remove_endpoint
@@ -21,23 +24,24 @@ from bridge.store.redeliveries import (
 )
 from bridge.store.replays import Range, count_wanted, find_range, request_events, request_some
 from bridge.store.settlements import Tried
-from bridge.store.tables import endpoints, events, redeliveries
+from bridge.store.tables import cursors, endpoints, events, redeliveries
+from bridge.store.vault import Vault
 from bridge.webhooks.delivery import Outcome
+from tests.store.duels import meeting
 from tests.store.stage import GONE, GOOD, REFUSED, TROUBLE, Stage, at, busy, peer, seen, tried
 
 TIMEOUT = timedelta(seconds=15)
 LEASE = timedelta(seconds=25)
 
 
-def claim(stage: Stage, seconds: float, *, lines: int = 10, token: str | None = None) -> list[ClaimedLine]:
-    return stage.write(
-        claim_redeliveries,
-        lines=lines,
-        now=at(seconds),
-        timeout=TIMEOUT,
-        token=token or stage.token(),
-        vault=stage.vault,
-    )
+def claim(stage: Stage, seconds: float, *, lines: int = 10) -> list[ClaimedLine]:
+    return stage.write(claim_redeliveries, **claiming(stage, seconds, lines=lines))
+
+
+def claiming(stage: Stage, seconds: float, *, lines: int = 10) -> dict[str, Any]:
+    """What a claim needs to know."""
+    now, token = at(seconds), stage.token()
+    return {"lines": lines, "now": now, "timeout": TIMEOUT, "token": token, "vault": stage.vault}
 
 
 def record(
@@ -404,3 +408,133 @@ def test_nobody_is_told_of_themselves_by_a_replay_either(stage: Stage) -> None:
     stage.deliver(1, lambda cursor, _: GONE if cursor.target.key == crm else GOOD)
     assert stage.told(None) == ["endpoint.disabled"]
     assert (ask(stage, crm), ask(stage, erp)) == (3, 4)
+
+
+def test_two_senders_never_have_a_line_of_one_endpoint_each(postgresql_stage: Stage) -> None:
+    """The second one waits for the endpoint, and what it has read of it before is no longer true."""
+    stage = postgresql_stage
+    key = stage.subscribe()
+    happened(stage, 0, "a", people=2 * LINE)
+    ask(stage, key)
+    with meeting(stage.database, lambda: claim(stage, 101)) as (first, second):
+        assert len(claim_redeliveries(first, **claiming(stage, 101))) == 1
+
+    assert second.result() == []
+
+
+@pytest.mark.parametrize("by_id", [True, False])
+def test_two_who_ask_for_the_same_at_once_get_it_once(postgresql_stage: Stage, by_id: bool) -> None:  # noqa: FBT001 - a table's column
+    stage = postgresql_stage
+    key = stage.subscribe()
+    happened(stage, 0, "a")
+    ids = [event["id"] for event in stage.log("a")]
+    wanted = stage.database.read_now(find_range, key, Range())
+
+    def request(connection: Connection) -> int:
+        if by_id:
+            return request_events(connection, key, ids, at(100))
+        return request_some(connection, wanted, 0, at(100)).added
+
+    with meeting(stage.database, lambda: stage.write(request)) as (first, second):
+        assert request(first) == 3
+
+    assert second.result() == 0
+    assert asked(stage) == ["owed"] * 3
+
+
+def test_the_endpoint_that_waits_longest_is_replayed_to_first(stage: Stage) -> None:
+    crm, erp, hr = (stage.subscribe(name) for name in ("crm", "erp", "hr"))
+    happened(stage, 0, "a")
+    for key, seconds in ((crm, 95), (erp, 90), (hr, 85)):
+        ask(stage, key, seconds)
+
+    assert [line.target.key for _ in range(3) for line in claim(stage, 100, lines=1)] == [hr, erp, crm]
+
+
+def test_an_endpoint_at_its_rate_takes_no_turn_of_the_others(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(redeliveries_module, "SPARE_TURNS", 0)
+    slow, free = stage.subscribe("slow", rate_per_second=0.1), stage.subscribe("free")
+    happened(stage, 0, "a")
+    ask(stage, slow, 90)
+    ask(stage, free, 95)
+    (line,) = claim(stage, 100, lines=1)
+    record(stage, line, 101)
+
+    assert [line.target.key for line in claim(stage, 102, lines=1)] == [free]
+
+
+@pytest.mark.parametrize("disabled", [True, False])
+def test_an_endpoint_that_is_locked_is_looked_at_once_a_minute(stage: Stage, disabled: bool) -> None:  # noqa: FBT001 - a table's column
+    stage.vault = Vault(["right"])
+    key = stage.subscribe()
+    happened(stage, 0, "a")
+    ask(stage, key)
+    if disabled:
+        stage.write(disable_endpoint, "crm")
+    stage.vault = Vault(["wrong"])
+    with capture_logs() as logs:
+        assert [claim(stage, seconds) for seconds in (101, 101.2, 110, 160.9, 161, 161.2)] == [[]] * 6
+    said = [(line["event"], line["endpoint"]) for line in logs]
+    assert said == [("endpoint.locked", "crm")] * 2
+
+    stage.vault = Vault(["right"])
+    assert claim(stage, 220.9) == []
+    assert len(claim(stage, 221)) == 1, "the right key came back"
+
+
+def open_circuit(stage: Stage, seconds: float) -> float:
+    """Five rooms in trouble; answers from when on a probe may be sent."""
+    stage.settle(seconds, *(tried(cursor, seconds, TROUBLE) for cursor in stage.owed(seconds)))
+    (row,) = stage.rows(endpoints)
+    assert row.circuit == "open"
+    return float((row.held_until - at(0)).total_seconds())
+
+
+def test_a_replay_leaves_the_one_place_of_an_open_circuit_to_a_probe(stage: Stage) -> None:
+    key = stage.subscribe()
+    happened(stage, 0, *"abcde")
+    ask(stage, key, 1)
+    (line,) = claim(stage, 1)
+    probed_at = open_circuit(stage, 2)
+
+    assert not record(stage, line, probed_at), "a probe waits for it"
+    assert claim(stage, probed_at) == []
+    (probe,) = stage.owed(probed_at)
+    stage.settle(probed_at + 1, tried(probe, probed_at + 1))
+    (rest,) = claim(stage, probed_at + 1)
+    assert rest.redeliveries == line.redeliveries[1:], "what was not sent has been given back"
+
+
+def test_a_replay_goes_on_while_no_probe_waits(stage: Stage) -> None:
+    key = stage.subscribe()
+    happened(stage, 0, *"abcde")
+    ask(stage, key, 1)
+    (line,) = claim(stage, 1)
+    probed_at = open_circuit(stage, 2)
+    stage.write(lambda connection: connection.execute(update(cursors).values(next_attempt_at=at(3600))))
+
+    assert record(stage, line, probed_at)
+
+
+CHANGES: dict[str, dict[str, Any]] = {"url": {"url": "https://new.example.com/"}, "secret": {"rotated_at": at(101)}}
+
+
+@pytest.mark.parametrize("disabled", [True, False])
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_replay_goes_nowhere_but_where_it_was_to_go_when_it_was_claimed(
+    stage: Stage,
+    change: str,
+    disabled: bool,  # noqa: FBT001 - a table's column
+) -> None:
+    key = stage.subscribe()
+    happened(stage, 0, "a")
+    ask(stage, key)
+    if disabled:
+        stage.write(disable_endpoint, "crm")
+    (line,) = claim(stage, 101)
+    stage.write(lambda connection: connection.execute(update(endpoints).values(**CHANGES[change])))
+
+    assert not record(stage, line, 102)
+    (rest,) = claim(stage, 102)
+    assert rest.redeliveries == line.redeliveries[1:]
+    assert (rest.target.url, rest.target.rotated_at) != (line.target.url, line.target.rotated_at)

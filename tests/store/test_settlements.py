@@ -205,6 +205,39 @@ def test_a_removed_endpoint_is_fenced_off(stage: Stage) -> None:
     assert settled.fenced
 
 
+def move(stage: Stage) -> None:
+    stage.write(lambda connection: connection.execute(update(endpoints).values(url="https://new.example.com/")))
+
+
+@pytest.mark.parametrize("outcome", [GONE, TROUBLE, REFUSED, busy(60)], ids=["gone", "trouble", "refused", "busy"])
+def test_what_an_old_address_says_against_an_endpoint_means_nothing(stage: Stage, outcome: Outcome) -> None:
+    key = lined_up(stage, "a")
+    (cursor,) = stage.owed(1)
+    move(stage)
+    (settled,) = stage.settle(2, tried(cursor, 2, outcome, goes_on=True))
+
+    assert (settled.keeps_claim, settled.disabled, settled.dead_letter, settled.owes) == (False, False, False, True)
+    (row,) = stage.rows(endpoints, "id")
+    health = (row.state, row.circuit, row.failures_in_row, row.failing_since, row.held_until)
+    assert health == ("active", "closed", 0, None, None)
+    assert len(stage.attempts()) == 1, "it is known all the same"
+    row = stage.cursor(key, "a")
+    assert (row.acked, row.troubles, row.refusals, row.first_failed_at) == (0, 0, 0, None)
+    (again,) = stage.owed(2)
+    assert (again.events[0], again.target.url) == (cursor.events[0], "https://new.example.com/")
+
+
+def test_what_an_old_address_accepted_is_done_and_says_nothing_of_the_new_one(stage: Stage) -> None:
+    key = lined_up(stage, "a")
+    (cursor,) = stage.owed(1)
+    move(stage)
+    (settled,) = stage.settle(2, tried(cursor, 2, goes_on=True))
+
+    assert not settled.keeps_claim, "the line goes on at the new address"
+    assert stage.cursor(key, "a").acked == 1
+    assert stage.rows(endpoints, "id")[0].last_success_at is None
+
+
 def test_a_batch_is_written_whole_or_not_at_all(stage: Stage) -> None:
     key = lined_up(stage, "a", "b")
     stage.subscribe("other", events=["endpoint.*"])

@@ -96,6 +96,28 @@ def test_a_wrong_key_locks_and_harms_nothing(stage: Stage) -> None:
     assert stage.database.read_now(secrets_of, [key], at(0), Vault(["right"])) == {key: [SECRET]}
 
 
+@pytest.mark.parametrize(
+    ("service", "given"),
+    [(["old"], ["new", "old"]), (["right", "old"], ["old", "right"]), ([], ["key"])],
+    ids=["a new one first", "in another order", "the service has none"],
+)
+def test_keys_of_which_the_service_seals_with_another_seal_nothing(
+    stage: Stage, service: list[str], given: list[str]
+) -> None:
+    """They open all that is stored; but what the first of them seals, the service could not open, or keeps in clear."""
+    take_up(stage, *service)
+    stage.subscribe(secret=None)
+    before = dump(stage)
+    stage.vault = Vault(given)
+    for refused in (rotate, subscribe_other):
+        with pytest.raises(BridgeError, match=r"'crm' is not sealed with the first of these keys"):
+            refused(stage)
+
+    assert dump(stage) == before
+    take_up(stage, *given)
+    subscribe_other(stage)
+
+
 def rotate(stage: Stage) -> None:
     stage.write(rotate_secret, "crm", stage.desk(10), None)
 
