@@ -195,6 +195,19 @@ async def test_what_a_claim_brings_after_the_word_to_stop_is_given_back_and_not_
     assert (bench.started, bench.given_back, bench.crew.busy) == ([], [0, 1], 0)
 
 
+async def test_what_a_claim_brings_after_the_grace_is_given_back_too() -> None:
+    bench = Bench(2)
+    bench.claiming.clear()
+    running = asyncio.create_task(bench.crew.run())
+    bench.crew.wake()
+    await until(lambda: bool(bench.asked))
+
+    assert await bench.crew.stop(0.01) == 0
+    bench.claiming.set()
+    await running
+    assert (bench.started, bench.given_back) == ([], [0, 1])
+
+
 async def test_a_database_that_hangs_does_not_keep_it_from_stopping(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("bridge.crew.RELEASE_SECONDS", 0.01)
     bench = Bench(1)
@@ -222,3 +235,16 @@ async def test_more_seats_are_used_at_once() -> None:
 
     assert await bench.crew.stop(1) == 0
     await running
+
+
+async def test_with_fewer_seats_nothing_is_claimed_until_enough_are_free() -> None:
+    bench = Bench(5)
+    await bench.crew.tick()
+    bench.crew.resize(2)
+
+    assert await bench.crew.tick() == 0
+    bench.gate.set()
+    await bench.crew.settle()
+    assert await bench.crew.tick() == 2
+    await bench.crew.settle()
+    assert bench.asked == [3, 2]

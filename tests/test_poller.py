@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 
 import pytest
 from structlog.testing import capture_logs
 
-from bridge.poller import Poller
+from bridge.poller import Poller, RequestSlots
 from bridge.presence import Failure, FailureKind, Snapshot
 from bridge.sources import SourceSettings
 from bridge.store.database import Database
+from bridge.store.source_health import try_again
+from bridge.store.tables import sources
 from bridge.world import World
 from tests.store.stage import Stage, at, copied_sqlite, failed, migrated_sqlite, seen, until
 
@@ -33,7 +37,7 @@ class Clock:
 
 @dataclass(slots=True)
 class ScriptedSource:
-    """A source with answers by room, the same until they are changed; `gate` holds every answer back."""
+    """A source with answers by room, the same until they are changed; `gate` holds back all whose room has none."""
 
     name: str = "main"
     answers: dict[str, Answer] = field(default_factory=dict)
@@ -41,12 +45,13 @@ class ScriptedSource:
     under_way: int = 0
     most_under_way: int = 0
     gate: asyncio.Event = field(default_factory=asyncio.Event)
+    gates: dict[str, asyncio.Event] = field(default_factory=dict)
 
     async def fetch(self, room_id: str) -> Snapshot | Failure:
         self.asked.append(room_id)
         self.under_way += 1
         self.most_under_way = max(self.most_under_way, self.under_way)
-        await self.gate.wait()
+        await self.gates.get(room_id, self.gate).wait()
         self.under_way -= 1
         answer = self.answers.get(room_id, seen())
         if isinstance(answer, Exception):
@@ -63,6 +68,7 @@ class Scene:
 
     stage: Stage
     clock: Clock = field(default_factory=Clock)
+    slots: RequestSlots = field(default_factory=RequestSlots)
     woken: int = 0
 
     def wake_sender(self) -> None:
@@ -70,7 +76,14 @@ class Scene:
 
     def poller(self, *sources: ScriptedSource, **limits: float) -> Poller:
         accounts = {source.name: (self.account(source.name, **limits), source) for source in sources}
-        return Poller(self.stage.database, accounts, self.stage.settings, self.world(), on_events=self.wake_sender)
+        return Poller(
+            self.stage.database,
+            accounts,
+            self.stage.settings,
+            self.world(),
+            on_events=self.wake_sender,
+            slots=self.slots,
+        )
 
     def account(self, name: str, *, max_concurrency: float = 16, requests_per_second: float = 0) -> SourceSettings:
         return SourceSettings(
@@ -81,6 +94,22 @@ class Scene:
             max_concurrency=int(max_concurrency),
             requests_per_second=requests_per_second,
         )
+
+    def condition(self, source: str = "main") -> str:
+        """How a source is held to be doing."""
+        (row,) = [row for row in self.stage.rows(sources) if row.name == source]
+        return str(row.condition)
+
+    @contextmanager
+    def stalled(self) -> Iterator[None]:
+        """Whatever is written meanwhile waits in a queue until the end."""
+        over = threading.Event()
+        stalling = asyncio.create_task(self.stage.database.write(lambda _: over.wait()))
+        try:
+            yield
+        finally:
+            over.set()
+            stalling.add_done_callback(asyncio.Task.result)
 
     def world(self) -> World:
         return World(now=self.clock.now, new_id=self.stage.new_id, new_token=self.stage.token, jitter=lambda: 0.5)
@@ -250,10 +279,9 @@ async def test_a_poll_that_was_overtaken_writes_nothing(scene: Scene) -> None:
     assert [line["outcome"] for line in logs if line["event"] == "room.polled"] == ["fenced"]
 
 
-async def test_what_stopping_drops_is_due_again(scene: Scene) -> None:
+async def test_what_stopping_drops_is_due_again_at_once(scene: Scene, source: ScriptedSource) -> None:
     scene.stage.track("a")
-    hanging, answering = ScriptedSource(), ScriptedSource()
-    answering.gate.set()
+    hanging = ScriptedSource()
     poller = scene.poller(hanging)
     running = asyncio.create_task(poller.run())
     poller.wake()
@@ -261,5 +289,146 @@ async def test_what_stopping_drops_is_due_again(scene: Scene) -> None:
 
     assert await poller.stop(0.01) == 1
     await running
-    scene.clock.seconds = timedelta(minutes=1).total_seconds()
-    assert await scene.poller(answering).tick() == 1
+    assert await scene.poller(source).tick() == 1
+
+
+async def test_stopping_gives_back_unasked_what_waits_for_a_request(scene: Scene, source: ScriptedSource) -> None:
+    scene.stage.track("a", "b")
+    source.gate.clear()
+    poller = scene.poller(source, max_concurrency=1)
+    ticking = asyncio.create_task(poller.tick())
+    await until(lambda: source.asked == ["a"])
+    stopping = asyncio.create_task(poller.stop(30))
+    await asyncio.sleep(0)
+    source.gate.set()
+
+    assert (await ticking, await stopping) == (2, 0)
+    assert source.asked == ["a"]
+    assert await scene.poller(source).tick() == 1
+    assert source.asked == ["a", "b"]
+
+
+async def test_two_pollers_that_follow_each_other_ask_no_more_at_once_than_the_account_allows(
+    scene: Scene, source: ScriptedSource
+) -> None:
+    scene.stage.track(*(f"r{number}" for number in range(8)))
+    source.gate.clear()
+    old = asyncio.create_task(scene.poller(source, max_concurrency=2).tick())
+    await until(lambda: source.under_way == 2)
+    new = asyncio.create_task(scene.poller(source, max_concurrency=2).tick())
+    await until(lambda: all(room.claim_token for room in scene.stage.rooms()))
+    source.gate.set()
+
+    assert (await old, await new) == (4, 4)
+    assert (len(source.asked), source.most_under_way) == (8, 2)
+
+
+async def test_another_limit_holds_for_the_poller_that_brings_it(scene: Scene, source: ScriptedSource) -> None:
+    scene.stage.track("a", "b", "c")
+    hanging = ScriptedSource()
+    old = asyncio.create_task(scene.poller(hanging, max_concurrency=1).tick())
+    await until(lambda: hanging.under_way == 1)
+
+    new = asyncio.create_task(scene.poller(source, max_concurrency=2).tick())
+    await until(lambda: source.asked == ["c"])
+    assert hanging.under_way == 1, "the other rooms are the old one's, and it has a request under way"
+    hanging.gate.set()
+    assert (await old, await new) == (2, 1)
+
+
+@pytest.mark.parametrize("kind", [FailureKind.UNAUTHORIZED, FailureKind.RATE_LIMITED])
+async def test_what_a_disowned_source_still_answers_does_not_count(
+    kind: FailureKind, scene: Scene, source: ScriptedSource
+) -> None:
+    """A reload brought another key or address: what the old one is told holds nobody back, and nobody is told of it."""
+    scene.stage.track("a", "b")
+    old = ScriptedSource(answers=dict.fromkeys("ab", failed(kind, 3600)))
+    poller = scene.poller(old, max_concurrency=1)
+    ticking = asyncio.create_task(poller.tick())
+    await until(lambda: old.under_way == 1)
+    poller.disown(["main"])
+    old.gate.set()
+    await ticking
+
+    assert old.asked == ["a"], "the other one waited for its turn, and is not asked in the old way any more"
+    assert scene.condition() == "ok"
+    rooms = [(room.upstream_id, room.failures) for room in scene.stage.rooms()]
+    assert rooms == [("a", 0), ("b", 0)], "neither has failed, and the bridge's own log has nothing to tell"
+    assert await scene.poller(source, max_concurrency=1).tick() == 2, "the new one asks at once"
+
+
+async def test_what_a_disowned_source_has_seen_is_not_told(scene: Scene) -> None:
+    """Another address, another world: who is there is not who is here."""
+    scene.stage.track("a")
+    old = ScriptedSource(answers={"a": seen("p")})
+    poller = scene.poller(old)
+    ticking = asyncio.create_task(poller.tick())
+    await until(lambda: old.under_way == 1)
+    poller.disown(["main"])
+    old.gate.set()
+    await ticking
+
+    assert scene.stage.told("a") == []
+
+
+async def test_a_source_that_is_not_named_is_not_disowned(scene: Scene, source: ScriptedSource) -> None:
+    scene.stage.track("a")
+    source.answers = {"a": failed(FailureKind.UNAUTHORIZED)}
+    poller = scene.poller(source)
+    poller.disown(["second"])
+    await poller.tick()
+
+    assert scene.condition() == "unauthorized"
+
+
+async def test_a_success_that_is_recorded_late_does_not_lift_what_a_429_asked_for(
+    scene: Scene, source: ScriptedSource
+) -> None:
+    scene.stage.track("well", "busy")
+    source.gates = {"well": asyncio.Event(), "busy": asyncio.Event()}
+    source.answers = {"busy": failed(FailureKind.RATE_LIMITED, 30)}
+    poller = scene.poller(source)
+    asking = asyncio.create_task(poller.tick())
+    await until(lambda: source.under_way == 2)
+    scene.stage.track("third")
+    with scene.stalled():
+        source.gates["well"].set()
+        await until(lambda: source.under_way == 1)
+        source.gates["busy"].set()
+        await until(lambda: source.under_way == 0)
+        claiming = asyncio.create_task(poller.tick())
+        await asyncio.sleep(0)
+
+    assert (await asking, await claiming) == (2, 1)
+    assert "third" not in source.asked, "it was claimed before the 429 was written down, and begun after it was heard"
+
+
+@pytest.mark.parametrize(("changed", "asked"), [(["main"], ["a", "a"]), ([], ["a"])])
+async def test_what_the_old_key_was_asked_to_wait_is_not_asked_of_the_new_one(
+    changed: list[str], asked: list[str], scene: Scene, source: ScriptedSource
+) -> None:
+    scene.stage.track("a")
+    source.answers = {"a": failed(FailureKind.RATE_LIMITED, 86_400)}
+    await scene.poller(source).tick()
+    source.answers = {}
+    scene.clock.seconds = 10
+    scene.stage.write(try_again, changed, at(10))
+    await scene.poller(source).tick()
+
+    assert source.asked == asked
+
+
+async def test_a_probe_that_succeeds_lifts_what_a_429_asked_for(scene: Scene, source: ScriptedSource) -> None:
+    """Ahead of its time, because of a reload."""
+    scene.stage.track("a")
+    source.answers = {"a": failed(FailureKind.RATE_LIMITED, 3600)}
+    poller = scene.poller(source)
+    await poller.tick()
+    source.answers = {}
+    scene.stage.track("b")
+    for seconds in (10, 11):
+        scene.clock.seconds = seconds
+        scene.stage.write(try_again, ["main"], at(seconds))
+        assert await poller.tick() == 1
+
+    assert source.asked == ["a", "b", "a"]

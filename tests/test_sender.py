@@ -7,7 +7,7 @@ import base64
 import hashlib
 import hmac
 from collections.abc import AsyncIterator, Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from ipaddress import ip_network
 from pathlib import Path
@@ -16,8 +16,11 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from bridge.sender import Sender
+from bridge.sender import SEATS, Sender
 from bridge.store.database import Database
+from bridge.store.endpoints import EndpointSpec, reconcile_endpoints
+from bridge.store.replays import request_events
+from bridge.store.tables import endpoints
 from bridge.webhooks.client import WebhookClient
 from bridge.webhooks.egress import EgressPolicy
 from bridge.world import World
@@ -48,13 +51,28 @@ class Scene:
     receiver: Receiver
     clock: Clock = field(default_factory=Clock)
 
-    def sender(self, clock: Clock | None = None) -> Sender:
+    def sender(self, clock: Clock | None = None, *, seats: int = SEATS) -> Sender:
         now = (clock or self.clock).now
         world = World(now=now, new_id=self.stage.new_id, new_token=self.stage.token, jitter=lambda: 0.5)
-        return Sender(self.stage.database, self.client, self.stage.policy, world, vault=self.stage.vault)
+        return Sender(self.stage.database, self.client, self.stage.policy, world, vault=self.stage.vault, seats=seats)
 
     def subscribe(self, name: str = "crm", **spec: Any) -> int:  # noqa: ANN401 - fields of EndpointSpec
         return self.stage.subscribe(name, **{"url": f"{self.receiver.url}/{name}", "secret": SECRET} | spec)
+
+    def move(self, name: str, to: str) -> None:
+        """The configuration names another URL for an endpoint now."""
+        spec = EndpointSpec(name=name, url=f"{self.receiver.url}/{to}", secret=SECRET, events=("*",))
+        self.stage.write(reconcile_endpoints, [spec], self.stage.desk(self.clock.seconds))
+
+    def replay(self, key: int, room: str) -> None:
+        """Ask for all of a room to be sent to an endpoint again."""
+        ids = [event["id"] for event in self.stage.log(room)]
+        self.stage.write(request_events, key, ids, self.clock.now())
+
+    def health(self) -> Any:  # noqa: ANN401 - a row
+        """How the only endpoint is doing."""
+        (row,) = self.stage.rows(endpoints)
+        return row
 
     def happen(self, *rooms: str, people: int = 2) -> None:
         """A room.occupied and `people` joins in each of the rooms."""
@@ -277,6 +295,116 @@ async def test_stopping_finishes_the_event_in_flight_and_starts_no_line(scene: S
     assert scene.stage.cursor(key, "a").acked == 1
     await drain(scene)
     assert scene.sequences("a") == list(range(1, 12)), "what is left is due at once for whoever comes next"
+
+
+async def test_a_line_that_stopping_drops_is_due_again_at_once(scene: Scene) -> None:
+    scene.subscribe()
+    scene.happen("a")
+    scene.receiver.script(Answer(hold=True, times=1))
+    sender = scene.sender()
+    running = asyncio.create_task(sender.run())
+    sender.wake()
+    await until(lambda: len(scene.receiver.deliveries) == 1)
+
+    assert await sender.stop(0.01) == 1
+    await running
+    await drain(scene)
+    assert scene.sequences("a") == [1, 1, 2, 3]
+
+
+@pytest.mark.parametrize(("grace", "dropped", "again"), [(30, 0, [2, 3]), (0.01, 1, [1, 2, 3])])
+async def test_redeliveries_that_stopping_leaves_are_due_again_at_once(
+    grace: float, dropped: int, again: list[int], scene: Scene
+) -> None:
+    key = scene.subscribe()
+    scene.happen("a")
+    await drain(scene)
+    scene.replay(key, "a")
+    scene.receiver.script(Answer(hold=True, times=1))
+    sender = scene.sender()
+    running = asyncio.create_task(sender.run())
+    sender.wake()
+    await until(lambda: len(scene.receiver.deliveries) == 4)
+    stopping = asyncio.create_task(sender.stop(grace))
+    if not dropped:
+        await asyncio.sleep(0)
+        scene.receiver.release()
+
+    assert await stopping == dropped
+    await running
+    assert len(scene.receiver.deliveries) == 4, "nothing is begun after the word to stop"
+    await drain(scene)
+    assert scene.sequences("a") == [1, 2, 3, 1, *again]
+
+
+async def test_more_seats_are_used_at_once(scene: Scene) -> None:
+    scene.subscribe()
+    scene.happen("a", "b")
+    scene.receiver.script(Answer(hold=True))
+    sender = scene.sender(seats=1)
+    running = asyncio.create_task(sender.run())
+    sender.wake()
+    await until(lambda: len(scene.receiver.deliveries) == 1)
+    assert sender.busy == 1
+    sender.resize(2)
+    await until(lambda: len(scene.receiver.deliveries) == 2)
+
+    assert sender.busy == 2
+    scene.receiver.release()
+    assert await sender.stop(30) == 0
+    await running
+
+
+@pytest.mark.parametrize("answer", [Answer(status=410), Answer(status=429, headers={"Retry-After": "3600"})])
+async def test_what_the_old_address_of_an_endpoint_refuses_does_not_count(answer: Answer, scene: Scene) -> None:
+    scene.subscribe("old")
+    scene.happen("a")
+    scene.receiver.script(replace(answer, hold=True, times=1))
+    sender = scene.sender()
+    ticking = asyncio.create_task(sender.tick())
+    await until(lambda: len(scene.receiver.deliveries) == 1)
+    scene.move("old", to="new")
+    scene.receiver.release()
+    await ticking
+    await drain(scene, sender)
+
+    assert (scene.sequences("a", "old"), scene.sequences("a", "new")) == ([1], [1, 2, 3])
+    health = scene.health()
+    assert (health.state, health.held_until, health.failures_in_row) == ("active", None, 0)
+
+
+@pytest.mark.parametrize("answer", [Answer(status=410), Answer(status=429, headers={"Retry-After": "3600"})])
+async def test_what_the_old_address_refuses_of_a_replay_does_not_count(answer: Answer, scene: Scene) -> None:
+    key = scene.subscribe("old")
+    scene.happen("a")
+    await drain(scene)
+    scene.replay(key, "a")
+    scene.receiver.script(replace(answer, hold=True, times=1))
+    sender = scene.sender()
+    ticking = asyncio.create_task(sender.tick())
+    await until(lambda: len(scene.receiver.deliveries) == 4)
+    scene.move("old", to="new")
+    scene.receiver.release()
+    await ticking
+    await drain(scene, sender)
+
+    assert scene.sequences("a", "new") == [1, 2, 3]
+
+
+async def test_what_the_old_address_of_an_endpoint_accepted_is_not_sent_to_the_new_one(scene: Scene) -> None:
+    scene.subscribe("old")
+    scene.happen("a")
+    scene.receiver.script(Answer(hold=True, times=1))
+    ticking = asyncio.create_task(scene.sender().tick())
+    await until(lambda: len(scene.receiver.deliveries) == 1)
+    scene.move("old", to="new")
+    scene.receiver.release()
+    await ticking
+    await drain(scene)
+
+    old, new = scene.sequences("a", "old"), scene.sequences("a", "new")
+    assert old + new == [1, 2, 3]
+    assert len(old) <= 2, "one more may have been on its way while the first was recorded"
 
 
 async def test_two_senders_share_the_work_in_order(

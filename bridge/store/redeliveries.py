@@ -96,18 +96,23 @@ def record_redelivery(connection: Connection, done: Redelivered) -> bool:
 
     It may not if it is not ours any more, if the endpoint asked for quiet, here or in a live line, if its secret or its
     URL has changed since, or if a probe waits for the one place that an open circuit has: what of it has not been sent
-    is then given back.
+    is then given back. What an address that is the endpoint's no more says against it means nothing.
     """
     key = done.line.target.key  # locked first, as everybody does
-    connection.execute(select(endpoints.c.id).where(endpoints.c.id == key).with_for_update(key_share=True))
+    endpoint = connection.execute(
+        select(endpoints).where(endpoints.c.id == key).with_for_update(key_share=True)
+    ).one_or_none()
     row = connection.execute(
         select(redeliveries.c.claim_token).where(redeliveries.c.id == done.redelivery.key).with_for_update()
     ).one_or_none()
-    if row is None or row.claim_token != done.line.token:
+    if endpoint is None or row is None or row.claim_token != done.line.token:
         return False
+    connection.execute(insert(attempts).values(**attempt_values(key, done.tried, "redelivery")))
     delivered = done.tried.outcome.verdict is Verdict.DELIVERED
+    if not delivered and endpoint.url != done.line.target.url:
+        release_lines(connection, [done.line], done.tried.started_at)
+        return False
     state = RedeliveryState.OWED if done.retry_at else RedeliveryState.DONE if delivered else RedeliveryState.FAILED
-    connection.execute(insert(attempts).values(**attempt_values(done.line.target.key, done.tried, "redelivery")))
     connection.execute(
         update(redeliveries)
         .where(redeliveries.c.id == done.redelivery.key)
@@ -121,28 +126,27 @@ def record_redelivery(connection: Connection, done: Redelivered) -> bool:
     if delivered:
         connection.execute(
             delete(dead_letters).where(
-                dead_letters.c.endpoint_key == done.line.target.key,
+                dead_letters.c.endpoint_key == key,
                 dead_letters.c.event_key == done.tried.event.key,
             )
         )
     if done.tried.outcome.verdict is Verdict.GONE:
-        _give_up(connection, done.line.target.key)
+        _give_up(connection, key)
         return False
-    if _may_go_on(connection, done):
+    if _may_go_on(connection, endpoint, done):
         _renew_lease(connection, done)
         return True
     release_lines(connection, [done.line], done.tried.started_at)
     return False
 
 
-def _may_go_on(connection: Connection, done: Redelivered) -> bool:
+def _may_go_on(connection: Connection, endpoint: Row[Any], done: Redelivered) -> bool:
     """Whether the next of the line may be sent, as the line was claimed."""
-    outcome, key = done.tried.outcome, done.line.target.key
+    outcome = done.tried.outcome
     at = done.tried.started_at + outcome.duration
     if outcome.retry_after is not None:
-        _hold(connection, key, at + outcome.retry_after)
+        _hold(connection, endpoint.id, at + outcome.retry_after)
         return False
-    endpoint = connection.execute(select(endpoints).where(endpoints.c.id == key)).one()
     is_as_claimed = bool((endpoint.rotated_at, endpoint.url) == (done.line.target.rotated_at, done.line.target.url))
     if endpoint.state != "active":
         return is_as_claimed

@@ -61,7 +61,10 @@ def try_again(connection: Connection, changed: Collection[str], now: datetime) -
     """Somebody started or reloaded the bridge, perhaps to mend a source: the next probe of one in trouble is due now.
 
     A rate limit stands, unless the source is among the `changed`: it is asked at another address, or with another key.
+    Then its rooms that failed are due now, for each may have been asked to wait.
     """
+    failed = (rooms.c.source.in_(changed), rooms.c.failures > 0, rooms.c.claim_token.is_(None))
+    connection.execute(update(rooms).where(*failed, rooms.c.next_poll_at > now).values(next_poll_at=now))
     mended = or_(sources.c.condition.in_(UNAVAILABLE), sources.c.name.in_(changed))
     connection.execute(update(sources).where(mended, sources.c.held_until > now).values(held_until=now))
 

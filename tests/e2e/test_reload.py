@@ -8,18 +8,20 @@ from pathlib import Path
 
 import pytest
 
-from tests.harness.config import Table, write_config
+from tests.harness.config import API_KEY, Table, write_config
 from tests.harness.deliveries import delivery_problems, difference_from_log, stored_events
 from tests.harness.log import log_problems
-from tests.harness.process import BridgeProcess
+from tests.harness.process import READY, BridgeProcess, Process, bridge_command
 from tests.harness.receiver import SECRET, Receiver
-from tests.harness.simulator import SimulatorClient
+from tests.harness.simulator import API_PATH, SimulatorClient
+from tests.harness.tables import rows
+from tests.harness.upstream_gate import Journal, UpstreamGate
 from tests.harness.waiting import wait_until
 
 TYPES = ["peer.*", "room.occupied", "room.empty"]
 
 
-def reload(program: BridgeProcess, line: str) -> dict[str, object]:
+def reload(program: Process, line: str) -> dict[str, object]:
     """SIGHUP, and the line that says what came of it."""
     before = len(list(program.lines(line)))
     program.send(signal.SIGHUP)
@@ -106,6 +108,18 @@ BROKEN: dict[str, Callable[[Path], object]] = {
 }
 
 
+def _cut_off_at(key: str) -> Callable[[Path], object]:
+    return lambda file: file.write_text(file.read_text().partition(f'"{key}" = ')[0])
+
+
+EMPTIED: dict[str, Callable[[Path], object]] = {
+    "cut off before its rooms and endpoints": _cut_off_at("rooms"),
+    "cut off before its sources": _cut_off_at("sources"),
+    "empty": lambda file: file.write_text(""),
+}
+"""Without a mistake, and all the same not what anybody meant: everything would be given up."""
+
+
 @pytest.mark.slow
 def test_a_broken_file_changes_nothing_and_is_told(
     tmp_path: Path, sqlite_database_url: str, simulator: SimulatorClient, receiver: Receiver
@@ -118,14 +132,17 @@ def test_a_broken_file_changes_nothing_and_is_told(
         endpoints=[receiver.endpoint()],
     )
     good = config.read_text()
-    with BridgeProcess(config) as program:
+    # It finds its file by itself: one that is gone then must not leave the environment to be all of the configuration.
+    with Process(bridge_command("run"), tmp_path, env={"BRIDGE__BRIDGE__NAME": "Tests"}) as program:
+        program.wait_for_output(READY)
         simulator.join("room", "anna")
         receiver.wait_for_count(2)
-        for number, (name, spoil) in enumerate(BROKEN.items()):
+        for number, (name, spoil) in enumerate({**BROKEN, **EMPTIED}.items()):
             spoil(config)
             line = reload(program, "configuration.rejected")
             assert line["level"] == "error", name
-            assert "bridge.toml" in str(line["detail"]) + str(line["problems"]), name
+            said = "restart the service" if name in EMPTIED else "bridge.toml"
+            assert said in str(line["detail"]) + str(line["problems"]), name
             simulator.join("room", f"peer-{number}")
             receiver.wait_for_count(3 + number)
             if config.is_dir():
@@ -137,6 +154,46 @@ def test_a_broken_file_changes_nothing_and_is_told(
         reload(program, "configuration.reloaded")
         assert len(list(program.lines("configuration.reloaded"))) == 1
         simulator.leave("room", "anna")
-        receiver.wait_for_count(3 + len(BROKEN))
+        receiver.wait_for_count(3 + len(BROKEN) + len(EMPTIED))
         assert program.stop() == 0
+    assert [event["type"] for event in receiver.events()][-1] == "peer.left", "nobody else has left meanwhile"
     assert delivery_problems(receiver.deliveries) == []
+
+
+def test_what_the_old_key_is_still_told_does_not_count(
+    tmp_path: Path, sqlite_database_url: str, simulator: SimulatorClient, receiver: Receiver
+) -> None:
+    rooms = ["a", "b", "c", "d"]
+    journal = Journal()
+    for room in rooms:
+        simulator.join(room, "anna")
+    with UpstreamGate("main", simulator.url, journal) as gate:
+
+        def configure(api_key: str) -> Path:
+            account = {"base_url": gate.url + API_PATH, "api_key": api_key, "max_concurrency": 1}
+            return write_config(
+                tmp_path / "bridge.toml",
+                database_url=sqlite_database_url,
+                upstream=simulator.url,
+                sources={"main": account, "other": {}},
+                rooms=[*({"id": room, "source": "main"} for room in rooms), {"id": "other", "source": "other"}],
+                endpoints=[receiver.endpoint()],
+            )
+
+        def claimed() -> int:
+            statement = "SELECT id FROM rooms WHERE source = 'main' AND claim_token IS NOT NULL"
+            return len(rows(sqlite_database_url, statement))
+
+        gate.hold()
+        with BridgeProcess(configure("revoked-key")) as program:
+            wait_until(lambda: journal.waiting("main"), what="an answer to the old key")
+            configure(API_KEY)
+            reload(program, "configuration.reloaded")
+            wait_until(lambda: claimed() == len(rooms), what="the new workers' claim")
+            simulator.wait_for_polls(2, "other")
+            assert len(journal.polls) == 1, "the old workers' request counts against `max_concurrency`"
+            gate.release()
+            for room in rooms:
+                receiver.wait_for_count(2, room=room)
+            assert {line["outcome"] for line in program.lines("room.polled")} == {"complete"}
+            assert program.stop() == 0

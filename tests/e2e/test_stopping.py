@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from sqlalchemy import create_engine
+from sqlalchemy.pool import NullPool
 
 from tests.harness.busy_rooms import BusyRooms
+from tests.harness.commands import command
 from tests.harness.config import write_config
 from tests.harness.deliveries import delivery_problems, difference_from_log, duplicates, stored_events
 from tests.harness.log import log_problems, replay
@@ -18,27 +23,60 @@ from tests.harness.waiting import wait_until
 
 ROOMS = [f"room-{number}" for number in range(12)]
 GRACE = 10
+SHORT_GRACE = 2
 CLOSING = 5
 """Seconds that a slow machine may take to take leave of a process, beyond the grace."""
 
 
+REMARK = "configuration.without_effect"
+"""Said of `retention.events` just before the configuration is carried into the database."""
+
+
 @pytest.fixture
-def config(tmp_path: Path, ready_url: str, simulator: SimulatorClient, receiver: Receiver) -> Path:
-    return write_config(
+def configure(tmp_path: Path, ready_url: str, simulator: SimulatorClient, receiver: Receiver) -> Callable[..., Path]:
+    def write(*, grace: int = GRACE, timeout: str = "3s") -> Path:
+        return write_config(
+            tmp_path / "bridge.toml",
+            database_url=ready_url,
+            upstream=simulator.url,
+            rooms=ROOMS,
+            endpoints=[receiver.endpoint(max_concurrency=12)],
+            bridge={"shutdown_grace": f"{grace}s"},
+            delivery={"timeout": timeout},
+        )
+
+    return write
+
+
+@pytest.fixture
+def idle_config(tmp_path: Path, sqlite_database_url: str) -> Path:
+    """Nothing to poll and nothing to send, in a database that is migrated."""
+    config = write_config(
         tmp_path / "bridge.toml",
-        database_url=ready_url,
-        upstream=simulator.url,
-        rooms=ROOMS,
-        endpoints=[receiver.endpoint(max_concurrency=12)],
-        bridge={"shutdown_grace": f"{GRACE}s"},
-        delivery={"timeout": "3s"},
+        database_url=sqlite_database_url,
+        upstream="http://127.0.0.1:9",
+        bridge={"shutdown_grace": f"{SHORT_GRACE}s"},
+        retention={"events": "30d"},
     )
+    command(config, "migrate")
+    return config
+
+
+@contextmanager
+def locked(database_url: str) -> Iterator[None]:
+    """Somebody else writes, and does not come to an end."""
+    url = database_url.replace("postgresql://", "postgresql+psycopg://", 1)
+    lock = "BEGIN IMMEDIATE" if url.startswith("sqlite") else "LOCK TABLE rooms, endpoints"
+    with create_engine(url, poolclass=NullPool).connect() as connection:
+        connection.exec_driver_sql(lock)
+        yield
 
 
 @pytest.mark.slow
 def test_sigterm_under_load_loses_nothing_and_repeats_nothing(
-    config: Path, ready_url: str, simulator: SimulatorClient, receiver: Receiver, seed: int
+    configure: Callable[..., Path], ready_url: str, simulator: SimulatorClient, receiver: Receiver, seed: int
 ) -> None:
+    config = configure()
     receiver.script(Answer(delay=0.1))
     with BusyRooms(simulator, ROOMS, seed=seed, pause=0.01) as busy:
         with BridgeProcess(config) as program:
@@ -63,16 +101,27 @@ def test_sigterm_under_load_loses_nothing_and_repeats_nothing(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+    ("number", "grace", "timeout"),
+    [(signal.SIGTERM, GRACE, "3s"), (signal.SIGINT, SHORT_GRACE, "60s")],
+    ids=["gives up in time", "is dropped, and given back"],
+)
 def test_a_receiver_that_hangs_does_not_keep_it_from_stopping(
-    number: signal.Signals, config: Path, ready_url: str, simulator: SimulatorClient, receiver: Receiver
+    number: signal.Signals,
+    grace: int,
+    timeout: str,
+    configure: Callable[..., Path],
+    ready_url: str,
+    simulator: SimulatorClient,
+    receiver: Receiver,
 ) -> None:
+    config = configure(grace=grace, timeout=timeout)
     receiver.script(Answer(hold=True))
     with BridgeProcess(config) as program:
         for room in ROOMS:
             simulator.join(room, "anna")
         wait_until(lambda: in_flight(receiver), what="a POST in flight")
-        assert program.stop(number, timeout=GRACE + CLOSING) == 0
+        assert program.stop(number, timeout=grace + CLOSING) == 0
     receiver.script()
     receiver.release()
     with BridgeProcess(config):
@@ -84,6 +133,41 @@ def test_a_receiver_that_hangs_does_not_keep_it_from_stopping(
             ),
         )
     assert delivery_problems(receiver.deliveries) == []
+
+
+@pytest.mark.slow
+def test_a_database_that_is_locked_does_not_keep_it_from_stopping(
+    configure: Callable[..., Path], ready_url: str, simulator: SimulatorClient, receiver: Receiver
+) -> None:
+    receiver.script(Answer(hold=True))
+    with BridgeProcess(configure(grace=SHORT_GRACE)) as program:
+        simulator.join(ROOMS[0], "anna")
+        wait_until(lambda: in_flight(receiver), what="a POST in flight")
+        with locked(ready_url):
+            receiver.release()
+            wait_until(lambda: receiver.accepted, what="an answer that cannot be recorded")
+            assert program.stop(timeout=SHORT_GRACE + CLOSING) == 0
+
+
+def test_a_database_that_is_locked_does_not_keep_it_from_stopping_while_it_starts(
+    idle_config: Path, sqlite_database_url: str
+) -> None:
+    with locked(sqlite_database_url), BridgeProcess(idle_config) as program:
+        program.wait_for_output(REMARK)
+        assert program.stop(timeout=SHORT_GRACE + CLOSING) == 0
+    assert list(program.lines("bridge.started")) == []
+
+
+def test_a_database_that_is_locked_does_not_keep_it_from_stopping_while_it_reloads(
+    idle_config: Path, sqlite_database_url: str
+) -> None:
+    with BridgeProcess(idle_config, "web") as program:  # so that nothing but the reload asks the database
+        program.wait_ready()
+        with locked(sqlite_database_url):
+            program.send(signal.SIGHUP)
+            wait_until(lambda: len(list(program.lines(REMARK))) == 2, what="a reload that has read the file")
+            assert program.stop(timeout=SHORT_GRACE + CLOSING) == 0
+    assert list(program.lines("configuration.reloaded")) == []
 
 
 def in_flight(receiver: Receiver) -> list[int]:
