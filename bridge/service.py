@@ -22,14 +22,11 @@ from apscheduler.schedulers.asyncio import AsyncIOScheduler
 from ulid import ULID
 
 from bridge import __version__
-from bridge.api.app import Desk as WebDesk
-from bridge.api.app import create_app
 from bridge.config import Settings
 from bridge.crew import AFTER_THE_UNEXPECTED, RELEASE_SECONDS
 from bridge.errors import BridgeError, ConfigurationError, DatabaseError
 from bridge.poller import Poller, RequestSlots
 from bridge.sender import REPLAY_SEATS, SEATS, Sender
-from bridge.serving import serve_app
 from bridge.signals import Heard, StopSignals
 from bridge.sources import CheckableSource, SourceSettings
 from bridge.sources.huddle01 import Huddle01Source, open_client
@@ -421,6 +418,11 @@ class Service:
                 log.warning("web.off", detail='this process has nothing to do: web.listen is ""')
             yield
             return
+        # Loading them takes a third of a second, and only this role needs them.
+        from bridge.api.app import Desk as WebDesk  # noqa: PLC0415
+        from bridge.api.app import create_app  # noqa: PLC0415
+        from bridge.serving import serve_app  # noqa: PLC0415
+
         app = create_app(WebDesk(name=self._settings.bridge.name, database=self._database, now=self._world.now))
         remedy = 'choose another address for web.listen, or "" for none'
         async with serve_app(app, host=listen.host, port=listen.port, remedy=remedy) as url:

@@ -35,9 +35,12 @@ READERS = 4
 POSTGRESQL_WRITERS = 4
 BUSY_TIMEOUT_MS = 10_000
 IDLE_IN_TRANSACTION_MS = 5_000
+TRANSACTION_MS = 20_000
+"""How long a transaction that writes may last in all, and hold its locks; less than a lease."""
 DEADLOCK_TRIES = 5
 LONG_SECONDS = 10
 """From when a transaction that is not answered is remarked on."""
+TRANSACTION_TIMEOUT_SINCE = 17_00_00
 POSTGRESQL_CONNECTION = {
     "connect_timeout": 10, "keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3,
     "tcp_user_timeout": 20_000,
@@ -173,6 +176,8 @@ class Database:
             return engine
         engine = create_engine(self._url, pool_pre_ping=True, connect_args=POSTGRESQL_CONNECTION, **options)
         event.listen(engine, "connect", _prepare_postgresql)
+        if writes:
+            event.listen(engine, "connect", _limit_transactions)
         return engine
 
 
@@ -188,6 +193,12 @@ def take_turns(connection: Connection, purpose: int) -> None:
         connection.execute(text("SET LOCAL lock_timeout = 0"))  # whoever is at it may take its time
         connection.execute(select(func.pg_advisory_xact_lock(ADVISORY_LOCKS, purpose)))
         connection.execute(text(f"SET LOCAL lock_timeout = {BUSY_TIMEOUT_MS}"))
+
+
+def take_time(connection: Connection) -> None:
+    """Let this transaction last as long as it must: it is done once, and there may be much to do."""
+    if connection.dialect.name == "postgresql" and _knows_transaction_timeout(connection.connection.driver_connection):
+        connection.execute(text("SET LOCAL transaction_timeout = 0"))
 
 
 def _driver_url(url: str) -> Any:  # noqa: ANN401 - sqlalchemy.URL; kept out of the signature so that only this file knows it
@@ -261,6 +272,19 @@ def _prepare_postgresql(connection: DBAPIConnection, _entry: ConnectionPoolEntry
     cursor.execute("SET TimeZone = 'UTC'")  # else a time near the year 10,000 could be stored and not be read
     cursor.close()
     connection.commit()
+
+
+def _limit_transactions(connection: DBAPIConnection, _entry: ConnectionPoolEntry) -> None:
+    """One that is frozen while it sends many rows at once is not idle for PostgreSQL: only this ends it."""
+    if _knows_transaction_timeout(connection):
+        cursor = connection.cursor()
+        cursor.execute(f"SET transaction_timeout = {TRANSACTION_MS}")
+        cursor.close()
+        connection.commit()
+
+
+def _knows_transaction_timeout(connection: Any) -> bool:  # noqa: ANN401 - psycopg's connection, as SQLAlchemy hands it out
+    return bool(connection.info.server_version >= TRANSACTION_TIMEOUT_SINCE)
 
 
 def _begin_immediate(connection: Connection) -> None:

@@ -13,6 +13,7 @@ from sqlalchemy import Connection, Row, bindparam, delete, insert, or_, select, 
 
 from bridge.errors import BridgeError, NotFoundError, UsageError
 from bridge.events.types import EventType, matches
+from bridge.store.database import take_time
 from bridge.store.sealing import check_keys
 from bridge.store.snapshots import owe_snapshots
 from bridge.store.tables import cursors, endpoint_secrets, endpoints
@@ -100,6 +101,7 @@ def remove_endpoint(connection: Connection, name: str) -> None:
         NotFoundError: there is no such endpoint.
         UsageError: the configuration owns it.
     """
+    take_time(connection)
     row = find_endpoint(connection, name)
     if row.origin == "config":
         raise UsageError(f"endpoint {row.name!r} stands in the configuration: remove it there and reload")

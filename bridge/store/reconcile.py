@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from sqlalchemy import Connection, select
 
 from bridge.errors import BridgeError
-from bridge.store.database import take_turns
+from bridge.store.database import take_time, take_turns
 from bridge.store.endpoints import Desk, EndpointSpec, hold_endpoints, reconcile_endpoints
 from bridge.store.rooms import (
     RoomSpec,
@@ -41,6 +41,7 @@ def reconcile(
     Raises:
         BridgeError: nothing is named, a configuration once named something, and that may not be given up (`may_empty`).
     """
+    take_time(connection)
     take_turns(connection, RECONCILING)
     if not (rooms or endpoints or may_empty):
         _refuse_to_empty(connection)

@@ -12,7 +12,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, inspect
 
 from bridge.errors import SchemaError
-from bridge.store.database import Database, take_turns
+from bridge.store.database import Database, take_time, take_turns
 
 MIGRATING = 1
 
@@ -46,6 +46,7 @@ def migrate(connection: Connection) -> None:
     Raises:
         SchemaError: the database was migrated by a newer version of the bridge.
     """
+    take_time(connection)
     take_turns(connection, MIGRATING)
     state = schema_state(connection)
     if _is_from_the_future(state):
