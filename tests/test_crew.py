@@ -85,8 +85,14 @@ async def test_one_failure_stops_nobody() -> None:
     assert [line["event"] for line in logs] == ["work.failed"]
 
 
-async def test_a_database_that_is_away_stops_no_crew() -> None:
-    answers: list[Exception | list[int]] = [DatabaseError("gone", is_away=True), [7]]
+@pytest.mark.parametrize(
+    ("error", "level"),
+    [(DatabaseError("gone", is_away=True), "warning"), (OverflowError("a rate of almost nothing"), "error")],
+    ids=["the database is away", "nobody expected it"],
+)
+async def test_a_claim_that_fails_stops_no_crew(error: Exception, level: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bridge.crew.AFTER_THE_UNEXPECTED", 0)
+    answers: list[Exception | list[int]] = [error, [7]]
     done: list[int] = []
 
     async def claim(_: int) -> Sequence[int]:
@@ -108,7 +114,7 @@ async def test_a_database_that_is_away_stops_no_crew() -> None:
         await crew.stop(1)
         await running
 
-    assert [line["event"] for line in logs] == ["claim.failed"]
+    assert [(line["event"], line["log_level"]) for line in logs] == [("claim.failed", level)]
 
 
 async def test_stopping_finishes_what_is_under_way_and_claims_nothing_more() -> None:
@@ -123,33 +129,6 @@ async def test_stopping_finishes_what_is_under_way_and_claims_nothing_more() -> 
     assert await stopping == 0
     await running
     assert (sorted(bench.done), bench.left) == ([0, 1, 2], [3, 4])
-
-
-async def test_an_error_that_nobody_expected_stops_no_crew(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bridge.crew.AFTER_THE_UNEXPECTED", 0)
-    answers: list[Exception | list[int]] = [OverflowError("a rate of almost nothing"), [7]]
-    done: list[int] = []
-
-    async def claim(_: int) -> Sequence[int]:
-        answer = answers.pop(0) if answers else []
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
-
-    async def work(piece: int) -> None:
-        done.append(piece)
-
-    crew: Crew[int] = Crew("bench", seats=3, claim=claim, work=work, release=Bench(0).release)
-    with capture_logs() as logs:
-        running = asyncio.create_task(crew.run())
-        crew.wake()
-        await until(lambda: bool(logs))
-        crew.wake()
-        await until(lambda: done == [7])
-        await crew.stop(1)
-        await running
-
-    assert [(line["event"], line["log_level"]) for line in logs] == [("claim.failed", "error")]
 
 
 async def test_a_second_stop_may_give_less_time() -> None:
