@@ -8,15 +8,12 @@ events per line, in order, with the same ids and bytes.
 from __future__ import annotations
 
 import asyncio
-import json
-import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import lru_cache, partial
 from types import MappingProxyType
-from urllib.parse import quote
 
 import structlog
 
@@ -36,6 +33,7 @@ from bridge.store.settlements import Settled, Settlement, Tried, Turn, settle
 from bridge.store.vault import Vault
 from bridge.webhooks.client import WebhookClient
 from bridge.webhooks.delivery import DeliveryPolicy, Outcome, Verdict, retry_redelivery
+from bridge.webhooks.masks import mask
 from bridge.webhooks.signing import Huddle01Secret, InvalidSecretError, Secret, parse_secret, sign
 from bridge.world import World
 
@@ -43,11 +41,6 @@ SEATS = 2048
 SHARE = 512
 """How many of the seats one endpoint may take, so that one whose receivers hang leaves some to others."""
 REPLAY_SEATS = 32
-LEAST_SECRET = 6
-"""Characters; shorter header values are no secrets, and would be found everywhere."""
-MASK = "***"
-DETAIL_KEPT = 300
-"""Characters; cut after what is secret is masked, so that no part of it is left."""
 CONFIRMED_FOR = timedelta(milliseconds=25)
 """How long a line may trust what the database last said of its endpoint: its state, its secret."""
 
@@ -307,9 +300,7 @@ async def deliver(
     limit: timedelta,
     marks: Mapping[str, str] = MappingProxyType({}),
 ) -> Outcome:
-    """Sign an event for a target and POST it once.
-
-    Receivers that echo what they are sent must not get secrets into our records: those in the outcome are masked.
+    """Sign an event for a target and POST it once; the outcome repeats no secret of it.
 
     Args:
         client: Sends it.
@@ -320,28 +311,7 @@ async def deliver(
         marks: Headers that say that this is a redelivery, or a test.
     """
     outcome = await _post(client, target, event, at=at, limit=limit, marks=marks)
-    answer, detail = outcome.answer, outcome.detail
-    if len(answer) + len(detail) < LEAST_SECRET:
-        return outcome
-    for text in _spellings(target):
-        answer, detail = answer.replace(text.encode(), MASK.encode()), detail.replace(text, MASK)
-    return replace(outcome, answer=answer, detail=detail[:DETAIL_KEPT])
-
-
-_PREFIX = re.compile("^whs(?:ec|k)_")
-
-
-def _spellings(target: Target) -> list[str]:
-    """What an answer could repeat of a target's secrets, in every usual spelling; the longest first.
-
-    The word before a credential (`Bearer`) and the prefix of a secret may be missing. JSON may escape what it repeats,
-    a slash too; in a URL it is percent-encoded.
-    """
-    said = {*target.secrets, *target.headers.values()}
-    said |= {text.partition(" ")[2] for text in said} | {_PREFIX.sub("", text) for text in target.secrets}
-    said |= {quote(text, safe="") for text in said} | {json.dumps(text)[1:-1] for text in said}
-    said |= {text.replace("/", slash) for text in said for slash in ("\\/", "\\u002f", "\\u002F")}
-    return sorted((text for text in said if len(text) >= LEAST_SECRET), key=len, reverse=True)
+    return mask(outcome, target.secrets, target.headers.values())
 
 
 async def _post(

@@ -23,10 +23,11 @@ from ulid import ULID
 
 from bridge import __version__
 from bridge.config import Settings
-from bridge.crew import AFTER_THE_UNEXPECTED, RELEASE_SECONDS
+from bridge.crew import RELEASE_SECONDS
 from bridge.errors import BridgeError, ConfigurationError, DatabaseError
 from bridge.poller import Poller, RequestSlots
 from bridge.sender import REPLAY_SEATS, SEATS, Sender
+from bridge.shift import Shift
 from bridge.signals import Heard, StopSignals
 from bridge.sources import CheckableSource, SourceSettings
 from bridge.sources.huddle01 import Huddle01Source, open_client
@@ -215,7 +216,7 @@ class Service:
                 asides.add(asyncio.create_task(self._relieve(relieved, shifts[-1])))
         await self._finish(shifts, asides)
 
-    async def _finish(self, shifts: Sequence[_Shift], asides: Collection[asyncio.Task[None]]) -> None:
+    async def _finish(self, shifts: Sequence[Shift], asides: Collection[asyncio.Task[None]]) -> None:
         """End all work within `shutdown_grace`, whatever hangs; the last bit of it is for closing what is open."""
         grace = self._settings.bridge.shutdown_grace.total_seconds()
         ends = [asyncio.create_task(one.end(grace * 0.9 - min(RELEASE_SECONDS, grace * 0.1))) for one in shifts]
@@ -226,7 +227,7 @@ class Service:
         for task in done:
             task.result()
 
-    async def _relieve(self, shift: _Shift, successor: _Shift) -> None:
+    async def _relieve(self, shift: Shift, successor: Shift) -> None:
         """Let the workers of the settings before finish: each piece of work has its own time-out."""
         await shift.end(None)
         successor.resize(self._seats(self._settings))
@@ -238,7 +239,7 @@ class Service:
             await self._try_sources_again(changed)
             await self._hasten_polls()
 
-    async def _begin_shift(self, *, files_in_use: int) -> _Shift:
+    async def _begin_shift(self, *, files_in_use: int) -> Shift:
         settings = self._settings
         workers: list[Poller | Sender] = []
         stack = AsyncExitStack()
@@ -269,7 +270,7 @@ class Service:
             )
             self._wake_poller = poller.wake
             workers.append(poller)
-        return _Shift(workers, stack)
+        return Shift(workers, stack)
 
     def _seats(self, settings: Settings, files_in_use: int = 0) -> int:
         """As many as there are files to open: else a connection would fail, and its endpoint would be blamed."""
@@ -454,54 +455,6 @@ class Service:
                 pass
             case Heard.SECOND:
                 os._exit(1)  # at once; nothing is lost, claims lapse
-
-
-class _Shift:
-    """The workers of one configuration, and what they hold open."""
-
-    def __init__(self, workers: Sequence[Poller | Sender], stack: AsyncExitStack) -> None:
-        self._workers = workers
-        self._stack = stack
-        self._running = [asyncio.create_task(_keep_running(worker)) for worker in workers]
-        self.ended = False
-
-    @property
-    def busy(self) -> int:
-        """How many deliveries are under way."""
-        return sum(worker.busy for worker in self._workers if isinstance(worker, Sender))
-
-    def resize(self, seats: int) -> None:
-        """Deliver so many at once from now on."""
-        for worker in self._workers:
-            if isinstance(worker, Sender):
-                worker.resize(seats)
-
-    def disown(self, sources: Collection[str]) -> None:
-        """What these sources still answer does not count any more."""
-        for worker in self._workers:
-            if isinstance(worker, Poller):
-                worker.disown(sources)
-
-    async def end(self, grace: float | None) -> None:
-        """Finish what is under way, within `grace` seconds if there are any; a second call may shorten the first."""
-        dropped = sum(await asyncio.gather(*(worker.stop(grace) for worker in self._workers)))
-        if dropped:
-            log.warning("work.dropped", count=dropped, detail="not finished in time; it is due again")
-        for task in self._running:
-            task.cancel()
-        await asyncio.gather(*self._running, return_exceptions=True)
-        await self._stack.aclose()
-        self.ended = True
-
-
-async def _keep_running(worker: Poller | Sender) -> None:
-    """A worker that fails is begun again: the others, and the process, go on."""
-    while True:
-        try:
-            return await worker.run()
-        except Exception:
-            log.exception("work.failed", crew=type(worker).__name__.lower())
-        await asyncio.sleep(AFTER_THE_UNEXPECTED)
 
 
 def _changed_sources(before: Settings, after: Settings) -> Collection[str]:

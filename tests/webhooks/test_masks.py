@@ -8,10 +8,11 @@ from urllib.parse import quote
 
 import pytest
 
-from bridge.sender import DETAIL_KEPT, deliver
+from bridge.sender import deliver
 from bridge.store.deliveries import OwedEvent, Target
 from bridge.webhooks.client import WebhookClient
 from bridge.webhooks.delivery import Outcome
+from bridge.webhooks.masks import DETAIL_KEPT
 from tests.webhooks.conftest import NOW
 from tests.webhooks.wire import listening
 

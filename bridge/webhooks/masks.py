@@ -1,0 +1,41 @@
+"""Receivers that repeat what they are sent must not get secrets into our records: what an attempt left is masked."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Collection
+from dataclasses import replace
+from urllib.parse import quote
+
+from bridge.webhooks.delivery import Outcome
+
+MASK = "***"
+LEAST_SECRET = 6
+"""Characters; shorter header values are no secrets, and would be found everywhere."""
+DETAIL_KEPT = 300
+"""Characters; cut after what is secret is masked, so that no part of it is left."""
+_PREFIX = re.compile("^whs(?:ec|k)_")
+
+
+def mask(outcome: Outcome, secrets: Collection[str], headers: Collection[str]) -> Outcome:
+    """The outcome without what it repeats of an endpoint's secrets and the values of its headers."""
+    answer, detail = outcome.answer, outcome.detail
+    if len(answer) + len(detail) < LEAST_SECRET:
+        return outcome
+    for text in _spellings(secrets, headers):
+        answer, detail = answer.replace(text.encode(), MASK.encode()), detail.replace(text, MASK)
+    return replace(outcome, answer=answer, detail=detail[:DETAIL_KEPT])
+
+
+def _spellings(secrets: Collection[str], headers: Collection[str]) -> list[str]:
+    """What an answer could repeat of them, in every usual spelling; the longest first.
+
+    The word before a credential (`Bearer`) and the prefix of a secret may be missing. JSON may escape what it repeats,
+    a slash too; in a URL it is percent-encoded.
+    """
+    said = {*secrets, *headers}
+    said |= {text.partition(" ")[2] for text in said} | {_PREFIX.sub("", text) for text in secrets}
+    said |= {quote(text, safe="") for text in said} | {json.dumps(text)[1:-1] for text in said}
+    said |= {text.replace("/", slash) for text in said for slash in ("\\/", "\\u002f", "\\u002F")}
+    return sorted((text for text in said if len(text) >= LEAST_SECRET), key=len, reverse=True)
