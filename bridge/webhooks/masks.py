@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Collection
 from dataclasses import replace
+from functools import lru_cache
 from urllib.parse import quote
 
 from bridge.webhooks.delivery import Outcome
@@ -23,12 +24,13 @@ def mask(outcome: Outcome, secrets: Collection[str], headers: Collection[str]) -
     answer, detail = outcome.answer, outcome.detail
     if len(answer) + len(detail) < LEAST_SECRET:
         return outcome
-    for text in _spellings(secrets, headers):
+    for text in _spellings(tuple(secrets), tuple(headers)):
         answer, detail = answer.replace(text.encode(), MASK.encode()), detail.replace(text, MASK)
     return replace(outcome, answer=answer, detail=detail[:DETAIL_KEPT])
 
 
-def _spellings(secrets: Collection[str], headers: Collection[str]) -> list[str]:
+@lru_cache(maxsize=4096)
+def _spellings(secrets: tuple[str, ...], headers: tuple[str, ...]) -> tuple[str, ...]:
     """What an answer could repeat of them, in every usual spelling; the longest first.
 
     The word before a credential (`Bearer`) and the prefix of a secret may be missing. JSON may escape what it repeats,
@@ -38,4 +40,4 @@ def _spellings(secrets: Collection[str], headers: Collection[str]) -> list[str]:
     said |= {text.partition(" ")[2] for text in said} | {_PREFIX.sub("", text) for text in secrets}
     said |= {quote(text, safe="") for text in said} | {json.dumps(text)[1:-1] for text in said}
     said |= {text.replace("/", slash) for text in said for slash in ("\\/", "\\u002f", "\\u002F")}
-    return sorted((text for text in said if len(text) >= LEAST_SECRET), key=len, reverse=True)
+    return tuple(sorted((text for text in said if len(text) >= LEAST_SECRET), key=len, reverse=True))
