@@ -282,6 +282,14 @@ def test_a_running_bridge_is_recognized(cli: Cli) -> None:
     assert (web["state"], web["detail"]) == ("ok", "a bridge answers there")
 
 
+def test_a_bridge_whose_answer_comes_in_two_parts_is_recognized(cli: Cli) -> None:
+    with Listener(answering(b"ok\n")) as other:
+        cli.configure(web={"listen": other.host})
+        web = only(examine(cli), "web")
+
+    assert (web["state"], web["detail"]) == ("ok", "a bridge answers there")
+
+
 @pytest.mark.parametrize("answer", [answering(b"hello\n"), answering(b"ok\n", status="404 Not Found"), b"\0", None])
 def test_another_program_on_the_port_is_a_failure(cli: Cli, answer: bytes | None) -> None:
     with Listener(answer) as other:

@@ -48,7 +48,11 @@ class Listener(LoopThread):
             while chunk := await reader.read(65_536):
                 self.received += chunk
                 if self._answer is not None and b"\r\n\r\n" in self.received:
-                    writer.write(self._answer)
+                    head, end, body = self._answer.partition(b"\r\n\r\n")
+                    writer.write(head + end)
+                    await writer.drain()
+                    await asyncio.sleep(0.02)  # as on a real network, where head and body come apart
+                    writer.write(body)
                     await writer.drain()
                     break
             writer.close()

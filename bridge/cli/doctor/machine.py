@@ -27,6 +27,7 @@ SECONDS: Final = 5
 _ENVIRONMENT: Final = "env:"
 _DATABASE_URL: Final = ("database", "url")
 _ALIVE: Final = b"ok\n"
+_ANSWER_READ = 4096
 
 
 def check_machine(settings: Settings, file: Path | None) -> list[Finding]:
@@ -123,7 +124,9 @@ async def _is_ours(listen: ListenAddress) -> bool:
             reader, writer = await asyncio.open_connection(here, listen.port)
             try:
                 writer.write(b"GET /healthz HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")
-                answer = await reader.read(4096)
+                answer = b""
+                while len(answer) < _ANSWER_READ and (more := await reader.read(_ANSWER_READ)):
+                    answer += more  # head and body may come apart
             finally:
                 writer.transport.abort()
     except OSError:
