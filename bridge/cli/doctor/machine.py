@@ -27,7 +27,7 @@ SECONDS: Final = 5
 _ENVIRONMENT: Final = "env:"
 _DATABASE_URL: Final = ("database", "url")
 _ALIVE: Final = b"ok\n"
-_ANSWER_READ = 4096
+_ANSWER_READ: Final = 4096
 
 
 def check_machine(settings: Settings, file: Path | None) -> list[Finding]:
