@@ -13,19 +13,19 @@ from sqlalchemy import Connection, select, update
 
 from benchmarks import rig
 from bridge import __version__
+from bridge.db.encryption import SecretCipher
+from bridge.db.engine import Database
+from bridge.db.event_log import append, assign_sequences, room_log
+from bridge.db.tables import cursors, rooms
+from bridge.delivery.client import WebhookClient
+from bridge.delivery.endpoints import EndpointContext, EndpointSpec, add_endpoint
+from bridge.delivery.sender import Sender
 from bridge.events.bodies import draft_snapshot
-from bridge.sender import Sender
-from bridge.service import new_secret, real_world
-from bridge.store.database import Database
-from bridge.store.endpoints import Desk, EndpointSpec, add_endpoint
-from bridge.store.log import append, number, room_log
-from bridge.store.rooms import RoomSpec, reconcile_rooms, reconcile_sources
-from bridge.store.tables import cursors, rooms
-from bridge.store.vault import Vault
-from bridge.webhooks.client import WebhookClient
-from bridge.webhooks.delivery import DeliveryPolicy
-from bridge.webhooks.egress import EgressPolicy
-from bridge.webhooks.signing import parse_secret, sign
+from bridge.polling.rooms import RoomSpec, reconcile_rooms, reconcile_sources
+from bridge.rules.delivery import DeliveryPolicy
+from bridge.rules.egress import EgressPolicy
+from bridge.rules.signing import parse_secret, sign
+from bridge.service import new_secret, system_runtime
 
 ROOMS = 400
 EVENTS_PER_ROOM = 40
@@ -53,11 +53,11 @@ async def main() -> None:
 
 async def _post_bare(address: str, body: bytes, options: Namespace) -> float:
     """What a loop would do that records nothing: sign and post, with httpx over the transport that we use."""
-    secret, world = parse_secret(SECRET), real_world()
+    secret, runtime = parse_secret(SECRET), system_runtime()
     async with httpx.AsyncClient(transport=AiohttpTransport(), timeout=15, trust_env=False) as client:
 
         async def post() -> None:
-            now = int(world.now().timestamp())
+            now = int(runtime.now().timestamp())
             headers = {
                 "webhook-id": "evt_bare",
                 "webhook-timestamp": str(now),
@@ -71,12 +71,12 @@ async def _post_bare(address: str, body: bytes, options: Namespace) -> float:
 
 def _client() -> WebhookClient:
     policy = EgressPolicy(allow_private_networks=(ip_network("127.0.0.0/8"),))
-    return WebhookClient(policy, user_agent=f"presence-bridge/{__version__}", clock=real_world().now)
+    return WebhookClient(policy, user_agent=f"presence-bridge/{__version__}", clock=system_runtime().now)
 
 
 async def _deliver_for(database: Database, client: WebhookClient, seconds: float) -> float:
     """Deliveries a second, out of a backlog."""
-    sender = Sender(database, client, DeliveryPolicy(), real_world(), vault=Vault())
+    sender = Sender(database, client, DeliveryPolicy(), system_runtime(), cipher=SecretCipher())
     running = asyncio.create_task(sender.run())
     before, start = database.read_now(_acknowledged), time.perf_counter()
     while time.perf_counter() - start < seconds:
@@ -91,29 +91,29 @@ async def _deliver_for(database: Database, client: WebhookClient, seconds: float
 
 def _fill(database: Database, address: str, concurrency: int) -> bytes:
     """A log of a realistic size, owed in whole to one endpoint."""
-    world = real_world()
-    desk = Desk(now=world.now(), new_id=world.new_id, new_secret=new_secret)
-    specs = [RoomSpec(source="main", upstream_id=f"room-{number}") for number in range(ROOMS)]
+    runtime = system_runtime()
+    context = EndpointContext(now=runtime.now(), new_id=runtime.new_id, new_secret=new_secret)
+    specs = [RoomSpec(source="main", upstream_id=f"room-{assign_sequences}") for assign_sequences in range(ROOMS)]
     endpoint = EndpointSpec(name="all", url=address, secret=SECRET, events=("*",), max_concurrency=concurrency)
     database.write_now(reconcile_sources, ["main"])
-    database.write_now(reconcile_rooms, specs, (), world.now(), world.new_id)
-    database.write_now(add_endpoint, endpoint, desk)
+    database.write_now(reconcile_rooms, specs, (), runtime.now(), runtime.new_id)
+    database.write_now(add_endpoint, endpoint, context)
 
     def write(connection: Connection) -> bytes:
-        told = draft_snapshot(None, (), desk.now)
+        told = draft_snapshot(None, (), context.now)
         entries = []
         for row in connection.execute(select(rooms)).all():
-            log, numbered = number(room_log(row), [told] * EVENTS_PER_ROOM, world.new_id)
+            log, numbered = assign_sequences(room_log(row), [told] * EVENTS_PER_ROOM, runtime.new_id)
             connection.execute(update(rooms).where(rooms.c.id == row.id).values(last_sequence=log.last_sequence))
             entries += numbered
-        append(connection, entries, desk.now)
+        append(connection, entries, context.now)
         return entries[0].body
 
     return database.write_now(write)
 
 
 def _owe_everything(connection: Connection) -> None:
-    connection.execute(update(cursors).values(acked=0, next_attempt_at=real_world().now(), claim_token=None))
+    connection.execute(update(cursors).values(acked=0, next_attempt_at=system_runtime().now(), claim_token=None))
 
 
 def _acknowledged(connection: Connection) -> int:

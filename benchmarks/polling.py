@@ -7,13 +7,13 @@ import time
 from datetime import timedelta
 
 from benchmarks import rig
-from bridge.poller import Poller
-from bridge.service import open_source, real_world
-from bridge.sources import SourceSettings
-from bridge.sources.huddle01 import open_client
-from bridge.store.database import Database
-from bridge.store.polls import PollingSettings
-from bridge.store.rooms import RoomSpec, reconcile_rooms, reconcile_sources
+from bridge.db.engine import Database
+from bridge.polling.poller import Poller
+from bridge.polling.record import PollingSettings
+from bridge.polling.rooms import RoomSpec, reconcile_rooms, reconcile_sources
+from bridge.service import open_source, system_runtime
+from bridge.sources.huddle01.client import open_client
+from bridge.sources.protocol import SourceSettings
 
 ROOMS = 500
 PEERS = 5
@@ -34,21 +34,23 @@ async def main() -> None:
 
         async def bare() -> float:
             async with open_client(account) as client:
-                number = 0
+                assign_sequences = 0
 
                 async def get() -> None:
-                    nonlocal number
-                    number = (number + 1) % ROOMS
-                    url = f"{account.base_url}/live-sessions/participants/room-{number}"
+                    nonlocal assign_sequences
+                    assign_sequences = (assign_sequences + 1) % ROOMS
+                    url = f"{account.base_url}/live-sessions/participants/room-{assign_sequences}"
                     (await client.get(url, headers={"x-api-key": account.api_key})).raise_for_status()
 
                 return await rig.rate(options.seconds, options.concurrency, get)
 
         for name, database in rig.databases(options.database):
-            world = real_world()
-            rooms = [RoomSpec(source="main", upstream_id=f"room-{number}") for number in range(ROOMS)]
+            runtime = system_runtime()
+            rooms = [
+                RoomSpec(source="main", upstream_id=f"room-{assign_sequences}") for assign_sequences in range(ROOMS)
+            ]
             database.write_now(reconcile_sources, ["main"])
-            database.write_now(reconcile_rooms, rooms, (), world.now(), world.new_id)
+            database.write_now(reconcile_rooms, rooms, (), runtime.now(), runtime.new_id)
             await poll_for(database, account, 1)  # everybody joins
 
             async def ours(database: Database = database) -> float:
@@ -60,8 +62,8 @@ async def main() -> None:
 
 async def poll_for(database: Database, account: SourceSettings, seconds: float) -> float:
     """Polls a second, with rooms that are always due."""
-    world = real_world()
-    source = open_source(account, world)
+    runtime = system_runtime()
+    source = open_source(account, runtime)
     settings = PollingSettings(interval=timedelta(microseconds=1))
     done = 0
 
@@ -70,13 +72,13 @@ async def poll_for(database: Database, account: SourceSettings, seconds: float) 
 
         async def fetch(self, room_id: str) -> object:
             nonlocal done
-            answer = await source.fetch(room_id)
+            response = await source.fetch(room_id)
             done += 1
-            return answer
+            return response
 
         aclose = source.aclose
 
-    poller = Poller(database, {"main": (account, Counted())}, settings, world, on_events=lambda: None)  # type: ignore[dict-item]
+    poller = Poller(database, {"main": (account, Counted())}, settings, runtime, on_events=lambda: None)  # type: ignore[dict-item]
     running = asyncio.create_task(poller.run())
     start = time.perf_counter()
     while time.perf_counter() - start < seconds:

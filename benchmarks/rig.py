@@ -19,11 +19,11 @@ from pathlib import Path
 
 from aiohttp import web
 
+from bridge.db.engine import Database
+from bridge.db.migrate import migrate
 from bridge.logs import configure_logs
 from bridge.simulator import Simulation
 from bridge.simulator.server import serve
-from bridge.store.database import Database
-from bridge.store.schema import migrate
 
 
 def arguments(description: str) -> argparse.Namespace:
@@ -115,9 +115,11 @@ def _process(target: Callable[..., None], *args: object) -> Iterator[str]:
 def _serve_upstream(pipe: Connection, rooms: int, peers: int) -> None:
     async def run() -> None:
         simulation = Simulation(seed=1)
-        for number in range(rooms):
+        for assign_sequences in range(rooms):
             for peer in range(peers):
-                simulation.join(f"room-{number}", metadata={"displayName": f"Peer {peer}", "avatarUrl": "x" * 200})
+                simulation.join(
+                    f"room-{assign_sequences}", metadata={"displayName": f"Peer {peer}", "avatarUrl": "x" * 200}
+                )
         async with serve(simulation) as address:
             pipe.send(address)
             await asyncio.Event().wait()
@@ -126,12 +128,12 @@ def _serve_upstream(pipe: Connection, rooms: int, peers: int) -> None:
 
 
 def _serve_receiver(pipe: Connection) -> None:
-    async def answer(request: web.BaseRequest) -> web.StreamResponse:
+    async def response(request: web.BaseRequest) -> web.StreamResponse:
         await request.read()
         return web.Response(status=204)
 
     async def run() -> None:
-        runner = web.ServerRunner(web.Server(answer))
+        runner = web.ServerRunner(web.Server(response))
         await runner.setup()
         site = web.TCPSite(runner, "127.0.0.1", 0, backlog=1024)
         await site.start()

@@ -64,7 +64,7 @@ class ForbiddenAddressError(BridgeError):
 
 
 class DatabaseError(BridgeError):
-    """The database does not answer (`is_away`), or not as it should."""
+    """The database does not response (`is_away`), or not as it should."""
 
     def __init__(self, message: str, *, is_away: bool) -> None:
         self.is_away = is_away

@@ -1,4 +1,4 @@
-"""How log lines look: structlog to stderr, for people on a terminal, else one JSON document a line."""
+"""How log lines read_health: structlog to stderr, for people on a terminal, else one JSON document a line."""
 
 from __future__ import annotations
 

@@ -22,30 +22,30 @@ from apscheduler.schedulers.asyncio import AsyncIOScheduler
 from ulid import ULID
 
 from bridge import __version__
+from bridge.admin.configured import reconcile
+from bridge.admin.retention import prune_attempts
 from bridge.config import Settings
-from bridge.crew import RELEASE_SECONDS
+from bridge.db.clock import forgive_clock
+from bridge.db.encryption import SecretCipher
+from bridge.db.engine import Database
+from bridge.db.leases import take_lease
+from bridge.db.migrate import ensure_schema
+from bridge.db.reencryption import prune_secrets
+from bridge.delivery.client import WebhookClient
+from bridge.delivery.endpoints import EndpointContext
+from bridge.delivery.sender import REDELIVERY_SLOTS, SLOTS, Sender
+from bridge.delivery.snapshots import append_snapshots
 from bridge.errors import BridgeError, ConfigurationError, DatabaseError
-from bridge.poller import Poller, RequestSlots
-from bridge.sender import REPLAY_SEATS, SEATS, Sender
+from bridge.polling.poller import Poller, RequestSlots
+from bridge.polling.rooms import apply_shorter_intervals
+from bridge.polling.source_state import retry_sources
+from bridge.rules.signing import generate_secret, generate_signing_key
+from bridge.runtime import Runtime
 from bridge.shift import Shift
 from bridge.signals import Heard, StopSignals
-from bridge.sources import CheckableSource, SourceSettings
-from bridge.sources.huddle01 import Huddle01Source, open_client
-from bridge.store.clock import forgive_clock
-from bridge.store.database import Database
-from bridge.store.endpoints import Desk
-from bridge.store.leases import take_lease
-from bridge.store.prune import prune_attempts
-from bridge.store.reconcile import reconcile
-from bridge.store.rooms import hasten_polls
-from bridge.store.schema import ensure_schema
-from bridge.store.sealing import prune_secrets
-from bridge.store.snapshots import tell_snapshots
-from bridge.store.source_health import try_again
-from bridge.store.vault import Vault
-from bridge.webhooks.client import WebhookClient
-from bridge.webhooks.signing import generate_secret, generate_signing_key
-from bridge.world import World
+from bridge.sources.huddle01.client import Huddle01Source, open_client
+from bridge.sources.protocol import CheckableSource, SourceSettings
+from bridge.workers import RELEASE_SECONDS
 
 TICK_SECONDS = 0.2
 """How often is looked for what has become due; what this process itself brings about wakes it at once."""
@@ -65,16 +65,16 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger("bridge.service")
 
 
 class Role(StrEnum):
-    """What a process does; any number of processes may do each on PostgreSQL."""
+    """What a process does; any assign_sequences of processes may do each on PostgreSQL."""
 
     POLLER = "poller"
     SENDER = "sender"
     WEB = "web"
 
 
-def real_world() -> World:
+def system_runtime() -> Runtime:
     """The real clock and real chance."""
-    return World(
+    return Runtime(
         now=lambda: datetime.now(UTC),
         new_id=lambda prefix: f"{prefix}_{str(ULID()).lower()}",
         new_token=lambda: secrets.token_hex(8),
@@ -88,35 +88,35 @@ def new_secret(signature: str) -> str:
     return generate_signing_key(random_bytes) if signature == "v1a" else generate_secret(random_bytes)
 
 
-def desk_for(settings: Settings, world: World) -> Desk:
+def endpoint_context(settings: Settings, runtime: Runtime) -> EndpointContext:
     """What changes of endpoints need."""
-    return Desk(
-        now=world.now(),
-        new_id=world.new_id,
+    return EndpointContext(
+        now=runtime.now(),
+        new_id=runtime.new_id,
         new_secret=new_secret,
-        vault=Vault(settings.encryption_keys),
+        cipher=SecretCipher(settings.encryption_keys),
         rotation_grace=settings.delivery.policy.rotation_grace,
     )
 
 
-def tell_all_snapshots(database: Database, world: World) -> None:
+def append_all_snapshots(database: Database, runtime: Runtime) -> None:
     """Tell whoever waits for it who is in the rooms, a few hundred at a time.
 
     Raises:
         DatabaseError: the database failed; whoever starts or adds an endpoint next goes on.
     """
-    while database.write_now(tell_snapshots, world.now(), world.new_id):
+    while database.write_now(append_snapshots, runtime.now(), runtime.new_id):
         pass
 
 
-def open_source(settings: SourceSettings, world: World) -> CheckableSource:
+def open_source(settings: SourceSettings, runtime: Runtime) -> CheckableSource:
     """The source that an account's kind names."""
-    return Huddle01Source(settings, open_client(settings), __version__, world.now)
+    return Huddle01Source(settings, open_client(settings), __version__, runtime.now)
 
 
-def open_webhook_client(settings: Settings, world: World) -> WebhookClient:
+def open_webhook_client(settings: Settings, runtime: Runtime) -> WebhookClient:
     """The client for deliveries, with its guard."""
-    return WebhookClient(settings.delivery.egress, user_agent=f"presence-bridge/{__version__}", clock=world.now)
+    return WebhookClient(settings.delivery.egress, user_agent=f"presence-bridge/{__version__}", clock=runtime.now)
 
 
 class Service:
@@ -128,12 +128,12 @@ class Service:
         roles: frozenset[Role] = frozenset(Role),
         *,
         reload: Callable[[], Settings] | None = None,
-        world: World | None = None,
+        runtime: Runtime | None = None,
     ) -> None:
         self._settings = settings
         self._roles = roles
         self._reload = reload
-        self._world = world or real_world()
+        self._world = runtime or system_runtime()
         self._database = Database(settings.database.url)
         self._reloading = ThreadPoolExecutor(1, "reload")
         self._taking: Future[bool] | None = None
@@ -164,7 +164,7 @@ class Service:
                 has_ended = self._database.close(LAST_WORD_SECONDS)
         log.info("bridge.stopped")
         is_hanging = self._taking is not None and not self._taking.done()
-        if is_hanging or not has_ended:  # what does not answer holds a thread, and Python would wait for it
+        if is_hanging or not has_ended:  # what does not response holds a thread, and Python would wait for it
             os._exit(0)
 
     async def _prepare(self) -> bool:
@@ -182,7 +182,7 @@ class Service:
     def _bring_in(self) -> None:
         ensure_schema(self._database)
         self._reconcile()
-        tell_all_snapshots(self._database, self._world)
+        append_all_snapshots(self._database, self._world)
 
     async def _serve(self) -> None:
         async with AsyncExitStack() as stack:
@@ -228,16 +228,16 @@ class Service:
             task.result()
 
     async def _relieve(self, shift: Shift, successor: Shift) -> None:
-        """Let the workers of the settings before finish: each piece of work has its own time-out."""
+        """Let the workers of the settings before finish: each item of work has its own time-out."""
         await shift.end(None)
-        successor.resize(self._seats(self._settings))
-        await self._hasten_polls()  # they may have made appointments by the old intervals
+        successor.resize(self._slots(self._settings))
+        await self._apply_shorter_intervals()  # they may have made appointments by the old intervals
 
     async def _settle_in(self, changed: Collection[str]) -> None:
         """What a start and a reload change for what waits: sources in trouble are tried again, intervals hold."""
         if Role.POLLER in self._roles:
             await self._try_sources_again(changed)
-            await self._hasten_polls()
+            await self._apply_shorter_intervals()
 
     async def _begin_shift(self, *, files_in_use: int) -> Shift:
         settings = self._settings
@@ -250,8 +250,8 @@ class Service:
                 client,
                 settings.delivery.policy,
                 self._world,
-                vault=Vault(settings.encryption_keys),
-                seats=self._seats(settings, files_in_use),
+                cipher=SecretCipher(settings.encryption_keys),
+                slots=self._slots(settings, files_in_use),
             )
             self._wake_sender = sender.wake
             workers.append(sender)
@@ -272,24 +272,24 @@ class Service:
             workers.append(poller)
         return Shift(workers, stack)
 
-    def _seats(self, settings: Settings, files_in_use: int = 0) -> int:
+    def _slots(self, settings: Settings, files_in_use: int = 0) -> int:
         """As many as there are files to open: else a connection would fail, and its endpoint would be blamed."""
-        others = SPARE_FILES + REPLAY_SEATS + sum(account.max_concurrency for account in settings.sources)
+        others = SPARE_FILES + REDELIVERY_SLOTS + sum(account.max_concurrency for account in settings.sources)
         others += files_in_use
-        return min(SEATS, max(LEAST_SEATS, self._open_files - others))
+        return min(SLOTS, max(LEAST_SEATS, self._open_files - others))
 
     async def _try_sources_again(self, changed: Collection[str]) -> None:
         try:
-            await self._database.write(try_again, changed, self._world.now())
+            await self._database.write(retry_sources, changed, self._world.now())
         except DatabaseError as error:
-            log.warning("claim.failed", crew="poll", detail=str(error))
+            log.warning("claim.failed", pool="poll", detail=str(error))
 
-    async def _hasten_polls(self) -> None:
+    async def _apply_shorter_intervals(self) -> None:
         """Apply intervals that have become shorter."""
         try:
-            await self._database.write(hasten_polls, self._settings.polling.interval, self._world.now())
+            await self._database.write(apply_shorter_intervals, self._settings.polling.interval, self._world.now())
         except DatabaseError as error:
-            log.warning("claim.failed", crew="poll", detail=str(error))
+            log.warning("claim.failed", pool="poll", detail=str(error))
 
     def _reconcile(self) -> None:
         settings = self._settings
@@ -300,7 +300,7 @@ class Service:
             sources=[account.name for account in settings.sources],
             rooms=settings.rooms,
             endpoints=settings.endpoints,
-            desk=desk_for(settings, self._world),
+            context=endpoint_context(settings, self._world),
             may_empty=settings.has_file,
         )
 
@@ -330,7 +330,7 @@ class Service:
         try:
             self._settings = _not_emptied(before, self._reload())
             self._reconcile()
-            tell_all_snapshots(self._database, self._world)
+            append_all_snapshots(self._database, self._world)
         except BridgeError as error:
             self._settings = before
             problems = [str(problem) for problem in error.problems] if isinstance(error, ConfigurationError) else []
@@ -381,7 +381,7 @@ class Service:
         try:
             await self._database.write(forgive_clock, now)
         except DatabaseError as error:
-            self._latest = now + ahead  # look again at the next beat
+            self._latest = now + ahead  # read_health again at the next beat
             log.warning("clock.not_forgiven", detail=str(error))
 
     async def _prune(self) -> None:
@@ -420,11 +420,13 @@ class Service:
             yield
             return
         # Loading them takes a third of a second, and only this role needs them.
-        from bridge.api.app import Desk as WebDesk  # noqa: PLC0415
-        from bridge.api.app import create_app  # noqa: PLC0415
-        from bridge.serving import serve_app  # noqa: PLC0415
+        from bridge.web.app import (
+            AppState,
+            create_app,
+        )
+        from bridge.web.server import serve_app  # noqa: PLC0415
 
-        app = create_app(WebDesk(name=self._settings.bridge.name, database=self._database, now=self._world.now))
+        app = create_app(AppState(name=self._settings.bridge.name, database=self._database, now=self._world.now))
         remedy = 'choose another address for web.listen, or "" for none'
         async with serve_app(app, host=listen.host, port=listen.port, remedy=remedy) as url:
             log.info("web.listening", url=url)
@@ -433,24 +435,24 @@ class Service:
     @contextmanager
     def _signals_caught(self) -> Iterator[None]:
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            loop.add_signal_handler(number, self._hear, number)
+        for assign_sequences in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            loop.add_signal_handler(assign_sequences, self._hear, assign_sequences)
         try:
             yield
         finally:
-            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-                loop.remove_signal_handler(number)
+            for assign_sequences in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+                loop.remove_signal_handler(assign_sequences)
 
-    def _hear(self, number: signal.Signals) -> None:
-        if number is signal.SIGHUP:
-            self._signals.put_nowait(number)
+    def _hear(self, assign_sequences: signal.Signals) -> None:
+        if assign_sequences is signal.SIGHUP:
+            self._signals.put_nowait(assign_sequences)
             return
         match self._stop_signals.hear(asyncio.get_running_loop().time()):
             case Heard.FIRST:
                 self._stopping = True
                 self._told_to_stop.set()
-                self._signals.put_nowait(number)
-                log.info("bridge.stopping", signal=number.name)
+                self._signals.put_nowait(assign_sequences)
+                log.info("bridge.stopping", signal=assign_sequences.name)
             case Heard.SAME:
                 pass
             case Heard.SECOND:

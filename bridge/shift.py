@@ -8,9 +8,9 @@ from contextlib import AsyncExitStack
 
 import structlog
 
-from bridge.crew import AFTER_THE_UNEXPECTED
-from bridge.poller import Poller
-from bridge.sender import Sender
+from bridge.delivery.sender import Sender
+from bridge.polling.poller import Poller
+from bridge.workers import AFTER_THE_UNEXPECTED
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger("bridge.service")
 
@@ -29,14 +29,14 @@ class Shift:
         """How many deliveries are under way."""
         return sum(worker.busy for worker in self._workers if isinstance(worker, Sender))
 
-    def resize(self, seats: int) -> None:
+    def resize(self, slots: int) -> None:
         """Deliver so many at once from now on."""
         for worker in self._workers:
             if isinstance(worker, Sender):
-                worker.resize(seats)
+                worker.resize(slots)
 
     def disown(self, sources: Collection[str]) -> None:
-        """What these sources still answer does not count any more."""
+        """What these sources still response does not count any more."""
         for worker in self._workers:
             if isinstance(worker, Poller):
                 worker.disown(sources)
@@ -59,5 +59,5 @@ async def _keep_running(worker: Poller | Sender) -> None:
         try:
             return await worker.run()
         except Exception:
-            log.exception("work.failed", crew=type(worker).__name__.lower())
+            log.exception("work.failed", pool=type(worker).__name__.lower())
         await asyncio.sleep(AFTER_THE_UNEXPECTED)

@@ -1,8 +1,8 @@
-"""Alembic's entry: migrations run on the connection, and in the transaction, of whoever calls `bridge.store.schema`."""
+"""Alembic's entry: migrations run on the connection, and in the transaction, of whoever calls `bridge.db.migrate`."""
 
 from alembic import context
 
-from bridge.store.tables import metadata
+from bridge.db.tables import metadata
 
 context.configure(
     connection=context.config.attributes["connection"],

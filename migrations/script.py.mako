@@ -3,7 +3,7 @@
 from alembic import op
 import sqlalchemy as sa
 
-from bridge.store import tables
+from bridge.db import tables
 ${imports if imports else ""}
 revision = ${repr(up_revision)}
 down_revision = ${repr(down_revision)}

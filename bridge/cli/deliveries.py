@@ -8,6 +8,15 @@ from typing import Annotated
 
 import typer
 
+from bridge.admin.attempts import (
+    AttemptFilter,
+    ListedAttempt,
+    ListedDeadLetter,
+    list_attempts,
+    list_dead_letters,
+)
+from bridge.admin.deliveries import DeliveryState, EventDelivery, show_deliveries
+from bridge.admin.listing import Page, document
 from bridge.cli.options import (
     ConfigOption,
     JsonOption,
@@ -19,7 +28,7 @@ from bridge.cli.options import (
     open_database,
     parse_period,
 )
-from bridge.cli.terminal import (
+from bridge.cli.output import (
     Column,
     count_of,
     from_now,
@@ -31,22 +40,13 @@ from bridge.cli.terminal import (
     short_time,
     span,
 )
-from bridge.cli.wording import name_log, room_of, what_happened
+from bridge.cli.summaries import name_log, room_of, what_happened
 from bridge.events.bodies import rfc3339
-from bridge.service import real_world
-from bridge.store.queries.attempts import (
-    AttemptFilter,
-    ListedAttempt,
-    ListedDeadLetter,
-    list_attempts,
-    list_dead_letters,
-)
-from bridge.store.queries.deliveries import DeliveryState, EventDelivery, show_deliveries
-from bridge.store.queries.listing import Page, document
-from bridge.webhooks.delivery import Verdict
+from bridge.rules.delivery import Outcome
+from bridge.service import system_runtime
 
-ANSWER_SHOWN = 200
-"""How many characters of an answer people see; `--json` has all that is kept."""
+RESPONSE_SHOWN = 200
+"""How many characters of an response people see; `--json` has all that is kept."""
 
 app = typer.Typer(no_args_is_help=True, help="Attempts and dead letters.", rich_markup_mode=None)
 
@@ -66,7 +66,7 @@ def list_tried(
 ) -> None:
     """List attempts, newest first. With `--dead`: events that an endpoint refused for good."""
     settings = load_settings(config)
-    now, zone = real_world().now(), settings.bridge.timezone
+    now, zone = system_runtime().now(), settings.bridge.timezone
     period = parse_period(since, until, now=now, zone=zone)
     wanted = AttemptFilter(
         endpoint=endpoint, room=room, event=event, failed=failed, since=period.since, until=period.until
@@ -98,7 +98,7 @@ def show(
             }
         )
         return
-    now, zone = real_world().now(), settings.bridge.timezone
+    now, zone = system_runtime().now(), settings.bridge.timezone
     data = facts["data"]
     print_facts(
         {
@@ -138,20 +138,20 @@ def _print_attempt(attempt: ListedAttempt, zone: tzinfo) -> None:
     kind = "" if attempt.kind == "live" else f" ({attempt.kind})"
     detail = f": {attempt.detail}" if attempt.detail else ""
     print_line(f"  {full_time(attempt.started_at, zone)}  {_outcome(attempt)}{kind} in {took}{detail}")
-    if attempt.answer and attempt.verdict != Verdict.DELIVERED:
-        print_line(f"    answered: {attempt.answer[:ANSWER_SHOWN]}")
+    if attempt.response and attempt.outcome != Outcome.DELIVERED:
+        print_line(f"    answered: {attempt.response[:RESPONSE_SHOWN]}")
 
 
 def _outcome(attempt: ListedAttempt) -> str:
-    """`delivered 200`, `trouble timeout`: the verdict and what it was about."""
-    return f"{attempt.verdict} {attempt.status or attempt.cause or ''}".rstrip()
+    """`delivered 200`, `trouble timeout`: the outcome and what it was about."""
+    return f"{attempt.outcome} {attempt.status or attempt.cause or ''}".rstrip()
 
 
 def _print_tried(found: Sequence[ListedAttempt], now: datetime, zone: tzinfo, *, as_json: bool) -> None:
     if as_json:
         print_json([document(attempt) for attempt in found])
         return
-    columns = ("began", "endpoint", "outcome", "event")
+    columns = ("began", "endpoint", "result", "event")
     print_table(
         [*(Column(title=title) for title in columns), *(Column(title=title, wide=True) for title in _WIDE_TITLES)],
         [

@@ -8,26 +8,26 @@ from typing import Annotated
 
 import typer
 
+from bridge.admin.endpoints import ShownEndpoint, list_endpoints, show_endpoint
 from bridge.cli.endpoints import NameArgument, app, print_secret, say_what_to_hand_over
 from bridge.cli.options import ConfigOption, JsonOption, load_settings, open_database
-from bridge.cli.terminal import count_of, print_json, print_line, say, span
+from bridge.cli.output import count_of, print_json, print_line, say, span
 from bridge.config import Settings
 from bridge.config.durations import parse_duration
 from bridge.config.words import did_you_mean, one_of, quoted
+from bridge.db.encryption import SecretCipher
+from bridge.delivery.claim import OwedEvent, Target, target_of
+from bridge.delivery.endpoint_state import disable_endpoint, enable_endpoint, rotate_secret
+from bridge.delivery.sender import deliver
 from bridge.errors import UsageError
 from bridge.events.bodies import RoomName, encode
+from bridge.events.formats import Format
 from bridge.events.samples import SAMPLED, draft_sample
-from bridge.events.styles import Style
 from bridge.events.types import EventType
-from bridge.sender import deliver
-from bridge.service import desk_for, open_webhook_client, real_world
-from bridge.store.deliveries import OwedEvent, Target, target_of
-from bridge.store.endpoint_state import disable_endpoint, enable_endpoint, rotate_secret
-from bridge.store.queries.endpoints import ShownEndpoint, list_endpoints, show_endpoint
-from bridge.store.vault import Vault
-from bridge.webhooks.delivery import Outcome, Verdict
+from bridge.rules.delivery import Outcome, PostResult
+from bridge.service import endpoint_context, open_webhook_client, system_runtime
 
-ANSWER_SHOWN = 200
+RESPONSE_SHOWN = 200
 
 
 @app.command("test")
@@ -39,30 +39,30 @@ def send_test(
     as_json: JsonOption = False,
     config: ConfigOption = None,
 ) -> None:
-    """Send a signed sample (header `bridge-test: true`) and print the answer. Nothing is stored."""
+    """Send a signed sample (header `bridge-test: true`) and print the response. Nothing is stored."""
     settings = load_settings(config)
     sample = _sampled(wanted)
     with open_database(settings) as database:
-        now, vault = real_world().now(), Vault(settings.encryption_keys)
-        target = database.read_now(target_of, name, now=now, vault=vault)
+        now, cipher = system_runtime().now(), SecretCipher(settings.encryption_keys)
+        target = database.read_now(target_of, name, now=now, cipher=cipher)
     event = _make_event(sample)
-    outcome = asyncio.run(_send(settings, target, event))
+    result = asyncio.run(_send(settings, target, event))
     if as_json:
         print_json(
             {
                 "event_id": event.public_id,
                 "type": event.type,
-                "verdict": outcome.verdict.value,
-                "status": outcome.status,
-                "cause": outcome.cause,
-                "detail": outcome.detail,
-                "duration_seconds": outcome.duration.total_seconds(),
-                "answer": outcome.answer.decode("utf-8", "replace"),
+                "outcome": result.outcome.value,
+                "status": result.status,
+                "cause": result.cause,
+                "detail": result.detail,
+                "duration_seconds": result.duration.total_seconds(),
+                "response": result.response.decode("utf-8", "replace"),
             }
         )
     else:
-        _print_outcome(target, event, outcome)
-    if outcome.verdict is not Verdict.DELIVERED:
+        _print_outcome(target, event, result)
+    if result.outcome is not Outcome.DELIVERED:
         raise typer.Exit(1)
 
 
@@ -71,7 +71,7 @@ def enable(name: NameArgument, config: ConfigOption = None) -> None:
     """Deliver to a disabled endpoint again: its backlog is due at once, in order."""
     settings = load_settings(config)
     with open_database(settings) as database:
-        was_disabled = database.write_now(enable_endpoint, name, real_world().now())
+        was_disabled = database.write_now(enable_endpoint, name, system_runtime().now())
         shown = next(one for one in database.read_now(list_endpoints) if name in (one.name, one.id))
     if not was_disabled:
         say(f"endpoint {quoted(name)} was not disabled; what it is owed is due now")
@@ -108,17 +108,19 @@ def rotate(
     """Make a new secret and print it, once; for a while the old one signs beside it."""
     settings = load_settings(config)
     given = None if grace is None else _grace(grace)
-    desk = desk_for(settings, real_world())
+    context = endpoint_context(settings, system_runtime())
     with open_database(settings) as database:
-        fresh = database.write_now(rotate_secret, name, desk, given)
-        shown = database.read_now(show_endpoint, name, now=desk.now, vault=desk.vault)
+        fresh = database.write_now(rotate_secret, name, context, given)
+        shown = database.read_now(show_endpoint, name, now=context.now, cipher=context.cipher)
     print_secret(shown, fresh, as_json=as_json)
-    say(f"endpoint {quoted(name)} has a new secret; {_old_one(shown, desk.rotation_grace if given is None else given)}")
+    say(
+        f"endpoint {quoted(name)} has a new secret; {_old_one(shown, context.rotation_grace if given is None else given)}"
+    )
     say_what_to_hand_over(shown)
 
 
 def _old_one(endpoint: ShownEndpoint, grace: timedelta) -> str:
-    if endpoint.style == Style.HUDDLE01:
+    if endpoint.style == Format.HUDDLE01:
         return "style huddle01 has room for one signature only, so the old one is worth nothing from now on"
     if not grace:
         return "no old one signs any more"
@@ -144,29 +146,29 @@ def _sampled(text: str) -> EventType:
 
 def _make_event(wanted: EventType) -> OwedEvent:
     """A sample outside every log: its sequence is 0."""
-    world = real_world()
-    event_id = world.new_id("evt")
+    runtime = system_runtime()
+    event_id = runtime.new_id("evt")
     about_room = wanted.value.startswith(("peer.", "room."))
     room = RoomName(source="main", room_id="test-room", room_name="Test room") if about_room else RoomName()
-    body = encode(draft_sample(wanted, world.now(), world.new_id), room, event_id=event_id, sequence=0)
+    body = encode(draft_sample(wanted, runtime.now(), runtime.new_id), room, event_id=event_id, sequence=0)
     return OwedEvent(key=0, public_id=event_id, sequence=0, type=wanted.value, body=body, passes_to=0)
 
 
-async def _send(settings: Settings, target: Target, event: OwedEvent) -> Outcome:
-    world = real_world()
+async def _send(settings: Settings, target: Target, event: OwedEvent) -> PostResult:
+    runtime = system_runtime()
     limit = target.timeout or settings.delivery.policy.timeout
-    async with open_webhook_client(settings, world) as client:
-        return await deliver(client, target, event, at=world.now(), limit=limit, marks={"bridge-test": "true"})
+    async with open_webhook_client(settings, runtime) as client:
+        return await deliver(client, target, event, at=runtime.now(), limit=limit, marks={"bridge-test": "true"})
 
 
-def _print_outcome(target: Target, event: OwedEvent, outcome: Outcome) -> None:
-    milliseconds = outcome.duration / timedelta(milliseconds=1)
-    answered = f"answered {outcome.status}" if outcome.status is not None else f"no answer ({outcome.cause})"
+def _print_outcome(target: Target, event: OwedEvent, result: PostResult) -> None:
+    milliseconds = result.duration / timedelta(milliseconds=1)
+    answered = f"answered {result.status}" if result.status is not None else f"no response ({result.cause})"
     print_line(
-        f"{event.type} {event.public_id} to {target.name}: {outcome.verdict.value}, {answered}, {milliseconds:.0f} ms"
+        f"{event.type} {event.public_id} to {target.name}: {result.outcome.value}, {answered}, {milliseconds:.0f} ms"
     )
-    if outcome.verdict is not Verdict.DELIVERED and outcome.detail:
-        print_line(f"  {outcome.detail}")
-    answer = outcome.answer.decode("utf-8", "replace").strip()
-    if answer:
-        print_line(f"  it said: {answer[:ANSWER_SHOWN]}")
+    if result.outcome is not Outcome.DELIVERED and result.detail:
+        print_line(f"  {result.detail}")
+    response = result.response.decode("utf-8", "replace").strip()
+    if response:
+        print_line(f"  it said: {response[:RESPONSE_SHOWN]}")

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime, timedelta, tzinfo
 
-from bridge.cli.terminal import Column, count_of, from_now, full_time, print_facts, print_table, span
+from bridge.admin.attempts import ListedAttempt
+from bridge.admin.endpoints import ListedEndpoint, ShownEndpoint
+from bridge.cli.output import Column, count_of, from_now, full_time, print_facts, print_table, span
 from bridge.config import Settings
-from bridge.store.queries.attempts import ListedAttempt
-from bridge.store.queries.endpoints import ListedEndpoint, ShownEndpoint
 
 _COLUMNS = (
     Column(title="name"),
@@ -79,7 +79,7 @@ def print_endpoint(endpoint: ShownEndpoint, settings: Settings, now: datetime) -
         "last success": from_now(endpoint.last_success_at, now),
         "failing since": full_time(endpoint.failing_since, zone),
         "failures": endpoint.failures_in_row,
-        "held until": full_time(endpoint.held_until, zone),
+        "held until": full_time(endpoint.paused_until, zone),
         "last attempt": _last_attempt(endpoint.last_attempt, now),
     }
     facts |= {f"header {name}": value for name, value in endpoint.headers.items()}
@@ -89,12 +89,12 @@ def print_endpoint(endpoint: ShownEndpoint, settings: Settings, now: datetime) -
 def _last_attempt(attempt: ListedAttempt | None, now: datetime) -> str | None:
     if attempt is None:
         return None
-    outcome = f"{attempt.verdict} {attempt.status or attempt.cause or ''} {attempt.detail}"
+    outcome = f"{attempt.outcome} {attempt.status or attempt.cause or ''} {attempt.detail}"
     return f"{from_now(attempt.started_at, now)}: {outcome}".rstrip()
 
 
 def _rate(rate_per_second: float) -> str:
-    return f"{rate_per_second:g} a second" if rate_per_second else "any number a second"
+    return f"{rate_per_second:g} a second" if rate_per_second else "any assign_sequences a second"
 
 
 def _secrets(endpoint: ShownEndpoint, zone: tzinfo) -> dict[str, object]:

@@ -10,7 +10,8 @@ from typing import Annotated
 
 import typer
 
-from bridge.cli.by_hand import check_endpoint
+from bridge.admin.endpoints import ShownEndpoint, list_endpoints, show_endpoint
+from bridge.admin.listing import document
 from bridge.cli.endpoint_view import print_endpoint, print_endpoints
 from bridge.cli.options import (
     ConfigOption,
@@ -20,22 +21,21 @@ from bridge.cli.options import (
     open_database,
     split_list,
 )
-from bridge.cli.terminal import (
+from bridge.cli.output import (
     count_of,
     print_json,
     print_line,
     say,
 )
+from bridge.cli.validate import check_endpoint
 from bridge.config import Settings
 from bridge.config.words import quoted
+from bridge.db.encryption import SecretCipher
+from bridge.delivery.connect import UnresolvedNameError
+from bridge.delivery.connect import check_endpoint as check_endpoint_url
+from bridge.delivery.endpoints import add_endpoint, remove_endpoint
 from bridge.errors import BridgeError, ForbiddenAddressError, UsageError
-from bridge.service import desk_for, real_world, tell_all_snapshots
-from bridge.store.endpoints import add_endpoint, remove_endpoint
-from bridge.store.queries.endpoints import ShownEndpoint, list_endpoints, show_endpoint
-from bridge.store.queries.listing import document
-from bridge.store.vault import Vault
-from bridge.webhooks.dialling import UnresolvedNameError
-from bridge.webhooks.dialling import check_endpoint as check_endpoint_url
+from bridge.service import append_all_snapshots, endpoint_context, system_runtime
 
 DNS_PATIENCE = 5.0
 """Seconds that a name may take to be looked up before an endpoint is saved unseen."""
@@ -54,7 +54,7 @@ def list_subscribed(as_json: JsonOption = False, config: ConfigOption = None) ->
     if as_json:
         print_json([document(endpoint) for endpoint in found])
         return
-    print_endpoints(found, real_world().now())
+    print_endpoints(found, system_runtime().now())
 
 
 @app.command()
@@ -66,9 +66,9 @@ def show(
 ) -> None:
     """Show one endpoint: settings, health, backlog. With `--reveal` also its secrets."""
     settings = load_settings(config)
-    now, vault = real_world().now(), Vault(settings.encryption_keys)
+    now, cipher = system_runtime().now(), SecretCipher(settings.encryption_keys)
     with open_database(settings) as database:
-        shown = database.read_now(show_endpoint, name, now=now, vault=vault, reveal=reveal)
+        shown = database.read_now(show_endpoint, name, now=now, cipher=cipher, reveal=reveal)
     if as_json:
         print_json(document(shown))
     else:
@@ -136,12 +136,12 @@ def add(
     )
     _refuse_configured(settings, name, config)
     doubt = _doubt_about(settings, url)
-    world = real_world()
-    desk = desk_for(settings, world)
+    runtime = system_runtime()
+    context = endpoint_context(settings, runtime)
     with open_database(settings, create=True) as database:
-        made = database.write_now(add_endpoint, spec, desk)
-        tell_all_snapshots(database, world)
-        shown = database.read_now(show_endpoint, name, now=desk.now, vault=desk.vault)
+        made = database.write_now(add_endpoint, spec, context)
+        append_all_snapshots(database, runtime)
+        shown = database.read_now(show_endpoint, name, now=context.now, cipher=context.cipher)
     fresh = made if spec.secret is None else None
     print_secret(shown, fresh, as_json=as_json)
     _say_added(shown, is_fresh=fresh is not None)
@@ -194,18 +194,18 @@ def _doubt_about(settings: Settings, url: str) -> str | None:
         UsageError: a delivery would be blocked.
     """
 
-    async def look() -> None:
+    async def read_health() -> None:
         async with asyncio.timeout(DNS_PATIENCE):
             await check_endpoint_url(url, settings.delivery.egress)
 
     try:
-        asyncio.run(look())
+        asyncio.run(read_health())
     except ForbiddenAddressError as error:
         raise UsageError(f"URL: {error}") from None
     except UnresolvedNameError as error:
         return f"{error}; deliveries wait until the name has an address"
     except TimeoutError:
-        return "DNS does not answer, so nobody has looked where the URL leads"
+        return "DNS does not response, so nobody has looked where the URL leads"
     return None
 
 

@@ -10,6 +10,8 @@ from typing import Annotated
 
 import typer
 
+from bridge.admin.events import EventFilter, LoggedEvent, list_events, new_events, newest_key
+from bridge.admin.listing import Page
 from bridge.cli.options import (
     ConfigOption,
     JsonOption,
@@ -23,19 +25,17 @@ from bridge.cli.options import (
     open_database,
     parse_period,
 )
-from bridge.cli.terminal import Column, print_json, print_line, print_table, short_time
-from bridge.cli.wording import room_of, what_happened
-from bridge.service import real_world
-from bridge.store.database import Database
-from bridge.store.queries.events import EventFilter, LoggedEvent, list_events, new_events, newest_key
-from bridge.store.queries.listing import Page
+from bridge.cli.output import Column, print_json, print_line, print_table, short_time
+from bridge.cli.summaries import room_of, what_happened
+from bridge.db.engine import Database
+from bridge.service import system_runtime
 
 LOOK_SECONDS = 0.3
 """How often `tail` looks for news."""
 LOOK_BACK = 30
 """How many looks a transaction may take to commit without being overlooked."""
 FIRST_LOOK_BACK = 1_000
-"""The same for the first look, in events."""
+"""The same for the first read_health, in events."""
 AT_A_TIME = 500
 FEW, MOST = 10, 10_000
 
@@ -55,7 +55,7 @@ def list_logged(
 ) -> None:
     """List events, newest first. A narrow terminal leaves out their ids; `--json` has everything."""
     settings = load_settings(config)
-    now, zone = real_world().now(), settings.bridge.timezone
+    now, zone = system_runtime().now(), settings.bridge.timezone
     period = parse_period(since, until, now=now, zone=zone)
     wanted = EventFilter(room=room, types=event_globs(types), since=period.since, until=period.until)
     with open_database(settings) as database:
@@ -83,7 +83,7 @@ def tail(
 ) -> None:
     """Follow the log until Ctrl-C, or up to `--until`. Old events come first, then new ones as they are written."""
     settings = load_settings(config)
-    now, zone = real_world().now(), settings.bridge.timezone
+    now, zone = system_runtime().now(), settings.bridge.timezone
     period = parse_period(since, until, now=now, zone=zone)
     wanted = EventFilter(room=room, types=event_globs(types), since=period.since, until=period.until)
     if limit is None:
@@ -95,10 +95,10 @@ def tail(
             while True:
                 for event in fresh:
                     _print_event(event, zone, as_json=as_json)
-                is_over = period.until is not None and real_world().now() >= period.until
+                is_over = period.until is not None and system_runtime().now() >= period.until
                 if len(fresh) < AT_A_TIME and not is_over:
                     time.sleep(LOOK_SECONDS)
-                fresh = log_tail.look()
+                fresh = log_tail.read_health()
                 if is_over and not fresh:
                     return
     except KeyboardInterrupt:
@@ -106,7 +106,7 @@ def tail(
 
 
 class _Tail:
-    """Follows the log. Keys above the look-back are read again, and those in `_known` passed over."""
+    """Follows the log. Keys above the read_health-back are read again, and those in `_known` passed over."""
 
     def __init__(self, database: Database, wanted: EventFilter) -> None:
         self._database = database
@@ -126,8 +126,8 @@ class _Tail:
         self._known = {event.key for event in (*there, *shown)}
         return shown[::-1]
 
-    def look(self) -> Sequence[LoggedEvent]:
-        """What has come since the look before."""
+    def read_health(self) -> Sequence[LoggedEvent]:
+        """What has come since the read_health before."""
         end = self._database.read_now(newest_key)
         fresh = self._database.read_now(
             new_events, self._wanted, above=self._ends[0], known=self._known, limit=AT_A_TIME

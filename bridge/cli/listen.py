@@ -11,20 +11,20 @@ from typing import Annotated
 
 import typer
 
-from bridge.cli.bodies import Facts, read_facts, read_json
-from bridge.cli.receiving import Delivery, receive
-from bridge.cli.remarks import Memory
-from bridge.cli.screen import Part, Screen, fit
-from bridge.cli.stopping import Stopping
-from bridge.cli.terminal import say
-from bridge.cli.verifying import Check, gather_secrets, huddle01_check, standard_check
+from bridge.cli.console import Part, Screen, fit
+from bridge.cli.delivery_checks import Memory
+from bridge.cli.output import say
+from bridge.cli.parse_event import Facts, read_facts, read_json
+from bridge.cli.receiver import Delivery, receive
+from bridge.cli.signals import Stopping
+from bridge.cli.verify import Check, gather_secrets, huddle01_check, standard_check
 from bridge.config.words import printable
 from bridge.errors import VerificationError
 
-VERIFIED, REFUSED, TOO_LARGE, ENOUGH = 204, 401, 413, 503
+VERIFIED, REJECTED, TOO_LARGE, ENOUGH = 204, 401, 413, 503
 
 
-class Style(StrEnum):
+class Format(StrEnum):
     """How deliveries are signed: as Standard Webhooks (whatever the shape of the body), or as Huddle01's own are."""
 
     STANDARD = "standard"
@@ -42,8 +42,8 @@ def listen(
         list[Path] | None, typer.Option(metavar="FILE", help="A file with a secret; may be repeated.")
     ] = None,
     style: Annotated[
-        Style, typer.Option(metavar="standard|huddle01", help="Of the signature; the styles but huddle01 sign alike.")
-    ] = Style.STANDARD,
+        Format, typer.Option(metavar="standard|huddle01", help="Of the signature; the formats but huddle01 sign alike.")
+    ] = Format.STANDARD,
     host: Annotated[
         str, typer.Option(metavar="HOST", help="Where to listen; the default is this machine only.")
     ] = "127.0.0.1",
@@ -55,7 +55,7 @@ def listen(
 ) -> None:
     """Receive webhooks, verify them, print a line for each; 204 for those that verify, 401 for the others."""
     secrets = gather_secrets(secret or (), secret_file or ())
-    check = standard_check(secrets) if style is Style.STANDARD else huddle01_check(secrets)
+    check = standard_check(secrets) if style is Format.STANDARD else huddle01_check(secrets)
     listener = asyncio.run(_listen(check, host=host, port=port, count=count, as_json=as_json))
     if count is not None and listener.refused:
         raise VerificationError(f"{listener.refused} of {listener.received} deliveries did not verify")
@@ -92,7 +92,7 @@ class Listener:
         self.refused = 0
 
     def take(self, delivery: Delivery, now: datetime) -> int:
-        """Verify, print, and choose the answer."""
+        """Verify, print, and choose the response."""
         self.received += 1
         facts = read_facts(read_json(delivery.body))
         try:
@@ -100,7 +100,7 @@ class Listener:
         except VerificationError as error:
             self.refused += 1
             self._tell(facts, now, ("✗ not verified", "bold red"), f"  {printable(str(error))}")
-            return REFUSED if delivery.whole else TOO_LARGE
+            return REJECTED if delivery.whole else TOO_LARGE
         remarks = "; ".join(self._memory.remarks(event_id, facts, delivery))
         if self._as_json:
             self._screen.write_line(_one_line(delivery.body))
@@ -113,15 +113,15 @@ class Listener:
             raise VerificationError(f"the body is larger than {len(delivery.body)} bytes")
         return self._check(delivery, now)
 
-    def _tell(self, facts: Facts, now: datetime, *verdict: Part) -> None:
-        number = "-" if facts.sequence is None else f"#{facts.sequence}"
+    def _tell(self, facts: Facts, now: datetime, *outcome: Part) -> None:
+        assign_sequences = "-" if facts.sequence is None else f"#{facts.sequence}"
         parts: tuple[Part, ...] = (
             (f"{now.astimezone():%H:%M:%S}  ", "dim"),
             fit(facts.room_name, 16) + " ",
-            f"{number:>5}  ",
+            f"{assign_sequences:>5}  ",
             (fit(facts.type, 14) + " ", "bold"),
             fit(facts.who, 18) + " ",
-            *verdict,
+            *outcome,
         )
         if self._as_json:
             say("".join(part if isinstance(part, str) else part[0] for part in parts).rstrip())

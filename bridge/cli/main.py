@@ -20,14 +20,14 @@ from bridge.cli import (
     poll,
     replay,
     rooms,
-    running,
+    serve,
     setup,
     simulate,
 )
 from bridge.cli.demo.command import demo
 from bridge.cli.doctor.command import doctor
 from bridge.cli.options import ConfigOption
-from bridge.cli.terminal import complain
+from bridge.cli.output import complain
 from bridge.errors import BridgeError
 
 app = typer.Typer(
@@ -100,14 +100,14 @@ def _bridge(
 ) -> None:
     """Who is in the room, as signed webhooks."""
     if config is not None:
-        os.environ["BRIDGE_CONFIG"] = str(config)  # where the commands look that are not told otherwise
+        os.environ["BRIDGE_CONFIG"] = str(config)  # where the commands read_health that are not told otherwise
 
 
 app.command("init")(setup.init)
 app.command("check")(setup.check)
 app.command("doctor")(doctor)
 app.command("migrate")(setup.migrate)
-app.command("run")(running.run)
+app.command("run")(serve.run)
 app.command("poll")(poll.poll)
 # These two add commands to groups that are registered below: importing them is what does it.
 _ADDED = (endpoint_actions, replay)

@@ -17,10 +17,10 @@ from bridge.config.durations import parse_duration
 from bridge.config.environment import PREFIX
 from bridge.config.fields import check_event_glob
 from bridge.config.words import did_you_mean, one_of, quoted
+from bridge.db.engine import Database, sqlite_file
+from bridge.db.migrate import ensure_schema
 from bridge.errors import NotFoundError, UsageError
-from bridge.sources import SourceSettings
-from bridge.store.database import Database, sqlite_file
-from bridge.store.schema import ensure_schema
+from bridge.sources.protocol import SourceSettings
 
 DEFAULT_CONFIG = Path("bridge.toml")
 
@@ -95,7 +95,7 @@ def open_database(settings: Settings, *, create: bool = False) -> Iterator[Datab
 
 
 def missing_file(settings: Settings) -> Path | None:
-    """The file of a SQLite database if it does not exist; to look at it through the driver would create it."""
+    """The file of a SQLite database if it does not exist; to read_health at it through the driver would create it."""
     file = sqlite_file(settings.database.url)
     return None if file is None or is_there(file) else file
 
@@ -188,7 +188,7 @@ def _read_time(text: str, zone: tzinfo) -> datetime | None:
 
 def _read_ago(text: str, now: datetime) -> datetime | None:
     if text[-1:].isdecimal():
-        return None  # seconds ago, an epoch, a date: a bare number could be any of them
+        return None  # seconds ago, an epoch, a date: a bare assign_sequences could be any of them
     try:
         return now - parse_duration(text)
     except ValueError:

@@ -9,19 +9,19 @@ from typing import Annotated, Any
 
 import typer
 
+from bridge.admin.listing import document
+from bridge.admin.rooms import PresentPeer, present_peer
 from bridge.cli.options import ConfigOption, JsonOption, SourceOption, load_settings
+from bridge.cli.output import Column, count_of, print_json, print_line, print_table, say
 from bridge.cli.poll_once import UNSAVED, Seen, look_at_room, poll_room
 from bridge.cli.rooms import print_peers
-from bridge.cli.terminal import Column, count_of, print_json, print_line, print_table, say
-from bridge.cli.wording import what_happened
+from bridge.cli.summaries import what_happened
 from bridge.config import Settings
 from bridge.config.words import quoted
 from bridge.errors import BridgeError
 from bridge.events.bodies import draft, rfc3339
-from bridge.presence import Change, Failure, Snapshot
-from bridge.service import real_world
-from bridge.store.queries.listing import document
-from bridge.store.queries.rooms import PresentPeer, present_peer
+from bridge.rules.presence import Change, Failure, Snapshot
+from bridge.service import system_runtime
 
 
 def poll(
@@ -35,12 +35,12 @@ def poll(
 ) -> None:
     """Poll one room now: who is there, and what has changed. Safe beside a running service."""
     settings = load_settings(config)
-    world = real_world()
-    seen = (look_at_room if dry_run else poll_room)(settings, room, source, world)
+    runtime = system_runtime()
+    seen = (look_at_room if dry_run else poll_room)(settings, room, source, runtime)
     if as_json:
         print_json(_document(seen, dry_run=dry_run))
-    if isinstance(seen.answer, Failure):
-        raise BridgeError(_complaint(seen, seen.answer))
+    if isinstance(seen.response, Failure):
+        raise BridgeError(_complaint(seen, seen.response))
     if not as_json:
         _print_seen(seen, settings)
     _say_what_follows(seen, dry_run=dry_run)
@@ -54,17 +54,17 @@ def _complaint(seen: Seen, failure: Failure) -> str:
 
 
 def _document(seen: Seen, *, dry_run: bool) -> dict[str, Any]:
-    answer = seen.answer
-    failure = answer if isinstance(answer, Failure) else None
+    response = seen.response
+    failure = response if isinstance(response, Failure) else None
     peers = _peers(seen)
     return {
         "room_id": seen.room_id,
         "source": seen.source,
         "dry_run": dry_run,
         "polled_at": rfc3339(seen.at),
-        "outcome": _outcome(answer),
+        "outcome": _outcome(response),
         "detail": None if failure is None else failure.detail,
-        "notes": [] if isinstance(answer, Failure) else list(answer.notes),
+        "notes": [] if isinstance(response, Failure) else list(response.notes),
         "peer_count": len(peers),
         "peers": [_without_unsaved(document(peer)) for peer in peers],
         "changes": [_without_unsaved(_change_document(change, seen.at)) for change in seen.changes],
@@ -72,8 +72,8 @@ def _document(seen: Seen, *, dry_run: bool) -> dict[str, Any]:
     }
 
 
-def _outcome(answer: Snapshot | Failure) -> str:
-    match answer:
+def _outcome(response: Snapshot | Failure) -> str:
+    match response:
         case Failure(kind=kind):
             return kind.value
         case Snapshot(no_session=True):
@@ -100,8 +100,8 @@ def _without_unsaved(facts: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _print_seen(seen: Seen, settings: Settings) -> None:
-    answer = seen.answer
-    print_line(f"{seen.room_id}: {_outcome(answer)}, {len(seen.after.visits)} there")
+    response = seen.response
+    print_line(f"{seen.room_id}: {_outcome(response)}, {len(seen.after.visits)} there")
     if peers := _peers(seen):
         print_line("")
         shown = [replace(peer, visit_id="-") if peer.visit_id.startswith(UNSAVED) else peer for peer in peers]
@@ -113,7 +113,7 @@ def _print_seen(seen: Seen, settings: Settings) -> None:
         [(one.type.value, what_happened(one.type.value, one.facts)) for one in told],
         empty="nothing has changed",
     )
-    for note in answer.notes if isinstance(answer, Snapshot) else ():
+    for note in response.notes if isinstance(response, Snapshot) else ():
         say(f"note: {note}")
 
 

@@ -9,21 +9,21 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from itertools import count
 
+from bridge.admin.rooms import origin_of
 from bridge.cli.options import find_account, missing_file, open_database
-from bridge.cli.terminal import say
+from bridge.cli.output import say
 from bridge.config import Settings
 from bridge.config.words import one_of, quoted
+from bridge.db.engine import Database
+from bridge.db.migrate import schema_state
 from bridge.errors import BridgeError, NotFoundError, UsageError
-from bridge.poller import LEASE_MARGIN
-from bridge.presence import Change, Failure, Presence, PresencePolicy, Snapshot, diff
+from bridge.polling.poll_now import Busy, StoredRoom, claim_room, stored_room
+from bridge.polling.poller import LEASE_MARGIN
+from bridge.polling.record import ClaimedRoom, PolledRoom, Recorded, Skipped, record_polls
+from bridge.rules.presence import Change, Failure, Presence, PresencePolicy, Snapshot, diff
+from bridge.runtime import Runtime
 from bridge.service import open_source
-from bridge.sources import SourceSettings
-from bridge.store.database import Database
-from bridge.store.poll_now import Busy, StoredRoom, claim_room, stored_room
-from bridge.store.polls import ClaimedRoom, Held, PolledRoom, Recorded, record_polls
-from bridge.store.queries.rooms import origin_of
-from bridge.store.schema import schema_state
-from bridge.world import World
+from bridge.sources.protocol import SourceSettings
 
 LOOK_AGAIN_SECONDS = 0.1
 UNSAVED = "unsaved"
@@ -37,13 +37,13 @@ class Seen:
     room_id: str
     source: str
     at: datetime
-    answer: Snapshot | Failure
+    response: Snapshot | Failure
     after: Presence
     changes: tuple[Change, ...] = ()
     event_count: int = 0
 
 
-def poll_room(settings: Settings, room_id: str, source: str | None, world: World) -> Seen:
+def poll_room(settings: Settings, room_id: str, source: str | None, runtime: Runtime) -> Seen:
     """Claim, ask, write down.
 
     Raises:
@@ -52,23 +52,23 @@ def poll_room(settings: Settings, room_id: str, source: str | None, world: World
     """
     with open_database(settings) as database:
         account = find_account(settings, _tracked_source(database, settings, room_id, source))
-        claimed = _claim(database, room_id, account, world)
-        polled, recorded = _carry_out(database, settings, account, claimed, world)
-        if recorded.fenced or isinstance(polled.answer, Held):
+        claimed = _claim(database, room_id, account, runtime)
+        polled, recorded = _carry_out(database, settings, account, claimed, runtime)
+        if recorded.fenced or isinstance(polled.response, Skipped):
             raise BridgeError(f"room {quoted(room_id)} was taken over meanwhile, so nothing was written: try again")
         after = database.read_now(stored_room, room_id, account.name).presence
     return Seen(
         room_id=room_id,
         source=account.name,
         at=polled.at,
-        answer=polled.answer,
+        response=polled.response,
         after=after,
         changes=recorded.changes,
         event_count=recorded.event_count,
     )
 
 
-def look_at_room(settings: Settings, room_id: str, source: str | None, world: World) -> Seen:
+def look_at_room(settings: Settings, room_id: str, source: str | None, runtime: Runtime) -> Seen:
     """What a poll would see and tell; nothing is written, not even a database that is not there.
 
     Raises:
@@ -76,22 +76,24 @@ def look_at_room(settings: Settings, room_id: str, source: str | None, world: Wo
     """
     stored = _stored(settings, room_id, source)
     account = find_account(settings, stored.source if stored else _likely_source(settings, room_id, source))
-    answer = asyncio.run(_ask(account, room_id, world))
-    at = world.now()
-    peers = () if isinstance(answer, Failure) else answer.peers
-    stored = _stored(settings, room_id, account.name, seen=[peer.peer_id for peer in peers])  # as T2: after the answer
+    response = asyncio.run(_ask(account, room_id, runtime))
+    at = runtime.now()
+    peers = () if isinstance(response, Failure) else response.peers
+    stored = _stored(
+        settings, room_id, account.name, seen=[peer.peer_id for peer in peers]
+    )  # as T2: after the response
     before = stored.presence if stored else Presence()
-    seen = Seen(room_id=room_id, source=account.name, at=at, answer=answer, after=before)
-    if isinstance(answer, Failure):
+    seen = Seen(room_id=room_id, source=account.name, at=at, response=response, after=before)
+    if isinstance(response, Failure):
         return seen
     numbers = count(1)
     policy = _policy(settings, stored, room_id, account.name)
-    difference = diff(before, answer, policy, at, lambda prefix: f"{UNSAVED}_{prefix}_{next(numbers)}")
+    difference = diff(before, response, policy, at, lambda prefix: f"{UNSAVED}_{prefix}_{next(numbers)}")
     return replace(seen, after=difference.after, changes=difference.changes)
 
 
-async def _ask(account: SourceSettings, room_id: str, world: World) -> Snapshot | Failure:
-    source = open_source(account, world)
+async def _ask(account: SourceSettings, room_id: str, runtime: Runtime) -> Snapshot | Failure:
+    source = open_source(account, runtime)
     try:
         return await source.fetch(room_id)
     finally:
@@ -104,15 +106,15 @@ def _tracked_source(database: Database, settings: Settings, room_id: str, source
         return database.read_now(stored_room, room_id, source).source
     raise NotFoundError(
         f"room {quoted(room_id)} stands in the configuration, but no service has taken it up yet: start or reload "
-        "the service, or look with --dry-run"
+        "the service, or read_health with --dry-run"
     )
 
 
-def _claim(database: Database, room_id: str, account: SourceSettings, world: World) -> ClaimedRoom:
+def _claim(database: Database, room_id: str, account: SourceSettings, runtime: Runtime) -> ClaimedRoom:
     """Wait for whoever is asking about the room now; a claim whose owner has died lapses by itself."""
-    token = world.new_token()
+    token = runtime.new_token()
     for tries in count(1):
-        now = world.now()
+        now = runtime.now()
         claimed = database.write_now(
             claim_room,
             room_id,
@@ -131,15 +133,17 @@ def _claim(database: Database, room_id: str, account: SourceSettings, world: Wor
 
 
 def _carry_out(
-    database: Database, settings: Settings, account: SourceSettings, claimed: ClaimedRoom, world: World
+    database: Database, settings: Settings, account: SourceSettings, claimed: ClaimedRoom, runtime: Runtime
 ) -> tuple[PolledRoom, Recorded]:
-    started_at = world.now()
-    answer: Snapshot | Failure | Held = Held(until=started_at)
+    started_at = runtime.now()
+    response: Snapshot | Failure | Skipped = Skipped(until=started_at)
     try:
-        answer = asyncio.run(_ask(account, claimed.upstream_id, world))
+        response = asyncio.run(_ask(account, claimed.upstream_id, runtime))
     finally:  # given up by Ctrl-C, the room is free at once: the service need not wait for the claim to lapse
-        polled = PolledRoom(room=claimed, started_at=started_at, at=world.now(), answer=answer, jitter=world.jitter())
-        (recorded,) = database.write_now(record_polls, [polled], settings=settings.polling, new_id=world.new_id)
+        polled = PolledRoom(
+            room=claimed, started_at=started_at, at=runtime.now(), response=response, jitter=runtime.jitter()
+        )
+        (recorded,) = database.write_now(record_polls, [polled], settings=settings.polling, new_id=runtime.new_id)
     return polled, recorded
 
 

@@ -16,13 +16,13 @@ from bridge.cli.options import (
     open_database,
     parse_period,
 )
-from bridge.cli.terminal import count_of, print_json, print_line
+from bridge.cli.output import count_of, print_json, print_line
 from bridge.config.words import quoted
+from bridge.db.engine import Database
+from bridge.delivery.endpoints import find_endpoint
+from bridge.delivery.replay import Range, count_wanted, find_events, find_range, request_events, request_some
 from bridge.errors import UsageError
-from bridge.service import real_world
-from bridge.store.database import Database
-from bridge.store.endpoints import find_endpoint
-from bridge.store.replays import Range, count_wanted, find_events, find_range, request_events, request_some
+from bridge.service import system_runtime
 
 
 @app.command()
@@ -38,7 +38,7 @@ def replay(
 ) -> None:
     """Send events again: single ones, or those recorded in a period. Same ids, same bodies, `bridge-replay: true`."""
     settings = load_settings(config)
-    now = real_world().now()
+    now = system_runtime().now()
     period = parse_period(since, until, now=now, zone=settings.bridge.timezone)
     asked = Range(since=period.since, until=period.until, only_failed=failed)
     if bool(events) == (asked != Range()):
@@ -54,7 +54,7 @@ def replay(
 
 
 def _request(database: Database, key: int, events: list[str], asked: Range, *, dry_run: bool) -> int:
-    now = real_world().now()
+    now = system_runtime().now()
     if events and dry_run:
         return len(database.read_now(find_events, events))
     if events:

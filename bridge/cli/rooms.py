@@ -10,7 +10,18 @@ from typing import Annotated
 
 import typer
 
-from bridge.cli.by_hand import check_room
+from bridge.admin.listing import document
+from bridge.admin.rooms import (
+    CurrentSession,
+    ListedRoom,
+    PresentPeer,
+    ShownRoom,
+    TroubledSource,
+    list_rooms,
+    origin_of,
+    show_room,
+    troubled_sources,
+)
 from bridge.cli.options import (
     ConfigOption,
     JsonOption,
@@ -20,7 +31,7 @@ from bridge.cli.options import (
     name_of,
     open_database,
 )
-from bridge.cli.terminal import (
+from bridge.cli.output import (
     Column,
     count_of,
     from_now,
@@ -32,25 +43,14 @@ from bridge.cli.terminal import (
     short_time,
     span,
 )
+from bridge.cli.validate import check_room
 from bridge.config import Settings
 from bridge.config.words import quoted
 from bridge.errors import UsageError
 from bridge.events.bodies import draft
-from bridge.presence import Change
-from bridge.service import real_world
-from bridge.store.queries.listing import document
-from bridge.store.queries.rooms import (
-    CurrentSession,
-    ListedRoom,
-    PresentPeer,
-    ShownRoom,
-    TroubledSource,
-    list_rooms,
-    origin_of,
-    show_room,
-    troubled_sources,
-)
-from bridge.store.rooms import add_room, hasten_polls, remove_room
+from bridge.polling.rooms import add_room, apply_shorter_intervals, remove_room
+from bridge.rules.presence import Change
+from bridge.service import system_runtime
 
 app = typer.Typer(no_args_is_help=True, help="Tracked rooms.", rich_markup_mode=None)
 
@@ -73,7 +73,7 @@ def list_tracked(
     if as_json:
         print_json([document(room) for room in rooms])
         return
-    now = real_world().now()
+    now = system_runtime().now()
     print_table(
         _columns(rooms),
         [_cells(room, now) for room in rooms],
@@ -120,12 +120,12 @@ def add(
     settings = load_settings(config)
     table = {"id": room, "source": source, "name": name, "interval": interval, "leave_after_missed": leave_after_missed}
     spec = check_room(table, [account.name for account in settings.sources])
-    world = real_world()
+    runtime = system_runtime()
     with open_database(settings, create=True) as database:
         origin = database.read_now(origin_of, room, spec.source)
         _refuse_owned(settings, room, spec.source, origin, config)
-        is_new = database.write_now(add_room, spec, world.now(), world.new_id)
-        database.write_now(hasten_polls, settings.polling.interval, world.now())
+        is_new = database.write_now(add_room, spec, runtime.now(), runtime.new_id)
+        database.write_now(apply_shorter_intervals, settings.polling.interval, runtime.now())
         if as_json:
             print_json(document(database.read_now(show_room, room, spec.source)))
     say(
@@ -139,11 +139,11 @@ def add(
 def remove(room: RoomArgument, source: SourceOption = None, config: ConfigOption = None) -> None:
     """Stop tracking a room. Whoever is there leaves as "unwatched"; its log stays."""
     settings = load_settings(config)
-    world = real_world()
+    runtime = system_runtime()
     with open_database(settings) as database:
         _refuse_owned(settings, room, source, database.read_now(origin_of, room, source), config)
-        changes = database.write_now(remove_room, room, source, world.now(), world.new_id)
-    say(f"{room} is no longer tracked; {_told(changes, world.now())}")
+        changes = database.write_now(remove_room, room, source, runtime.now(), runtime.new_id)
+    say(f"{room} is no longer tracked; {_told(changes, runtime.now())}")
 
 
 def _columns(rooms: Sequence[ListedRoom]) -> Sequence[Column]:
@@ -190,7 +190,7 @@ def _warn_of_orphans(rooms: Iterable[ListedRoom], settings: Settings) -> None:
 
 
 def _print_room(room: ShownRoom, settings: Settings) -> None:
-    now = real_world().now()
+    now = system_runtime().now()
     interval = settings.polling.interval
     if room.interval_seconds is not None:
         interval = timedelta(seconds=room.interval_seconds)

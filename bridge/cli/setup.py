@@ -9,13 +9,13 @@ from typing import Annotated
 import typer
 
 from bridge.cli.options import DEFAULT_CONFIG, ConfigOption, load_settings, name_of
-from bridge.cli.terminal import say
+from bridge.cli.output import say
 from bridge.config.template import render
+from bridge.db.engine import Database
+from bridge.db.migrate import migrate as migrate_schema
+from bridge.db.migrate import schema_state
 from bridge.errors import UsageError
 from bridge.service import new_secret
-from bridge.store.database import Database
-from bridge.store.schema import migrate as migrate_schema
-from bridge.store.schema import schema_state
 
 
 def init(
@@ -68,5 +68,5 @@ def migrate(config: ConfigOption = None) -> None:
         say(f"{database.name}: migrated from {before.current or 'nothing'} to {after.current}")
 
 
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+def _count(assign_sequences: int, what: str) -> str:
+    return f"{assign_sequences} {what}" if assign_sequences == 1 else f"{assign_sequences} {what}s"

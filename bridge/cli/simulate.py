@@ -11,9 +11,9 @@ from typing import Annotated
 
 import typer
 
-from bridge.cli.screen import Screen
-from bridge.cli.stopping import Stopping
-from bridge.cli.terminal import say
+from bridge.cli.console import Screen
+from bridge.cli.output import say
+from bridge.cli.signals import Stopping
 from bridge.errors import UsageError
 from bridge.simulator import DEFAULT_API_KEY, Simulation
 from bridge.simulator.crowd import room_ids

@@ -20,13 +20,13 @@ from bridge.config.settings import (
     WebSettings,
     WebToken,
 )
-from bridge.presence import FirstSnapshot, PresencePolicy
-from bridge.sources import SourceSettings
-from bridge.store.endpoints import EndpointSpec
-from bridge.store.polls import PollingSettings
-from bridge.store.rooms import RoomSpec
-from bridge.webhooks.delivery import DeliveryPolicy
-from bridge.webhooks.egress import EgressPolicy
+from bridge.delivery.endpoints import EndpointSpec
+from bridge.polling.record import PollingSettings
+from bridge.polling.rooms import RoomSpec
+from bridge.rules.delivery import DeliveryPolicy
+from bridge.rules.egress import EgressPolicy
+from bridge.rules.presence import FirstSnapshot, PresencePolicy
+from bridge.sources.protocol import SourceSettings
 
 
 def build(tables: models.Configuration, encryption_keys: tuple[str, ...], *, has_file: bool) -> Settings:

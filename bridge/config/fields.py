@@ -1,4 +1,4 @@
-"""What the values of single settings must look like; each check raises ValueError with a sentence for the operator.
+"""What the values of single settings must read_health like; each check raises ValueError with a sentence for the operator.
 
 A value that may be secret (a URL can be: many receivers put a token in its path) is never repeated in a sentence.
 """

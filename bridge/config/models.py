@@ -14,11 +14,11 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from bridge.config import fields
 from bridge.config.durations import parse_duration, parse_positive_duration
+from bridge.config.endpoint_fields import SIGNATURES, STYLES, check_header_name, check_header_value, check_secret
 from bridge.config.fields import checked, choice
 from bridge.config.settings import EVENTS_KEPT
-from bridge.config.subscribers import SIGNATURES, STYLES, check_header_name, check_header_value, check_secret
 from bridge.events.types import DEFAULT_TYPES
-from bridge.webhooks.delivery import DeliveryPolicy
+from bridge.rules.delivery import DeliveryPolicy
 
 SECRET: Final = object()
 """Marks what may be given as `x_file` or `"env:NAME"`; on a table of values, each may be `"env:NAME"`."""
@@ -82,7 +82,7 @@ class RoomTable(_Table):
 
 
 class EndpointTable(_Table):
-    """One of `[[endpoints]]`. Style and signature stand before the secret: they say what it must look like."""
+    """One of `[[endpoints]]`. Format and signature stand before the secret: they say what it must read_health like."""
 
     name: Label
     url: Annotated[str, checked(fields.check_http_url)]

@@ -14,7 +14,7 @@ from bridge.config.fields import parse_listen, parse_network
 from bridge.config.lines import KeyPath
 from bridge.config.words import did_you_mean, one_of, quoted
 from bridge.errors import ForbiddenAddressError, Problem
-from bridge.webhooks.egress import EgressPolicy, check_url
+from bridge.rules.egress import EgressPolicy, check_url
 
 Tables = Iterable[tuple[KeyPath, dict[str, Any]]]
 

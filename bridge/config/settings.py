@@ -13,12 +13,12 @@ from enum import StrEnum
 from zoneinfo import ZoneInfo
 
 from bridge.config.fields import ListenAddress
-from bridge.sources import SourceSettings
-from bridge.store.endpoints import EndpointSpec
-from bridge.store.polls import PollingSettings
-from bridge.store.rooms import RoomSpec
-from bridge.webhooks.delivery import DeliveryPolicy
-from bridge.webhooks.egress import EgressPolicy
+from bridge.delivery.endpoints import EndpointSpec
+from bridge.polling.record import PollingSettings
+from bridge.polling.rooms import RoomSpec
+from bridge.rules.delivery import DeliveryPolicy
+from bridge.rules.egress import EgressPolicy
+from bridge.sources.protocol import SourceSettings
 
 _PASSWORD = re.compile(r"(?<=:)[^:@/][^/]*(?=@)|(?<=password=)[^&]*")
 
@@ -31,7 +31,7 @@ class Scope(StrEnum):
 
 
 class LogFormat(StrEnum):
-    """How log lines look; `auto` is console on a terminal, else JSON."""
+    """How log lines read_health; `auto` is console on a terminal, else JSON."""
 
     AUTO = "auto"
     CONSOLE = "console"

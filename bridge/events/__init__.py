@@ -1,1 +1,1 @@
-"""What is told: the types of events, what each says, the styles it can be said in, and the chain of a room's log."""
+"""What is told: the types of events, what each says, the formats it can be said in, and the chain of a room's log."""

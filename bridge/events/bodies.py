@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from bridge.events.types import EventType
-from bridge.presence import (
+from bridge.rules.presence import (
     Change,
     Json,
     PeerJoined,
@@ -38,7 +38,7 @@ class RoomName:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Draft:
-    """An event that has no number yet."""
+    """An event that has no assign_sequences yet."""
 
     type: EventType
     timestamp: datetime

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 
 from bridge.events.bodies import Draft, draft, draft_endpoint, draft_snapshot, draft_source
 from bridge.events.types import EventType
-from bridge.presence import (
+from bridge.rules.presence import (
     Change,
     EmptyReason,
     LeaveReason,
@@ -87,7 +87,7 @@ def draft_sample(wanted: EventType, now: datetime, new_id: Callable[[str], str])
 
 
 def _source(now: datetime, *, available: bool) -> Draft:
-    detail = None if available else "timeout: no whole answer within 8 s"
+    detail = None if available else "timeout: no whole response within 8 s"
     return draft_source(
         available=available, source="main", condition="failing", since=now - VISIT, detail=detail, observed_at=now
     )

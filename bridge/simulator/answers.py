@@ -1,4 +1,4 @@
-"""What the upstream says: the documents of upstream.md 1.1, and the answer that carries one.
+"""What the upstream says: the documents of upstream.md 1.1, and the response that carries one.
 
 Shapes only; routes.py decides which is asked for, upstream.py which is due. Times are epoch milliseconds.
 """
@@ -26,7 +26,7 @@ HTML_TYPE = "text/html; charset=utf-8"
 
 
 class Manner(StrEnum):
-    """How an answer travels; only the first way is the upstream's intention."""
+    """How an response travels; only the first way is the upstream's intention."""
 
     WHOLE = "whole"
     CUT = "cut"
@@ -35,8 +35,8 @@ class Manner(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
-    """One HTTP answer: a JSON `document`, or `raw` bytes in its place."""
+class Response:
+    """One HTTP response: a JSON `document`, or `raw` bytes in its place."""
 
     status: int = 200
     document: Json = None
@@ -45,7 +45,7 @@ class Answer:
     headers: Mapping[str, str] = field(default_factory=dict)
     manner: Manner = Manner.WHOLE
     silent_seconds: float | None = None
-    """How long a SILENT answer holds the line before it closes; None: until the caller hangs up."""
+    """How long a SILENT response holds the line before it closes; None: until the caller hangs up."""
 
     @property
     def body(self) -> bytes:
@@ -58,30 +58,30 @@ def encode(document: Json) -> bytes:
     return json.dumps(document, separators=(",", ":"), ensure_ascii=False).encode("utf-8", "backslashreplace")
 
 
-def page(status: int, title: str) -> Answer:
+def page(status: int, title: str) -> Response:
     """An HTML page of the kind that proxies put in the upstream's place."""
     text = f"<!DOCTYPE html>\n<html><head><title>{title}</title></head><body><h1>{title}</h1></body></html>\n"
-    return Answer(status=status, raw=text.encode(), content_type=HTML_TYPE)
+    return Response(status=status, raw=text.encode(), content_type=HTML_TYPE)
 
 
-def refusal(status: int, message: str) -> Answer:
+def refusal(status: int, message: str) -> Response:
     """An error of the form that most routes use."""
-    return Answer(status=status, document={"ok": False, "message": message})
+    return Response(status=status, document={"ok": False, "message": message})
 
 
-UNAUTHORIZED = Answer(
+UNAUTHORIZED = Response(
     status=401, document={"message": "Incorrect or no API key provided", "ok": False, "validated": False}
 )
 NO_SESSION = refusal(404, "Session Not Found")
 NOT_LIVE = refusal(404, "No live sessions found for this room id")
-NO_ROOM_DETAILS = Answer(status=404, document={"message": "Room Not Found", "code": "BAD_REQUEST"})
-NO_ROOM = Answer(status=404, document={"message": "Room Not Found"})
-NO_SUCH_SESSION = Answer(status=404, document={"message": "Session Not Found"})
-NOWHERE = Answer(status=404, raw=b"404 Not Found", content_type=TEXT_TYPE)
+NO_ROOM_DETAILS = Response(status=404, document={"message": "Room Not Found", "code": "BAD_REQUEST"})
+NO_ROOM = Response(status=404, document={"message": "Room Not Found"})
+NO_SUCH_SESSION = Response(status=404, document={"message": "Session Not Found"})
+NOWHERE = Response(status=404, raw=b"404 Not Found", content_type=TEXT_TYPE)
 NOBODY_BYTES = encode({"count": 0, "participants": []})
 
 
-def invalid(field_name: str, expected: str, received: str) -> Answer:
+def invalid(field_name: str, expected: str, received: str) -> Response:
     """A refusal of one field of a request, in the form of the validation library that the upstream uses."""
     message = "Required" if received == "undefined" else f"Expected {expected}, received {received}"
     issue: Document = {
@@ -91,7 +91,7 @@ def invalid(field_name: str, expected: str, received: str) -> Answer:
         "path": [field_name],
         "message": message,
     }
-    return Answer(status=400, document={"success": False, "error": {"issues": [issue]}})
+    return Response(status=400, document={"success": False, "error": {"issues": [issue]}})
 
 
 def participants(visits: Iterable[Visit], when: int) -> Document:
@@ -181,9 +181,9 @@ def _visit_on_record(visit: Visit) -> Document:
     return item
 
 
-def created(room: Room) -> Answer:
-    """The answer to the creation of a room."""
-    return Answer(status=201, document={"message": "Room Created Successfully", "data": {"roomId": room.room_id}})
+def created(room: Room) -> Response:
+    """The response to the creation of a room."""
+    return Response(status=201, document={"message": "Room Created Successfully", "data": {"roomId": room.room_id}})
 
 
 def metrics(rooms: Iterable[Room], now: int) -> Document:

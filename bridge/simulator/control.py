@@ -1,4 +1,4 @@
-"""The control API, `/_control`: how tests and people move the simulated world and look at the truth in it.
+"""The control API, `/_control`: how tests and people move the simulated runtime and read_health at the truth in it.
 
 JSON in, JSON out, no key. A request that cannot be carried out changes nothing and is answered `{"error": …}`:
 400 if it is not understood, 404 if it names what does not exist.
@@ -13,7 +13,7 @@ from urllib.parse import parse_qs, unquote
 from pydantic import Field, ValidationError
 
 from bridge.errors import BridgeError, NotFoundError, UsageError
-from bridge.simulator.answers import Answer
+from bridge.simulator.answers import Response
 from bridge.simulator.faults import Fault
 from bridge.simulator.model import EmptyAs
 from bridge.simulator.steps import Asked, perform, perform_all, problems_of, read_step
@@ -48,27 +48,27 @@ class _Clock(Asked):
     advance_ms: int = Field(default=0, ge=0)
 
 
-def control(simulation: Simulation, method: str, target: str, body: bytes) -> Answer:
+def control(simulation: Simulation, method: str, target: str, body: bytes) -> Response:
     """Carry out one request of the control API; `target` as it stood on the wire."""
     path, _, query = target.removeprefix(CONTROL_PATH).partition("?")
     try:
         return _dispatch(simulation, method, [unquote(part) for part in path.split("/")[1:]], query, _read_json(body))
     except NotFoundError as error:
-        return Answer(status=404, document={"error": str(error)})
+        return Response(status=404, document={"error": str(error)})
     except ValidationError as error:
-        return Answer(status=400, document={"error": "; ".join(map(str, problems_of(error)))})
+        return Response(status=400, document={"error": "; ".join(map(str, problems_of(error)))})
     except BridgeError as error:
-        return Answer(status=400, document={"error": str(error)})
+        return Response(status=400, document={"error": str(error)})
 
 
-def _dispatch(simulation: Simulation, method: str, parts: list[str], query: str, body: dict[str, Json]) -> Answer:
+def _dispatch(simulation: Simulation, method: str, parts: list[str], query: str, body: dict[str, Json]) -> Response:
     match method, *parts:
         case "GET", "rooms", room_id:
-            return Answer(document=_truth(simulation.room(room_id)))
+            return Response(document=_truth(simulation.room(room_id)))
         case "GET", "requests":
             return _list_requests(simulation, query)
         case "POST", "rooms", room_id, verb:
-            return Answer(document=perform(simulation, read_step({**body, "do": verb, "room": room_id})))
+            return Response(document=perform(simulation, read_step({**body, "do": verb, "room": room_id})))
         case method, name if (method, name) in ROUTES:
             return ROUTES[method, name](simulation, body)
         case _:
@@ -103,65 +103,65 @@ def _truth(room: Room) -> dict[str, Json]:
     }
 
 
-def _create_room(simulation: Simulation, body: dict[str, Json]) -> Answer:
+def _create_room(simulation: Simulation, body: dict[str, Json]) -> Response:
     asked = _NewRoom.model_validate(body)
     room = simulation.add_room(asked.room_id, api_key=asked.api_key, metadata=asked.metadata)
-    return Answer(status=201, document={"room_id": room.room_id})
+    return Response(status=201, document={"room_id": room.room_id})
 
 
-def _list_rooms(simulation: Simulation, _body: dict[str, Json]) -> Answer:
-    return Answer(document=[_truth(simulation.room(room_id)) for room_id in simulation.rooms])
+def _list_rooms(simulation: Simulation, _body: dict[str, Json]) -> Response:
+    return Response(document=[_truth(simulation.room(room_id)) for room_id in simulation.rooms])
 
 
-def _run_script(simulation: Simulation, body: dict[str, Json]) -> Answer:
+def _run_script(simulation: Simulation, body: dict[str, Json]) -> Response:
     steps = body.get("steps")
     if not isinstance(steps, list):
         raise UsageError('a script is {"steps": [{"room": …, "do": …}, …]}')
-    return Answer(document={"results": perform_all(simulation, [read_step(step) for step in steps])})
+    return Response(document={"results": perform_all(simulation, [read_step(step) for step in steps])})
 
 
-def _replace_faults(simulation: Simulation, body: dict[str, Json]) -> Answer:
+def _replace_faults(simulation: Simulation, body: dict[str, Json]) -> Response:
     asked = _Faults.model_validate(body)
     simulation.faults.replace(asked.faults, room_id=asked.room)
-    return Answer(document={"ok": True})
+    return Response(document={"ok": True})
 
 
-def _clear_faults(simulation: Simulation, _body: dict[str, Json]) -> Answer:
+def _clear_faults(simulation: Simulation, _body: dict[str, Json]) -> Response:
     simulation.faults.clear()
-    return Answer(document={"ok": True})
+    return Response(document={"ok": True})
 
 
-def _change_settings(simulation: Simulation, body: dict[str, Json]) -> Answer:
+def _change_settings(simulation: Simulation, body: dict[str, Json]) -> Response:
     asked = _Settings.model_validate(body)
     settings = simulation.settings
     if asked.end_lag_seconds is not None:
         settings.end_lag_seconds = asked.end_lag_seconds
     if asked.empty_as is not None:
         settings.empty_as = asked.empty_as
-    return Answer(document={"end_lag_seconds": settings.end_lag_seconds, "empty_as": settings.empty_as.value})
+    return Response(document={"end_lag_seconds": settings.end_lag_seconds, "empty_as": settings.empty_as.value})
 
 
-def _list_requests(simulation: Simulation, query: str) -> Answer:
+def _list_requests(simulation: Simulation, query: str) -> Response:
     since = parse_qs(query).get("since", ["0"])[-1]
     if not since.isdigit():
-        raise UsageError(f"since is the number of a request, not {since!r}")
-    return Answer(document=[asked_for.as_json() for asked_for in simulation.requests.since(int(since))])
+        raise UsageError(f"since is the assign_sequences of a request, not {since!r}")
+    return Response(document=[asked_for.as_json() for asked_for in simulation.requests.since(int(since))])
 
 
-def _clear_requests(simulation: Simulation, _body: dict[str, Json]) -> Answer:
+def _clear_requests(simulation: Simulation, _body: dict[str, Json]) -> Response:
     simulation.requests.clear()
-    return Answer(document={"ok": True})
+    return Response(document={"ok": True})
 
 
-def _take_clock(simulation: Simulation, body: dict[str, Json]) -> Answer:
+def _take_clock(simulation: Simulation, body: dict[str, Json]) -> Response:
     asked = _Clock.model_validate(body)
     if asked.now is not None:
         simulation.clock.set_to(asked.now)
     simulation.clock.advance(asked.advance_ms)
-    return Answer(document={"now": simulation.clock.now()})
+    return Response(document={"now": simulation.clock.now()})
 
 
-ROUTES: dict[tuple[str, str], Callable[[Simulation, dict[str, Json]], Answer]] = {
+ROUTES: dict[tuple[str, str], Callable[[Simulation, dict[str, Json]], Response]] = {
     ("POST", "rooms"): _create_room,
     ("GET", "rooms"): _list_rooms,
     ("POST", "script"): _run_script,

@@ -1,4 +1,4 @@
-"""Faults in what is said: each changes the document of an otherwise true answer (upstream.md 5 and 6.6).
+"""Faults in what is said: each changes the document of an otherwise true response (upstream.md 5 and 6.6).
 
 Documents are built anew for every request that a fault concerns, so they are changed in place.
 """

@@ -2,7 +2,7 @@
 
 Faults with `times` queue up: a request uses up one turn of the first that concerns it. Faults without `times` last
 until they are replaced, and all of them that concern a request act on it together. A room's own faults come before
-those for everywhere. What a fault does to an answer: distortions.py (what is said) and breakages.py (how it arrives).
+those for everywhere. What a fault does to an response: distortions.py (what is said) and breakages.py (how it arrives).
 """
 
 from __future__ import annotations

@@ -109,7 +109,7 @@ class Simulation:
         room.settle(now=self.clock.now(), lag=round(self.settings.end_lag_seconds * 1000))
 
     def owned_room(self, room_id: str, api_key: str) -> Room | None:
-        """The room if it belongs to the key's project; foreign and unknown rooms look the same."""
+        """The room if it belongs to the key's project; foreign and unknown rooms read_health the same."""
         room = self.rooms.get(room_id)
         if room is None or room.api_key != api_key:
             return None

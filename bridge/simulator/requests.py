@@ -19,7 +19,7 @@ RawHeaders = tuple[tuple[bytes, bytes], ...]
 
 @dataclass(slots=True, kw_only=True)
 class AskedFor:
-    """One request. `at` is the simulation's time, `path` as it stood on the wire; no answer, no `status`."""
+    """One request. `at` is the simulation's time, `path` as it stood on the wire; no response, no `status`."""
 
     n: int
     at: int
@@ -61,7 +61,7 @@ class RequestLog:
         return entry
 
     def since(self, n: int = 0) -> list[AskedFor]:
-        """The requests after number `n`, oldest first."""
+        """The requests after assign_sequences `n`, oldest first."""
         return [entry for entry in self._entries if entry.n > n]
 
     def clear(self) -> None:

@@ -1,4 +1,4 @@
-"""Lives for the simulated world: a scenario read from a file, or a crowd left to itself.
+"""Lives for the simulated runtime: a scenario read from a file, or a crowd left to itself.
 
 A scenario file, TOML or JSON by its suffix, is a list of the control API's steps, each with the second it is due:
 
@@ -76,12 +76,12 @@ def _read_scenario(document: Json, *, origin: str) -> Scenario:
         raise ConfigurationError(origin, problems_of(error)) from error
     problems: list[Problem] = []
     timed: list[tuple[float, Step]] = []
-    for number, raw in enumerate(raw_steps):
+    for assign_sequences, raw in enumerate(raw_steps):
         try:
             due = _Due.model_validate({"at": raw.get("at")})
             step = STEP.validate_python({key: value for key, value in raw.items() if key != "at"})
         except ValidationError as error:
-            problems.extend(problems_of(error, key=f"steps.{number}"))
+            problems.extend(problems_of(error, key=f"steps.{assign_sequences}"))
         else:
             timed.append((due.at, step))
     if problems:
@@ -128,7 +128,7 @@ async def play_random(
     The new ones' ids are `crowd.room_ids(seed, rooms)`; `tell` hears of everything that happens.
 
     Raises:
-        UsageError: there is no room to be in, or the rate is not a positive number.
+        UsageError: there is no room to be in, or the rate is not a positive assign_sequences.
     """
     names = room_ids(seed, rooms) if isinstance(rooms, int) else rooms
     if not names or not rate > 0:

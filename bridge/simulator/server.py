@@ -1,7 +1,7 @@
 """The simulation on a socket: one aiohttp.web connection handler for the upstream's API and for `/_control`.
 
 aiohttp's low-level server, because it does everything that is needed with one mechanism: its parser is compiled and
-keeps connections alive, it has no routing or middleware on the way to an answer, and it hands over the transport, so
+keeps connections alive, it has no routing or middleware on the way to an response, and it hands over the transport, so
 that a connection can be cut in the middle of a body, reset, or left hanging.
 """
 
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from aiohttp import web
 
 from bridge.errors import BridgeError
-from bridge.simulator.answers import Answer, Manner
+from bridge.simulator.answers import Manner, Response
 from bridge.simulator.control import CONTROL_PATH, control
 from bridge.simulator.routes import Target, read_request
 from bridge.simulator.upstream import answer_with, choose_faults, delay_of, room_asked_for
@@ -62,10 +62,10 @@ async def _respond(simulation: Simulation, request: web.BaseRequest) -> web.Stre
     body = await request.read() if request.body_exists else b""
     if request.raw_path.startswith(CONTROL_PATH):
         return _whole(control(simulation, request.method, request.raw_path, body))
-    return await _answer(simulation, request, body)
+    return await _response(simulation, request, body)
 
 
-async def _answer(simulation: Simulation, request: web.BaseRequest, body: bytes) -> web.StreamResponse:
+async def _response(simulation: Simulation, request: web.BaseRequest, body: bytes) -> web.StreamResponse:
     api_key = request.headers.get("x-api-key", "")
     target = read_request(request.method, request.raw_path, api_key=api_key, body=body)
     noted = simulation.requests.note(
@@ -75,50 +75,52 @@ async def _answer(simulation: Simulation, request: web.BaseRequest, body: bytes)
         room_id=room_asked_for(simulation, target),
         raw_headers=request.raw_headers,
     )
-    answer = await _due_answer(simulation, target)
-    if answer.manner in (Manner.WHOLE, Manner.CUT):
-        noted.status = answer.status
-    return await _send(request, answer)
+    response = await _due_answer(simulation, target)
+    if response.manner in (Manner.WHOLE, Manner.CUT):
+        noted.status = response.status
+    return await _send(request, response)
 
 
-async def _due_answer(simulation: Simulation, target: Target) -> Answer:
+async def _due_answer(simulation: Simulation, target: Target) -> Response:
     faults = choose_faults(simulation, target)
     if faults:
         await asyncio.sleep(delay_of(faults))
     return answer_with(simulation, target, faults)
 
 
-async def _send(request: web.BaseRequest, answer: Answer) -> web.StreamResponse:
-    match answer.manner:
+async def _send(request: web.BaseRequest, response: Response) -> web.StreamResponse:
+    match response.manner:
         case Manner.WHOLE:
-            return _whole(answer)
+            return _whole(response)
         case Manner.CUT:
-            return await _send_half(request, answer)
+            return await _send_half(request, response)
         case Manner.RESET:
             _connection_of(request).get_extra_info("socket").setsockopt(
                 socket.SOL_SOCKET, socket.SO_LINGER, LINGER_NOT_AT_ALL
             )
             _connection_of(request).abort()
         case Manner.SILENT:
-            await _say_nothing(answer.silent_seconds)
+            await _say_nothing(response.silent_seconds)
             _connection_of(request).close()
     return web.Response()  # for aiohttp's sake; the connection is gone
 
 
-def _whole(answer: Answer) -> web.Response:
+def _whole(response: Response) -> web.Response:
     return web.Response(
-        body=answer.body, status=answer.status, headers={"Content-Type": answer.content_type, **answer.headers}
+        body=response.body, status=response.status, headers={"Content-Type": response.content_type, **response.headers}
     )
 
 
-async def _send_half(request: web.BaseRequest, answer: Answer) -> web.StreamResponse:
-    body = answer.body
-    response = web.StreamResponse(status=answer.status, headers={"Content-Type": answer.content_type, **answer.headers})
-    response.content_length = len(body)
-    await response.prepare(request)
-    await response.write(body[: len(body) // 2])
+async def _send_half(request: web.BaseRequest, response: Response) -> web.StreamResponse:
+    body = response.body
+    half = web.StreamResponse(
+        status=response.status, headers={"Content-Type": response.content_type, **response.headers}
+    )
+    half.content_length = len(body)
+    await half.prepare(request)
+    await half.write(body[: len(body) // 2])
     _connection_of(request).close()
-    return response
+    return half
 
 
 async def _say_nothing(seconds: float | None) -> None:

@@ -1,4 +1,4 @@
-"""The steps that move the simulated world: what the control API, scripts and scenario files are all made of."""
+"""The steps that move the simulated runtime: what the control API, scripts and scenario files are all made of."""
 
 from __future__ import annotations
 

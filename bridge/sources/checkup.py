@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from typing import Final
 
-from bridge.presence import Failure
+from bridge.rules.presence import Failure
 
 _RESOLUTION: Final = timedelta(seconds=1)
 """What a `Date` header leaves open (RFC 9110, section 5.6.7)."""
@@ -15,7 +15,7 @@ _RESOLUTION: Final = timedelta(seconds=1)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Checkup:
-    """One answer, or why there was none; `dated_at` is the answer's `Date`, None if it has none that can be read."""
+    """One response, or why there was none; `dated_at` is the response's `Date`, None if it has none that can be read."""
 
     failure: Failure | None
     asked_at: datetime
@@ -24,14 +24,14 @@ class Checkup:
 
     @property
     def duration(self) -> timedelta:
-        """How long the answer took."""
+        """How long the response took."""
         return self.answered_at - self.asked_at
 
     @property
     def clock_skew(self) -> timedelta | None:
         """How far this machine's clock is ahead of the upstream's, negative if behind; None if nobody can say.
 
-        The answer was dated at some moment between question and answer: what that explains is no skew, so that a
+        The response was dated at some moment between question and response: what that explains is no skew, so that a
         slow network is not taken for a wrong clock.
         """
         if self.dated_at is None:

@@ -12,16 +12,16 @@ from typing import Any
 
 import pytest
 
+from bridge.admin.configured import reconcile
 from bridge.cli.main import run
 from bridge.config import Settings, load
-from bridge.sender import Sender
-from bridge.service import desk_for, open_webhook_client, real_world
+from bridge.db.encryption import SecretCipher
+from bridge.db.engine import Database
+from bridge.db.migrate import ensure_schema
+from bridge.delivery.sender import Sender
+from bridge.service import endpoint_context, open_webhook_client, system_runtime
 from bridge.simulator import Simulation
 from bridge.simulator.server import serve
-from bridge.store.database import Database
-from bridge.store.reconcile import reconcile
-from bridge.store.schema import ensure_schema
-from bridge.store.vault import Vault
 from tests.harness.config import Table, write_config
 from tests.harness.loop_thread import LoopThread
 from tests.harness.receiver import Receiver
@@ -104,7 +104,7 @@ class Cli:
             sources=[account.name for account in settings.sources],
             rooms=settings.rooms,
             endpoints=settings.endpoints,
-            desk=desk_for(settings, real_world()),
+            context=endpoint_context(settings, system_runtime()),
         )
         database.close()
 
@@ -113,10 +113,10 @@ class Cli:
         asyncio.run(self._deliver())
 
     async def _deliver(self) -> None:
-        settings, world, database = self.settings, real_world(), self.database()
-        vault = Vault(settings.encryption_keys)
-        async with open_webhook_client(settings, world) as client:
-            await Sender(database, client, settings.delivery.policy, world, vault=vault).tick()
+        settings, runtime, database = self.settings, system_runtime(), self.database()
+        cipher = SecretCipher(settings.encryption_keys)
+        async with open_webhook_client(settings, runtime) as client:
+            await Sender(database, client, settings.delivery.policy, runtime, cipher=cipher).tick()
         database.close()
 
     def events(self, *filters: str) -> Sequence[dict[str, Json]]:

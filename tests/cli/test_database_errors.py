@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Connection
 
+from bridge.db.engine import Database
 from bridge.errors import DatabaseError
-from bridge.store.database import Database
 from tests.cli.conftest import Cli
 
 WAIT = ": another process is writing to it; try again"
@@ -20,7 +20,7 @@ ASK = ": `bridge doctor` says why"
 
 def test_a_database_that_another_process_writes_to(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     cli.take_up()
-    monkeypatch.setattr("bridge.store.database.BUSY_TIMEOUT_MS", 0)
+    monkeypatch.setattr("bridge.db.engine.BUSY_TIMEOUT_MS", 0)
     with contextlib.closing(sqlite3.connect(cli.database_file, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
         said = cli.refuses("rooms", "add", "x", code=1)

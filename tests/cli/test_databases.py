@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.conftest import Cli
-from tests.harness.receiver import Answer, Receiver
+from tests.harness.receiver import Receiver, Response
 from tests.harness.simulator import SimulatorClient
 
 ROOM = "abc-defg-hij"
@@ -31,7 +31,7 @@ def test_an_empty_database_is_no_traceback(anywhere: Cli, simulator: SimulatorCl
 
 def test_every_command_works(anywhere: Cli, simulator: SimulatorClient, receiver: Receiver) -> None:
     anywhere("migrate")
-    receiver.script(Answer(status=400, when=lambda delivery: delivery.path == "/bad"))
+    receiver.script(Response(status=400, when=lambda delivery: delivery.path == "/bad"))
     anywhere.configure(delivery={"refused_schedule": []})
     for name in ("good", "bad"):
         anywhere("endpoints", "add", name, f"{receiver.url}/{name}", "--secret", receiver.secret)

@@ -3,13 +3,13 @@ from __future__ import annotations
 import pytest
 
 from tests.cli.conftest import Cli
-from tests.harness.receiver import Answer, Receiver
+from tests.harness.receiver import Receiver, Response
 from tests.harness.simulator import SimulatorClient
 
 ROOM, OTHER = "abc-defg-hij", "xyz-xyzx-xyz"
 EVENT_KEYS = {"event_id", "type", "source", "room_id", "sequence", "endpoint", "endpoint_id"}
 ATTEMPT_KEYS = EVENT_KEYS | {
-    "id", "kind", "started_at", "duration_seconds", "verdict", "status", "cause", "detail", "answer",
+    "id", "kind", "started_at", "duration_seconds", "outcome", "status", "cause", "detail", "response",
 }  # fmt: skip
 DEAD_KEYS = EVENT_KEYS | {"parked_at", "reason", "tries"}
 
@@ -18,8 +18,8 @@ DEAD_KEYS = EVENT_KEYS | {"parked_at", "reason", "tries"}
 def tried(cli: Cli, simulator: SimulatorClient, receiver: Receiver) -> Cli:
     """One join in each of two rooms: `good` took it, `bad` refused it, `down` is in trouble, `other` does not care."""
     receiver.script(
-        Answer(status=400, body=b"no \x1b[31mthanks\x00", when=lambda delivery: delivery.path == "/bad"),
-        Answer(status=503, body=b"later", when=lambda delivery: delivery.path == "/down"),
+        Response(status=400, body=b"no \x1b[31mthanks\x00", when=lambda delivery: delivery.path == "/bad"),
+        Response(status=503, body=b"later", when=lambda delivery: delivery.path == "/down"),
     )
     kinds = {"good": ["peer.*"], "bad": ["peer.*"], "down": ["peer.*"], "other": ["peer.left"]}
     cli.configure(
@@ -43,8 +43,8 @@ def test_attempts_are_listed_newest_first(tried: Cli) -> None:
     ids = [int(attempt["id"].removeprefix("att_")) for attempt in attempts]
     assert ids == sorted(ids, reverse=True)
     bad = next(attempt for attempt in attempts if attempt["endpoint"] == "bad")
-    assert (bad["verdict"], bad["status"], bad["kind"], bad["type"]) == ("refused", 400, "live", "peer.joined")
-    assert bad["answer"].startswith("no \x1b[31mthanks")
+    assert (bad["outcome"], bad["status"], bad["kind"], bad["type"]) == ("refused", 400, "live", "peer.joined")
+    assert bad["response"].startswith("no \x1b[31mthanks")
 
 
 @pytest.mark.parametrize(

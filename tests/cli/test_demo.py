@@ -96,13 +96,13 @@ def test_one_request_is_shown_as_it_was_sent(performance: Demo) -> None:
     assert int(headers["content-length"]) == len(compact)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_it_goes_on_until_told_and_then_finishes_what_it_owes(tmp_path: Path, number: signal.Signals) -> None:
+@pytest.mark.parametrize("assign_sequences", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_it_goes_on_until_told_and_then_finishes_what_it_owes(tmp_path: Path, assign_sequences: signal.Signals) -> None:
     with Demo(tmp_path) as program:
         assert "503" in program.wait_for_output("503 ✓ verified")
         program.wait_for_output("it came again: the same id and body")
         assert program.open_ports
-        assert program.stop(number, timeout=ENDING) == 0
+        assert program.stop(assign_sequences, timeout=ENDING) == 0
     assert program.output.rstrip().endswith(TRUE)
     assert program.open_ports == []
     assert program.left_behind == set()

@@ -1,4 +1,4 @@
-"""The demo's judgement: it must see every kind of lie, or its last line is worth nothing."""
+"""The demo's source_update: it must see every kind of lie, or its last line is worth nothing."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from standardwebhooks import Webhook
 
 from bridge.cli.demo.check import Findings, delay, examine
 from bridge.cli.demo.receiver import BUSY_AT, Received, Receiver
-from bridge.cli.receiving import Delivery
+from bridge.cli.receiver import Delivery
 from bridge.simulator import Clock, Simulation
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
@@ -28,12 +28,12 @@ MEETING: list[Told] = [
 @pytest.fixture
 def simulation() -> Simulation:
     """A room in which Ann and Ben were, and Ben still is."""
-    world = Simulation(seed=1, clock=Clock.stopped(NOW))
-    world.join(ROOM, peer_id="ann", metadata={"displayName": "Ann"})
-    world.join(ROOM, peer_id="ben", metadata={"displayName": "Ben"})
-    world.clock.advance(1000)
-    world.leave(ROOM, "ann")
-    return world
+    runtime = Simulation(seed=1, clock=Clock.stopped(NOW))
+    runtime.join(ROOM, peer_id="ann", metadata={"displayName": "Ann"})
+    runtime.join(ROOM, peer_id="ben", metadata={"displayName": "Ben"})
+    runtime.clock.advance(1000)
+    runtime.leave(ROOM, "ann")
+    return runtime
 
 
 def body_of(sequence: int, told: Told, note: str = "") -> bytes:

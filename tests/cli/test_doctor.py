@@ -11,7 +11,7 @@ import pytest
 from bridge.cli.doctor.machine import secrets_in_clear
 from tests.cli.conftest import Cli
 from tests.harness.config import API_KEY, write_config
-from tests.harness.examining import (
+from tests.harness.doctor_runs import (
     ROOM,
     Listener,
     answering,
@@ -95,8 +95,8 @@ def test_nothing_is_made_where_nothing_was(cli: Cli, receiver: Receiver) -> None
 
 
 def test_no_secret_is_shown(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
-    secrets = ["pa55word", API_KEY, SECRET, "hush-header", "hush-token", "hush-path", "key-of-the-vault"]
-    monkeypatch.setenv("BRIDGE_ENCRYPTION_KEY", "key-of-the-vault")
+    secrets = ["pa55word", API_KEY, SECRET, "hush-header", "hush-token", "hush-path", "key-of-the-cipher"]
+    monkeypatch.setenv("BRIDGE_ENCRYPTION_KEY", "key-of-the-cipher")
     with Listener(answering(f'{{"message": "key {API_KEY}?"}}'.encode(), status="500 Oops")) as echo:
         write_config(
             cli.config,
@@ -159,7 +159,9 @@ def test_on_a_narrow_terminal_advice_stands_below(busy: Cli) -> None:
 
 def test_it_ends_when_everything_hangs(cli: Cli) -> None:
     with Listener() as silent:
-        endpoints = [{"name": f"e{number:02}", "url": f"https://{silent.host}/"} for number in range(70)]
+        endpoints = [
+            {"name": f"e{assign_sequences:02}", "url": f"https://{silent.host}/"} for assign_sequences in range(70)
+        ]
         write_config(
             cli.config,
             database_url=f"postgresql://bridge:pa55word@{silent.host}/x",
@@ -177,8 +179,8 @@ def test_it_ends_when_everything_hangs(cli: Cli) -> None:
         "not tried: too many others hang",
     }
     assert len(connections) == 70
-    assert "timeout" in only(found, "database")["detail"] or "no answer" in only(found, "database")["detail"]
-    assert only(found, "api_key")["detail"] == "timeout: no whole answer within 4 s"
+    assert "timeout" in only(found, "database")["detail"] or "no response" in only(found, "database")["detail"]
+    assert only(found, "api_key")["detail"] == "timeout: no whole response within 4 s"
     assert only(found, "web")["detail"] == "taken by a program that is no bridge"
     assert only(found, "room")["detail"] == "not polled yet"
 
@@ -290,9 +292,9 @@ def test_a_bridge_whose_answer_comes_in_two_parts_is_recognized(cli: Cli) -> Non
     assert (web["state"], web["detail"]) == ("ok", "a bridge answers there")
 
 
-@pytest.mark.parametrize("answer", [answering(b"hello\n"), answering(b"ok\n", status="404 Not Found"), b"\0", None])
-def test_another_program_on_the_port_is_a_failure(cli: Cli, answer: bytes | None) -> None:
-    with Listener(answer) as other:
+@pytest.mark.parametrize("response", [answering(b"hello\n"), answering(b"ok\n", status="404 Not Found"), b"\0", None])
+def test_another_program_on_the_port_is_a_failure(cli: Cli, response: bytes | None) -> None:
+    with Listener(response) as other:
         cli.configure(web={"listen": other.host})
         web = only(examine(cli, code=1), "web")
 

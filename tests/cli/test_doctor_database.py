@@ -14,7 +14,7 @@ import pytest
 from bridge.cli.doctor.database import judge_space
 from bridge.cli.doctor.findings import State
 from tests.cli.conftest import Cli
-from tests.harness.examining import (
+from tests.harness.doctor_runs import (
     change,
     contents,
     examine,

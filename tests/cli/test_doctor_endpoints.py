@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from tests.cli.conftest import Cli
-from tests.harness.examining import (
+from tests.harness.doctor_runs import (
     ROOM,
     Listener,
     ago,
@@ -25,7 +25,7 @@ from tests.harness.examining import (
     only,
     serve_once,
 )
-from tests.harness.receiver import Answer, Receiver
+from tests.harness.receiver import Receiver, Response
 from tests.harness.simulator import SimulatorClient
 
 OPEN_LOOPBACK = {"allow_private_networks": ["127.0.0.0/8"]}
@@ -64,7 +64,7 @@ def test_the_state_of_an_endpoint(busy: Cli, values: str, state: str, detail: st
 
 
 def test_an_endpoint_that_is_gone(busy: Cli, simulator: SimulatorClient, receiver: Receiver) -> None:
-    receiver.script(Answer(status=410))
+    receiver.script(Response(status=410))
     simulator.leave(ROOM, "anna")
     busy("poll", ROOM)
     busy.deliver()

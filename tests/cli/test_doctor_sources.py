@@ -9,7 +9,7 @@ import pytest
 
 from bridge.sources.checkup import Checkup, parse_date
 from tests.cli.conftest import Cli
-from tests.harness.examining import (
+from tests.harness.doctor_runs import (
     ROOM,
     Listener,
     ago,
@@ -43,7 +43,7 @@ def busy(cli: Cli, simulator: SimulatorClient, receiver: Receiver) -> Cli:
         ({"kind": "not_found_page"}, "fail", "status 404"),
         ({"kind": "redirect"}, "fail", "a redirect, which is not followed"),
         ({"kind": "reset"}, "fail", "unreachable: reset"),
-        ({"kind": "timeout"}, "fail", "timeout: no whole answer within 0.5 s"),
+        ({"kind": "timeout"}, "fail", "timeout: no whole response within 0.5 s"),
     ],
 )
 def test_how_a_source_answers(
@@ -157,7 +157,7 @@ def test_a_date_is_in_utc() -> None:
 
 def test_what_the_pollers_think_of_a_source_is_told(busy: Cli) -> None:
     change(
-        busy, "UPDATE sources SET condition = 'unauthorized', since = ?, held_until = ?", ago(hours=2), ago(hours=-1)
+        busy, "UPDATE sources SET condition = 'unauthorized', since = ?, paused_until = ?", ago(hours=2), ago(hours=-1)
     )
 
     source = only(examine(busy), "source")
@@ -165,7 +165,7 @@ def test_what_the_pollers_think_of_a_source_is_told(busy: Cli) -> None:
     assert source["state"] == "warn"
     assert source["detail"].startswith("unauthorized for 2h, next try in 59m")
 
-    change(busy, "UPDATE sources SET condition = 'failing', held_until = ?", ago(hours=1))
+    change(busy, "UPDATE sources SET condition = 'failing', paused_until = ?", ago(hours=1))
     assert only(examine(busy), "source")["detail"] == "failing for 2h: its rooms are hardly polled"
 
 
@@ -183,7 +183,7 @@ def test_a_room_that_was_never_live_may_not_exist(cli: Cli) -> None:
     room = only(examine(cli), "room", ROOM)
 
     assert room["state"] == "warn"
-    assert "unknown to Huddle01 or never live: both look the same" in room["detail"]
+    assert "unknown to Huddle01 or never live: both read_health the same" in room["detail"]
 
 
 def test_a_room_that_fails_is_a_warning_until_it_lasts(busy: Cli, simulator: SimulatorClient) -> None:
@@ -195,7 +195,7 @@ def test_a_room_that_fails_is_a_warning_until_it_lasts(busy: Cli, simulator: Sim
     change(busy, "UPDATE rooms SET failures = 5, complete_at = ?", ago(minutes=10))
     room = only(examine(busy, code=1), "room")
     assert room["state"] == "fail"
-    assert room["detail"].startswith("last whole answer 10m")
+    assert room["detail"].startswith("last whole response 10m")
 
 
 def test_a_room_that_never_answered_says_so(cli: Cli, simulator: SimulatorClient) -> None:
@@ -203,7 +203,7 @@ def test_a_room_that_never_answered_says_so(cli: Cli, simulator: SimulatorClient
     simulator.faults({"kind": "html_200"}, room=ROOM)
     cli("poll", ROOM, code=1)
 
-    assert only(examine(cli), "room")["detail"].startswith("no whole answer yet, 1 failure in a row")
+    assert only(examine(cli), "room")["detail"].startswith("no whole response yet, 1 failure in a row")
 
 
 def test_a_disabled_room_is_said_to_be_that(cli: Cli) -> None:
@@ -225,7 +225,7 @@ def test_rooms_that_were_never_polled_are_asked_for(cli: Cli, simulator: Simulat
 
     assert only(found, "room", ROOM)["detail"] == "not polled yet; live now, 1 peer"
     assert only(found, "room", "quiet")["state"] == "warn"
-    assert "both look the same" in only(found, "room", "quiet")["detail"]
+    assert "both read_health the same" in only(found, "room", "quiet")["detail"]
     assert only(found, "room", "broken")["detail"].startswith("server_error: status 500")
 
 
@@ -239,11 +239,11 @@ def test_rooms_of_several_sources_are_told_apart(cli: Cli) -> None:
 
 
 def test_many_rooms_are_counted(cli: Cli, simulator: SimulatorClient) -> None:
-    rooms = [f"room-{number:02}" for number in range(30)]
+    rooms = [f"room-{assign_sequences:02}" for assign_sequences in range(30)]
     cli.configure(rooms=[{"id": ROOM, "enabled": False}, *rooms])
     cli.take_up()
-    for number in range(23):
-        cli("poll", rooms[number], "--json")
+    for assign_sequences in range(23):
+        cli("poll", rooms[assign_sequences], "--json")
     change(cli, "UPDATE rooms SET failures = 9, last_failure = 'reset' WHERE upstream_id = 'room-00'")
     polls = len(simulator.polls())
 

@@ -6,12 +6,12 @@ from datetime import UTC, datetime
 import pytest
 from standardwebhooks import Webhook, WebhookVerificationError
 
-from bridge.store.sealing import reseal
-from bridge.store.vault import Vault
-from bridge.webhooks.signing import parse_key, parse_secret, verify
+from bridge.db.encryption import SecretCipher
+from bridge.db.reencryption import reencrypt
+from bridge.rules.signing import parse_key, parse_secret, verify
 from tests.cli.conftest import Cli
 from tests.harness.config import Table
-from tests.harness.receiver import SECRET, Answer, Delivery, Receiver
+from tests.harness.receiver import SECRET, Delivery, Receiver, Response
 from tests.harness.simulator import SimulatorClient
 from tests.harness.tables import everything
 
@@ -46,7 +46,7 @@ def state(cli: Cli, name: str = "crm") -> tuple[str, str | None, int]:
 
 
 def test_a_sample_is_signed_marked_and_forgotten(told: Cli, receiver: Receiver) -> None:
-    receiver.script(Answer(status=202, body=b"thank you"))
+    receiver.script(Response(status=202, body=b"thank you"))
     before = everything(told.database_url)
     done = told("endpoints", "test", "crm", "--json").json()
     (delivery,) = receiver.deliveries
@@ -54,7 +54,7 @@ def test_a_sample_is_signed_marked_and_forgotten(told: Cli, receiver: Receiver) 
     assert delivery.headers["bridge-test"] == "true"
     assert "bridge-replay" not in delivery.headers
     assert (done["event_id"], done["type"]) == (delivery.event_id, delivery.event["type"])
-    assert (done["verdict"], done["status"], done["answer"], done["cause"]) == ("delivered", 202, "thank you", None)
+    assert (done["outcome"], done["status"], done["response"], done["cause"]) == ("delivered", 202, "thank you", None)
     assert done["type"] == "peer.joined"
     assert everything(told.database_url) == before, "nothing is stored"
 
@@ -71,9 +71,9 @@ def test_a_sample_of_a_type_that_there_is_not(told: Cli, receiver: Receiver) -> 
 
 
 def test_a_sample_that_is_not_taken_fails_and_says_why(told: Cli, receiver: Receiver) -> None:
-    receiver.script(Answer(status=500, body=b"no \x1b[31mroom\x1b[0m left"))
+    receiver.script(Response(status=500, body=b"no \x1b[31mroom\x1b[0m left"))
     done = told("endpoints", "test", "crm", code=1)
-    assert "trouble" in done.out
+    assert "retryable" in done.out
     assert "answered 500" in done.out
     assert "room" in done.out
     assert "\x1b" not in done.out
@@ -83,14 +83,14 @@ def test_a_sample_that_is_not_taken_fails_and_says_why(told: Cli, receiver: Rece
 def test_a_sample_to_nobody_says_so(cli: Cli) -> None:
     cli("endpoints", "add", "void", "http://127.0.0.1:1/")
     done = cli("endpoints", "test", "void", "--json", code=1).json()
-    assert (done["verdict"], done["status"], done["cause"]) == ("trouble", None, "connect")
+    assert (done["outcome"], done["status"], done["cause"]) == ("retryable", None, "connect")
 
 
 def test_an_address_that_may_not_be_called_is_not_called_by_a_sample_either(cli: Cli, receiver: Receiver) -> None:
     cli("endpoints", "add", "crm", f"{receiver.url}/crm")
     cli.configure(delivery={"allow_private_networks": []})
     done = cli("endpoints", "test", "crm", "--json", code=1).json()
-    assert (done["verdict"], done["cause"]) == ("blocked", "blocked")
+    assert (done["outcome"], done["cause"]) == ("blocked", "blocked")
     assert receiver.deliveries == ()
 
 
@@ -134,7 +134,7 @@ def test_what_a_disabled_endpoint_misses_waits_for_it(
 
 
 def test_an_endpoint_that_is_gone_is_called_no_more_until_a_person_enables_it(told: Cli, receiver: Receiver) -> None:
-    receiver.script(Answer(status=410))
+    receiver.script(Response(status=410))
     told("poll", ROOM)
     told.deliver()
     assert state(told) == ("disabled", "gone", 2)
@@ -153,7 +153,7 @@ def test_a_restart_or_reload_enables_nothing(told: Cli) -> None:
 
 
 def test_enabling_does_not_wait_for_a_back_off(told: Cli, receiver: Receiver) -> None:
-    receiver.script(Answer(status=503, headers={"Retry-After": "3600"}, times=1))
+    receiver.script(Response(status=503, headers={"Retry-After": "3600"}, times=1))
     told("poll", ROOM)
     told.deliver()
     told.deliver()
@@ -317,7 +317,7 @@ def test_an_old_key_still_opens_when_it_is_listed_behind_the_new_one(
     monkeypatch.setenv("BRIDGE_ENCRYPTION_KEY", f"{SECOND},{FIRST}")
     assert "start the service with them first" in cli.refuses("endpoints", "rotate", "crm", code=1)
     with contextlib.closing(cli.database()) as database:  # as the service does when it starts
-        database.write_now(reseal, Vault([SECOND, FIRST]), datetime.now(UTC))
+        database.write_now(reencrypt, SecretCipher([SECOND, FIRST]), datetime.now(UTC))
     fresh = cli("endpoints", "rotate", "crm").out.strip()
     cli("endpoints", "test", "crm")
     (delivery,) = receiver.deliveries
@@ -330,7 +330,7 @@ def test_an_old_key_still_opens_when_it_is_listed_behind_the_new_one(
 def test_nothing_is_sealed_before_the_service_has_started_with_its_new_keys(
     before: str | None, now: str, cli: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Until then it could not open what is sealed with the first of them."""
+    """Until then it could not open what is ciphertext with the first of them."""
     if before is not None:
         monkeypatch.setenv("BRIDGE_ENCRYPTION_KEY", before)
     cli("endpoints", "add", "crm", "http://127.0.0.1:9/")
@@ -339,7 +339,7 @@ def test_nothing_is_sealed_before_the_service_has_started_with_its_new_keys(
 
     for arguments in (("rotate", "crm"), ("add", "other", "http://127.0.0.1:9/")):
         said = cli.refuses("endpoints", *arguments, code=1)
-        assert "the secret of endpoint 'crm' is not sealed with the first of these keys: start the service" in said
+        assert "the secret of endpoint 'crm' is not ciphertext with the first of these keys: start the service" in said
     assert everything(cli.database_url) == stored
 
 
@@ -347,7 +347,7 @@ def test_what_a_receiver_repeats_of_them_is_neither_stored_nor_shown(
     encrypted: str, cli: Cli, simulator: SimulatorClient, receiver: Receiver
 ) -> None:
     credential = HEADER.removeprefix("Bearer ")
-    receiver.script(Answer(status=500, body=f"{encrypted} {HEADER} {credential}".encode()))
+    receiver.script(Response(status=500, body=f"{encrypted} {HEADER} {credential}".encode()))
     cli("rooms", "add", ROOM)
     simulator.join(ROOM, "anna")
     cli("poll", ROOM)
@@ -386,7 +386,7 @@ def test_without_the_old_key_it_is_said_which_is_missing_and_nothing_is_sent(
 def test_nothing_is_changed_with_another_key_than_the_service_has(
     key: str | None, encrypted: str, cli: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What it sealed could not be opened by the service, and the secret that receivers know would lapse."""
+    """What it ciphertext could not be opened by the service, and the secret that receivers know would lapse."""
     monkeypatch.delenv("BRIDGE_ENCRYPTION_KEY")
     if key is not None:
         monkeypatch.setenv("BRIDGE_ENCRYPTION_KEY", key)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from bridge.webhooks.signing import parse_secret
+from bridge.rules.signing import parse_secret
 from tests.cli.conftest import Cli
 from tests.harness.config import Table
 from tests.harness.receiver import SECRET, Receiver
@@ -14,7 +14,7 @@ ROOM = "abc-defg-hij"
 URL = "http://127.0.0.1:9/hook"
 KEYS = {
     "id", "name", "url", "events", "rooms", "style", "signature", "origin", "created_at", "state", "state_reason",
-    "circuit", "failures_in_row", "failing_since", "last_success_at", "held_until", "owed_rooms", "owed_events",
+    "circuit", "failures_in_row", "failing_since", "last_success_at", "paused_until", "owed_rooms", "owed_events",
     "dead_letters", "rate_per_second", "max_concurrency", "timeout_seconds",
 }  # fmt: skip
 
@@ -60,7 +60,7 @@ def test_an_endpoint_is_listed_with_everything_that_was_asked_for(cli: Cli) -> N
         "failures_in_row": 0,
         "failing_since": None,
         "last_success_at": None,
-        "held_until": None,
+        "paused_until": None,
         "owed_rooms": 0,
         "owed_events": 0,
         "dead_letters": 0,
@@ -283,6 +283,6 @@ def test_health_shows_in_listings(cli: Cli, simulator: SimulatorClient, receiver
     assert up["last_success_at"] is not None
     assert (down["owed_events"], down["failures_in_row"], down["last_success_at"]) == (1, 1, None)
     shown = cli("endpoints", "show", "down", "--json").json()
-    assert (shown["last_attempt"]["verdict"], shown["last_attempt"]["cause"]) == ("trouble", "connect")
-    assert "trouble connect" in cli("endpoints", "show", "down").out
+    assert (shown["last_attempt"]["outcome"], shown["last_attempt"]["cause"]) == ("retryable", "connect")
+    assert "retryable connect" in cli("endpoints", "show", "down").out
     assert cli("endpoints", "show", "up", "--json").json()["last_attempt"]["status"] == 200

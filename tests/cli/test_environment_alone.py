@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 
+from bridge.admin.configured import reconcile
 from bridge.cli.main import run
 from bridge.cli.options import DEFAULT_CONFIG, find_file
+from bridge.db.engine import Database
+from bridge.delivery.endpoints import EndpointSpec
 from bridge.errors import BridgeError
-from bridge.service import desk_for, real_world
-from bridge.store.database import Database
-from bridge.store.endpoints import EndpointSpec
-from bridge.store.reconcile import reconcile
-from bridge.store.rooms import RoomSpec
+from bridge.polling.rooms import RoomSpec
+from bridge.service import endpoint_context, system_runtime
 from tests.cli.conftest import Cli
 from tests.harness.config import Table
 from tests.harness.process import READY, Process, bridge_command
@@ -25,7 +25,7 @@ from tests.harness.tables import everything
 ROOM = RoomSpec(source="main", upstream_id="abc-defg-hij")
 ENDPOINT = EndpointSpec(name="crm", url="https://crm.example.com/")
 ONE_OR_THE_OTHER = [([ROOM], []), ([], [ENDPOINT])]
-REFUSED = "the database has rooms and endpoints of a configuration file, and there is none here"
+REJECTED = "the database has rooms and endpoints of a configuration file, and there is none here"
 
 
 @pytest.fixture
@@ -85,9 +85,9 @@ def take_up(
 ) -> None:
     database = Database(cli.database_url)
     try:
-        desk = desk_for(cli.settings, real_world())
+        context = endpoint_context(cli.settings, system_runtime())
         database.write_now(
-            reconcile, sources=["main"], rooms=rooms, endpoints=endpoints, desk=desk, may_empty=may_empty
+            reconcile, sources=["main"], rooms=rooms, endpoints=endpoints, context=context, may_empty=may_empty
         )
     finally:
         database.close()
@@ -101,7 +101,7 @@ def test_what_a_file_named_is_not_given_up_because_the_file_was_not_found(
     take_up(cli, rooms=rooms, endpoints=endpoints)
     before = everything(cli.database_url)
 
-    with pytest.raises(BridgeError, match=REFUSED):
+    with pytest.raises(BridgeError, match=REJECTED):
         take_up(cli, may_empty=False)
 
     assert everything(cli.database_url) == before
@@ -139,7 +139,7 @@ def test_a_service_without_a_file_that_names_nothing_does_not_start_on_what_a_fi
     with Process(bridge_command("run"), elsewhere, env={"BRIDGE__DATABASE__URL": cli.database_url}) as program:
         assert program.wait() == 1
         assert program.output == (
-            f"bridge: {REFUSED}: name it with --config, or BRIDGE_CONFIG; "
+            f"bridge: {REJECTED}: name it with --config, or BRIDGE_CONFIG; "
             "to give them up, start once with a file that names none\n"
         )
     assert everything(cli.database_url) == before

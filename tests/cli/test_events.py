@@ -8,8 +8,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from bridge.admin.events import EventFilter
 from bridge.cli.events import _Tail
-from bridge.store.queries.events import EventFilter
 from tests.cli.conftest import Cli
 from tests.harness.process import Process, bridge_command, environment
 from tests.harness.simulator import SimulatorClient
@@ -207,14 +207,14 @@ def test_tail_does_not_overlook_what_was_committed_late(meeting: Cli) -> None:
     newest = tail.start(0)
     assert newest == []
     _append(meeting, key=20)
-    assert [event.key for event in tail.look()] == [20]
+    assert [event.key for event in tail.read_health()] == [20]
     _append(meeting, key=15)
     _append(meeting, key=21)
-    assert [event.key for event in tail.look()] == [15, 21]
+    assert [event.key for event in tail.read_health()] == [15, 21]
     for _ in range(40):
-        assert tail.look() == []
+        assert tail.read_health() == []
     _append(meeting, key=22)
-    assert [event.key for event in tail.look()] == [22]
+    assert [event.key for event in tail.read_health()] == [22]
     database.close()
 
 

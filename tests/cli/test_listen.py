@@ -17,14 +17,14 @@ import httpx
 import pytest
 from standardwebhooks import Webhook
 
-from bridge.webhooks.signing import Ed25519Secret, generate_signing_key, parse_secret, sign
+from bridge.rules.signing import Ed25519Secret, generate_signing_key, parse_secret, sign
 from tests.harness.process import Process, bridge_command
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 PREVIOUS_SECRET = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD"
 FOREIGN_SECRET = "whsec_" + "QUJD" * 10
 SIGNING_KEY = generate_signing_key(bytes(range(32)))
-ids = (f"evt_{number:026d}" for number in count(1))
+ids = (f"evt_{assign_sequences:026d}" for assign_sequences in count(1))
 
 Headers = Mapping[str, str]
 
@@ -39,10 +39,10 @@ class Listener(Process):
 
     def post(self, body: bytes, headers: Headers) -> int:
         content_type = {"content-type": "application/json"}
-        answer = httpx.post(
+        response = httpx.post(
             f"{self.url}hooks/crm", content=body, headers={**content_type, **headers}, trust_env=False, timeout=30
         )
-        return answer.status_code
+        return response.status_code
 
     def line_about(self, text: str) -> str:
         return self.wait_for_output(text)
@@ -206,10 +206,10 @@ def test_json_prints_the_verified_bodies_and_nothing_else_on_stdout(tmp_path: Pa
     assert program.output.count("not verified") == 1
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_it_ends_when_told(tmp_path: Path, number: signal.Signals) -> None:
+@pytest.mark.parametrize("assign_sequences", [signal.SIGINT, signal.SIGTERM])
+def test_it_ends_when_told(tmp_path: Path, assign_sequences: signal.Signals) -> None:
     with Listener(tmp_path, "--secret", SECRET) as program:
-        assert program.stop(number) == 0
+        assert program.stop(assign_sequences) == 0
     assert "Traceback" not in program.output
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from bridge.service import real_world
-from bridge.store.poll_now import Busy, claim_room
+from bridge.polling.poll_now import Busy, claim_room
+from bridge.service import system_runtime
 from tests.cli.conftest import Cli
 from tests.harness.log import log_problems, replay
 from tests.harness.process import BridgeProcess, Process, bridge_command
@@ -24,7 +24,7 @@ ROOM = "abc-defg-hij"
 
 @pytest.fixture
 def gate(simulator: SimulatorClient) -> Iterator[UpstreamGate]:
-    """A door to the upstream that can keep an answer waiting."""
+    """A door to the upstream that can keep an response waiting."""
     with UpstreamGate("cli", simulator.url, Journal()) as door:
         yield door
 
@@ -171,7 +171,7 @@ def test_a_poll_lifts_what_a_bad_key_brought_about(cli: Cli, simulator: Simulato
 def test_a_room_that_somebody_polls_is_polled_when_they_are_done(cli: Cli, simulator: SimulatorClient) -> None:
     cli("rooms", "add", ROOM)
     simulator.join(ROOM, "anna")
-    database, now = cli.database(), real_world().now()
+    database, now = cli.database(), system_runtime().now()
     claim = partial(claim_room, requests_per_second=0, now=now, lease_until=now + timedelta(seconds=1))
     assert not isinstance(database.write_now(claim, ROOM, "main", token="theirs"), Busy)
     assert isinstance(database.write_now(claim, ROOM, "main", token="ours"), Busy)
@@ -188,7 +188,7 @@ def test_a_poll_that_was_overtaken_writes_nothing(cli: Cli, simulator: Simulator
     gate.hold()
 
     def overtake() -> None:
-        wait_until(lambda: gate.journal.waiting("cli"), what="the answer at the gate")
+        wait_until(lambda: gate.journal.waiting("cli"), what="the response at the gate")
         _execute(cli.database_file, "UPDATE rooms SET claim_token = 'theirs'")
         gate.release()
 
@@ -205,7 +205,7 @@ def test_ctrl_c_in_the_middle_frees_the_room(cli: Cli, simulator: SimulatorClien
     cli.configure(upstream=gate.url)
     gate.hold()
     with Process(bridge_command("poll", ROOM, "--config", str(cli.config)), cli.directory) as program:
-        wait_until(lambda: gate.journal.waiting("cli"), what="the answer at the gate")
+        wait_until(lambda: gate.journal.waiting("cli"), what="the response at the gate")
         assert program.stop(signal.SIGINT) == 130
         assert program.output == ""
     gate.release()
@@ -219,12 +219,12 @@ def test_polls_beside_a_running_service_lose_and_invent_nothing(cli: Cli, simula
     with BridgeProcess(cli.config) as service:
         service.wait_ready()
         simulator.wait_for_polls(1, ROOM)
-        for number in range(8):
-            simulator.join(ROOM, f"peer-{number}")
+        for assign_sequences in range(8):
+            simulator.join(ROOM, f"peer-{assign_sequences}")
             seen = cli("poll", ROOM, "--json").json()
-            assert f"peer-{number}" in {peer["peer_id"] for peer in seen["peers"]}
-            if number % 3 == 2:
-                simulator.leave(ROOM, f"peer-{number - 1}")
+            assert f"peer-{assign_sequences}" in {peer["peer_id"] for peer in seen["peers"]}
+            if assign_sequences % 3 == 2:
+                simulator.leave(ROOM, f"peer-{assign_sequences - 1}")
         cli("poll", ROOM)
         simulator.wait_for_polls(2, ROOM)
         assert service.stop() == 0

@@ -6,7 +6,7 @@ import pytest
 from standardwebhooks import Webhook, WebhookVerificationError
 
 from tests.cli.conftest import Cli
-from tests.harness.receiver import Answer, Delivery, Receiver
+from tests.harness.receiver import Delivery, Receiver, Response
 from tests.harness.simulator import SimulatorClient
 
 ROOM, OTHER = "abc-defg-hij", "xyz-xyzx-xyz"
@@ -27,7 +27,7 @@ def had(
     cli.configure(rooms=[ROOM, OTHER], endpoints=endpoints, delivery={"refused_schedule": []})
     cli.take_up()
     receiver.script(
-        Answer(
+        Response(
             status=400,
             when=lambda one: (
                 one.path == "/crm" and (one.room, one.event["data"].get("peer_id")) == (ROOM, f"bert-of-{ROOM}")
@@ -75,7 +75,7 @@ def test_one_event_comes_again_with_its_bytes_and_the_mark(had: Cli, receiver: R
     assert "bridge-replay" not in first.headers
     assert repeated.unverified is None
     attempts = had("deliveries", "list", "--event", first.event_id, "--endpoint", "crm", "--json").json()
-    assert [(one["kind"], one["verdict"]) for one in attempts] == [("redelivery", "delivered"), ("live", "delivered")]
+    assert [(one["kind"], one["outcome"]) for one in attempts] == [("redelivery", "delivered"), ("live", "delivered")]
 
 
 def test_several_events_come_in_the_order_of_the_log(had: Cli, receiver: Receiver) -> None:
@@ -108,7 +108,7 @@ def test_only_what_failed(had: Cli, receiver: Receiver) -> None:
 
 
 def test_a_dead_letter_that_is_refused_again_stays_one(had: Cli, receiver: Receiver) -> None:
-    receiver.script(Answer(status=422))
+    receiver.script(Response(status=422))
     assert len(again(had, receiver, "--endpoint", "crm", "--failed")) == 1
     assert len(had("deliveries", "list", "--dead", "--json").json()) == 1
     had.deliver()

@@ -122,7 +122,7 @@ def test_a_wrong_room_is_refused_as_the_configuration_would(
 
 
 def _rest(complaint: str) -> str:
-    durations = ', like "250ms", "10s", "5m", "2h", "5d" or a number of seconds'
+    durations = ', like "250ms", "10s", "5m", "2h", "5d" or a assign_sequences of seconds'
     return (durations if complaint.endswith("a duration") else "") + "\n"
 
 

@@ -12,9 +12,9 @@ from pathlib import Path
 from bridge.config import load
 from bridge.config.schema import every_key
 from bridge.config.template import render
-from bridge.store.endpoints import EndpointSpec
-from bridge.store.rooms import RoomSpec
-from bridge.webhooks.signing import generate_secret
+from bridge.delivery.endpoints import EndpointSpec
+from bridge.polling.rooms import RoomSpec
+from bridge.rules.signing import generate_secret
 from tests.config.conftest import LoadText, ProblemsIn
 
 EXAMPLE = Path(__file__).parents[2] / "bridge.toml"

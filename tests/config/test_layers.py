@@ -1,4 +1,4 @@
-"""Flag > environment > file > default, key by key, and what the environment may look like."""
+"""Flag > environment > file > default, key by key, and what the environment may read_health like."""
 
 from __future__ import annotations
 
@@ -183,7 +183,7 @@ def test_what_is_neither_json_nor_toml_is_named_for_what_it_should_be(problems_i
     assert found == {
         "endpoints[0].events": 'must be a list, like ["…", "…"]',
         "sources.main.discover": "must be true or false",
-        "sources.main.max_concurrency": "must be a whole number",
+        "sources.main.max_concurrency": "must be a whole assign_sequences",
         "web": "must be a table",
     }
 

@@ -19,7 +19,7 @@ ENDPOINT = '[[endpoints]]\nname = "crm"\nurl = "https://crm.example.com/"\n'
 TOKEN = '[[web.tokens]]\nname = "ops"\ntoken = "t"\n'
 WHSEC = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 WHSK = "whsk_6Xb/dCcHpPea21PS1N9VY/NZW723CEc77N4rJCubMbfVKIDij2HKpMKkioLlX0dRqSKJp4AJ6p9lMicMFs6Kvg=="
-SCHEDULE = 'must be a duration, like "250ms", "10s", "5m", "2h", "5d" or a number of seconds'
+SCHEDULE = 'must be a duration, like "250ms", "10s", "5m", "2h", "5d" or a assign_sequences of seconds'
 BAD_RATE = "must be 0 (unlimited) or from 0.0003 (about once an hour) to 100,000"
 BAD_URL_SIGN = "contains a character that a URL cannot have: a space, a control character or a backslash"
 BAD_URL = "is not a URL: check host and port, and percent-encode special characters"
@@ -66,11 +66,11 @@ SOME_VARIABLES = tuple(
         (SOURCE, 'base_url = "https://a/?x=1"', "sources.main.base_url", "must end with the path: no ? and no #"),
         (SOURCE, "timeout = 0", "sources.main.timeout", "must be longer than zero"),
         (SOURCE, "max_concurrency = 0", "sources.main.max_concurrency", "must be at least 1"),
-        (SOURCE, "max_concurrency = 1.5", "sources.main.max_concurrency", "must be a whole number"),
-        (SOURCE, "max_concurrency = true", "sources.main.max_concurrency", "must be a whole number"),
+        (SOURCE, "max_concurrency = 1.5", "sources.main.max_concurrency", "must be a whole assign_sequences"),
+        (SOURCE, "max_concurrency = true", "sources.main.max_concurrency", "must be a whole assign_sequences"),
         (SOURCE, "requests_per_second = -1", "sources.main.requests_per_second", BAD_RATE),
-        (SOURCE, "requests_per_second = inf", "sources.main.requests_per_second", "must be a finite number"),
-        (SOURCE, 'requests_per_second = "5"', "sources.main.requests_per_second", "must be a number"),
+        (SOURCE, "requests_per_second = inf", "sources.main.requests_per_second", "must be a finite assign_sequences"),
+        (SOURCE, 'requests_per_second = "5"', "sources.main.requests_per_second", "must be a assign_sequences"),
         (SOURCE, "discover = 1", "sources.main.discover", "must be true or false"),
         ("", '[sources."my key"]\napi_key = "k"', 'sources."my key"', BAD_SOURCE_NAME),
         ("", '["\\u001b[31m"]', '"\\x1b[31m"', "unknown key; the keys are bridge, database,"),

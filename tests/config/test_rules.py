@@ -87,12 +87,14 @@ def test_this_machine_needs_no_token(load_text: LoadText, listen: str) -> None:
 
 
 def test_a_hundred_thousand_rooms_are_a_configuration_like_any_other(load_text: LoadText) -> None:
-    rooms = "".join(f'[[rooms]]\nid = "room-{number}"\n' for number in range(100_000))
+    rooms = "".join(f'[[rooms]]\nid = "room-{assign_sequences}"\n' for assign_sequences in range(100_000))
     assert load_text(ONE + rooms).rooms[-1].upstream_id == "room-99999"
 
 
 def test_ten_thousand_mistakes_are_reported_like_any_other(problems_in: ProblemsIn) -> None:
-    rooms = "".join(f'[[rooms]]\nid = "room-{number // 2}"\nsource = "mian"\n' for number in range(10_000))
+    rooms = "".join(
+        f'[[rooms]]\nid = "room-{assign_sequences // 2}"\nsource = "mian"\n' for assign_sequences in range(10_000)
+    )
     problems = problems_in(ONE + rooms)
     assert len(problems) == 15_000
     assert str(problems[-1]) == 'line 30002: rooms[9999].source: there is no source "mian"; did you mean "main"?'

@@ -20,13 +20,13 @@ from bridge.config.settings import (
     WebSettings,
     WebToken,
 )
-from bridge.presence import FirstSnapshot, PresencePolicy
-from bridge.sources import SourceSettings
-from bridge.store.endpoints import EndpointSpec
-from bridge.store.polls import PollingSettings
-from bridge.store.rooms import RoomSpec
-from bridge.webhooks.delivery import DeliveryPolicy
-from bridge.webhooks.egress import EgressPolicy
+from bridge.delivery.endpoints import EndpointSpec
+from bridge.polling.record import PollingSettings
+from bridge.polling.rooms import RoomSpec
+from bridge.rules.delivery import DeliveryPolicy
+from bridge.rules.egress import EgressPolicy
+from bridge.rules.presence import FirstSnapshot, PresencePolicy
+from bridge.sources.protocol import SourceSettings
 from tests.config.conftest import LoadText
 
 WHSEC = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
@@ -118,8 +118,8 @@ level = "debug"
 """
 
 
-def seconds(number: float) -> timedelta:
-    return timedelta(seconds=number)
+def seconds(assign_sequences: float) -> timedelta:
+    return timedelta(seconds=assign_sequences)
 
 
 def test_every_key_arrives_where_it_belongs(load_text: LoadText) -> None:

@@ -8,12 +8,12 @@ from ipaddress import ip_network
 
 import pytest
 
-from bridge.events.styles import Style
-from bridge.sender import deliver
-from bridge.store.deliveries import OwedEvent, Target
-from bridge.webhooks.client import WebhookClient
-from bridge.webhooks.delivery import Verdict
-from bridge.webhooks.egress import EgressPolicy
+from bridge.delivery.claim import OwedEvent, Target
+from bridge.delivery.client import WebhookClient
+from bridge.delivery.sender import deliver
+from bridge.events.formats import Format
+from bridge.rules.delivery import Outcome
+from bridge.rules.egress import EgressPolicy
 from tests.docs import examples
 from tests.docs.requests import Send
 from tests.harness.receiver import SECRET, Delivery, Receiver
@@ -30,7 +30,7 @@ def left() -> OwedEvent:
 @pytest.fixture
 def send(left: OwedEvent) -> Send:
     async def send_one(
-        *, secrets: tuple[str, ...] = (SECRET,), style: Style = Style.STANDARD, age: timedelta = timedelta()
+        *, secrets: tuple[str, ...] = (SECRET,), style: Format = Format.STANDARD, age: timedelta = timedelta()
     ) -> Delivery:
         with Receiver() as receiver:
             target = Target(
@@ -46,7 +46,7 @@ def send(left: OwedEvent) -> Send:
             at = datetime.now(UTC) - age
             async with WebhookClient(LOOPBACK, user_agent="presence-bridge/test", clock=lambda: at) as client:
                 outcome = await deliver(client, target, left, at=at, limit=timedelta(seconds=30))
-            assert outcome.verdict is Verdict.DELIVERED
+            assert outcome.outcome is Outcome.DELIVERED
             return receiver.deliveries[0]
 
     return send_one

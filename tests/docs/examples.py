@@ -19,8 +19,8 @@ from bridge.events.bodies import (
     draft_source,
     encode,
 )
-from bridge.events.styles import Style, render
-from bridge.presence import Json, Peer, Presence, PresencePolicy, Snapshot, diff
+from bridge.events.formats import Format, render
+from bridge.rules.presence import Json, Peer, Presence, PresencePolicy, Snapshot, diff
 from tests.docs import pages
 
 ROOM = RoomName(source="main", room_id="abc-defg-hij", room_name="Weekly stand-up")
@@ -68,8 +68,8 @@ def told() -> Iterator[tuple[Draft, RoomName]]:
     yield from ((each, OWN) for each in own_news())
 
 
-def _id(prefix: str, number: int) -> str:
-    return f"{prefix}_01m83ve4rwa4xk2cbdz5h7n{number:03}"
+def _id(prefix: str, assign_sequences: int) -> str:
+    return f"{prefix}_01m83ve4rwa4xk2cbdz5h7n{assign_sequences:03}"
 
 
 def own_news() -> Iterator[Draft]:
@@ -86,8 +86,10 @@ def bodies() -> list[bytes]:
     """The canonical bodies."""
     sequences = {ROOM: count(1), OWN: count(1)}
     return [
-        encode(each, room, event_id=f"evt_01m83vdq{number:02}j5t8wy0s6rc3ke9g", sequence=next(sequences[room]))
-        for number, (each, room) in enumerate(told())
+        encode(
+            each, room, event_id=f"evt_01m83vdq{assign_sequences:02}j5t8wy0s6rc3ke9g", sequence=next(sequences[room])
+        )
+        for assign_sequences, (each, room) in enumerate(told())
     ]
 
 
@@ -96,8 +98,8 @@ def examples() -> dict[str, str]:
     by_type = {json.loads(body)["type"]: body for body in bodies()}
     by_type[STYLED] = next(body for body in bodies() if json.loads(body)["type"] == STYLED)
     shown = {f"example: {kind}": pretty(body) for kind, body in by_type.items()}
-    for style in Style:
-        if style is not Style.STANDARD:
+    for style in Format:
+        if style is not Format.STANDARD:
             shown[f"style: {style}"] = pretty(render(style, by_type[STYLED]).body)
     return shown
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Protocol
 
-from bridge.events.styles import Style
+from bridge.events.formats import Format
 from tests.harness.receiver import Delivery
 
 
@@ -15,7 +15,7 @@ class Send(Protocol):
     """Sends one `peer.left` to a real socket; `age` is how long ago it was signed."""
 
     def __call__(
-        self, *, secrets: tuple[str, ...] = ..., style: Style = ..., age: timedelta = ...
+        self, *, secrets: tuple[str, ...] = ..., style: Format = ..., age: timedelta = ...
     ) -> Awaitable[Delivery]: ...
 
 

@@ -1,4 +1,4 @@
-"""docs/delivery.md says what bridge/webhooks/delivery.py does: statuses, causes, steps, schedules, both diagrams."""
+"""docs/delivery.md says what bridge/rules/delivery.py does: statuses, causes, steps, schedules, both diagrams."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from random import Random
 import pytest
 
 from bridge.config.durations import parse_duration
-from bridge.webhooks.delivery import (
+from bridge.rules.delivery import (
     RETRY_AFTER_CAP,
     RETRY_AFTER_STATUSES,
     Advance,
@@ -26,9 +26,9 @@ from bridge.webhooks.delivery import (
     EndpointState,
     GiveWay,
     Outcome,
+    PostResult,
     Retry,
     Step,
-    Verdict,
     classify,
     decide,
 )
@@ -43,7 +43,7 @@ HASTY = DeliveryPolicy(
 )
 EDGE = re.compile(r"^ +(?P<start>\S+) --> (?P<end>\S+)(?: : (?P<words>.+))?$", re.MULTILINE)
 
-Happened = tuple[Verdict, Step, Circuit, Circuit]
+Happened = tuple[Outcome, Step, Circuit, Circuit]
 
 
 @dataclass(slots=True)
@@ -51,7 +51,7 @@ class Walk:
     """An endpoint with three lines and any luck, for as long as it takes to see everything that can happen to it."""
 
     chance: Random
-    moods: Sequence[Verdict]
+    moods: Sequence[Outcome]
     now: datetime = START
     endpoint: EndpointState = field(default_factory=EndpointState)
     lines: list[CursorState] = field(default_factory=lambda: [CursorState()] * 3)
@@ -59,26 +59,26 @@ class Walk:
     def step(self) -> Happened:
         self.now += timedelta(minutes=self.chance.choice((0, 1, 20)))
         line = self.chance.randrange(len(self.lines))
-        verdict = Verdict.GONE if self.chance.random() < 0.002 else self.chance.choice(self.moods)
-        status = self.chance.choice((500, None)) if verdict is Verdict.TROUBLE else None
+        outcome = Outcome.GONE if self.chance.random() < 0.002 else self.chance.choice(self.moods)
+        status = self.chance.choice((500, None)) if outcome is Outcome.RETRYABLE else None
         cause = None if status is None else Cause.STATUS
-        outcome = Outcome(verdict=verdict, duration=timedelta(), status=status, cause=cause)
+        result = PostResult(outcome=outcome, duration=timedelta(), status=status, cause=cause)
         before, may_give_way = self.endpoint, self.chance.random() < 0.5
         jitter = self.chance.random()
         decision = decide(
-            outcome, self.lines[line], before, HASTY, may_give_way=may_give_way, now=self.now, jitter=jitter
+            result, self.lines[line], before, HASTY, may_give_way=may_give_way, now=self.now, jitter=jitter
         )
         self.lines[line], self.endpoint = decision.cursor, decision.endpoint
         if isinstance(decision.step, Disable):
             self.lines, self.endpoint = [CursorState()] * 3, self.endpoint.enabled_again()
-        return verdict, decision.step, before.circuit, decision.endpoint.circuit
+        return outcome, decision.step, before.circuit, decision.endpoint.circuit
 
 
 @pytest.fixture(scope="module")
 def happened() -> list[Happened]:
     walks = [
-        (Verdict.DELIVERED, Verdict.TROUBLE, Verdict.TROUBLE, Verdict.BLOCKED, Verdict.REFUSED, Verdict.REFUSED),
-        (Verdict.TROUBLE, Verdict.BLOCKED, Verdict.REFUSED),
+        (Outcome.DELIVERED, Outcome.RETRYABLE, Outcome.RETRYABLE, Outcome.BLOCKED, Outcome.REJECTED, Outcome.REJECTED),
+        (Outcome.RETRYABLE, Outcome.BLOCKED, Outcome.REJECTED),
     ]
     return [
         event
@@ -109,21 +109,21 @@ def covered(cell: str) -> Iterable[int]:
 
 
 def test_the_table_of_statuses_is_what_the_code_decides() -> None:
-    rows = pages.table(pages.DELIVERY, "What an answer means")
-    documented = [(status, pages.codes(row["verdict"])[0]) for row in rows for status in covered(row["status"])]
+    rows = pages.table(pages.DELIVERY, "What an response means")
+    documented = [(status, pages.codes(row["outcome"])[0]) for row in rows for status in covered(row["status"])]
 
     assert documented == [(status, classify(status).value) for status in range(100, 600)]
 
 
 def test_every_cause_is_explained() -> None:
-    causes = section_rows("What an answer means", "cause")
+    causes = section_rows("What an response means", "cause")
 
     assert set(causes) == {cause.value for cause in Cause}
     assert causes[Cause.BLOCKED] == "`blocked`"
 
 
 def section_rows(title: str, column: str) -> dict[str, str]:
-    """The verdicts by the first column, of the table of a section that has that column."""
+    """The outcomes by the first column, of the table of a section that has that column."""
     lines = [pages.cells(line) for line in pages.section(pages.DELIVERY, title).splitlines() if line.startswith("|")]
     start = next(place for place, row in enumerate(lines) if row[0] == column)
     return {pages.codes(row[0])[0]: row[1] for row in lines[start + 2 :]}
@@ -131,29 +131,29 @@ def section_rows(title: str, column: str) -> dict[str, str]:
 
 def test_every_step_is_listed_with_the_verdicts_that_lead_to_it(happened: list[Happened]) -> None:
     documented = {
-        (verdict, tuple(pages.codes(row["what happens"])))
+        (outcome, tuple(pages.codes(row["what happens"])))
         for row in pages.table(pages.DELIVERY, "The life of an event")
-        for verdict in pages.codes(row["after"])
+        for outcome in pages.codes(row["after"])
     }
 
-    assert documented == {(verdict.value, name_of(step)) for verdict, step, _, _ in happened}
+    assert documented == {(outcome.value, name_of(step)) for outcome, step, _, _ in happened}
 
 
 def test_the_walk_saw_every_verdict_and_every_reason(happened: list[Happened]) -> None:
     reasons = {name_of(step)[-1] for _, step, _, _ in happened}
 
-    assert {verdict for verdict, *_ in happened} == set(Verdict)
+    assert {outcome for outcome, *_ in happened} == set(Outcome)
     assert {*DeadLetterReason, *DisableReason} <= reasons
 
 
 def test_the_diagram_of_an_event_has_the_steps_of_the_code(happened: list[Happened]) -> None:
     by_code: dict[tuple[str, str], set[str]] = {}
-    for verdict, step, _, _ in happened:
+    for outcome, step, _, _ in happened:
         match step:
             case Advance():
-                edge, word = ("owed", "acknowledged"), verdict.value
+                edge, word = ("owed", "acknowledged"), outcome.value
             case Retry() | GiveWay():
-                edge, word = ("owed", "owed"), verdict.value
+                edge, word = ("owed", "owed"), outcome.value
             case DeadLetter(reason=reason):
                 edge, word = ("owed", "dead"), reason.value
             case Disable(reason=disabled):

@@ -13,11 +13,21 @@ from typing import Any
 import pytest
 
 from bridge.events.bodies import RoomName, draft, draft_endpoint, draft_snapshot, encode
-from bridge.events.styles import Style, render
+from bridge.events.formats import Format, render
 from bridge.events.types import DEFAULT_TYPES, EventType
-from bridge.presence import EmptyReason, Json, LeaveReason, Peer, Presence, PresencePolicy, Snapshot, TimeSource, diff
-from bridge.store.source_health import UNAVAILABLE
-from bridge.webhooks.delivery import DisableReason
+from bridge.polling.source_state import UNAVAILABLE
+from bridge.rules.delivery import DisableReason
+from bridge.rules.presence import (
+    EmptyReason,
+    Json,
+    LeaveReason,
+    Peer,
+    Presence,
+    PresencePolicy,
+    Snapshot,
+    TimeSource,
+    diff,
+)
 from tests.docs import examples, pages
 
 NOT_SENT_YET = {EventType.SESSION_RECONCILED, EventType.AUDIT_CHECKPOINT}
@@ -95,7 +105,7 @@ def test_there_is_an_example_of_every_type_and_style_that_is_sent() -> None:
     assert {name.removeprefix("example: ") for name in shown if name.startswith("example: ")} == {
         kind.value for kind in EventType if kind not in NOT_SENT_YET
     }
-    assert {name.removeprefix("style: ") for name in shown if name.startswith("style: ")} == set(Style) - {"standard"}
+    assert {name.removeprefix("style: ") for name in shown if name.startswith("style: ")} == set(Format) - {"standard"}
 
 
 def test_every_type_is_listed_with_its_default() -> None:
@@ -153,5 +163,5 @@ def test_the_table_of_styles_has_their_content_types() -> None:
     rows = {pages.codes(row["style"])[0]: row for row in pages.table(pages.EVENTS, "Styles")}
 
     assert {style: pages.codes(row["content type"])[0] for style, row in rows.items()} == {
-        style.value: render(style, body).content_type for style in Style
+        style.value: render(style, body).content_type for style in Format
     }

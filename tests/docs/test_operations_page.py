@@ -6,9 +6,9 @@ import ast
 import re
 from collections.abc import Iterator
 
-from bridge.api.app import LATE
-from bridge.presence import FailureKind
-from bridge.store.database import POSTGRESQL_WRITERS, READERS
+from bridge.db.engine import POSTGRESQL_WRITERS, READERS
+from bridge.rules.presence import FailureKind
+from bridge.web.app import LATE
 from tests.docs import pages
 
 LEVELS = {"debug", "info", "warning", "error", "exception"}

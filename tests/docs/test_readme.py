@@ -13,7 +13,7 @@ from standardwebhooks import WebhookVerificationError
 from typer.main import get_command
 
 from bridge.cli.main import app
-from bridge.webhooks.signing import parse_key, verify
+from bridge.rules.signing import parse_key, verify
 from tests.docs import pages
 from tests.docs.requests import Send, flipped
 from tests.harness.receiver import SECRET, Delivery

@@ -36,8 +36,8 @@ async def test_the_requests_that_are_shown_move_people() -> None:
         for method, path, body in re.findall(
             r"curl -X (\w+) \$SIMULATOR(\S+) (?:\\\n  )?-d '(.*?)'", pages.block(pages.SIMULATOR, "control"), re.DOTALL
         ):
-            answer = await client.request(method, path, content=body)
-            assert answer.status_code == 200, answer.text
+            response = await client.request(method, path, content=body)
+            assert response.status_code == 200, response.text
         room = (await client.get(f"{CONTROL_PATH}/rooms/stand-up")).json()
 
     assert [peer["metadata"]["displayName"] for peer in room["peers"]] == ["Ann", "Robert"]

@@ -12,8 +12,8 @@ from typing import Any
 import httpx
 import pytest
 
-from bridge.events.styles import Style
-from bridge.webhooks.signing import Ed25519Secret, generate_secret, generate_signing_key, parse_secret
+from bridge.events.formats import Format
+from bridge.rules.signing import Ed25519Secret, generate_secret, generate_signing_key, parse_secret
 from tests.docs import pages
 from tests.docs.requests import Send, flipped, without
 from tests.harness import oracles
@@ -89,10 +89,10 @@ def request(delivery: Delivery, *first: str, as_text: bool = False) -> dict[str,
     return {"first": first, "headers": delivery.headers, "body": body, "asText": as_text}
 
 
-async def deliveries(send: Send, *secrets: str, other: str, style: Style = Style.STANDARD) -> list[Delivery]:
+async def deliveries(send: Send, *secrets: str, other: str, style: Format = Format.STANDARD) -> list[Delivery]:
     """A genuine one, and then only others: changed, unsigned, of another sender, too old, too new."""
     genuine = await send(secrets=secrets, style=style)
-    header = "huddle01-signature" if style is Style.HUDDLE01 else "webhook-signature"
+    header = "huddle01-signature" if style is Format.HUDDLE01 else "webhook-signature"
     return [
         genuine,
         flipped(genuine),
@@ -159,7 +159,7 @@ async def test_the_javascript_verifier_for_v1a_judges_as_it_should(send: Send, t
 
 
 async def test_the_huddle01_snippet_judges_as_it_should(send: Send, tmp_path: Path) -> None:
-    requests = await deliveries(send, HUDDLE01_SECRET, other="another", style=Style.HUDDLE01)
+    requests = await deliveries(send, HUDDLE01_SECRET, other="another", style=Format.HUDDLE01)
 
     answers = run_javascript(tmp_path, "huddle01", JUDGE, [request(each, as_text=True) for each in requests])
     assert_only_the_first([json.loads(line) for line in answers.splitlines()], requests)
@@ -168,7 +168,7 @@ async def test_the_huddle01_snippet_judges_as_it_should(send: Send, tmp_path: Pa
 async def test_the_class_of_huddle01_refuses_a_buffer_and_has_room_for_one_signature(
     send: Send, tmp_path: Path
 ) -> None:
-    rotating = await send(secrets=(HUDDLE01_SECRET, "the one before"), style=Style.HUDDLE01)
+    rotating = await send(secrets=(HUDDLE01_SECRET, "the one before"), style=Format.HUDDLE01)
 
     assert rotating.headers["huddle01-signature"].count("sha256=") == 1
     assert json.loads(run_javascript(tmp_path, "huddle01", JUDGE, [request(rotating)])) is None

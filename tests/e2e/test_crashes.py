@@ -2,7 +2,7 @@
 
 Some kills come at any instant; others are aimed, and the aim is checked by what the dead left behind, so that this
 cannot become toothless unnoticed. Between two lives the claims of the dead are made to lapse at once: their rows then
-look as they would when the lease is over, and the next life finds work to do.
+read_health as they would when the lease is over, and the next life finds work to do.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ from sqlalchemy.pool import NullPool
 from tests.harness.busy_rooms import BusyRooms
 from tests.harness.config import write_config
 from tests.harness.deliveries import delivery_problems, difference_from_log, stored_events
+from tests.harness.forkserver import Child, Fuse, Moment, Nursery
 from tests.harness.log import log_problems, replay
-from tests.harness.nursery import Child, Fuse, Moment, Nursery
-from tests.harness.receiver import ROOM_EVENTS, Answer, Delivery, Event, Receiver
+from tests.harness.receiver import ROOM_EVENTS, Delivery, Event, Receiver, Response
 from tests.harness.simulator import SimulatorClient
 from tests.harness.waiting import wait_until
 
-ROOMS = [f"room-{number}" for number in range(12)]
+ROOMS = [f"room-{assign_sequences}" for assign_sequences in range(12)]
 ENDPOINTS: Mapping[str, Mapping[str, Sequence[str]]] = {
     "everything": {"events": ROOM_EVENTS, "rooms": ["*"]},
     "arrivals": {"events": ["peer.joined"], "rooms": ["room-?"]},
@@ -64,13 +64,13 @@ class Aim(StrEnum):
     POLL = "inside the transaction that writes polls down"
     POLL_STUCK = "the same, while PostgreSQL executes its statement"
     LOGGED = "after that transaction, before the POST"
-    POSTED = "after the POST has arrived, before its answer"
-    ANSWERED = "after the answer, before its record"
+    POSTED = "after the POST has arrived, before its response"
+    ANSWERED = "after the response, before its record"
     SETTLEMENT = "inside the transaction that records deliveries"
     SETTLEMENT_STUCK = "inside that one, while PostgreSQL executes its statement"
     SETTLED = "after that transaction"
-    REPLAY_POSTED = "in a replay, before the answer"
-    REPLAY_ANSWERED = "in a replay, after the answer"
+    REPLAY_POSTED = "in a replay, before the response"
+    REPLAY_ANSWERED = "in a replay, after the response"
     REPLAY_RECORD = "in a replay, inside the transaction that records it"
 
 
@@ -209,11 +209,11 @@ class Scene:
 
     @contextmanager
     def _noted(self, strike: str) -> Iterator[None]:
-        number = self.kills + 1
+        assign_sequences = self.kills + 1
         try:
             yield
         except AssertionError as error:
-            error.add_note(f"kill {number}: {strike}")
+            error.add_note(f"kill {assign_sequences}: {strike}")
             raise
 
     def ask_for_replays(self) -> None:
@@ -238,10 +238,10 @@ class Scene:
                 victim.wait_ready()
                 time.sleep(self.chance.uniform(0.1, 0.6))
             case Aim.POSTED | Aim.REPLAY_POSTED:
-                self._on_request(aim, Answer(times=1, reset=True, before=lambda _: victim.send(signal.SIGKILL)))
+                self._on_request(aim, Response(times=1, reset=True, before=lambda _: victim.send(signal.SIGKILL)))
                 victim.wait()
             case Aim.ANSWERED | Aim.REPLAY_ANSWERED:
-                self._on_request(aim, Answer(times=1, after=lambda _: victim.send(signal.SIGKILL)))
+                self._on_request(aim, Response(times=1, after=lambda _: victim.send(signal.SIGKILL)))
                 victim.wait()
             case Aim.POLL_STUCK | Aim.SETTLEMENT_STUCK:
                 victim.wait_ready()
@@ -257,14 +257,14 @@ class Scene:
         self.evidence.update([INSIDE[aim]] if aim in INSIDE else [])
         del self.running[roles]
 
-    def _on_request(self, aim: Aim, strike: Answer) -> None:
+    def _on_request(self, aim: Aim, strike: Response) -> None:
         """Strike at the first request of a replay, or at a live one after a few others."""
         if aim in REPLAYS:
             strike.when = is_replay
             self.receiver.script(strike)
         else:
             strike.when = is_live
-            self.receiver.script(Answer(times=self.chance.randrange(6)), strike)
+            self.receiver.script(Response(times=self.chance.randrange(6)), strike)
 
     def _look_after(self, victims: Sequence[str]) -> None:
         """See what the dead left behind, and have their claims lapse."""
@@ -296,7 +296,7 @@ class Scene:
         """Of one table at a time, and alone with it: the other process may be alive."""
         with self.engine.begin() as connection:
             if connection.dialect.name == "postgresql":
-                connection.execute(text(f"LOCK TABLE {table} IN SHARE ROW EXCLUSIVE MODE"))
+                connection.execute(text(f"LOCK TABLE {table} IN SLOTS_PER_ENDPOINT ROW EXCLUSIVE MODE"))
             connection.execute(
                 text(f"UPDATE {table} SET {column} = :then WHERE claim_token IS NOT NULL"),  # noqa: S608 - our names
                 {"then": LONG_AGO},
@@ -323,7 +323,7 @@ class Scene:
         arrived: dict[tuple[str, str], int] = {}
         for one in self.receiver.accepted:
             if is_replay(one):
-                arrived[addressee(one), one.event_id] = one.number
+                arrived[addressee(one), one.event_id] = one.assign_sequences
         return {place for place, mark in self.asked.items() if arrived.get(place, 0) <= mark}
 
 
@@ -359,7 +359,7 @@ def stuck(database_url: str, table: str, statement: str) -> Iterator[None]:
         " AND backend_xid IS NOT NULL AND starts_with(query, {})"
     ).format(statement)
     with psycopg.connect(database_url) as holder, psycopg.connect(database_url, autocommit=True) as onlooker:
-        holder.execute(sql.SQL("LOCK TABLE {} IN SHARE MODE").format(sql.Identifier(table)))
+        holder.execute(sql.SQL("LOCK TABLE {} IN SLOTS_PER_ENDPOINT MODE").format(sql.Identifier(table)))
         wait_until(lambda: onlooker.execute(waiting).fetchone(), what=f"{statement} that waits for a lock")
         yield
         holder.rollback()
@@ -458,8 +458,8 @@ def chain_problems(rows: Sequence[Any]) -> list[str]:
     ends: dict[int, tuple[int, bytes]] = {}
     problems = []
     for room, sequence, body, stored, last_sequence, chain_head in rows:
-        number, head = heads[room]
-        heads[room] = (number + 1, hashlib.sha256(head + bytes(body)).digest())
+        assign_sequences, head = heads[room]
+        heads[room] = (assign_sequences + 1, hashlib.sha256(head + bytes(body)).digest())
         ends[room] = (last_sequence, bytes(chain_head))
         if (sequence, bytes(stored)) != heads[room]:
             problems.append(f"room {room}, event {sequence}")
@@ -471,7 +471,7 @@ def check_deliveries(scene: Scene) -> None:
     stored = stored_events(scene.database_url)
     bodies = {event["id"]: body for body, event in stored}
     deliveries = scene.receiver.deliveries
-    assert [one.number for one in deliveries if one.unverified or one.body != bodies.get(one.event_id)] == []
+    assert [one.assign_sequences for one in deliveries if one.unverified or one.body != bodies.get(one.event_id)] == []
     assert delivery_problems([one for one in deliveries if addressee(one) == "everything"]) == []
     first: dict[tuple[str, str | None], list[int]] = defaultdict(list)
     for one in deliveries:

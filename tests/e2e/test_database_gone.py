@@ -13,11 +13,11 @@ from tests.harness.database_wire import DatabaseWire
 from tests.harness.deliveries import delivery_problems, difference_from_log, duplicates, stored_events
 from tests.harness.log import log_problems, replay
 from tests.harness.process import BridgeProcess
-from tests.harness.receiver import Answer, Receiver
+from tests.harness.receiver import Receiver, Response
 from tests.harness.simulator import SimulatorClient
 from tests.harness.waiting import wait_until
 
-ROOMS = [f"room-{number}" for number in range(8)]
+ROOMS = [f"room-{assign_sequences}" for assign_sequences in range(8)]
 LEASES_LAPSE = 90.0
 
 pytestmark = pytest.mark.slow
@@ -83,7 +83,7 @@ def test_an_outage_between_the_answer_and_its_record_repeats_the_event_only(
     simulator: SimulatorClient,
     receiver: Receiver,
 ) -> None:
-    receiver.script(Answer(times=1, before=lambda _: wire.cut()))
+    receiver.script(Response(times=1, before=lambda _: wire.cut()))
     simulator.join(ROOMS[0], "anna")
     wait_until(lambda: wire.thrown_out, what="the outage being noticed")
     wire.mend()

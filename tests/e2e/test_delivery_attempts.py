@@ -14,7 +14,7 @@ import pytest
 from tests.harness.commands import command
 from tests.harness.config import write_config
 from tests.harness.process import BridgeProcess
-from tests.harness.receiver import Answer, Receiver
+from tests.harness.receiver import Receiver, Response
 from tests.harness.simulator import SimulatorClient
 from tests.harness.tables import change, rows
 from tests.harness.waiting import wait_until
@@ -41,10 +41,10 @@ def test_attempts_say_what_happened_and_are_forgotten_in_time(
         delivery={"timeout": "1s", "refused_schedule": []},
     )
     receiver.script(
-        Answer(status=503, body=b"busy\x00 " + b"y" * 5000, times=1),
-        Answer(reset=True, times=2),  # a kept connection that breaks is tried once more at once, as one attempt
-        Answer(delay=0.2, times=1),
-        Answer(status=404, body="nicht da: \u00fc".encode(), times=1),
+        Response(status=503, body=b"busy\x00 " + b"y" * 5000, times=1),
+        Response(reset=True, times=2),  # a kept connection that breaks is tried once more at once, as one attempt
+        Response(delay=0.2, times=1),
+        Response(status=404, body="nicht da: \u00fc".encode(), times=1),
     )
     began = time.time()
     with BridgeProcess(config) as program:
@@ -54,15 +54,15 @@ def test_attempts_say_what_happened_and_are_forgotten_in_time(
         wait_until(lambda: attempts_of(config, "nobody"), what="one at nobody")
         assert program.stop() == 0
     tried = attempts_of(config, "crm")
-    assert [(one["verdict"], one["status"], one["cause"]) for one in tried] == [
-        ("trouble", 503, "status"),
-        ("trouble", None, "reset"),
+    assert [(one["outcome"], one["status"], one["cause"]) for one in tried] == [
+        ("retryable", 503, "status"),
+        ("retryable", None, "reset"),
         ("delivered", 200, None),
         ("refused", 404, "status"),
     ]
-    assert tried[0]["answer"].startswith("busy\ufffd yyy")
-    assert len(tried[0]["answer"]) == 1024
-    assert tried[3]["answer"] == "nicht da: \u00fc"
+    assert tried[0]["response"].startswith("busy\ufffd yyy")
+    assert len(tried[0]["response"]) == 1024
+    assert tried[3]["response"] == "nicht da: \u00fc"
     assert 0.2 <= tried[2]["duration_seconds"] < 1
     started = [datetime.fromisoformat(one["started_at"]).timestamp() for one in tried]
     assert started == sorted(started)

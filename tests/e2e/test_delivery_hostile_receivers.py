@@ -21,7 +21,7 @@ from tests.harness.receiver import Receiver
 from tests.harness.simulator import SimulatorClient
 from tests.harness.waiting import wait_until
 
-ROOMS = [f"room-{number}" for number in range(12)]
+ROOMS = [f"room-{assign_sequences}" for assign_sequences in range(12)]
 DRIPS, FLOODS = 0.05, 1 << 16
 
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
@@ -85,9 +85,9 @@ class HostileReceivers(LoopThread):
 
     async def _serve(self) -> None:
         servers = []
-        for name, (answer, _) in HOSTILE.items():
+        for name, (response, _) in HOSTILE.items():
             server = await asyncio.start_server(
-                lambda *streams, answer=answer: self._meet(streams, answer), "127.0.0.1", 0
+                lambda *streams, response=response: self._meet(streams, response), "127.0.0.1", 0
             )
             self.urls[name] = "http://{}:{}/".format(*server.sockets[0].getsockname())
             servers.append(server)
@@ -99,15 +99,15 @@ class HostileReceivers(LoopThread):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    def _meet(self, streams: Streams, answer: Callable[[Streams], Awaitable[None]]) -> None:
-        self._tasks.add(asyncio.ensure_future(self._answer(streams, answer)))
+    def _meet(self, streams: Streams, response: Callable[[Streams], Awaitable[None]]) -> None:
+        self._tasks.add(asyncio.ensure_future(self._response(streams, response)))
 
-    async def _answer(self, streams: Streams, answer: Callable[[Streams], Awaitable[None]]) -> None:
+    async def _response(self, streams: Streams, response: Callable[[Streams], Awaitable[None]]) -> None:
         with suppress(ConnectionError, asyncio.IncompleteReadError):
             head = await streams[0].readuntil(b"\r\n\r\n")
             length = int(head.lower().partition(b"content-length:")[2].split(b"\r\n")[0])
             await streams[0].readexactly(length)
-            await answer(streams)
+            await response(streams)
         streams[1].close()
 
 
@@ -145,10 +145,10 @@ def test_each_harms_only_itself(
     assert difference_from_log(receiver.deliveries, stored_events(sqlite_database_url)) == []
     for name, (_, causes) in HOSTILE.items():
         attempts = json.loads(command(config, "deliveries", "list", "--endpoint", name, "--json"))
-        assert {attempt["verdict"] for attempt in attempts} == {"trouble"}, name
+        assert {attempt["outcome"] for attempt in attempts} == {"retryable"}, name
         assert {attempt["cause"] for attempt in attempts} == causes, name
         assert max(attempt["duration_seconds"] for attempt in attempts) < 5, name
-        assert max(len(attempt["answer"]) for attempt in attempts) <= 1024, name
+        assert max(len(attempt["response"]) for attempt in attempts) <= 1024, name
     states = json.loads(command(config, "endpoints", "list", "--json"))
     assert {one["name"] for one in states if one["owed_events"]} == set(HOSTILE)
     assert {one["state"] for one in states} == {"active"}

@@ -8,12 +8,12 @@ import pytest
 
 from tests.harness.config import write_config
 from tests.harness.process import BridgeProcess
-from tests.harness.receiver import Answer, Event, Receiver
+from tests.harness.receiver import Event, Receiver, Response
 from tests.harness.simulator import SimulatorClient
 from tests.harness.tables import change
 from tests.harness.waiting import wait_until
 
-ROOMS = [f"room-{number}" for number in range(6)]
+ROOMS = [f"room-{assign_sequences}" for assign_sequences in range(6)]
 OWN = ["endpoint.*", "source.*"]
 KINDS = ("endpoint.disabled", "endpoint.recovered", "source.unavailable", "source.recovered")
 
@@ -32,7 +32,7 @@ def wait_for_notice(receiver: Receiver, *expected: tuple[str, object]) -> Event:
 
 def let_a_minute_pass(database_url: str) -> None:
     """For a source that is asked once a minute while it refuses the key."""
-    change(database_url, "UPDATE sources SET held_until = since")
+    change(database_url, "UPDATE sources SET paused_until = since")
     change(database_url, "UPDATE rooms SET next_poll_at = added_at WHERE source IS NOT NULL AND claim_token IS NULL")
 
 
@@ -52,7 +52,7 @@ def test_those_who_ask_are_told_what_is_broken_and_what_works_again(
                 incurious.endpoint("incurious"),
             ],
         )
-        broken.script(Answer(status=503))
+        broken.script(Response(status=503))
         with BridgeProcess(config) as program:
             for room in ROOMS:
                 simulator.join(room, "anna")
@@ -77,7 +77,7 @@ def test_those_who_ask_are_told_what_is_broken_and_what_works_again(
             incurious.wait_for_count(3, room=ROOMS[0])
 
             broken.wait_for(lambda events: events[-1]["data"].get("peer_id") == "bert", "Bert")
-            broken.script(Answer(status=410))
+            broken.script(Response(status=410))
             simulator.leave(ROOMS[0], "bert")
             gone = ("endpoint.disabled", "gone")
             wait_for_notice(receiver, recovered, refused, back, gone)

@@ -12,28 +12,28 @@ from typing import Any
 
 import pytest
 
-from bridge.sender import Sender
-from bridge.store.database import Database
-from bridge.store.tables import endpoints
-from bridge.webhooks.client import WebhookClient
-from bridge.webhooks.delivery import DeliveryPolicy
-from bridge.webhooks.egress import EgressPolicy
-from bridge.world import World
+from bridge.db.engine import Database
+from bridge.db.tables import endpoints
+from bridge.delivery.client import WebhookClient
+from bridge.delivery.sender import Sender
+from bridge.rules.delivery import DeliveryPolicy
+from bridge.rules.egress import EgressPolicy
+from bridge.runtime import Runtime
 from tests.harness import postgres
 from tests.harness.deliveries import duplicates
-from tests.harness.receiver import SECRET, Answer, Delivery, Receiver
-from tests.store.stage import Stage, at, migrated_sqlite, peer, seen
+from tests.harness.receiver import SECRET, Delivery, Receiver, Response
+from tests.harness.store_driver import StoreDriver, at, migrated_sqlite, peer, seen
 
 LOOPBACK = EgressPolicy(allow_private_networks=(ip_network("127.0.0.0/8"),))
 MINUTE, HOUR = 60, 3600
-ROOMS = [f"room-{number}" for number in range(5)]
+ROOMS = [f"room-{assign_sequences}" for assign_sequences in range(5)]
 
 
 @dataclass(slots=True)
 class Afternoon:
     """A sender, and rooms in which something happens, by the hand of a test."""
 
-    stage: Stage
+    store: StoreDriver
     client: WebhookClient
     receiver: Receiver
     seconds: float = 0
@@ -42,19 +42,21 @@ class Afternoon:
     _sender: Sender = field(init=False)
 
     def __post_init__(self) -> None:
-        world = World(now=self.now, new_id=self.stage.new_id, new_token=self.stage.token, jitter=lambda: self.jitter)
-        self._sender = Sender(self.stage.database, self.client, self.stage.policy, world, vault=self.stage.vault)
+        runtime = Runtime(
+            now=self.now, new_id=self.store.new_id, new_token=self.store.token, jitter=lambda: self.jitter
+        )
+        self._sender = Sender(self.store.database, self.client, self.store.policy, runtime, cipher=self.store.cipher)
 
     def now(self) -> datetime:
         return at(self.seconds)
 
     def subscribe(self, name: str, **spec: Any) -> int:  # noqa: ANN401 - fields of EndpointSpec
-        return self.stage.subscribe(name, **{"url": f"{self.receiver.url}/{name}", "secret": SECRET} | spec)
+        return self.store.subscribe(name, **{"url": f"{self.receiver.url}/{name}", "secret": SECRET} | spec)
 
     def happen(self, *rooms: str) -> None:
         """One person for another, in each of the rooms."""
         self.people += 1
-        self.stage.poll(self.seconds, **{room: seen(peer(f"p{self.people}", -1)) for room in rooms})
+        self.store.poll(self.seconds, **{room: seen(peer(f"p{self.people}", -1)) for room in rooms})
 
     async def send(self) -> None:
         """What is due at this moment."""
@@ -62,7 +64,7 @@ class Afternoon:
             pass
 
     def log(self, room: str) -> list[int]:
-        return [event["data"]["sequence"] for event in self.stage.log(room)]
+        return [event["data"]["sequence"] for event in self.store.log(room)]
 
     def took(self, name: str, room: str) -> list[int]:
         """What an endpoint accepted of a room, in order of arrival."""
@@ -77,10 +79,10 @@ class Afternoon:
         return sum(one.path == f"/{name}" for one in self.receiver.deliveries)
 
     def circuit(self, key: int) -> str:
-        return str(next(row.circuit for row in self.stage.rows(endpoints, "id") if row.id == key))
+        return str(next(row.circuit for row in self.store.rows(endpoints, "id") if row.id == key))
 
     def state(self, key: int) -> str:
-        return str(next(row.state for row in self.stage.rows(endpoints, "id") if row.id == key))
+        return str(next(row.state for row in self.store.rows(endpoints, "id") if row.id == key))
 
 
 @pytest.fixture(scope="module")
@@ -102,21 +104,21 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
 
 
 @pytest.fixture
-def stage(url: str) -> Iterator[Stage]:
+def store(url: str) -> Iterator[StoreDriver]:
     database = Database(url)
-    yield Stage(database=database)
+    yield StoreDriver(database=database)
     database.close()
 
 
 @pytest.fixture
-async def begin(stage: Stage, receiver: Receiver) -> AsyncIterator[Callable[..., Afternoon]]:
+async def begin(store: StoreDriver, receiver: Receiver) -> AsyncIterator[Callable[..., Afternoon]]:
     """Makes the afternoon, with the delivery policy that it is given."""
     begun: list[Afternoon] = []
     async with WebhookClient(LOOPBACK, user_agent="presence-bridge/test", clock=lambda: begun[-1].now()) as client:  # noqa: PLW0108 - it begins later
 
         def make(**policy: object) -> Afternoon:
-            stage.policy = DeliveryPolicy(**policy)  # type: ignore[arg-type]  # fields by name
-            begun.append(Afternoon(stage, client, receiver))
+            store.policy = DeliveryPolicy(**policy)  # type: ignore[arg-type]  # fields by name
+            begun.append(Afternoon(store, client, receiver))
             return begun[0]
 
         yield make
@@ -133,10 +135,10 @@ def to(name: str, room: str | None = None, *sequences: int) -> Callable[[Deliver
 async def test_three_hours_of_trouble_at_one_endpoint_and_poison_at_another(begin: Callable[..., Afternoon]) -> None:
     steps = tuple(timedelta(seconds=seconds) for seconds in (5, 30, 120, 300, 900, 1800))
     day = begin(retry_schedule=steps)
-    day.stage.track(*ROOMS)
+    day.store.track(*ROOMS)
     healthy, down, poisoned = (day.subscribe(name) for name in ("healthy", "down", "poisoned"))
-    outage = Answer(status=503, when=to("down"))
-    day.receiver.script(outage, Answer(status=500, when=to("poisoned", "room-2", 4)))
+    outage = Response(status=503, when=to("down"))
+    day.receiver.script(outage, Response(status=500, when=to("poisoned", "room-2", 4)))
     while day.seconds < 3 * HOUR:
         if day.seconds % (15 * MINUTE) == 0:
             day.happen(*ROOMS)
@@ -151,7 +153,7 @@ async def test_three_hours_of_trouble_at_one_endpoint_and_poison_at_another(begi
     assert day.circuit(down) == "open"
     assert 0 < day.asked("down") < 60, "an open circuit is probed, not stormed"
     assert [day.took("down", room) for room in ROOMS] == [[]] * len(ROOMS)
-    day.receiver.script(Answer(status=500, when=to("poisoned", "room-2", 4)))
+    day.receiver.script(Response(status=500, when=to("poisoned", "room-2", 4)))
     while not any(one.path == "/down" for one in day.receiver.accepted):
         day.seconds += MINUTE
         assert day.seconds < 4 * HOUR, "a probe at least every five minutes"
@@ -159,10 +161,10 @@ async def test_three_hours_of_trouble_at_one_endpoint_and_poison_at_another(begi
 
     for room in ROOMS:
         assert day.took("down", room) == day.log(room), "all of it, in order, at the moment of the first success"
-        expected = [number for number in day.log(room) if (room, number) != ("room-2", 4)]
+        expected = [assign_sequences for assign_sequences in day.log(room) if (room, assign_sequences) != ("room-2", 4)]
         assert day.took("poisoned", room) == expected
     assert duplicates([one for one in day.receiver.deliveries if one.path == "/down"]) == []
-    (dead,) = day.stage.dead_letters()
+    (dead,) = day.store.dead_letters()
     assert (dead.endpoint_key, dead.reason) == (poisoned, "exhausted")
     assert dead.tries == len([one for one in day.receiver.deliveries if to("poisoned", "room-2", 4)(one)])
     assert dead.tries >= len(steps) + 1
@@ -178,9 +180,9 @@ async def test_retry_after_is_heeded_in_every_room(
 ) -> None:
     day = begin()
     day.jitter = 0.0
-    day.stage.track(*ROOMS)
+    day.store.track(*ROOMS)
     day.subscribe("busy", max_concurrency=1)
-    day.receiver.script(Answer(status=status, headers={"Retry-After": retry_after}, times=1))
+    day.receiver.script(Response(status=status, headers={"Retry-After": retry_after}, times=1))
     day.happen(*ROOMS)
     await day.send()
     assert day.asked("busy") == 1, "it asked for quiet, whatever the room"
@@ -199,10 +201,10 @@ async def test_an_endpoint_without_one_success_is_given_up_for_now_and_keeps_wha
     begin: Callable[..., Afternoon],
 ) -> None:
     day = begin(disable_after=timedelta(days=5))
-    day.stage.track(*ROOMS)
+    day.store.track(*ROOMS)
     key = day.subscribe("down")
     day.subscribe("watcher", events=["endpoint.*"])
-    day.receiver.script(Answer(status=500, when=to("down")))
+    day.receiver.script(Response(status=500, when=to("down")))
     day.happen(*ROOMS)
     while day.seconds < 5 * 24 * HOUR:
         await day.send()
@@ -210,7 +212,7 @@ async def test_an_endpoint_without_one_success_is_given_up_for_now_and_keeps_wha
         day.seconds += HOUR
     await day.send()
 
-    assert [(event["type"], event["data"]["reason"]) for event in day.stage.log(None)] == [
+    assert [(event["type"], event["data"]["reason"]) for event in day.store.log(None)] == [
         ("endpoint.disabled", "failing")
     ]
     asked = day.asked("down")
@@ -218,17 +220,17 @@ async def test_an_endpoint_without_one_success_is_given_up_for_now_and_keeps_wha
         day.seconds += HOUR
         await day.send()
     assert day.asked("down") == asked, "a disabled endpoint is left alone"
-    assert [day.stage.cursor(key, room).acked for room in ROOMS] == [0] * len(ROOMS)
+    assert [day.store.cursor(key, room).acked for room in ROOMS] == [0] * len(ROOMS)
     assert [one.event["type"] for one in day.receiver.accepted] == ["endpoint.disabled"]
-    assert day.stage.dead_letters() == []
+    assert day.store.dead_letters() == []
 
 
 async def test_a_redirect_is_not_followed_and_costs_one_event(begin: Callable[..., Afternoon]) -> None:
     day = begin()
-    day.stage.track("room")
+    day.store.track("room")
     day.subscribe("moved")
     elsewhere = f"{day.receiver.url}/elsewhere"
-    day.receiver.script(Answer(status=301, headers={"Location": elsewhere}, when=to("moved", "room", 1)))
+    day.receiver.script(Response(status=301, headers={"Location": elsewhere}, when=to("moved", "room", 1)))
     day.happen("room")
     for seconds in (0, 4, 6, 200, 400):
         day.seconds = seconds
@@ -236,10 +238,10 @@ async def test_a_redirect_is_not_followed_and_costs_one_event(begin: Callable[..
 
     assert {one.path for one in day.receiver.deliveries} == {"/moved"}
     assert day.took("moved", "room") == [2]
-    refused = [row for row in day.stage.attempts() if row.verdict == "refused"]
+    refused = [row for row in day.store.attempts() if row.outcome == "refused"]
     assert [(row.status, row.cause) for row in refused] == [(301, "status")] * 3
     assert all("not followed" in row.detail and elsewhere in row.detail for row in refused)
-    assert [(row.reason, row.tries) for row in day.stage.dead_letters()] == [("refused", 3)]
+    assert [(row.reason, row.tries) for row in day.store.dead_letters()] == [("refused", 3)]
 
 
 async def test_a_poison_event_of_the_only_room_is_told_from_an_endpoint_that_is_down(
@@ -248,10 +250,10 @@ async def test_a_poison_event_of_the_only_room_is_told_from_an_endpoint_that_is_
     """No other room could show that the endpoint works: another event of it does, once the schedule is used up."""
     steps = tuple(timedelta(seconds=seconds) for seconds in (5, 30, 120))
     day = begin(retry_schedule=steps)
-    day.stage.track("room")
+    day.store.track("room")
     day.subscribe("down")
     key = day.subscribe("poisoned")
-    day.receiver.script(Answer(status=500, when=to("down")), Answer(status=500, when=to("poisoned", "room", 1)))
+    day.receiver.script(Response(status=500, when=to("down")), Response(status=500, when=to("poisoned", "room", 1)))
     for _ in range(3):
         day.happen("room")
         day.seconds += 10
@@ -261,7 +263,7 @@ async def test_a_poison_event_of_the_only_room_is_told_from_an_endpoint_that_is_
 
     everything = day.log("room")
     assert list(dict.fromkeys(sorted(day.took("poisoned", "room")))) == [one for one in everything if one != 1]
-    (dead,) = day.stage.dead_letters()
+    (dead,) = day.store.dead_letters()
     assert (dead.endpoint_key, dead.reason, dead.tries) == (key, "exhausted", len(steps) + 2)
     assert day.took("down", "room") == []
     assert day.circuit(key) == "closed"

@@ -10,7 +10,7 @@ import pytest
 from tests.harness.commands import command
 from tests.harness.config import API_KEY, write_config
 from tests.harness.process import BridgeProcess
-from tests.harness.receiver import Answer, Receiver
+from tests.harness.receiver import Receiver, Response
 from tests.harness.simulator import SimulatorClient
 from tests.harness.tables import change, everything
 from tests.harness.waiting import wait_until
@@ -34,7 +34,7 @@ def test_secrets_are_nowhere_in_clear_and_keys_can_be_changed(
         ],
         log={"level": "debug"},
     )
-    receiver.script(Answer(status=500, body=HEADER.encode()[:6], times=2), Answer(reset=True, times=1))
+    receiver.script(Response(status=500, body=HEADER.encode()[:6], times=2), Response(reset=True, times=1))
     with BridgeProcess(config, env={"BRIDGE_ENCRYPTION_KEY": FIRST}) as program:
         simulator.join("room", "anna")
         receiver.wait_for_count(2)
@@ -90,7 +90,7 @@ def test_one_secret_that_cannot_be_opened_stops_only_its_own_endpoint(
     command(config, "endpoints", "add", "locked", f"{receiver.url}/locked")
     change(
         sqlite_database_url,
-        "UPDATE endpoint_secrets SET sealed = 'sealed:gAAAAA' WHERE endpoint_key ="
+        "UPDATE endpoint_secrets SET ciphertext = 'ciphertext:gAAAAA' WHERE endpoint_key ="
         " (SELECT id FROM endpoints WHERE name = 'locked')",
     )
     with BridgeProcess(config) as program:

@@ -37,30 +37,30 @@ def test_hostile_metadata_in_every_style(
     tmp_path: Path, sqlite_database_url: str, simulator: SimulatorClient, receiver: Receiver
 ) -> None:
     require_oracles()
-    styles = ["standard", "flat", "cloudevents"]
+    formats = ["standard", "flat", "cloudevents"]
     config = write_config(
         tmp_path / "bridge.toml",
         database_url=sqlite_database_url,
         upstream=simulator.url,
         rooms=[ROOM],
         endpoints=[
-            *(receiver.endpoint(style, style=style) for style in styles),
+            *(receiver.endpoint(style, style=style) for style in formats),
             receiver.endpoint("huddle01", style="huddle01", secret=KEY),
         ],
     )
     count = 1 + 2 * len(HOSTILE) + 1
     with BridgeProcess(config) as program:
-        for number, metadata in enumerate(HOSTILE):
-            simulator.join(ROOM, f"peer-{number}", metadata=metadata)
+        for assign_sequences, metadata in enumerate(HOSTILE):
+            simulator.join(ROOM, f"peer-{assign_sequences}", metadata=metadata)
         simulator.wait_for_polls(2, ROOM)
         simulator.script(*({"room": ROOM, "do": "leave", "peer_id": f"peer-{n}"} for n in range(len(HOSTILE))))
         wait_until(
-            lambda: all(len(of_path(list(receiver.accepted), name)) >= count for name in [*styles, "huddle01"]),
+            lambda: all(len(of_path(list(receiver.accepted), name)) >= count for name in [*formats, "huddle01"]),
             what=lambda: f"{count} events in each style, not {len(receiver.accepted)}",
         )
         assert program.stop() == 0
-    deliveries = {name: of_path(list(receiver.accepted), name) for name in [*styles, "huddle01"]}
-    assert [one.unverified for name in styles for one in deliveries[name] if one.unverified] == []
+    deliveries = {name: of_path(list(receiver.accepted), name) for name in [*formats, "huddle01"]}
+    assert [one.unverified for name in formats for one in deliveries[name] if one.unverified] == []
     told = [one.event for one in deliveries["standard"]]
     for name, found in deliveries.items():
         assert [one.event_id for one in found] == [event["id"] for event in told], name

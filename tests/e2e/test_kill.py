@@ -15,12 +15,12 @@ from tests.harness.config import write_config
 from tests.harness.deliveries import delivery_problems, difference_from_log, stored_events
 from tests.harness.log import log_problems, replay
 from tests.harness.process import BridgeProcess
-from tests.harness.receiver import Answer, Receiver
+from tests.harness.receiver import Receiver, Response
 from tests.harness.simulator import SimulatorClient
 from tests.harness.waiting import wait_until
 
 KILLS = 50
-ROOMS = [f"room-{number}" for number in range(60)]
+ROOMS = [f"room-{assign_sequences}" for assign_sequences in range(60)]
 """So many that some are always free: what a killed process had claimed is nobody's until its lease ends."""
 CATCHING_UP = 120.0
 
@@ -30,8 +30,8 @@ class Instant(StrEnum):
 
     STARTING = "starting"
     RUNNING = "running"
-    BEFORE_ANSWER = "before the answer to a delivery"
-    AFTER_ANSWER = "after the answer to a delivery, before its record"
+    BEFORE_ANSWER = "before the response to a delivery"
+    AFTER_ANSWER = "after the response to a delivery, before its record"
 
 
 @pytest.mark.slow
@@ -77,17 +77,17 @@ def strike(config: Path, receiver: Receiver, chance: Random) -> None:
                 program.wait_ready()
                 time.sleep(chance.uniform(0, 0.6))
             case Instant.BEFORE_ANSWER:
-                receiver.script(_after_some(chance), Answer(times=1, before=lambda _: program.send(signal.SIGKILL)))
+                receiver.script(_after_some(chance), Response(times=1, before=lambda _: program.send(signal.SIGKILL)))
                 program.wait()
             case Instant.AFTER_ANSWER:
-                receiver.script(_after_some(chance), Answer(times=1, after=lambda _: program.send(signal.SIGKILL)))
+                receiver.script(_after_some(chance), Response(times=1, after=lambda _: program.send(signal.SIGKILL)))
                 program.wait()
         receiver.script()
 
 
-def _after_some(chance: Random) -> Answer:
+def _after_some(chance: Random) -> Response:
     """Let a few deliveries pass first."""
-    return Answer(times=chance.randrange(1, 12))
+    return Response(times=chance.randrange(1, 12))
 
 
 def told(receiver: Receiver) -> dict[str, set[str]]:

@@ -137,14 +137,14 @@ def test_a_broken_file_changes_nothing_and_is_told(
         program.wait_for_output(READY)
         simulator.join("room", "anna")
         receiver.wait_for_count(2)
-        for number, (name, spoil) in enumerate({**BROKEN, **EMPTIED}.items()):
+        for assign_sequences, (name, spoil) in enumerate({**BROKEN, **EMPTIED}.items()):
             spoil(config)
             line = reload(program, "configuration.rejected")
             assert line["level"] == "error", name
             said = "restart the service" if name in EMPTIED else "bridge.toml"
             assert said in str(line["detail"]) + str(line["problems"]), name
-            simulator.join("room", f"peer-{number}")
-            receiver.wait_for_count(3 + number)
+            simulator.join("room", f"peer-{assign_sequences}")
+            receiver.wait_for_count(3 + assign_sequences)
             if config.is_dir():
                 config.rmdir()
             config.write_text(good)
@@ -186,7 +186,7 @@ def test_what_the_old_key_is_still_told_does_not_count(
 
         gate.hold()
         with BridgeProcess(configure("revoked-key")) as program:
-            wait_until(lambda: journal.waiting("main"), what="an answer to the old key")
+            wait_until(lambda: journal.waiting("main"), what="an response to the old key")
             configure(API_KEY)
             reload(program, "configuration.reloaded")
             wait_until(lambda: claimed() == len(rooms), what="the new workers' claim")

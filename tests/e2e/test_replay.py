@@ -12,11 +12,11 @@ from tests.harness.commands import command
 from tests.harness.config import write_config
 from tests.harness.deliveries import stored_events
 from tests.harness.process import BridgeProcess
-from tests.harness.receiver import Answer, Delivery, Event, Receiver
+from tests.harness.receiver import Delivery, Event, Receiver, Response
 from tests.harness.simulator import SimulatorClient
 from tests.harness.waiting import wait_until
 
-CROWDS = [f"crowd-{number}" for number in range(8)]
+CROWDS = [f"crowd-{assign_sequences}" for assign_sequences in range(8)]
 PEOPLE = 60
 LEASES_LAPSE = 90.0
 """Seconds within which what a dead process had claimed is due again."""
@@ -44,18 +44,20 @@ def test_a_long_replay_starves_nobody_and_survives_a_kill(
         log={"level": "warning"},
     )
     for room in CROWDS:
-        simulator.script(*({"room": room, "do": "join", "peer_id": f"p{number}"} for number in range(PEOPLE)))
+        simulator.script(
+            *({"room": room, "do": "join", "peer_id": f"p{assign_sequences}"} for assign_sequences in range(PEOPLE))
+        )
     count = len(CROWDS) * (PEOPLE + 1)
     with BridgeProcess(config) as program:
         receiver.wait_for_count(count, timeout=60)
         bodies = {one.event_id: one.body for one in receiver.accepted}
-        receiver.script(Answer(hold=True, when=is_replay, times=1))
+        receiver.script(Response(hold=True, when=is_replay, times=1))
         asked = json.loads(command(config, "deliveries", "replay", "--endpoint", "crm", "--since", "1h", "--json"))
         assert asked == {"endpoint": "crm", "events": count, "dry_run": False}
         wait_until(lambda: replays(receiver), what="the first of the replay")
-        for number in range(3):
-            simulator.join("meeting", f"live-{number}")
-            receiver.wait_for_count(2 + number, room="meeting")
+        for assign_sequences in range(3):
+            simulator.join("meeting", f"live-{assign_sequences}")
+            receiver.wait_for_count(2 + assign_sequences, room="meeting")
         assert len(replays(receiver)) == 1, "live events did not wait for a replay that hangs"
         receiver.script()
         receiver.release()
@@ -63,7 +65,9 @@ def test_a_long_replay_starves_nobody_and_survives_a_kill(
         simulator.join("meeting", "live-in-the-middle")
         receiver.wait_for_count(5, room="meeting")
         assert len(replays(receiver)) < count, "a live event waited for the end of a replay"
-        receiver.script(Answer(times=5), Answer(when=is_replay, times=1, after=lambda _: program.send(signal.SIGKILL)))
+        receiver.script(
+            Response(times=5), Response(when=is_replay, times=1, after=lambda _: program.send(signal.SIGKILL))
+        )
         program.wait()
     receiver.script()
     with BridgeProcess(config) as program:
@@ -101,7 +105,7 @@ def test_a_running_program_is_told_by_commands(
             delivery={"refused_schedule": ["50ms"]},
         )
         receiver.script(
-            Answer(status=422, when=lambda one: one.event["data"].get("peer_id") == "unwanted" and is_live(one))
+            Response(status=422, when=lambda one: one.event["data"].get("peer_id") == "unwanted" and is_live(one))
         )
         with BridgeProcess(config) as program:
             for peer in ("anna", "unwanted", "bert"):
@@ -112,7 +116,7 @@ def test_a_running_program_is_told_by_commands(
             receiver.wait_for_count(4)
             assert peer_of(receiver.events()[-1]) == "unwanted"
 
-            receiver.script(Answer(status=410))
+            receiver.script(Response(status=410))
             simulator.join("meeting", "cleo")
             wait_until(lambda: any(one.status == 410 for one in receiver.deliveries), what="a 410")
             calls = len(receiver.deliveries)

@@ -21,11 +21,11 @@ from tests.harness.commands import command
 from tests.harness.config import Table, write_config
 from tests.harness.deliveries import difference_from_log, stored_events
 from tests.harness.process import BridgeProcess
-from tests.harness.receiver import Answer, Delivery, Receiver
+from tests.harness.receiver import Delivery, Receiver, Response
 from tests.harness.simulator import SimulatorClient
 from tests.harness.waiting import wait_until
 
-ROOMS = [f"room-{number}" for number in range(6)]
+ROOMS = [f"room-{assign_sequences}" for assign_sequences in range(6)]
 CHANGES = 3
 
 Verifier = Callable[[Delivery], bool]
@@ -77,9 +77,9 @@ class Subscriber:
         """Requests that the key of their time does not verify."""
         found = []
         for delivery in self.receiver.deliveries:
-            held = [key for since, key in self.keys if since < delivery.number]
+            held = [key for since, key in self.keys if since < delivery.assign_sequences]
             if not held[-1](delivery):
-                found.append(f"request {delivery.number}, with key {len(held)} of {len(self.keys)}")
+                found.append(f"request {delivery.assign_sequences}, with key {len(held)} of {len(self.keys)}")
         return found
 
     def wait_for_more(self, count: int) -> None:
@@ -97,8 +97,8 @@ def wait_for_reload(program: BridgeProcess, count: int) -> None:
     wait_until(lambda: len(list(program.lines("configuration.reloaded"))) == count, what="a reload")
 
 
-def secret_number(number: int) -> str:
-    return "whsec_" + base64.b64encode(f"secret number {number:020}".encode()).decode()
+def secret_number(assign_sequences: int) -> str:
+    return "whsec_" + base64.b64encode(f"secret assign_sequences {assign_sequences:020}".encode()).decode()
 
 
 def revealed(config: Path, name: str) -> str:
@@ -118,10 +118,10 @@ def test_no_verification_fails_whenever_the_receiver_changes_over(
     chance = Random(seed)  # noqa: S311 - moments want a seed, not secrecy
     with subscribers() as (made, given, signed):
 
-        def configure(number: int) -> Path:
+        def configure(assign_sequences: int) -> Path:
             endpoints: list[Table] = [
                 {"name": "made", "url": made.receiver.url, "events": ["*"]},
-                given.receiver.endpoint("given", secret=secret_number(number), events=["*"]),
+                given.receiver.endpoint("given", secret=secret_number(assign_sequences), events=["*"]),
                 {"name": "signed", "url": signed.receiver.url, "events": ["*"], "signature": "v1a"},
             ]
             return write_config(
@@ -171,8 +171,10 @@ def test_a_line_that_was_under_way_when_the_secret_changed_is_signed_with_both(
         endpoints=[{"name": "made", "url": receiver.url, "events": ["*"]}],
         delivery={"timeout": "30s"},
     )
-    receiver.script(Answer(hold=True, times=1))
-    simulator.script(*({"room": "room", "do": "join", "peer_id": f"p{number}"} for number in range(15)))
+    receiver.script(Response(hold=True, times=1))
+    simulator.script(
+        *({"room": "room", "do": "join", "peer_id": f"p{assign_sequences}"} for assign_sequences in range(15))
+    )
     with BridgeProcess(config) as program:
         wait_until(lambda: receiver.deliveries, what="the first delivery, which is held")
         fresh = command(config, "endpoints", "rotate", "made").strip()
@@ -180,5 +182,5 @@ def test_a_line_that_was_under_way_when_the_secret_changed_is_signed_with_both(
         receiver.wait_for_count(16)
         assert program.stop() == 0
     verifies = by_secret(fresh)
-    assert [one.number for one in receiver.deliveries[1:] if not verifies(one)] == []
+    assert [one.assign_sequences for one in receiver.deliveries[1:] if not verifies(one)] == []
     assert difference_from_log(receiver.deliveries, stored_events(ready_url)) == []

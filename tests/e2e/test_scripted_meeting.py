@@ -14,9 +14,9 @@ from standardwebhooks import Webhook, WebhookVerificationError
 from tests.harness.config import write_config
 from tests.harness.deliveries import delivery_problems, difference_from_log, stored_events
 from tests.harness.log import log_problems, replay
+from tests.harness.npm_verifier import npm_verdicts, with_flipped_byte
 from tests.harness.process import BridgeProcess
 from tests.harness.receiver import Event, Receiver
-from tests.harness.second_opinion import npm_verdicts, with_flipped_byte
 from tests.harness.simulator import SimulatorClient
 
 ROOM = "abc-defg-hij"
@@ -34,24 +34,24 @@ class Act:
     told: Sequence[Told]
 
 
-def _first_two_arrive(world: SimulatorClient) -> None:
+def _first_two_arrive(runtime: SimulatorClient) -> None:
     """The one who is named first came last."""
     start = 1_700_000_000_000
-    world.script(
+    runtime.script(
         {"room": ROOM, "do": "join", "peer_id": "anna", "join_time": start, "metadata": {"displayName": "Anna A."}},
         {"room": ROOM, "do": "join", "peer_id": "bert", "join_time": start - 5000, "metadata": {"name": "Bert"}},
     )
 
 
-def _bert_returns_under_his_id(world: SimulatorClient) -> None:
-    world.script(
+def _bert_returns_under_his_id(runtime: SimulatorClient) -> None:
+    runtime.script(
         {"room": ROOM, "do": "leave", "peer_id": "bert"},
         {"room": ROOM, "do": "join", "peer_id": "bert", "metadata": {"name": "Bert"}},
     )
 
 
-def _last_two_leave_at_once(world: SimulatorClient) -> None:
-    world.script(
+def _last_two_leave_at_once(runtime: SimulatorClient) -> None:
+    runtime.script(
         {"room": ROOM, "do": "leave", "peer_id": "bert"},
         {"room": ROOM, "do": "leave", "peer_id": "cleo"},
     )
@@ -62,25 +62,25 @@ ACTS = [
         _first_two_arrive,
         [("room.occupied", None, 2, None), ("peer.joined", "bert", 1, None), ("peer.joined", "anna", 2, None)],
     ),
-    Act(lambda world: world.join(ROOM, "cleo"), [("peer.joined", "cleo", 3, None)]),
+    Act(lambda runtime: runtime.join(ROOM, "cleo"), [("peer.joined", "cleo", 3, None)]),
     Act(
-        lambda world: world.swap(ROOM, leave="anna", join="dora"),
+        lambda runtime: runtime.swap(ROOM, leave="anna", join="dora"),
         [("peer.left", "anna", 2, "absent"), ("peer.joined", "dora", 3, None)],
     ),
     Act(_bert_returns_under_his_id, [("peer.left", "bert", 2, "rejoined"), ("peer.joined", "bert", 3, None)]),
-    Act(lambda world: world.set_metadata(ROOM, "cleo", {"hand": "up"}), [("peer.updated", "cleo", 3, None)]),
-    Act(lambda world: world.leave(ROOM, "dora"), [("peer.left", "dora", 2, "absent")]),
+    Act(lambda runtime: runtime.set_metadata(ROOM, "cleo", {"hand": "up"}), [("peer.updated", "cleo", 3, None)]),
+    Act(lambda runtime: runtime.leave(ROOM, "dora"), [("peer.left", "dora", 2, "absent")]),
     Act(
         _last_two_leave_at_once,
         [("peer.left", "bert", 1, "absent"), ("peer.left", "cleo", 0, "absent"), ("room.empty", None, 0, "absent")],
     ),
-    Act(lambda world: world.settings(end_lag_seconds=0), []),  # the upstream says 404 instead of nobody: no news
+    Act(lambda runtime: runtime.settings(end_lag_seconds=0), []),  # the upstream says 404 instead of nobody: no news
     Act(
-        lambda world: world.join(ROOM, "emil", omit_join_time=True, omit_metadata=True),
+        lambda runtime: runtime.join(ROOM, "emil", omit_join_time=True, omit_metadata=True),
         [("room.occupied", None, 1, None), ("peer.joined", "emil", 1, None)],
     ),
     Act(
-        lambda world: world.end(ROOM),
+        lambda runtime: runtime.end(ROOM),
         [("peer.left", "emil", 0, "session_ended"), ("room.empty", None, 0, "no_session")],
     ),
 ]
@@ -201,7 +201,7 @@ def _check_signatures(receiver: Receiver) -> None:
     assert [delivery.unverified for delivery in deliveries] == [None] * len(deliveries)
     assert npm_verdicts(deliveries, receiver.secret) == [None] * len(deliveries)
     assert None not in npm_verdicts(deliveries, OTHER_SECRET)
-    flipped = [with_flipped_byte(delivery, delivery.number * 7) for delivery in deliveries]
+    flipped = [with_flipped_byte(delivery, delivery.assign_sequences * 7) for delivery in deliveries]
     assert None not in npm_verdicts(flipped, receiver.secret)
     for delivery in flipped:
         with pytest.raises(WebhookVerificationError):

@@ -16,12 +16,12 @@ from tests.harness.database_wire import DatabaseWire
 from tests.harness.deliveries import delivery_problems, difference_from_log, duplicates, stored_events
 from tests.harness.log import log_problems, replay
 from tests.harness.process import BridgeProcess
-from tests.harness.receiver import Answer, Receiver
+from tests.harness.receiver import Receiver, Response
 from tests.harness.simulator import SimulatorClient
 from tests.harness.upstream_gate import Journal, UpstreamGate
 from tests.harness.waiting import wait_until
 
-ROOMS = [f"room-{number}" for number in range(16)]
+ROOMS = [f"room-{assign_sequences}" for assign_sequences in range(16)]
 LEASES_LAPSE = 90.0
 """Seconds within which a dead process's claims are somebody else's."""
 
@@ -67,7 +67,7 @@ def test_two_of_each_role_share_the_work_and_never_do_it_twice(
         fleet = Fleet(stack, tmp_path, postgresql_ready_url, simulator.url, receiver)
         pollers = [fleet.start(name, "poller", max_concurrency=2) for name in ("poller-1", "poller-2")]
         senders = [fleet.start(name, "sender") for name in ("sender-1", "sender-2")]
-        receiver.script(Answer(delay=0.02))
+        receiver.script(Response(delay=0.02))
         with BusyRooms(simulator, ROOMS, seed=seed) as busy:
             busy.wait_for_steps(300)
             wait_until(
@@ -90,7 +90,7 @@ def test_two_of_each_role_share_the_work_and_never_do_it_twice(
 def test_a_poller_frozen_past_its_lease_writes_nothing_stale(
     tmp_path: Path, postgresql_ready_url: str, simulator: SimulatorClient, receiver: Receiver
 ) -> None:
-    """The first poller has seen the old world and is about to write it down when it freezes; the second goes on."""
+    """The first poller has seen the old runtime and is about to write it down when it freezes; the second goes on."""
     rooms = ROOMS[:4]
     for room in rooms:
         simulator.join(room, "anna")
@@ -100,7 +100,7 @@ def test_a_poller_frozen_past_its_lease_writes_nothing_stale(
         fleet.start("sender", "sender", rooms=rooms)
         receiver.wait_for_count(2 * len(rooms))
         fleet.gates["first"].hold()
-        wait_until(lambda: fleet.journal.waiting("first") == set(rooms), what="every room's answer at the gate")
+        wait_until(lambda: fleet.journal.waiting("first") == set(rooms), what="every room's response at the gate")
         fleet.wires["first"].stall()
         fleet.gates["first"].release()
         wait_until(lambda: fleet.wires["first"].stalled_bytes, what="something to write down")
@@ -182,7 +182,7 @@ def test_a_sender_frozen_past_its_lease_moves_no_cursor_back(
 ) -> None:
     """The first sender's deliveries were accepted, but it freezes before it can write that down."""
     rooms = ROOMS[:4]
-    receiver.script(Answer(hold=True))
+    receiver.script(Response(hold=True))
     with ExitStack() as stack:
         fleet = Fleet(stack, tmp_path, postgresql_ready_url, simulator.url, receiver)
         fleet.start("poller", "poller", rooms=rooms)

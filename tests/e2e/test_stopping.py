@@ -17,11 +17,11 @@ from tests.harness.config import write_config
 from tests.harness.deliveries import delivery_problems, difference_from_log, duplicates, stored_events
 from tests.harness.log import log_problems, replay
 from tests.harness.process import BridgeProcess
-from tests.harness.receiver import Answer, Receiver
+from tests.harness.receiver import Receiver, Response
 from tests.harness.simulator import SimulatorClient
 from tests.harness.waiting import wait_until
 
-ROOMS = [f"room-{number}" for number in range(12)]
+ROOMS = [f"room-{assign_sequences}" for assign_sequences in range(12)]
 GRACE = 10
 SHORT_GRACE = 2
 CLOSING = 5
@@ -77,7 +77,7 @@ def test_sigterm_under_load_loses_nothing_and_repeats_nothing(
     configure: Callable[..., Path], ready_url: str, simulator: SimulatorClient, receiver: Receiver, seed: int
 ) -> None:
     config = configure()
-    receiver.script(Answer(delay=0.1))
+    receiver.script(Response(delay=0.1))
     with BusyRooms(simulator, ROOMS, seed=seed, pause=0.01) as busy:
         with BridgeProcess(config) as program:
             receiver.wait_for_count(100)
@@ -102,12 +102,12 @@ def test_sigterm_under_load_loses_nothing_and_repeats_nothing(
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("number", "grace", "timeout"),
+    ("assign_sequences", "grace", "timeout"),
     [(signal.SIGTERM, GRACE, "3s"), (signal.SIGINT, SHORT_GRACE, "60s")],
     ids=["gives up in time", "is dropped, and given back"],
 )
 def test_a_receiver_that_hangs_does_not_keep_it_from_stopping(
-    number: signal.Signals,
+    assign_sequences: signal.Signals,
     grace: int,
     timeout: str,
     configure: Callable[..., Path],
@@ -116,12 +116,12 @@ def test_a_receiver_that_hangs_does_not_keep_it_from_stopping(
     receiver: Receiver,
 ) -> None:
     config = configure(grace=grace, timeout=timeout)
-    receiver.script(Answer(hold=True))
+    receiver.script(Response(hold=True))
     with BridgeProcess(config) as program:
         for room in ROOMS:
             simulator.join(room, "anna")
         wait_until(lambda: in_flight(receiver), what="a POST in flight")
-        assert program.stop(number, timeout=grace + CLOSING) == 0
+        assert program.stop(assign_sequences, timeout=grace + CLOSING) == 0
     receiver.script()
     receiver.release()
     with BridgeProcess(config):
@@ -139,13 +139,13 @@ def test_a_receiver_that_hangs_does_not_keep_it_from_stopping(
 def test_a_database_that_is_locked_does_not_keep_it_from_stopping(
     configure: Callable[..., Path], ready_url: str, simulator: SimulatorClient, receiver: Receiver
 ) -> None:
-    receiver.script(Answer(hold=True))
+    receiver.script(Response(hold=True))
     with BridgeProcess(configure(grace=SHORT_GRACE)) as program:
         simulator.join(ROOMS[0], "anna")
         wait_until(lambda: in_flight(receiver), what="a POST in flight")
         with locked(ready_url):
             receiver.release()
-            wait_until(lambda: receiver.accepted, what="an answer that cannot be recorded")
+            wait_until(lambda: receiver.accepted, what="an response that cannot be recorded")
             assert program.stop(timeout=SHORT_GRACE + CLOSING) == 0
 
 
@@ -171,4 +171,4 @@ def test_a_database_that_is_locked_does_not_keep_it_from_stopping_while_it_reloa
 
 
 def in_flight(receiver: Receiver) -> list[int]:
-    return [delivery.number for delivery in receiver.deliveries if delivery.settled is None]
+    return [delivery.assign_sequences for delivery in receiver.deliveries if delivery.settled is None]

@@ -64,7 +64,7 @@ ODD: dict[str, Fault] = {
     "metadata-null": {"kind": "metadata_null"},
     "metadata-absent": {"kind": "metadata_absent"},
     "metadata-array": {"kind": "metadata_array"},
-    "metadata-number": {"kind": "metadata_number"},
+    "metadata-assign_sequences": {"kind": "metadata_number"},
     "metadata-huge": {"kind": "metadata_huge"},
     "metadata-surrogate": {"kind": "metadata_surrogate"},
     "extra-fields": {"kind": "extra_fields"},

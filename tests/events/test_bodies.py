@@ -20,7 +20,7 @@ from bridge.events.bodies import (
     seconds_between,
 )
 from bridge.events.types import EventType
-from bridge.presence import (
+from bridge.rules.presence import (
     EmptyReason,
     Json,
     LeaveReason,

@@ -26,16 +26,16 @@ def delivery_problems(deliveries: Sequence[Delivery]) -> list[str]:
 def _unverified(deliveries: Sequence[Delivery]) -> Iterator[str]:
     for delivery in deliveries:
         if delivery.unverified is not None:
-            yield f"request {delivery.number} does not verify: {delivery.unverified}"
+            yield f"request {delivery.assign_sequences} does not verify: {delivery.unverified}"
         if delivery.event.get("id") != delivery.event_id:
-            yield f"request {delivery.number}: webhook-id is not the event's id"
+            yield f"request {delivery.assign_sequences}: webhook-id is not the event's id"
 
 
 def _different_bytes(deliveries: Sequence[Delivery]) -> Iterator[str]:
     bodies: dict[str, bytes] = {}
     for delivery in deliveries:
         if bodies.setdefault(delivery.event_id, delivery.body) != delivery.body:
-            yield f"request {delivery.number} has other bytes than the first of {delivery.event_id}"
+            yield f"request {delivery.assign_sequences} has other bytes than the first of {delivery.event_id}"
 
 
 def _out_of_order(deliveries: Sequence[Delivery]) -> Iterator[str]:
@@ -47,7 +47,7 @@ def _out_of_order(deliveries: Sequence[Delivery]) -> Iterator[str]:
         sequence = delivery.event["data"]["sequence"]
         before = accepted.get((delivery.room, sequence - 1))
         if sequence > 1 and (before is None or before > delivery.settled_before):
-            yield f"request {delivery.number} ({delivery.room} #{sequence}) came before #{sequence - 1} was accepted"
+            yield f"request {delivery.assign_sequences} ({delivery.room} #{sequence}) came before #{sequence - 1} was accepted"
 
 
 def duplicates(deliveries: Iterable[Delivery]) -> list[str]:

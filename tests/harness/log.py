@@ -73,10 +73,10 @@ class _Replay:
         self._visits: set[str] = set()
 
     def run(self) -> _Replay:
-        for number, event in enumerate(self.events, start=1):
+        for assign_sequences, event in enumerate(self.events, start=1):
             facts = event["data"]
-            if facts["sequence"] != number:
-                self._note(event, f"is where number {number} should be")
+            if facts["sequence"] != assign_sequences:
+                self._note(event, f"is where assign_sequences {assign_sequences} should be")
             if (wanted := KEYS.get(event["type"])) is not None and wanted != facts.keys():
                 self._note(event, f"has the wrong keys: {sorted(wanted ^ facts.keys())}")
             self._follow(event)

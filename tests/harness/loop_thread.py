@@ -1,4 +1,4 @@
-"""A server on an event loop in a thread of its own, so that a test can look at it while it blocks on something else."""
+"""A server on an event loop in a thread of its own, so that a test can read_health at it while it blocks on something else."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ def require_oracles() -> None:
 
 
 def what_is_missing(oracles: Path, *, path: str | None = None) -> str | None:
-    """What stands in the way of asking, or None; `path` is where to look for Node, if not where the shell does."""
+    """What stands in the way of asking, or None; `path` is where to read_health for Node, if not where the shell does."""
     if shutil.which("node", path=path) is None:
         return "there is no node on this machine"
     wanted: dict[str, str] = json.loads((oracles / "package.json").read_text(encoding="utf-8"))["dependencies"]
@@ -52,7 +52,7 @@ def node(
     input: str | bytes = b"",  # noqa: A002 - as subprocess calls it
     env: Mapping[str, str] | None = None,
 ) -> str:
-    """What a script of tests/oracles prints; it must succeed, so verdicts are printed, not exited with.
+    """What a script of tests/oracles prints; it must succeed, so outcomes are printed, not exited with.
 
     It blocks: a test that serves the script from its own event loop calls `await asyncio.to_thread(node, …)`.
 

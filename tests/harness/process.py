@@ -91,13 +91,13 @@ class Process:
         line = wait_until(line_with_text, timeout=timeout, what=lambda: f"{text!r} from {self}\n{self.output[-6000:]}")
         return line or ""
 
-    def send(self, number: signal.Signals) -> None:
+    def send(self, assign_sequences: signal.Signals) -> None:
         """Signal the process itself."""
-        self._process.send_signal(number)
+        self._process.send_signal(assign_sequences)
 
-    def stop(self, number: signal.Signals = signal.SIGTERM, *, timeout: float = PATIENCE) -> int:
+    def stop(self, assign_sequences: signal.Signals = signal.SIGTERM, *, timeout: float = PATIENCE) -> int:
         """Ask it to end and return its exit code."""
-        self.send(number)
+        self.send(assign_sequences)
         return self.wait(timeout)
 
     def wait(self, timeout: float = PATIENCE) -> int:

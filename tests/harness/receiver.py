@@ -32,7 +32,7 @@ Event = dict[str, Any]
 class Delivery:
     """One request as it arrived; `status` is what it was answered, None while it is being held or if it was cut."""
 
-    number: int
+    assign_sequences: int
     at: float
     path: str
     headers: dict[str, str]
@@ -69,7 +69,7 @@ def _always(_: Delivery) -> bool:
 
 
 @dataclass(slots=True, kw_only=True)
-class Answer:
+class Response:
     """What a request gets for which `when` holds; used up after `times`. The hooks run in the receiver's thread."""
 
     status: int = 200
@@ -79,7 +79,7 @@ class Answer:
     hold: bool = False
     """Keep it waiting until `Receiver.release()`."""
     reset: bool = False
-    """No answer: the connection is torn down."""
+    """No response: the connection is torn down."""
     when: Callable[[Delivery], bool] = _always
     times: int | None = None
     before: Hook | None = None
@@ -102,7 +102,7 @@ class Receiver(LoopThread):
         self.url = ""
         self._webhook = Webhook(secret)
         self._deliveries: list[Delivery] = []
-        self._script: tuple[Answer, ...] = ()
+        self._script: tuple[Response, ...] = ()
         self._settled = 0
         self._released = asyncio.Event()
 
@@ -110,12 +110,12 @@ class Receiver(LoopThread):
         """A table for `[[endpoints]]` that subscribes this receiver, unless told otherwise to all that rooms have."""
         return {"name": name, "url": f"{self.url}/{name}", "secret": self.secret, "events": ROOM_EVENTS, **settings}
 
-    def script(self, *answers: Answer) -> None:
+    def script(self, *answers: Response) -> None:
         """Replace what is answered: the first that takes a request decides; without any it is 200."""
         self._script = answers
 
     def release(self) -> None:
-        """Answer every request that is being held."""
+        """Response every request that is being held."""
 
         def open_and_shut() -> None:
             self._released.set()
@@ -136,7 +136,9 @@ class Receiver(LoopThread):
     def events(self, *types: str, room: str | None = None) -> list[Event]:
         """Accepted events in the order in which they were first seen, each once; of `types` and `room` if given."""
         first_seen = {delivery.event_id: delivery for delivery in reversed(self.accepted)}
-        events = [delivery.event for delivery in sorted(first_seen.values(), key=lambda delivery: delivery.number)]
+        events = [
+            delivery.event for delivery in sorted(first_seen.values(), key=lambda delivery: delivery.assign_sequences)
+        ]
         return [
             event
             for event in events
@@ -173,7 +175,7 @@ class Receiver(LoopThread):
     async def _receive(self, request: web.BaseRequest) -> web.StreamResponse:
         body = await request.read()
         delivery = Delivery(
-            number=len(self._deliveries) + 1,
+            assign_sequences=len(self._deliveries) + 1,
             at=time.monotonic(),
             path=request.path,
             headers={name.lower(): value for name, value in request.headers.items()},
@@ -183,30 +185,30 @@ class Receiver(LoopThread):
             settled_before=self._settled,
         )
         self._deliveries.append(delivery)
-        answer = next((answer for answer in self._script if answer.takes(delivery)), Answer())
-        if answer.before is not None:
-            answer.before(delivery)
-        if answer.hold:
+        response = next((scripted for scripted in self._script if scripted.takes(delivery)), Response())
+        if response.before is not None:
+            response.before(delivery)
+        if response.hold:
             await self._released.wait()
-        if answer.delay:
-            await asyncio.sleep(answer.delay)
-        if answer.reset:
+        if response.delay:
+            await asyncio.sleep(response.delay)
+        if response.reset:
             _reset(request)
-        return await self._answer(request, delivery, answer)
+        return await self._response(request, delivery, response)
 
-    async def _answer(self, request: web.BaseRequest, delivery: Delivery, answer: Answer) -> web.StreamResponse:
-        response = web.Response(status=answer.status, headers=answer.headers, body=answer.body)
-        if not answer.reset:
+    async def _response(self, request: web.BaseRequest, delivery: Delivery, response: Response) -> web.StreamResponse:
+        sent = web.Response(status=response.status, headers=response.headers, body=response.body)
+        if not response.reset:
             self._settled += 1
-            delivery.status, delivery.settled = answer.status, self._settled
+            delivery.status, delivery.settled = response.status, self._settled
             try:
-                await response.prepare(request)
-                await response.write_eof()
+                await sent.prepare(request)
+                await sent.write_eof()
             except ConnectionError:  # nobody is waiting for it any more
                 delivery.status = None
-        if answer.after is not None:
-            answer.after(delivery)
-        return response
+        if response.after is not None:
+            response.after(delivery)
+        return sent
 
     def _verify(self, body: bytes, headers: Mapping[str, str]) -> str | None:
         try:

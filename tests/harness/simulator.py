@@ -22,7 +22,7 @@ Step = Mapping[str, Json]
 
 
 class SimulatorClient:
-    """Moves the simulated world and looks at the truth in it."""
+    """Moves the simulated runtime and looks at the truth in it."""
 
     def __init__(self, url: str) -> None:
         self.url = url
@@ -85,7 +85,7 @@ class SimulatorClient:
         ]
 
     def last_request(self) -> int:
-        """The number of the newest request."""
+        """The assign_sequences of the newest request."""
         requests: list[dict[str, Json]] = self._send("GET", "/requests?since=0")
         return max((request["n"] for request in requests), default=0)
 
@@ -100,10 +100,12 @@ class SimulatorClient:
         wait_until(lambda: not lacking(), timeout=timeout, what=lambda: f"{count} polls of {lacking()}")
 
     def _send(self, method: str, path: str, body: Json = None) -> Json:
-        answer = self._http.request(method, f"/_control{path}", json=body)
-        if not answer.is_success:
-            raise AssertionError(f"the simulator says {answer.status_code} to {method} {path} {body}: {answer.text}")
-        return answer.json() if answer.content else None
+        response = self._http.request(method, f"/_control{path}", json=body)
+        if not response.is_success:
+            raise AssertionError(
+                f"the simulator says {response.status_code} to {method} {path} {body}: {response.text}"
+            )
+        return response.json() if response.content else None
 
 
 class SimulatorProcess(Process):

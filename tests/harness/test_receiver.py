@@ -11,8 +11,8 @@ import pytest
 from standardwebhooks import Webhook
 
 from tests.harness.deliveries import delivery_problems, difference_from_log, duplicates
-from tests.harness.receiver import SECRET, Answer, Receiver
-from tests.harness.second_opinion import npm_verdicts, with_flipped_byte
+from tests.harness.npm_verifier import npm_verdicts, with_flipped_byte
+from tests.harness.receiver import SECRET, Receiver, Response
 from tests.harness.waiting import wait_until
 
 
@@ -58,7 +58,7 @@ def test_both_packages_reject_a_wrong_secret_and_a_flipped_byte(receiver: Receiv
 
 
 def test_an_event_before_its_predecessor_was_accepted_is_found(receiver: Receiver) -> None:
-    receiver.script(Answer(status=500, times=1))
+    receiver.script(Response(status=500, times=1))
     assert [send(receiver, body_of(1)), send(receiver, body_of(2)), send(receiver, body_of(1))] == [500, 200, 200]
     (problem,) = delivery_problems(receiver.deliveries)
     assert "request 2 (room #2) came before #1 was accepted" in problem
@@ -82,12 +82,12 @@ def test_what_is_missing_and_what_is_invented_is_found(receiver: Receiver) -> No
 
 
 def test_a_request_that_is_cut_or_held_was_not_accepted(receiver: Receiver) -> None:
-    receiver.script(Answer(reset=True, times=1), Answer(hold=True, times=1))
+    receiver.script(Response(reset=True, times=1), Response(hold=True, times=1))
     with pytest.raises(httpx.TransportError):
         send(receiver, body_of(1))
     with pytest.raises(httpx.ReadTimeout):
         httpx.post(f"{receiver.url}/hook", content=body_of(1), timeout=0.2, trust_env=False)
     receiver.release()
-    wait_until(lambda: receiver.deliveries[1].settled, what="the held answer")
-    wait_until(lambda: receiver.deliveries[1].status is None, what="the answer that nobody took")
+    wait_until(lambda: receiver.deliveries[1].settled, what="the held response")
+    wait_until(lambda: receiver.deliveries[1].status is None, what="the response that nobody took")
     assert receiver.events() == []

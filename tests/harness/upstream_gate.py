@@ -25,9 +25,9 @@ class Poll:
     gate: str
     room: str
     answered: bool = False
-    """The upstream's answer is at the gate."""
+    """The upstream's response is at the gate."""
     over: bool = False
-    """The answer has gone out, or nobody waits for it any more."""
+    """The response has gone out, or nobody waits for it any more."""
 
 
 @dataclass(slots=True)
@@ -55,7 +55,7 @@ class Journal:
         return sum(poll.gate == gate and poll.room == room for poll in tuple(self.polls))
 
     def waiting(self, gate: str) -> set[str]:
-        """Rooms whose answer is at the gate and has not gone out."""
+        """Rooms whose response is at the gate and has not gone out."""
         return {poll.room for poll in tuple(self.polls) if poll.gate == gate and poll.answered and not poll.over}
 
 
@@ -114,7 +114,7 @@ class UpstreamGate(LoopThread):
         headers = {name: value for name, value in request.headers.items() if name.lower() != "host"}
         async with self._session.request(
             request.method, self._upstream + request.raw_path, headers=headers, data=await request.read()
-        ) as answer:
-            body = await answer.read()
-            kind = answer.headers.get("content-type", "application/json")
-            return web.Response(status=answer.status, body=body, headers={"content-type": kind})
+        ) as response:
+            body = await response.read()
+            kind = response.headers.get("content-type", "application/json")
+            return web.Response(status=response.status, body=body, headers={"content-type": kind})

@@ -1,4 +1,4 @@
-"""The control API moves the world and tells the truth about it; what makes no sense changes nothing."""
+"""The control API moves the runtime and tells the truth about it; what makes no sense changes nothing."""
 
 from __future__ import annotations
 
@@ -251,7 +251,7 @@ async def test_what_makes_no_sense_is_refused_and_changes_nothing(
 ) -> None:
     await control.post("/rooms/r/join", json={"peer_id": "a"})
     before = (await control.get("/rooms")).json()
-    answer = await control.request(method, path, content=body)
-    assert answer.status_code == status, answer.text
-    assert complaint in answer.json()["error"]
+    response = await control.request(method, path, content=body)
+    assert response.status_code == status, response.text
+    assert complaint in response.json()["error"]
     assert (await control.get("/rooms")).json() == before

@@ -26,7 +26,7 @@ TRUE_ITEMS = [
 ]
 TRUTH = {"count": 2, "participants": TRUE_ITEMS}
 
-Answer = httpx.Response
+Response = httpx.Response
 LIST_FAULTS: dict[FaultKind, Callable[[list[Any]], bool]] = {
     FaultKind.ITEM_WITHOUT_ID: lambda items: items == [{"joinTime": NOW, "metadata": ANN}, TRUE_ITEMS[1]],
     FaultKind.ITEM_NOT_OBJECT: lambda items: items == ["a", TRUE_ITEMS[1]],
@@ -58,44 +58,46 @@ LIST_FAULTS: dict[FaultKind, Callable[[list[Any]], bool]] = {
 }
 """The kinds that change nothing but the items: what these are then."""
 
-ANSWER_FAULTS: dict[FaultKind, Callable[[Answer], bool]] = {
-    FaultKind.STATUS: lambda answer: (
-        answer.status_code == 503 and answer.headers["content-type"].startswith("text/html")
+ANSWER_FAULTS: dict[FaultKind, Callable[[Response], bool]] = {
+    FaultKind.STATUS: lambda response: (
+        response.status_code == 503 and response.headers["content-type"].startswith("text/html")
     ),
-    FaultKind.HTML_200: lambda answer: answer.status_code == 200 and "<html>" in answer.text,
-    FaultKind.TRUNCATED_JSON: lambda answer: 0 < len(answer.content) < 100 and _true_bytes().startswith(answer.content),
-    FaultKind.NOT_JSON: lambda answer: (
-        answer.headers["content-type"] == "application/json" and _is_text_but_not_json(answer.text)
+    FaultKind.HTML_200: lambda response: response.status_code == 200 and "<html>" in response.text,
+    FaultKind.TRUNCATED_JSON: lambda response: (
+        0 < len(response.content) < 100 and _true_bytes().startswith(response.content)
     ),
-    FaultKind.COUNT_MISMATCH: lambda answer: answer.json() == {**TRUTH, "count": 3},
-    FaultKind.COUNT_MISSING: lambda answer: answer.json() == {"participants": TRUE_ITEMS},
-    FaultKind.UNAUTHORIZED: lambda answer: (
-        answer.status_code == 401
-        and answer.json() == {"message": "Incorrect or no API key provided", "ok": False, "validated": False}
+    FaultKind.NOT_JSON: lambda response: (
+        response.headers["content-type"] == "application/json" and _is_text_but_not_json(response.text)
     ),
-    FaultKind.RATE_LIMITED: lambda answer: answer.status_code == 429 and "retry-after" not in answer.headers,
-    FaultKind.NOT_FOUND_PAGE: lambda answer: answer.status_code == 404 and "<html>" in answer.text,
-    FaultKind.NOT_FOUND_OTHER_JSON: lambda answer: (
-        answer.status_code == 404 and "ok" not in answer.json() and "ession" not in answer.text
+    FaultKind.COUNT_MISMATCH: lambda response: response.json() == {**TRUTH, "count": 3},
+    FaultKind.COUNT_MISSING: lambda response: response.json() == {"participants": TRUE_ITEMS},
+    FaultKind.UNAUTHORIZED: lambda response: (
+        response.status_code == 401
+        and response.json() == {"message": "Incorrect or no API key provided", "ok": False, "validated": False}
     ),
-    FaultKind.REDIRECT: lambda answer: answer.status_code == 302 and answer.headers["location"] == "/moved-away",
-    FaultKind.OK_FALSE_200: lambda answer: (
-        answer.status_code == 200 and answer.json()["ok"] is False and "ession" not in answer.text
+    FaultKind.RATE_LIMITED: lambda response: response.status_code == 429 and "retry-after" not in response.headers,
+    FaultKind.NOT_FOUND_PAGE: lambda response: response.status_code == 404 and "<html>" in response.text,
+    FaultKind.NOT_FOUND_OTHER_JSON: lambda response: (
+        response.status_code == 404 and "ok" not in response.json() and "ession" not in response.text
     ),
-    FaultKind.DUPLICATE_ITEM: lambda answer: (
-        answer.json()
+    FaultKind.REDIRECT: lambda response: response.status_code == 302 and response.headers["location"] == "/moved-away",
+    FaultKind.OK_FALSE_200: lambda response: (
+        response.status_code == 200 and response.json()["ok"] is False and "ession" not in response.text
+    ),
+    FaultKind.DUPLICATE_ITEM: lambda response: (
+        response.json()
         == {"count": 3, "participants": [*TRUE_ITEMS, {"peerId": "a", "joinTime": NOW + 1000, "metadata": ANN}]}
     ),
-    FaultKind.EXTRA_FIELDS: lambda answer: (
-        answer.json() != TRUTH
-        and answer.json()["count"] == 2
+    FaultKind.EXTRA_FIELDS: lambda response: (
+        response.json() != TRUTH
+        and response.json()["count"] == 2
         and all(
-            item.items() >= true.items() for item, true in zip(answer.json()["participants"], TRUE_ITEMS, strict=True)
+            item.items() >= true.items() for item, true in zip(response.json()["participants"], TRUE_ITEMS, strict=True)
         )
     ),
-    FaultKind.SLOW: lambda answer: answer.json() == TRUTH,
+    FaultKind.SLOW: lambda response: response.json() == TRUTH,
 }
-"""The kinds that still give an answer: what is peculiar about it."""
+"""The kinds that still give an response: what is peculiar about it."""
 
 ELSEWHERE = {
     FaultKind.TIMEOUT,
@@ -149,16 +151,16 @@ async def test_without_faults_the_answer_is_true(upstream: httpx.AsyncClient) ->
 @pytest.mark.parametrize("kind", LIST_FAULTS)
 async def test_faults_in_the_items(simulation: Simulation, upstream: httpx.AsyncClient, kind: FaultKind) -> None:
     switch_on(simulation, kind)
-    answer = await upstream.get(ROOM)
-    assert (answer.status_code, answer.json()["count"]) == (200, 2)
-    assert LIST_FAULTS[kind](answer.json()["participants"]), answer.text
+    response = await upstream.get(ROOM)
+    assert (response.status_code, response.json()["count"]) == (200, 2)
+    assert LIST_FAULTS[kind](response.json()["participants"]), response.text
 
 
 @pytest.mark.parametrize("kind", ANSWER_FAULTS)
 async def test_faults_in_the_answer(simulation: Simulation, upstream: httpx.AsyncClient, kind: FaultKind) -> None:
     switch_on(simulation, kind)
-    answer = await upstream.get(ROOM)
-    assert ANSWER_FAULTS[kind](answer), answer.text
+    response = await upstream.get(ROOM)
+    assert ANSWER_FAULTS[kind](response), response.text
 
 
 @pytest.mark.parametrize("kind", sorted(LIST_FAULTS.keys() | ANSWER_FAULTS.keys()))
@@ -182,12 +184,12 @@ async def test_faults_in_lists_leave_other_answers_alone(
 
 async def test_a_status_carries_what_it_is_given(simulation: Simulation, upstream: httpx.AsyncClient) -> None:
     switch_on(simulation, FaultKind.STATUS, status=502, body={"a": None}, headers={"X-Edge": "1"})
-    answer = await upstream.get(ROOM)
-    assert (answer.status_code, answer.json(), answer.headers["x-edge"]) == (502, {"a": None}, "1")
+    response = await upstream.get(ROOM)
+    assert (response.status_code, response.json(), response.headers["x-edge"]) == (502, {"a": None}, "1")
 
     switch_on(simulation, FaultKind.STATUS, status=500, body="<oops>", content_type="text/html")
-    answer = await upstream.get(ROOM)
-    assert (answer.text, answer.headers["content-type"]) == ("<oops>", "text/html")
+    response = await upstream.get(ROOM)
+    assert (response.text, response.headers["content-type"]) == ("<oops>", "text/html")
 
     switch_on(simulation, FaultKind.STATUS, status=204)
     assert (await upstream.get(ROOM)).content == b""
@@ -282,17 +284,17 @@ async def test_other_ways_to_say_that_there_is_no_session(
     assert (await upstream.get(ROOM)).json() == TRUTH
     simulation.end("r")
     for path in (ROOM, "/live-sessions/participants/unknown"):
-        answer = await upstream.get(path)
-        assert answer.status_code == status
-        assert message in answer.text
+        response = await upstream.get(path)
+        assert response.status_code == status
+        assert message in response.text
     assert (await upstream.get(ROOM)).status_code == 404
 
 
 async def test_shuffled_lists_have_the_same_people_in_another_order(
     simulation: Simulation, upstream: httpx.AsyncClient
 ) -> None:
-    for number in range(20):
-        simulation.join("r", peer_id=f"p{number}")
+    for assign_sequences in range(20):
+        simulation.join("r", peer_id=f"p{assign_sequences}")
     truth = (await upstream.get(ROOM)).json()["participants"]
     switch_on(simulation, FaultKind.SHUFFLED)
     shuffled = (await upstream.get(ROOM)).json()["participants"]

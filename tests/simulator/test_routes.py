@@ -19,11 +19,11 @@ async def test_participants_of_a_live_room(simulation: Simulation, upstream: htt
     simulation.clock.advance(1500)
     simulation.join("abc-defg-hij", peer_id="peerId-bob")
 
-    answer = await upstream.get("/live-sessions/participants/abc-defg-hij")
+    response = await upstream.get("/live-sessions/participants/abc-defg-hij")
 
-    assert answer.status_code == 200
-    assert answer.headers["content-type"] == "application/json"
-    assert answer.json() == {
+    assert response.status_code == 200
+    assert response.headers["content-type"] == "application/json"
+    assert response.json() == {
         "count": 2,
         "participants": [
             {"peerId": "peerId-ann", "joinTime": NOW, "metadata": ANN},
@@ -54,9 +54,9 @@ async def test_a_peer_can_be_told_without_join_time_and_metadata(
     simulation.join("r", peer_id="b", join_time="yesterday")
     simulation.join("r", peer_id="c", join_time=None)
 
-    answer = await upstream.get("/live-sessions/participants/r")
+    response = await upstream.get("/live-sessions/participants/r")
 
-    assert answer.json()["participants"] == [
+    assert response.json()["participants"] == [
         {"peerId": "a"},
         {"peerId": "b", "joinTime": "yesterday", "metadata": None},
         {"peerId": "c", "joinTime": None, "metadata": None},
@@ -81,10 +81,10 @@ async def test_no_session_looks_the_same_whatever_the_cause(
     simulation.join("ended")
     simulation.end("ended")
 
-    answer = await upstream.get(f"/live-sessions/participants/{room}")
+    response = await upstream.get(f"/live-sessions/participants/{room}")
 
-    assert answer.status_code == 404
-    assert answer.json() == {"ok": False, "message": "Session Not Found"}
+    assert response.status_code == 404
+    assert response.json() == {"ok": False, "message": "Session Not Found"}
 
 
 async def test_each_project_sees_its_own_rooms(simulation: Simulation, upstream: httpx.AsyncClient) -> None:
@@ -108,9 +108,9 @@ async def test_room_ids_are_taken_percent_encoded(
     simulation.join(room, peer_id="a")
     encoded = "".join(f"%{byte:02X}" for byte in room.encode())
 
-    answer = await upstream.get(httpx.URL(f"{base_url}/api/v2/sdk/live-sessions/participants/{encoded}"))
+    response = await upstream.get(httpx.URL(f"{base_url}/api/v2/sdk/live-sessions/participants/{encoded}"))
 
-    assert answer.json()["count"] == 1
+    assert response.json()["count"] == 1
     assert (await upstream.get(f"{base_url}/api/v2/sdk/live-sessions/{encoded}")).json()["liveSessions"][
         "roomId"
     ] == room
@@ -128,9 +128,9 @@ async def test_without_the_right_key_every_route_refuses(
 ) -> None:
     simulation.join("r")
     async with httpx.AsyncClient(trust_env=False) as stranger:
-        answer = await stranger.get(f"{base_url}/api/v2/sdk{path}", headers=headers)
-    assert answer.status_code == 401
-    assert answer.json() == {"message": "Incorrect or no API key provided", "ok": False, "validated": False}
+        response = await stranger.get(f"{base_url}/api/v2/sdk{path}", headers=headers)
+    assert response.status_code == 401
+    assert response.json() == {"message": "Incorrect or no API key provided", "ok": False, "validated": False}
 
 
 async def test_other_headers_are_accepted(simulation: Simulation, upstream: httpx.AsyncClient) -> None:
@@ -167,13 +167,15 @@ async def test_one_live_session_is_an_object(simulation: Simulation, upstream: h
 
 
 async def test_rooms_come_in_pages_of_ten(simulation: Simulation, upstream: httpx.AsyncClient) -> None:
-    for number in range(12):
-        simulation.add_room(f"room-{number}", metadata={"title": f"Room {number}"}, locked=number == 10)
+    for assign_sequences in range(12):
+        simulation.add_room(
+            f"room-{assign_sequences}", metadata={"title": f"Room {assign_sequences}"}, locked=assign_sequences == 10
+        )
 
     first = (await upstream.get("/rooms/get-rooms")).json()
     second = (await upstream.get("/rooms/get-rooms", params={"cursor": first["nextCursor"]})).json()
 
-    assert [room["roomId"] for room in first["rooms"]] == [f"room-{number}" for number in range(10)]
+    assert [room["roomId"] for room in first["rooms"]] == [f"room-{assign_sequences}" for assign_sequences in range(10)]
     assert {**first, "rooms": ...} == {
         "rooms": ...,
         "pageSize": 10,
@@ -196,8 +198,8 @@ async def test_rooms_come_in_pages_of_ten(simulation: Simulation, upstream: http
 
 
 async def test_a_cursor_skips_whole_pages(simulation: Simulation, upstream: httpx.AsyncClient) -> None:
-    for number in range(10):
-        simulation.add_room(f"room-{number}")
+    for assign_sequences in range(10):
+        simulation.add_room(f"room-{assign_sequences}")
     page = (await upstream.get("/rooms/get-rooms?cursor=2&limit=3")).json()
     assert [room["roomId"] for room in page["rooms"]] == ["room-6", "room-7", "room-8"]
 
@@ -269,17 +271,17 @@ async def test_the_record_of_no_session(simulation: Simulation, upstream: httpx.
     simulation.join("foreign")
     foreign = simulation.rooms["foreign"].sessions[0].session_id
     for session in ("unknown", foreign):
-        answer = await upstream.get("/rooms/participant-list", params={"sessionId": session})
-        assert (answer.status_code, answer.json()) == (404, {"message": "Session Not Found"})
+        response = await upstream.get("/rooms/participant-list", params={"sessionId": session})
+        assert (response.status_code, response.json()) == (404, {"message": "Session Not Found"})
     assert (await upstream.get("/rooms/participant-list")).status_code == 400
 
 
 async def test_creating_a_room(simulation: Simulation, upstream: httpx.AsyncClient) -> None:
-    answer = await upstream.post("/rooms/create-room", json={"metadata": '{"title":"x"}', "roomLocked": True})
+    response = await upstream.post("/rooms/create-room", json={"metadata": '{"title":"x"}', "roomLocked": True})
 
-    assert answer.status_code == 201
-    room_id = answer.json()["data"]["roomId"]
-    assert answer.json() == {"message": "Room Created Successfully", "data": {"roomId": room_id}}
+    assert response.status_code == 201
+    room_id = response.json()["data"]["roomId"]
+    assert response.json() == {"message": "Room Created Successfully", "data": {"roomId": room_id}}
     assert re.fullmatch(r"[a-z]{3}-[a-z]{4}-[a-z]{3}", room_id)
     assert simulation.rooms[room_id].locked
     assert (await upstream.get(f"/rooms/room-details/{room_id}")).json()["metadata"] == '{"title":"x"}'
@@ -289,10 +291,10 @@ async def test_creating_a_room(simulation: Simulation, upstream: httpx.AsyncClie
 async def test_a_room_that_is_asked_for_wrongly_is_not_created(
     simulation: Simulation, upstream: httpx.AsyncClient, body: bytes
 ) -> None:
-    answer = await upstream.post("/rooms/create-room", content=body)
-    assert answer.status_code == 400
-    assert answer.json()["success"] is False
-    assert {"code", "path", "message"} <= answer.json()["error"]["issues"][0].keys()
+    response = await upstream.post("/rooms/create-room", content=body)
+    assert response.status_code == 400
+    assert response.json()["success"] is False
+    assert {"code", "path", "message"} <= response.json()["error"]["issues"][0].keys()
     assert simulation.rooms == {}
 
 
@@ -331,9 +333,9 @@ async def test_metrics_recordings_and_the_root(
 async def test_what_is_no_route_is_not_found_in_plain_text(
     upstream: httpx.AsyncClient, base_url: str, method: str, path: str
 ) -> None:
-    answer = await upstream.request(method, base_url + path)
-    assert answer.status_code == 404
-    assert answer.headers["content-type"].startswith("text/plain")
+    response = await upstream.request(method, base_url + path)
+    assert response.status_code == 404
+    assert response.headers["content-type"].startswith("text/plain")
 
 
 async def test_one_connection_serves_many_requests(simulation: Simulation, base_url: str) -> None:
@@ -342,6 +344,6 @@ async def test_one_connection_serves_many_requests(simulation: Simulation, base_
     ports = set()
     async with httpx.AsyncClient(base_url=base_url, limits=limits, trust_env=False) as client:
         for path in ("/api/v2/sdk/live-sessions/participants/r", "/_control/rooms", "/nowhere"):
-            answer = await client.get(path, headers={"x-api-key": "simulated-key"})
-            ports.add(answer.extensions["network_stream"].get_extra_info("client_addr"))
+            response = await client.get(path, headers={"x-api-key": "simulated-key"})
+            ports.add(response.extensions["network_stream"].get_extra_info("client_addr"))
     assert len(ports) == 1

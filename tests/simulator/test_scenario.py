@@ -115,10 +115,10 @@ def live(seed: int, steps: int) -> tuple[list[str], Simulation]:
 
 
 def test_the_same_seed_gives_the_same_life_and_another_seed_another() -> None:
-    first, world = live(7, 100)
+    first, runtime = live(7, 100)
     again, same_world = live(7, 100)
     assert first == again
-    assert [room.history for room in world.rooms.values()] == [room.history for room in same_world.rooms.values()]
+    assert [room.history for room in runtime.rooms.values()] == [room.history for room in same_world.rooms.values()]
     assert live(8, 100)[0] != first
 
 

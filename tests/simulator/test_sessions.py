@@ -146,7 +146,7 @@ def test_any_moment_of_the_past_looks_as_it_did_then(moves: list[tuple[str, str,
     room = simulation.add_room("r")
     seen: dict[int, list[tuple[str, object]] | None] = {}
 
-    def look() -> list[tuple[str, object]] | None:
+    def read_health() -> list[tuple[str, object]] | None:
         simulation.settle(room)
         return None if room.session is None else [(peer, visit.metadata) for peer, visit in room.present.items()]
 
@@ -164,7 +164,7 @@ def test_any_moment_of_the_past_looks_as_it_did_then(moves: list[tuple[str, str,
             case _:
                 pass  # nobody to change the metadata of
         for _ in range(pause + 1):
-            seen[simulation.clock.now()] = look()
+            seen[simulation.clock.now()] = read_health()
             simulation.clock.advance(1)
 
     for when, then in seen.items():

@@ -1,6 +1,6 @@
 """Was anybody lied to? Compares what the receiver was told with the log, and with what is true in the rooms.
 
-The checks are those of a receiver with access to the truth: every number of every room's log, once and in order; the
+The checks are those of a receiver with access to the truth: every assign_sequences of every room's log, once and in order; the
 same bytes under the same id; nobody who was never there; and at the end the same people in the same rooms.
 """
 
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from bridge.cli.demo.receiver import Received
-from bridge.presence import display_name
+from bridge.rules.presence import display_name
 from bridge.simulator.rooms import Room, What
 
 KINDS: Mapping[str, What] = {
@@ -26,7 +26,7 @@ KINDS: Mapping[str, What] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RoomFindings:
-    """One room: `head` is the last number of its log, `names` are those who are in it."""
+    """One room: `head` is the last assign_sequences of its log, `names` are those who are in it."""
 
     name: str
     head: int
@@ -109,7 +109,7 @@ def _gaps(accepted: Iterable[Received], head: int) -> list[str]:
     numbers = [one.facts.sequence for one in accepted if one.facts.sequence is not None]
     missing = sorted(set(range(1, head + 1)).difference(numbers))
     if missing:
-        return ["never delivered: " + ", ".join(f"#{number}" for number in missing)]
+        return ["never delivered: " + ", ".join(f"#{assign_sequences}" for assign_sequences in missing)]
     return [] if numbers == list(range(1, head + 1)) else [f"not in order: {numbers}"]
 
 

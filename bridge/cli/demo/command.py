@@ -21,25 +21,25 @@ from typing import Annotated, Final
 
 import typer
 
+from bridge.cli.console import Screen
 from bridge.cli.demo.check import Findings, delay, examine
 from bridge.cli.demo.log import ServiceLog, service_log
 from bridge.cli.demo.plan import LOOPBACK, Places, Plan, settings_for
 from bridge.cli.demo.receiver import Receiver
 from bridge.cli.demo.show import Lines, conclude, introduce
-from bridge.cli.receiving import receive
-from bridge.cli.screen import Screen
-from bridge.cli.stopping import Stopping
-from bridge.cli.terminal import say
+from bridge.cli.output import say
+from bridge.cli.receiver import receive
+from bridge.cli.signals import Stopping
 from bridge.config import Settings
 from bridge.config.durations import parse_positive_duration
+from bridge.db.engine import Database
 from bridge.errors import BridgeError, UsageError, VerificationError
+from bridge.polling.rooms import find_room
 from bridge.service import Service, new_secret
 from bridge.simulator import Simulation
 from bridge.simulator.routes import API_PATH
 from bridge.simulator.scenario import play_random
 from bridge.simulator.server import serve
-from bridge.store.database import Database
-from bridge.store.rooms import find_room
 
 RATE: Final = 1.5
 """What the crowd does per second."""
@@ -104,7 +104,7 @@ class _Demo:
             return None
         conclude(screen, findings)
         if findings.problems:
-            say("\n  ".join(["what the bridge logged as trouble:", *log.troubles]))
+            say("\n  ".join(["what the bridge logged as trouble:", *log.failed_attempts]))
         return findings
 
     async def _let_live(self, stopping: Stopping, running: asyncio.Task[None]) -> None:

@@ -26,7 +26,7 @@ class ServiceLog:
         self._troubles: deque[str] = deque(maxlen=KEPT_TROUBLES)
 
     @property
-    def troubles(self) -> list[str]:
+    def failed_attempts(self) -> list[str]:
         """The newest warnings and errors."""
         return list(self._troubles)
 

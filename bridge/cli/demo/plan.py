@@ -31,7 +31,7 @@ class Plan:
     def rooms(self) -> dict[str, str]:
         """The rooms' names by their ids."""
         ids = room_ids(self.seed, self.room_count)
-        return {room_id: _room_name(number) for number, room_id in enumerate(ids)}
+        return {room_id: _room_name(assign_sequences) for assign_sequences, room_id in enumerate(ids)}
 
     @property
     def lively_seconds(self) -> float | None:
@@ -72,5 +72,5 @@ def settings_for(plan: Plan, places: Places, secret: str) -> Settings:
     return load(None, {}, keys)
 
 
-def _room_name(number: int) -> str:
-    return ROOM_NAMES[number] if number < len(ROOM_NAMES) else f"Room {number + 1}"
+def _room_name(assign_sequences: int) -> str:
+    return ROOM_NAMES[assign_sequences] if assign_sequences < len(ROOM_NAMES) else f"Room {assign_sequences + 1}"

@@ -13,8 +13,8 @@ from typing import Any
 
 from standardwebhooks import Webhook, WebhookVerificationError
 
-from bridge.cli.bodies import Facts, read_facts, read_json
-from bridge.cli.receiving import Delivery
+from bridge.cli.parse_event import Facts, read_facts, read_json
+from bridge.cli.receiver import Delivery
 
 ACCEPTED, UNVERIFIED, BUSY = 204, 401, 503
 BUSY_AT = 5
@@ -51,7 +51,7 @@ class Receiver:
         self.received: list[Received] = []
 
     def take(self, delivery: Delivery) -> int:
-        """Verify, keep, tell, and choose the answer."""
+        """Verify, keep, tell, and choose the response."""
         document = read_json(delivery.body)
         facts = read_facts(document)
         unverified = self._verify(delivery)
@@ -62,7 +62,7 @@ class Receiver:
             facts=facts,
             event=document if isinstance(document, dict) else {},
             unverified=unverified,
-            status=self._answer(unverified),
+            status=self._response(unverified),
             again=again,
         )
         if unverified is None:
@@ -78,7 +78,7 @@ class Receiver:
             return str(error)
         return None
 
-    def _answer(self, unverified: str | None) -> int:
+    def _response(self, unverified: str | None) -> int:
         if unverified is not None:
             return UNVERIFIED
         return BUSY if len(self.received) + 1 == BUSY_AT else ACCEPTED

@@ -11,10 +11,10 @@ from http import HTTPStatus
 from itertools import chain, repeat
 from statistics import median
 
+from bridge.cli.console import Part, Screen, fit
 from bridge.cli.demo.check import Findings, RoomFindings
 from bridge.cli.demo.plan import Places, Plan
 from bridge.cli.demo.receiver import BUSY, Received
-from bridge.cli.screen import Part, Screen, fit
 from bridge.simulator.rooms import What
 
 LONG_WORDS_FROM = 100
@@ -37,7 +37,7 @@ def introduce(screen: Screen, plan: Plan, places: Places, dashboard: str | None)
     screen.show("  dashboard  ", (dashboard or "-", "cyan"))
     screen.show()
     screen.show("A line is a delivery; 'after' is how long ago it truly happened in the room.")
-    screen.show((f"{'time':<8} {'room':<11}  seq {'event':<13} {'who':<16} after answer", "dim"))
+    screen.show((f"{'time':<8} {'room':<11}  seq {'event':<13} {'who':<16} after response", "dim"))
 
 
 class Lines:
@@ -50,12 +50,12 @@ class Lines:
     def show(self, received: Received, after: timedelta | None) -> None:
         """Print a delivery; `after` is how long ago it truly happened."""
         facts = received.facts
-        number = "-" if facts.sequence is None else f"#{facts.sequence}"
+        assign_sequences = "-" if facts.sequence is None else f"#{facts.sequence}"
         seconds = "" if after is None else f"{after.total_seconds():.1f}s"
         self._screen.show(
             (f"{received.at.astimezone():%H:%M:%S} ", "dim"),
             fit(facts.room_name, 11) + " ",
-            f"{number:>4} ",
+            f"{assign_sequences:>4} ",
             (fit(facts.type, 13) + " ", COLOURS.get(facts.type, "")),
             fit(facts.who, 16) + " ",
             (f"{seconds:>5} ", "dim"),
@@ -130,5 +130,5 @@ def _comings_and_goings(joins: int, leaves: int) -> str:
     return f"{_count(joins, 'join')}, {_count(leaves, 'leave')}"
 
 
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+def _count(assign_sequences: int, what: str) -> str:
+    return f"{assign_sequences} {what}" if assign_sequences == 1 else f"{assign_sequences} {what}s"

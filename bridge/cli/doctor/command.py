@@ -15,6 +15,8 @@ from typing import Any, Final, TypeVar
 import typer
 from rich.console import Console
 
+from bridge.admin.listing import document
+from bridge.cli.console import Screen
 from bridge.cli.doctor.database import Examined, check_database
 from bridge.cli.doctor.endpoints import check_endpoints
 from bridge.cli.doctor.findings import Check, Finding, State
@@ -22,12 +24,10 @@ from bridge.cli.doctor.machine import check_machine, check_web
 from bridge.cli.doctor.rooms import check_rooms, known_rooms
 from bridge.cli.doctor.sources import ExaminedSource, check_source, judge_record
 from bridge.cli.options import ConfigOption, JsonOption, find_file, load_settings
-from bridge.cli.screen import Screen
-from bridge.cli.terminal import WIDE, Column, print_json, print_table, say
+from bridge.cli.output import WIDE, Column, print_json, print_table, say
 from bridge.config import Settings
-from bridge.service import real_world
-from bridge.store.queries.listing import document
-from bridge.world import World
+from bridge.runtime import Runtime
+from bridge.service import system_runtime
 
 T = TypeVar("T")
 Progress = Callable[[int, int], None]
@@ -42,7 +42,7 @@ def doctor(as_json: JsonOption = False, config: ConfigOption = None) -> None:
     settings = load_settings(config)
     file = find_file(config)
     with _progress() as progress:
-        found = asyncio.run(_Examination(settings, real_world(), progress).run(file))
+        found = asyncio.run(_Examination(settings, system_runtime(), progress).run(file))
     if as_json:
         print_json([document(finding) for finding in found])
     else:
@@ -56,9 +56,9 @@ def doctor(as_json: JsonOption = False, config: ConfigOption = None) -> None:
 class _Examination:
     """All checks, at the same time as far as they do not wait for each other."""
 
-    def __init__(self, settings: Settings, world: World, progress: Progress) -> None:
+    def __init__(self, settings: Settings, runtime: Runtime, progress: Progress) -> None:
         self._settings = settings
-        self._world = world
+        self._world = runtime
         self._progress = progress
         self._begun = self._ended = 0
 

@@ -11,15 +11,15 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
+from bridge.admin.inventory import DatabaseLook, EncryptedText, ReadOnlyDatabase, Stock, look_at_database, take_stock
 from bridge.cli.doctor.findings import Check, Finding, fail, ok, run_aside, warn
 from bridge.cli.options import is_there, missing_file
-from bridge.cli.terminal import count_of
+from bridge.cli.output import count_of
 from bridge.config import Settings
+from bridge.db.encryption import SecretCipher
+from bridge.db.engine import sqlite_file
+from bridge.db.migrate import ensure_schema
 from bridge.errors import BridgeError, DatabaseError, SchemaError
-from bridge.store.database import sqlite_file
-from bridge.store.queries.checkup import DatabaseLook, ReadOnlyDatabase, SealedText, Stock, look_at_database, take_stock
-from bridge.store.schema import ensure_schema
-from bridge.store.vault import Vault
 
 SECONDS: Final = 5
 FREE_BYTES: Final = 100 * 1024 * 1024
@@ -45,15 +45,15 @@ async def check_database(settings: Settings) -> Examined:
         return Examined(findings=[*found, ok(Check.DATABASE, subject, "can be made here"), fresh])
     database = ReadOnlyDatabase(settings.database.url)
     try:
-        look, schema, stock = await run_aside(partial(_read, database), SECONDS)
+        read_health, schema, stock = await run_aside(partial(_read, database), SECONDS)
     except (TimeoutError, DatabaseError) as error:
         if (unreadable := _unreadable(settings)) is not None:
             return Examined(findings=[*found, fail(Check.DATABASE, subject, *unreadable)])
-        detail = f"no answer within {SECONDS} s" if isinstance(error, TimeoutError) else _plain(error, database)
+        detail = f"no response within {SECONDS} s" if isinstance(error, TimeoutError) else _plain(error, database)
         return Examined(findings=[*found, fail(Check.DATABASE, subject, detail, _remedy(settings))])
-    found += [_judge_look(subject, look, obstacle), schema]
+    found += [_judge_look(subject, read_health, obstacle), schema]
     if stock is not None:
-        found += check_secrets(stock.sealed, Vault(settings.encryption_keys))
+        found += check_secrets(stock.ciphertext, SecretCipher(settings.encryption_keys))
     return Examined(findings=found, stock=stock)
 
 
@@ -65,28 +65,28 @@ def judge_space(subject: str, free: int) -> Finding:
     return ok(Check.DISK, subject, megabytes)
 
 
-def check_secrets(sealed: Sequence[SealedText], vault: Vault) -> list[Finding]:
-    """Whether all that was sealed can be opened with the listed keys, and what is still in clear."""
-    lost = [text for text in sealed if _opened(text, vault) is None]
+def check_secrets(ciphertext: Sequence[EncryptedText], cipher: SecretCipher) -> list[Finding]:
+    """Whether all that was ciphertext can be opened with the listed keys, and what is still in clear."""
+    lost = [text for text in ciphertext if _opened(text, cipher) is None]
     found = [
         fail(
             Check.SECRETS,
             text.endpoint,
-            f"its {text.what} cannot be opened: sealed with a key that is not listed",
+            f"its {text.what} cannot be opened: ciphertext with a key that is not listed",
             "add the old key to BRIDGE_ENCRYPTION_KEY, behind the new one and a comma",
         )
         for text in lost
     ]
-    clear = {text.endpoint for text in sealed if _opened(text, Vault()) not in (None, _NO_HEADERS)}
-    if vault.encrypts and clear:
+    clear = {text.endpoint for text in ciphertext if _opened(text, SecretCipher()) not in (None, _NO_HEADERS)}
+    if cipher.encrypts and clear:
         detail = f"in clear, stored before there was a key: {', '.join(sorted(clear))}"
         found.append(warn(Check.SECRETS, None, detail, "start or reload the service with the key: it encrypts them"))
-    return found or [ok(Check.SECRETS, None, f"{count_of(len(sealed), 'stored text')} can be opened")]
+    return found or [ok(Check.SECRETS, None, f"{count_of(len(ciphertext), 'stored text')} can be opened")]
 
 
-def _opened(text: SealedText, vault: Vault) -> str | None:
+def _opened(text: EncryptedText, cipher: SecretCipher) -> str | None:
     try:
-        return vault.open(text.sealed)
+        return cipher.open(text.ciphertext)
     except BridgeError:
         return None
 
@@ -94,17 +94,17 @@ def _opened(text: SealedText, vault: Vault) -> str | None:
 def _read(database: ReadOnlyDatabase) -> tuple[DatabaseLook, Finding, Stock | None]:
     """Look, in a thread."""
     try:
-        look = database.read_now(look_at_database)
-        if look.schema.is_current:
-            current = ok(Check.SCHEMA, None, f"{look.schema.current} is current")
-            return look, current, database.read_now(take_stock)
-        return look, _judge_schema(database, look), None
+        read_health = database.read_now(look_at_database)
+        if read_health.schema.is_current:
+            current = ok(Check.SCHEMA, None, f"{read_health.schema.current} is current")
+            return read_health, current, database.read_now(take_stock)
+        return read_health, _judge_schema(database, read_health), None
     finally:
         database.close()
 
 
-def _judge_schema(database: ReadOnlyDatabase, look: DatabaseLook) -> Finding:
-    if look.schema.is_fresh:
+def _judge_schema(database: ReadOnlyDatabase, read_health: DatabaseLook) -> Finding:
+    if read_health.schema.is_fresh:
         if database.dialect == "sqlite":
             return warn(Check.SCHEMA, None, "an empty database", "`bridge run` fills it, or `bridge migrate`")
         return fail(Check.SCHEMA, None, "an empty database", "run `bridge migrate`")
@@ -113,15 +113,15 @@ def _judge_schema(database: ReadOnlyDatabase, look: DatabaseLook) -> Finding:
     except SchemaError as error:
         problem, _, advice = _plain(error, database).partition(": ")
         return fail(Check.SCHEMA, None, problem, advice)
-    return ok(Check.SCHEMA, None, f"{look.schema.head} is current")  # migrated between the two looks
+    return ok(Check.SCHEMA, None, f"{read_health.schema.head} is current")  # migrated between the two looks
 
 
-def _judge_look(subject: str, look: DatabaseLook, obstacle: tuple[str, str] | None) -> Finding:
-    if look.obstacle is not None:
-        obstacle = look.obstacle, "name the primary, or give the user the right to write"
+def _judge_look(subject: str, read_health: DatabaseLook, obstacle: tuple[str, str] | None) -> Finding:
+    if read_health.obstacle is not None:
+        obstacle = read_health.obstacle, "name the primary, or give the user the right to write"
     if obstacle is not None:
         return fail(Check.DATABASE, subject, *obstacle)
-    return ok(Check.DATABASE, subject, f"{look.version}, can be read and written")
+    return ok(Check.DATABASE, subject, f"{read_health.version}, can be read and written")
 
 
 def _check_space(settings: Settings) -> list[Finding]:

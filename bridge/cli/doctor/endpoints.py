@@ -13,15 +13,15 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
+from bridge.admin.endpoints import ListedEndpoint
+from bridge.admin.inventory import Stock
 from bridge.cli.doctor.findings import Check, Finding, fail, ok, warn
-from bridge.cli.terminal import count_of, span
+from bridge.cli.output import count_of, span
 from bridge.config import Settings
+from bridge.delivery.connect import UnresolvedNameError, check_endpoint, os_reason
 from bridge.errors import ForbiddenAddressError
-from bridge.store.queries.checkup import Stock
-from bridge.store.queries.endpoints import ListedEndpoint
-from bridge.webhooks.delivery import Circuit, DisableReason
-from bridge.webhooks.dialling import UnresolvedNameError, check_endpoint, os_reason
-from bridge.webhooks.egress import Destination, EgressPolicy, check_url
+from bridge.rules.delivery import Circuit, DisableReason
+from bridge.rules.egress import Destination, EgressPolicy, check_url
 
 SECONDS: Final = 4
 """For one endpoint, from DNS to the end of the handshake."""
@@ -71,9 +71,9 @@ async def check_endpoints(settings: Settings, stock: Stock | None, now: datetime
     """Judge every endpoint's record, and try the way to it."""
     subscribers = known_endpoints(settings, stock)
     owed_since = {} if stock is None else stock.owed_since
-    seats = asyncio.Semaphore(AT_ONCE)
+    slots = asyncio.Semaphore(AT_ONCE)
     policy = settings.delivery.egress
-    ways = await asyncio.gather(*(_check_in_time(one, policy, now, seats) for one in subscribers))
+    ways = await asyncio.gather(*(_check_in_time(one, policy, now, slots) for one in subscribers))
     states = [judge_record(one, owed_since, now) for one in subscribers]
     return [finding for pair in zip(states, ways, strict=True) for finding in pair]
 
@@ -173,18 +173,20 @@ async def _first(dials: Sequence[Coroutine[Any, Any, Handshake]]) -> Handshake:
 
 
 async def _check_in_time(
-    subscriber: Subscriber, policy: EgressPolicy, now: datetime, seats: asyncio.Semaphore
+    subscriber: Subscriber, policy: EgressPolicy, now: datetime, slots: asyncio.Semaphore
 ) -> Finding:
-    """One answer for each endpoint, however many there are, and however many of them hang."""
+    """One response for each endpoint, however many there are, and however many of them hang."""
     is_begun = False
     try:
-        async with asyncio.timeout(SECONDS_FOR_ALL), seats, asyncio.timeout(SECONDS):
+        async with asyncio.timeout(SECONDS_FOR_ALL), slots, asyncio.timeout(SECONDS):
             is_begun = True
             return await check_way(subscriber, policy, now)
     except TimeoutError:
         if is_begun:
             return _bad(subscriber, f"timeout: no connection within {SECONDS} s", "is there a firewall in between?")
-        return warn(Check.CONNECTION, subscriber.name, "not tried: too many others hang", "look into those first")
+        return warn(
+            Check.CONNECTION, subscriber.name, "not tried: too many others hang", "read_health into those first"
+        )
 
 
 def _bad(subscriber: Subscriber, detail: str, advice: str) -> Finding:

@@ -20,7 +20,7 @@ from bridge.config.document import dotted
 from bridge.config.lines import KeyPath
 from bridge.config.schema import ROOT, Leaf, Listed, Named, Node, Table, child
 from bridge.config.settings import DatabaseSettings
-from bridge.sender import REPLAY_SEATS, SEATS
+from bridge.delivery.sender import REDELIVERY_SLOTS, SLOTS
 from bridge.service import OPEN_FILES, SPARE_FILES
 
 SECONDS: Final = 5
@@ -82,7 +82,7 @@ def _check_open_files(settings: Settings) -> Finding:
     """The service raises the soft limit by itself, as far as the hard one."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     usable = OPEN_FILES if hard == resource.RLIM_INFINITY else min(OPEN_FILES, hard)
-    wanted = SEATS + REPLAY_SEATS + sum(account.max_concurrency for account in settings.sources) + SPARE_FILES
+    wanted = SLOTS + REDELIVERY_SLOTS + sum(account.max_concurrency for account in settings.sources) + SPARE_FILES
     if usable < wanted:
         advice = "raise the hard limit (ulimit -Hn, or LimitNOFILE= of the systemd unit)"
         return warn(Check.OPEN_FILES, None, f"at most {usable}, and up to {wanted} may be needed", advice)
@@ -124,14 +124,14 @@ async def _is_ours(listen: ListenAddress) -> bool:
             reader, writer = await asyncio.open_connection(here, listen.port)
             try:
                 writer.write(b"GET /healthz HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")
-                answer = b""
-                while len(answer) < _ANSWER_READ and (more := await reader.read(_ANSWER_READ)):
-                    answer += more  # head and body may come apart
+                response = b""
+                while len(response) < _ANSWER_READ and (more := await reader.read(_ANSWER_READ)):
+                    response += more  # head and body may come apart
             finally:
                 writer.transport.abort()
     except OSError:
         return False
-    head, _, body = answer.partition(b"\r\n\r\n")
+    head, _, body = response.partition(b"\r\n\r\n")
     return head.startswith(b"HTTP/1.1 200 ") and body == _ALIVE
 
 

@@ -10,21 +10,21 @@ from enum import Enum
 from itertools import groupby
 from typing import Final
 
+from bridge.admin.inventory import RoomRecord, Stock
 from bridge.cli.doctor.findings import Check, Finding, State
 from bridge.cli.doctor.sources import hurried
-from bridge.cli.terminal import count_of, from_now
+from bridge.cli.output import count_of, from_now
 from bridge.config import Settings
-from bridge.presence import Failure
+from bridge.rules.presence import Failure
+from bridge.runtime import Runtime
 from bridge.service import open_source
-from bridge.sources import Source
-from bridge.store.queries.checkup import RoomRecord, Stock
-from bridge.world import World
+from bridge.sources.protocol import Source
 
 LISTED_AT_MOST: Final = 20
-"""With more rooms than this, they are counted, and those that need a look are named."""
+"""With more rooms than this, they are counted, and those that need a read_health are named."""
 LASTING_FAILURES: Final = 5
 _NAMED: Final = 5
-_BOTH_LOOK_THE_SAME: Final = "unknown to Huddle01 or never live: both look the same"
+_BOTH_LOOK_THE_SAME: Final = "unknown to Huddle01 or never live: both read_health the same"
 
 
 class RoomKind(Enum):
@@ -65,14 +65,14 @@ def known_rooms(settings: Settings, stock: Stock | None) -> list[RoomRecord]:
 
 
 async def check_rooms(
-    rooms: Sequence[RoomRecord], settings: Settings, well: Collection[str], world: World
+    rooms: Sequence[RoomRecord], settings: Settings, well: Collection[str], runtime: Runtime
 ) -> list[Finding]:
     """Judge every room; those of `well` sources that were never polled are asked for, unless there are many."""
     may_ask = well if len(rooms) <= LISTED_AT_MOST else ()
     asked = [room for room in rooms if room.enabled and room.polled_at is None and room.source in may_ask]
-    answers = await _ask(asked, settings, world)
+    answers = await _ask(asked, settings, runtime)
     configured = {account.name for account in settings.sources}
-    judged = [answers.get((room.source, room.room_id)) or judge_room(room, configured, world.now()) for room in rooms]
+    judged = [answers.get((room.source, room.room_id)) or judge_room(room, configured, runtime.now()) for room in rooms]
     if len(judged) > LISTED_AT_MOST:
         return condense(judged)
     several = len(settings.sources) > 1
@@ -100,9 +100,9 @@ def judge_room(record: RoomRecord, configured: Collection[str], now: datetime) -
     elif record.failures:
         kind = RoomKind.FAILING if record.failures >= LASTING_FAILURES else RoomKind.TROUBLED
         last = (
-            "no whole answer yet"
+            "no whole response yet"
             if record.complete_at is None
-            else f"last whole answer {from_now(record.complete_at, now)}"
+            else f"last whole response {from_now(record.complete_at, now)}"
         )
         detail = f"{last}, {count_of(record.failures, 'failure')} in a row: {record.last_failure}"
     elif not record.was_live:
@@ -130,9 +130,9 @@ def _condensed(kind: RoomKind, ids: Sequence[str]) -> Finding:
     )
 
 
-async def _ask(rooms: Sequence[RoomRecord], settings: Settings, world: World) -> dict[tuple[str, str], JudgedRoom]:
+async def _ask(rooms: Sequence[RoomRecord], settings: Settings, runtime: Runtime) -> dict[tuple[str, str], JudgedRoom]:
     accounts = {account.name: account for account in settings.sources}
-    sources = {name: open_source(hurried(accounts[name]), world) for name in {room.source for room in rooms}}
+    sources = {name: open_source(hurried(accounts[name]), runtime) for name in {room.source for room in rooms}}
     try:
         judged = await asyncio.gather(*(_ask_about(room, sources[room.source]) for room in rooms))
     finally:
@@ -142,11 +142,11 @@ async def _ask(rooms: Sequence[RoomRecord], settings: Settings, world: World) ->
 
 
 async def _ask_about(room: RoomRecord, source: Source) -> JudgedRoom:
-    answer = await source.fetch(room.room_id)
-    if isinstance(answer, Failure):
-        return JudgedRoom(record=room, kind=RoomKind.TROUBLED, detail=f"{answer.kind}: {answer.detail}")
-    if not answer.peers:
+    response = await source.fetch(room.room_id)
+    if isinstance(response, Failure):
+        return JudgedRoom(record=room, kind=RoomKind.TROUBLED, detail=f"{response.kind}: {response.detail}")
+    if not response.peers:
         detail = f"not polled yet; nobody is there: {_BOTH_LOOK_THE_SAME}"
         return JudgedRoom(record=room, kind=RoomKind.NEVER_LIVE, detail=detail)
-    detail = f"not polled yet; live now, {count_of(len(answer.peers), 'peer')}"
+    detail = f"not polled yet; live now, {count_of(len(response.peers), 'peer')}"
     return JudgedRoom(record=room, kind=RoomKind.POLLED, detail=detail)

@@ -1,4 +1,4 @@
-"""Each source as `bridge doctor` finds it: does it answer, take the key, and agree about the time of day."""
+"""Each source as `bridge doctor` finds it: does it response, take the key, and agree about the time of day."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from datetime import datetime, timedelta
 from typing import Final
 from urllib.parse import urlsplit
 
+from bridge.admin.rooms import TroubledSource
 from bridge.cli.doctor.findings import Check, Finding, fail, ok, warn
-from bridge.cli.terminal import from_now, span
-from bridge.pacing import Condition
-from bridge.presence import Failure, FailureKind
+from bridge.cli.output import from_now, span
+from bridge.delivery.connect import SystemResolver
+from bridge.rules.polling import Condition
+from bridge.rules.presence import Failure, FailureKind
+from bridge.runtime import Runtime
 from bridge.service import open_source
-from bridge.sources import SourceSettings
 from bridge.sources.checkup import Checkup
-from bridge.store.queries.rooms import TroubledSource
-from bridge.webhooks.dialling import SystemResolver
-from bridge.world import World
+from bridge.sources.protocol import SourceSettings
 
 PATIENCE: Final = timedelta(seconds=4)
-"""How long an answer may take here, if the source's own `timeout` is not shorter."""
+"""How long an response may take here, if the source's own `timeout` is not shorter."""
 SUSPICIOUS_SKEW: Final = timedelta(seconds=5)
 WRONG_SKEW: Final = timedelta(minutes=5)
 """From when receivers refuse our signatures, and join times are not believed."""
@@ -31,21 +31,21 @@ _NETWORK: Final = "check base_url, and this machine's network, DNS and firewall"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExaminedSource:
-    """What was found; of one that does not answer well, its rooms need not be asked for."""
+    """What was found; of one that does not response well, its rooms need not be asked for."""
 
     name: str
     is_well: bool
     findings: Sequence[Finding]
 
 
-async def check_source(account: SourceSettings, world: World) -> ExaminedSource:
+async def check_source(account: SourceSettings, runtime: Runtime) -> ExaminedSource:
     """Ask once, as polls do, for what takes a key but no room."""
     host = urlsplit(account.base_url).hostname or ""
     unresolved = await _unresolved(host)
     if unresolved is not None:
         lost = fail(Check.API_KEY, account.name, f"unreachable: dns ({host}: {unresolved})", _NETWORK)
         return ExaminedSource(name=account.name, is_well=False, findings=[lost])
-    source = open_source(hurried(account), world)
+    source = open_source(hurried(account), runtime)
     try:
         checkup = await source.check_up()
     finally:
@@ -60,21 +60,21 @@ def hurried(account: SourceSettings) -> SourceSettings:
 
 
 def judge_answer(name: str, checkup: Checkup) -> Finding:
-    """What an answer, or its absence, says of the key and the way to it."""
+    """What an response, or its absence, says of the key and the way to it."""
     if checkup.failure is None:
         return ok(Check.API_KEY, name, f"accepted, answered within {span(checkup.duration)}")
     return _judge_failure(name, checkup.failure)
 
 
 def judge_record(account: SourceSettings, troubled: Sequence[TroubledSource], now: datetime) -> Finding:
-    """What the pollers think of the source: they leave alone what does not answer."""
+    """What the pollers think of the source: they leave alone what does not response."""
     trouble = next((one for one in troubled if one.name == account.name), None)
     if trouble is None:
         return ok(Check.SOURCE, account.name, "the pollers know of no trouble")
     since = "" if trouble.since is None else f" for {span(now - trouble.since)}"
     held = ""
-    if trouble.held_until is not None and trouble.held_until > now:
-        held = f", next try {from_now(trouble.held_until, now)}"
+    if trouble.paused_until is not None and trouble.paused_until > now:
+        held = f", next try {from_now(trouble.paused_until, now)}"
     if trouble.condition is Condition.UNAUTHORIZED:
         advice = "if the key is accepted now, the pollers notice within a minute"
     else:
@@ -103,8 +103,8 @@ def _judge_failure(name: str, failure: Failure) -> Finding:
             return warn(Check.API_KEY, name, f"too many requests (429){_retry(failure)}", advice)
         case FailureKind.SERVER_ERROR:
             return fail(Check.API_KEY, name, f"server error ({failure.status})", "wait: the fault is not here")
-        case FailureKind.BAD_ANSWER:
-            return fail(Check.API_KEY, name, failure.detail, "check base_url: this is no answer of Huddle01's")
+        case FailureKind.BAD_RESPONSE:
+            return fail(Check.API_KEY, name, failure.detail, "check base_url: this is no response of Huddle01's")
         case FailureKind.TIMEOUT:
             return fail(Check.API_KEY, name, failure.detail, _NETWORK)
         case FailureKind.UNREACHABLE:
@@ -121,7 +121,7 @@ async def _unresolved(host: str) -> str | None:
         async with asyncio.timeout(PATIENCE.total_seconds()):
             await SystemResolver().resolve(host)
     except TimeoutError:
-        return "no answer"
+        return "no response"
     except OSError as error:
         return error.strerror or "no address"
     return None

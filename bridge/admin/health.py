@@ -1,0 +1,62 @@
+"""How late the work is: what `/readyz` and the page say about the database's side."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import Connection, func, or_, select
+
+from bridge.db.tables import cursors, endpoints, events, rooms, sources, visits
+from bridge.rules.polling import Condition
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Health:
+    """Counts, and since when the longest waiting poll and delivery have been due; None if none is."""
+
+    rooms: int
+    occupied_rooms: int
+    peers: int
+    events: int
+    endpoints: int
+    disabled_endpoints: int
+    poll_due_since: datetime | None
+    delivery_due_since: datetime | None
+    troubled_sources: dict[str, str]
+
+
+def read_health(connection: Connection, now: datetime) -> Health:
+    """Take stock. A source or an endpoint that is held back on purpose makes nothing late."""
+    ok_sources = select(sources.c.name).where(sources.c.condition == Condition.OK.value)
+    poll_due = select(func.min(rooms.c.next_poll_at)).where(
+        rooms.c.tracked, rooms.c.next_poll_at <= now, rooms.c.source.in_(ok_sources)
+    )
+    delivery_due = (
+        select(func.min(cursors.c.next_attempt_at))
+        .join(endpoints, endpoints.c.id == cursors.c.endpoint_key)
+        .where(
+            cursors.c.acked < cursors.c.head,
+            cursors.c.next_attempt_at <= now,
+            endpoints.c.state == "active",
+            endpoints.c.circuit == "closed",
+            or_(endpoints.c.paused_until.is_(None), endpoints.c.paused_until <= now),
+        )
+    )
+    troubled = select(sources.c.name, sources.c.condition).where(sources.c.condition != Condition.OK.value)
+    count = func.count()
+    return Health(
+        rooms=connection.execute(select(count).select_from(rooms).where(rooms.c.tracked)).scalar_one(),
+        occupied_rooms=connection.execute(
+            select(count).select_from(rooms).where(rooms.c.tracked, rooms.c.session_key.is_not(None))
+        ).scalar_one(),
+        peers=connection.execute(select(count).select_from(visits).where(visits.c.left_at.is_(None))).scalar_one(),
+        events=connection.execute(select(func.coalesce(func.max(events.c.id), 0))).scalar_one(),
+        endpoints=connection.execute(select(count).select_from(endpoints)).scalar_one(),
+        disabled_endpoints=connection.execute(
+            select(count).select_from(endpoints).where(endpoints.c.state != "active")
+        ).scalar_one(),
+        poll_due_since=connection.execute(poll_due).scalar_one(),
+        delivery_due_since=connection.execute(delivery_due).scalar_one(),
+        troubled_sources={row.name: row.condition for row in connection.execute(troubled)},
+    )

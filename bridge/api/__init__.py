@@ -1,1 +1,0 @@
-"""The role `web`: is it alive, is it ready, and a page to look at."""

@@ -1,0 +1,307 @@
+"""The tables: what is written down, and nothing of what is done with it.
+
+Integer keys inside, public ids (`evt_`, `vis_`, `ses_`, `ep_`) outside. Every time is UTC. What holds a claim
+(`rooms`, `cursors`) has one column that says when it is due and one token: a claim pushes the due time to the end of
+its lease, so that a crashed worker's rows become due again by themselves, and every later write asks for the token.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Boolean,
+    Column,
+    DateTime,
+    Dialect,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Table,
+    Text,
+    TypeDecorator,
+    UniqueConstraint,
+    text,
+)
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """An aware UTC time. SQLite keeps it as sortable text without an offset, PostgreSQL as `timestamptz`."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002 - SQLAlchemy's signature
+        """Refuse a time that does not say which moment it is."""
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise ValueError(f"{value!r} has no time zone: the store keeps moments, not wall-clock readings")
+        return value.astimezone(UTC)
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002 - SQLAlchemy's signature
+        """Give SQLite's bare time its zone back."""
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+BigKey = BigInteger().with_variant(Integer, "sqlite")
+"""SQLite counts up only what is declared INTEGER, and that is 64 bits wide there."""
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+sources = Table(
+    "sources",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("condition", Text, nullable=False, server_default="ok"),
+    Column("since", UtcDateTime),
+    Column("paused_until", UtcDateTime),
+    Column("failure_score", Integer, nullable=False, server_default="0"),
+    Column("pauses", Integer, nullable=False, server_default="0"),
+    Column("budget_at", UtcDateTime),
+)
+
+rooms = Table(
+    "rooms",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("source", Text),
+    Column("upstream_id", Text),
+    Column("name", Text),
+    Column("origin", Text, nullable=False),
+    Column("interval_seconds", Float),
+    Column("leave_after_missed", Integer),
+    Column("enabled", Boolean, nullable=False),
+    Column("tracked", Boolean, nullable=False),
+    Column("added_at", UtcDateTime, nullable=False),
+    Column("tracked_since", UtcDateTime),
+    Column("next_poll_at", UtcDateTime),
+    Column("claim_token", Text),
+    Column("polled_at", UtcDateTime),
+    Column("complete_at", UtcDateTime),
+    Column("fingerprint", LargeBinary),
+    Column("failures", Integer, nullable=False, server_default="0"),
+    Column("last_failure", Text),
+    Column("session_key", Integer),
+    Column("last_sequence", BigInteger, nullable=False, server_default="0"),
+    Column("chain_head", LargeBinary, nullable=False),
+    UniqueConstraint("source", "upstream_id"),
+)
+Index("ix_rooms_due", rooms.c.source, rooms.c.next_poll_at)
+
+sessions = Table(
+    "sessions",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("public_id", Text, nullable=False, unique=True),
+    Column("room_key", ForeignKey("rooms.id"), nullable=False),
+    Column("started_at", UtcDateTime, nullable=False),
+    Column("ended_at", UtcDateTime),
+    Column("empty_reason", Text),
+    Column("visit_count", Integer, nullable=False),
+    Column("unique_peers", Integer, nullable=False),
+    Column("peak_peer_count", Integer, nullable=False),
+)
+Index("ix_sessions_room", sessions.c.room_key, sessions.c.started_at)
+
+visits = Table(
+    "visits",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("public_id", Text, nullable=False, unique=True),
+    Column("room_key", ForeignKey("rooms.id"), nullable=False),
+    Column("session_key", ForeignKey("sessions.id"), nullable=False),
+    Column("peer_id", Text, nullable=False),
+    Column("display_name", Text, nullable=False),
+    Column("joined_at", UtcDateTime, nullable=False),
+    Column("joined_at_source", Text, nullable=False),
+    Column("join_time", UtcDateTime),
+    Column("reported_join_time", UtcDateTime),
+    Column("last_seen_at", UtcDateTime, nullable=False),
+    Column("metadata", JSON, nullable=False),
+    Column("initial", Boolean, nullable=False),
+    Column("missed", Integer, nullable=False, server_default="0"),
+    Column("missing_since", UtcDateTime),
+    Column("missing_reason", Text),
+    Column("left_at", UtcDateTime),
+    Column("left_at_source", Text),
+    Column("leave_reason", Text),
+)
+Index(
+    "ux_visits_open",
+    visits.c.room_key,
+    visits.c.peer_id,
+    unique=True,
+    sqlite_where=text("left_at IS NULL"),
+    postgresql_where=text("left_at IS NULL"),
+)
+Index("ix_visits_session", visits.c.session_key, visits.c.peer_id)
+
+events = Table(
+    "events",
+    metadata,
+    Column("id", BigKey, primary_key=True),
+    Column("public_id", Text, nullable=False, unique=True),
+    Column("room_key", ForeignKey("rooms.id"), nullable=False),
+    Column("sequence", BigInteger, nullable=False),
+    Column("type", Text, nullable=False),
+    Column("recorded_at", UtcDateTime, nullable=False),
+    Column("body", LargeBinary, nullable=False),
+    Column("hash", LargeBinary, nullable=False),
+    Column("except_endpoint", Integer),
+    UniqueConstraint("room_key", "sequence"),
+)
+Index("ix_events_recorded", events.c.recorded_at)
+
+endpoints = Table(
+    "endpoints",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("public_id", Text, nullable=False, unique=True),
+    Column("name", Text, nullable=False, unique=True),
+    Column("origin", Text, nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("url", Text, nullable=False),
+    Column("events", JSON, nullable=False),
+    Column("rooms", JSON, nullable=False),
+    Column("style", Text, nullable=False),
+    Column("signature", Text, nullable=False),
+    Column("headers", Text, nullable=False),
+    Column("rate_per_second", Float, nullable=False),
+    Column("max_concurrency", Integer, nullable=False),
+    Column("timeout_seconds", Float),
+    Column("state", Text, nullable=False),
+    Column("state_reason", Text),
+    Column("failures_in_row", Integer, nullable=False, server_default="0"),
+    Column("failing_since", UtcDateTime),
+    Column("last_success_at", UtcDateTime),
+    Column("circuit", Text, nullable=False, server_default="closed"),
+    Column("probes", Integer, nullable=False, server_default="0"),
+    Column("paused_until", UtcDateTime),
+    Column("redeliveries_paused_until", UtcDateTime),
+    Column("rate_at", UtcDateTime),  # when `rate_per_second` allows the next attempt
+    Column("rotated_at", UtcDateTime),
+    Column("snapshots_after", Integer),
+)
+
+endpoint_secrets = Table(
+    "endpoint_secrets",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("endpoint_key", ForeignKey("endpoints.id", ondelete="CASCADE"), nullable=False),
+    Column("ciphertext", Text, nullable=False),
+    Column("generated", Boolean, nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("expires_at", UtcDateTime),
+)
+Index("ix_endpoint_secrets_endpoint", endpoint_secrets.c.endpoint_key)
+
+cursors = Table(
+    "cursors",
+    metadata,
+    Column("endpoint_key", ForeignKey("endpoints.id", ondelete="CASCADE"), primary_key=True),
+    Column("room_key", ForeignKey("rooms.id"), primary_key=True),
+    Column("acked", BigInteger, nullable=False),
+    Column("head", BigInteger, nullable=False),
+    Column("next_attempt_at", UtcDateTime, nullable=False),
+    Column("claim_token", Text),
+    Column("failed_attempts", Integer, nullable=False, server_default="0"),
+    Column("rejections", Integer, nullable=False, server_default="0"),
+    Column("first_failed_at", UtcDateTime),
+    Column("last_failed_at", UtcDateTime),
+)
+Index(
+    "ix_cursors_owed",
+    cursors.c.endpoint_key,
+    cursors.c.next_attempt_at,
+    cursors.c.room_key,
+    sqlite_where=text("acked < head"),
+    postgresql_where=text("acked < head"),
+)
+Index(
+    "ix_cursors_claimed",
+    cursors.c.endpoint_key,
+    sqlite_where=text("claim_token IS NOT NULL"),
+    postgresql_where=text("claim_token IS NOT NULL"),
+)
+
+attempts = Table(
+    "attempts",
+    metadata,
+    Column("id", BigKey, primary_key=True),
+    Column("endpoint_key", ForeignKey("endpoints.id", ondelete="CASCADE"), nullable=False),
+    Column("event_key", ForeignKey("events.id"), nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("started_at", UtcDateTime, nullable=False),
+    Column("duration_seconds", Float, nullable=False),
+    Column("outcome", Text, nullable=False),
+    Column("status", Integer),
+    Column("cause", Text),
+    Column("detail", Text, nullable=False),
+    Column("response", Text, nullable=False),
+)
+Index("ix_attempts_event", attempts.c.event_key)
+Index("ix_attempts_endpoint", attempts.c.endpoint_key, attempts.c.id)
+Index("ix_attempts_started", attempts.c.started_at)
+
+dead_letters = Table(
+    "dead_letters",
+    metadata,
+    Column("id", BigKey, primary_key=True),
+    Column("endpoint_key", ForeignKey("endpoints.id", ondelete="CASCADE"), nullable=False),
+    Column("event_key", ForeignKey("events.id"), nullable=False),
+    Column("parked_at", UtcDateTime, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("tries", Integer, nullable=False),
+    UniqueConstraint("endpoint_key", "event_key"),
+)
+
+redeliveries = Table(
+    "redeliveries",
+    metadata,
+    Column("id", BigKey, primary_key=True),
+    Column("endpoint_key", ForeignKey("endpoints.id", ondelete="CASCADE"), nullable=False),
+    Column("event_key", ForeignKey("events.id"), nullable=False),
+    Column("requested_at", UtcDateTime, nullable=False),
+    Column("next_attempt_at", UtcDateTime, nullable=False),
+    Column("claim_token", Text),
+    Column("tries", Integer, nullable=False, server_default="0"),
+    Column("state", Text, nullable=False),
+)
+Index("ix_redeliveries_requested", redeliveries.c.requested_at)
+Index(
+    "ix_redeliveries_due",
+    redeliveries.c.endpoint_key,
+    redeliveries.c.next_attempt_at,
+    sqlite_where=text("state = 'owed'"),
+    postgresql_where=text("state = 'owed'"),
+)
+Index(
+    "ix_redeliveries_turn",
+    redeliveries.c.endpoint_key,
+    redeliveries.c.event_key,
+    sqlite_where=text("state = 'owed'"),
+    postgresql_where=text("state = 'owed'"),
+)
+
+leases = Table(
+    "leases",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("token", Text, nullable=False),
+    Column("expires_at", UtcDateTime, nullable=False),
+)

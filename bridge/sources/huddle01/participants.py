@@ -1,0 +1,156 @@
+"""Huddle01's participants as peers: which items can be used, what their times and metadata mean.
+
+Rules: upstream.md section 5, points 1 to 4. An item that cannot be used is skipped and counted, never a reason to
+fail; whether the list is complete in spite of it is decided in huddle01_answers.py.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+from bridge.rules.presence import ABSENT, Absent, Json, Peer, display_name
+from bridge.sources.untrusted_json import decode_json_text, encode_json
+
+METADATA_LIMIT: Final = 8 * 1024
+"""Bytes of compact UTF-8 JSON (CONTRACT section 4)."""
+METADATA_DEPTH: Final = 100
+"""Levels of nesting; what is deeper is cut like what is too long, for whoever compares metadata does so recursively."""
+NAME_LIMIT: Final = METADATA_LIMIT
+"""Characters of a display name; only one out of metadata that is cut can be longer."""
+PEER_ID_LIMIT: Final = 512
+"""Characters; a longer id is not one (Huddle01's have 28), and no database index would take it."""
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_END: Final = datetime(9999, 1, 1, tzinfo=UTC)
+_NUMBER: Final = re.compile(r"\s*[0-9]+(?:\.[0-9]+)?\s*", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listing:
+    """What a list of participants holds; `usable` counts items, of which several may be about one peer."""
+
+    peers: tuple[Peer, ...]
+    usable: int
+    skipped: int
+    exited: int
+
+
+def read_listing(items: Sequence[Json]) -> Listing:
+    """Read every item; of several about one peer, the one with the earliest joinTime counts."""
+    peers: dict[str, Peer] = {}
+    usable = exited = 0
+    for item in items:
+        if not isinstance(item, dict) or (peer := _read_peer(item)) is None:
+            continue
+        usable += 1
+        if item.get("exitTime") is not None:
+            exited += 1
+        twin = peers.setdefault(peer.peer_id, peer)
+        if twin is not peer:
+            peers[peer.peer_id] = min(twin, peer, key=_precedence)
+    return Listing(peers=tuple(peers.values()), usable=usable, skipped=len(items) - usable, exited=exited)
+
+
+def read_number(value: Json) -> int | float | None:
+    """A assign_sequences, or the text of one that is not negative; true and false are none."""
+    match value:
+        case bool():
+            return None
+        case int() | float():
+            return value
+        case str() if _NUMBER.fullmatch(value):
+            return float(value)
+        case _:
+            return None
+
+
+def read_join_time(value: Json) -> datetime | None:
+    """Epoch milliseconds, or ISO 8601 (UTC unless it says otherwise); None unless it is a moment after 1970-01-01.
+
+    The last year that there is counts as none: in another time zone it may already be over.
+    """
+    assign_sequences = read_number(value)
+    try:
+        if assign_sequences is not None:
+            moment = _EPOCH + timedelta(milliseconds=assign_sequences)
+        elif isinstance(value, str):
+            moment = _read_iso(value)
+        else:
+            return None
+    except (ValueError, OverflowError):
+        return None
+    return moment if _EPOCH < moment < _END else None
+
+
+def read_metadata(value: Json) -> Json:
+    """As it came, except that JSON text of an object becomes the object."""
+    return _read_object(value) if isinstance(value, str) and value.lstrip().startswith("{") else value
+
+
+def cut_metadata(value: Json) -> Json:
+    """What is kept of metadata: all, or the mark that it was too much."""
+    return value if _fits(value) else {"_truncated": True}
+
+
+def _read_peer(item: dict[str, Json]) -> Peer | None:
+    peer_id = item.get("peerId")
+    if not isinstance(peer_id, str) or not 0 < len(peer_id) <= PEER_ID_LIMIT:
+        return None
+    metadata = read_metadata(item["metadata"]) if "metadata" in item else ABSENT
+    name = display_name(metadata)
+    return Peer(
+        peer_id=_storable(peer_id),
+        join_time=read_join_time(item.get("joinTime")),
+        metadata=metadata if isinstance(metadata, Absent) else cut_metadata(metadata),
+        display_name=None if name is None else _storable(name)[:NAME_LIMIT],
+    )
+
+
+def _storable(text: str) -> str:
+    """PostgreSQL takes any character but this one."""
+    return text.replace("\0", "\ufffd")
+
+
+def _precedence(peer: Peer) -> tuple[bool, datetime, bytes]:
+    """The earliest joinTime first; beyond that nothing but the same choice whatever the order of the items."""
+    metadata = b"" if isinstance(peer.metadata, Absent) else encode_json(peer.metadata)
+    return peer.join_time is None, peer.join_time or _EPOCH, metadata
+
+
+def _read_iso(text: str) -> datetime:
+    moment = datetime.fromisoformat(text.strip())
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+
+
+def _read_object(text: str) -> Json:
+    try:
+        value = decode_json_text(text)
+    except ValueError:
+        return text
+    return value if isinstance(value, dict) else text
+
+
+def _fits(value: Json) -> bool:
+    if not isinstance(value, str | dict | list):
+        return True
+    try:
+        encoded = encode_json(value)
+    except RecursionError:
+        return False
+    brackets = encoded.count(b"{") + encoded.count(b"[")
+    return len(encoded) <= METADATA_LIMIT and (brackets <= METADATA_DEPTH or not _is_deeper(value, METADATA_DEPTH))
+
+
+def _is_deeper(value: Json, levels: int) -> bool:
+    match value:
+        case dict():
+            inner = list(value.values())
+        case list():
+            inner = value
+        case _:
+            return False
+    return levels == 0 or any(_is_deeper(each, levels - 1) for each in inner)

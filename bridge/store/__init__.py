@@ -1,1 +1,0 @@
-"""What is written down: the only room that speaks SQL. Functions take a connection and run inside one transaction."""

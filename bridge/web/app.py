@@ -1,0 +1,97 @@
+"""The FastAPI app. Handlers are plain functions of the module; what they need stands in `app.state.state`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, FastAPI, Request
+from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
+from jinja2 import Environment, PackageLoader, select_autoescape
+
+from bridge import __version__
+from bridge.admin.health import Health, read_health
+from bridge.db.engine import Database
+from bridge.db.migrate import schema_state
+from bridge.errors import DatabaseError
+
+LATE = timedelta(seconds=60)
+"""From when a poll or a delivery that is due makes the service not ready."""
+
+router = APIRouter()
+pages = Environment(loader=PackageLoader("bridge.web"), autoescape=select_autoescape(), trim_blocks=True)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AppState:
+    """What the handlers work with."""
+
+    name: str
+    database: Database
+    now: Callable[[], datetime]
+
+
+def create_app(state: AppState) -> FastAPI:
+    """The app of one process."""
+    app = FastAPI(title="Presence bridge", version=__version__, docs_url=None, redoc_url=None, openapi_url=None)
+    app.state.state = state
+    app.include_router(router)
+    return app
+
+
+def _state(request: Request) -> AppState:
+    state: AppState = request.app.state.state
+    return state
+
+
+State = Annotated[AppState, Depends(_state)]
+
+
+@router.head("/healthz")
+@router.get("/healthz")
+async def healthz() -> Response:
+    """Alive: the process answers."""
+    return PlainTextResponse("ok\n")
+
+
+@router.head("/readyz")
+@router.get("/readyz")
+async def readyz(state: State) -> Response:
+    """Ready: the database answers, its schema is current, nothing that is due waits for long. Else 503, with why."""
+    reasons = await _reasons(state)
+    return JSONResponse({"ready": not reasons, "reasons": reasons}, status_code=503 if reasons else 200)
+
+
+@router.head("/")
+@router.get("/")
+async def index(state: State) -> Response:
+    """A plain page: what the bridge is at."""
+    now = state.now()
+    try:
+        health = await state.database.read(read_health, now)
+    except DatabaseError:
+        health = None
+    text = pages.get_template("index.html").render(name=state.name, version=__version__, health=health, now=now)
+    return HTMLResponse(text, status_code=200 if health is not None else 503)
+
+
+async def _reasons(state: AppState) -> list[str]:
+    now = state.now()
+    try:
+        schema = await state.database.read(schema_state)
+        if not schema.is_current:
+            return [f"the database has schema {schema.current}, this version needs {schema.head}: run `bridge migrate`"]
+        return _lateness(await state.database.read(read_health, now), now)
+    except DatabaseError as error:
+        return [str(error)]
+
+
+def _lateness(health: Health, now: datetime) -> list[str]:
+    reasons = [f"source {name} is {condition}" for name, condition in sorted(health.troubled_sources.items())]
+    for work, since in (("polls", health.poll_due_since), ("deliveries", health.delivery_due_since)):
+        if since is not None and now - since > LATE:
+            late = (now - since).total_seconds()
+            reasons.append(f"{work} are late: the longest waiting has been due for {late:.0f} s; is that role running?")
+    return reasons

@@ -1,0 +1,66 @@
+"""An ASGI app on a socket, inside somebody else's event loop: uvicorn without its own ideas about signals and logs."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+
+import uvicorn
+from starlette.applications import Starlette
+
+from bridge.errors import BridgeError
+
+KEEP_ALIVE_SECONDS = 60
+CLOSING_SECONDS = 1
+"""How long an response that is still under way is waited for at the end."""
+
+
+@asynccontextmanager
+async def serve_app(app: Starlette, *, host: str, port: int, remedy: str) -> AsyncIterator[str]:
+    """Serve until the block is left; yields the URL, as in `http://127.0.0.1:9000/`.
+
+    Args:
+        app: What answers.
+        host: The address to listen on.
+        port: The port; 0 is a free one.
+        remedy: What to do when it cannot be listened on, for the message.
+
+    Raises:
+        BridgeError: the address cannot be listened on.
+    """
+    bound = _bind(host, port, remedy)
+    config = uvicorn.Config(
+        app,
+        log_config=None,
+        access_log=False,
+        lifespan="off",
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
+        timeout_graceful_shutdown=CLOSING_SECONDS,
+    )
+    server = _Server(config)
+    serving = asyncio.create_task(server.serve(sockets=[bound]))
+    try:
+        yield f"http://{f'[{host}]' if ':' in host else host}:{bound.getsockname()[1]}/"
+    finally:
+        server.should_exit = True
+        await serving
+        bound.close()
+
+
+class _Server(uvicorn.Server):
+    """Whoever serves stops it: it takes no signals."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def _bind(host: str, port: int, remedy: str) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=512)
+    except OSError as error:
+        reason = str(error.strerror or error).partition(" (while")[0]  # of a family of addresses, Python adds a remark
+        raise BridgeError(f"cannot listen on {host}:{port} ({reason}): {remedy}") from None

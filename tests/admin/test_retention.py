@@ -1,0 +1,137 @@
+"""Retention: what is older than it is forgotten, nothing else, and by one process at a time."""
+
+from __future__ import annotations
+
+import threading
+from datetime import timedelta
+
+from sqlalchemy import Connection, func, insert, select
+
+from bridge.admin.retention import AT_ONCE, prune_attempts
+from bridge.db.engine import Database
+from bridge.db.leases import take_lease
+from bridge.db.reencryption import prune_secrets
+from bridge.db.tables import attempts, endpoint_secrets, events, redeliveries
+from bridge.delivery.claim import target_of
+from bridge.delivery.endpoint_state import rotate_secret
+from bridge.delivery.replay import request_events
+from tests.harness.store_driver import REJECTED, SECRET, StoreDriver, at, peer, seen
+
+
+def prune(store: StoreDriver, before: float) -> int:
+    return store.write(prune_attempts, at(before))
+
+
+def tried_at(store: StoreDriver) -> list[object]:
+    return [row.started_at for row in store.attempts()]
+
+
+def test_attempts_older_than_retention_go_and_the_others_stay(store: StoreDriver) -> None:
+    key = store.subscribe(events=["peer.joined"])
+    store.track("a")
+    for assign_sequences in range(4):
+        store.poll(100 * assign_sequences, a=seen(*(peer(f"p{other}", 0) for other in range(assign_sequences + 1))))
+        store.deliver(100 * assign_sequences)
+    assert tried_at(store) == [at(0), at(100), at(200), at(300)]
+    cursor, log = store.cursor(key, "a"), store.log("a")
+
+    assert prune(store, 0) == 0
+    assert prune(store, 200) == 2
+    assert tried_at(store) == [at(200), at(300)], "one from the very moment is not older"
+    assert prune(store, 200) == 0
+    assert (store.cursor(key, "a"), store.log("a")) == (cursor, log)
+
+
+def test_a_dead_letter_outlives_its_attempts(store: StoreDriver) -> None:
+    store.subscribe(events=["peer.joined"])
+    store.track("a")
+    store.poll(0, a=seen("p"))
+    for seconds in (1, 6, 306):
+        store.deliver(seconds, lambda *_: REJECTED)
+    assert prune(store, 10_000) == 3
+    assert [row.tries for row in store.dead_letters()] == [3]
+
+
+def test_redeliveries_that_are_still_owed_are_kept_however_old(store: StoreDriver) -> None:
+    key = store.subscribe()
+    store.track("a")
+    store.poll(0, a=seen("p"))
+    for seconds, event in zip((1, 2, 3), [*store.log("a"), store.log("a")[0]], strict=True):
+        store.write(request_events, key, [event["id"]], at(seconds))
+
+    def finish(connection: Connection) -> None:
+        first = store.rows(redeliveries, "id")[0].id
+        connection.execute(redeliveries.update().where(redeliveries.c.id == first).values(state="done"))
+
+    store.write(finish)
+    store.write(request_events, key, [store.log("a")[0]["id"]], at(1000))
+    assert prune(store, 500) == 1
+    assert [(row.state, row.requested_at) for row in store.rows(redeliveries, "id")] == [
+        ("owed", at(2)),
+        ("owed", at(1000)),
+    ]
+
+
+def test_a_great_deal_is_forgotten_little_by_little(store: StoreDriver) -> None:
+    key = store.subscribe()
+    store.track("a")
+    store.poll(0, a=seen("p"))
+    event = store.rows(events, "id")[0].id
+    row = {
+        "endpoint_key": key,
+        "event_key": event,
+        "kind": "live",
+        "duration_seconds": 0.1,
+        "outcome": "delivered",
+        "detail": "",
+        "response": "",
+    }
+    many = [row | {"started_at": at(assign_sequences)} for assign_sequences in range(AT_ONCE + 10)]
+    store.write(lambda connection: connection.execute(insert(attempts), many))
+    counts = [prune(store, AT_ONCE + 5) for _ in range(3)]
+    assert counts == [AT_ONCE, 5, 0]
+    left = store.database.read_now(lambda connection: connection.execute(select(func.count(attempts.c.id))).scalar())
+    assert left == 5
+
+
+def test_secrets_whose_grace_is_over_are_forgotten(store: StoreDriver) -> None:
+    store.subscribe(secret=None)
+    store.write(rotate_secret, "crm", store.context(0), timedelta(seconds=60))
+    assert store.write(prune_secrets, at(59.9)) == 0
+    assert len(store.rows(endpoint_secrets, "id")) == 2
+    assert store.write(prune_secrets, at(60)) == 1
+    assert len(store.rows(endpoint_secrets, "id")) == 1
+    assert store.database.read_now(target_of, "crm", now=at(60), cipher=store.cipher).secrets == (SECRET,)
+
+
+def lease(store: StoreDriver, token: str, seconds: float, until: float, name: str = "prune") -> bool:
+    return store.write(take_lease, name, token, at(seconds), at(until))
+
+
+def test_one_process_at_a_time_holds_a_lease_until_it_ends(store: StoreDriver) -> None:
+    assert lease(store, "mine", 0, 300)
+    assert not lease(store, "yours", 1, 301)
+    assert lease(store, "yours", 1, 301, name="another job")
+    assert lease(store, "mine", 100, 400), "its holder may renew it"
+    assert not lease(store, "yours", 399.9, 700)
+    assert lease(store, "yours", 400, 700), "a holder that died does not hold it for ever"
+    assert not lease(store, "mine", 401, 701)
+
+
+def test_of_many_that_ask_at_once_one_gets_it(migrated_url: str) -> None:
+    together = threading.Barrier(4)
+    given: list[str] = []
+
+    def ask(token: str) -> None:
+        database = Database(migrated_url)
+        together.wait()
+        if database.write_now(take_lease, "prune", token, at(0), at(300)):
+            given.append(token)
+        database.close()
+
+    asking = [threading.Thread(target=ask, args=(f"token-{assign_sequences}",)) for assign_sequences in range(4)]
+    for thread in asking:
+        thread.start()
+    for thread in asking:
+        thread.join()
+    assert len(given) == 1

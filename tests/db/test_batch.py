@@ -1,0 +1,153 @@
+"""Group commit: few transactions, nobody harmed by another's bad row, patience while the database is away."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from urllib.parse import urlsplit, urlunsplit
+
+import psycopg
+import pytest
+from sqlalchemy import Connection, insert, text
+from structlog.testing import capture_logs
+
+from bridge.db.batch import GroupCommit
+from bridge.db.engine import Database
+from bridge.db.tables import sources
+from tests.harness.store_driver import StoreDriver, until
+
+
+class Names:
+    """Writes names down; `bad` ones raise, and `taken` ones are refused by the database."""
+
+    def __init__(self, store: StoreDriver, bad: Sequence[str] = ()) -> None:
+        self.store = store
+        self.bad = set(bad)
+        self.batches: list[int] = []
+        self.commits: GroupCommit[str, str] = GroupCommit(store.database, self._write)
+
+    def _write(self, connection: Connection, names: Sequence[str]) -> list[str]:
+        self.batches.append(len(names))
+        for name in names:
+            connection.execute(insert(sources).values(name=name))
+            if name in self.bad:
+                raise ValueError(name)
+        return [f"wrote {name}" for name in names]
+
+    async def submit(self, *names: str) -> list[str | BaseException]:
+        return await asyncio.gather(*(self.commits.submit(name) for name in names), return_exceptions=True)
+
+    def stored(self) -> list[str]:
+        return [row.name for row in self.store.rows(sources, "name")]
+
+
+async def test_what_is_ready_together_is_written_together(store: StoreDriver) -> None:
+    names = Names(store)
+    wanted = [f"n{assign_sequences:03}" for assign_sequences in range(100)]
+
+    assert await names.submit(*wanted) == [f"wrote {name}" for name in wanted]
+    assert names.stored() == wanted
+    assert len(names.batches) <= 2
+
+
+async def test_what_comes_during_a_commit_is_not_forgotten(store: StoreDriver) -> None:
+    names = Names(store)
+    waves: list[asyncio.Task[list[str | BaseException]]] = []
+    for wave in range(5):
+        waves.append(
+            asyncio.create_task(names.submit(*(f"{wave}-{assign_sequences}" for assign_sequences in range(10))))
+        )
+        await asyncio.sleep(0)
+    await asyncio.gather(*waves)
+
+    assert len(names.stored()) == 50
+
+
+async def test_a_large_crowd_is_written_in_several_batches(store: StoreDriver) -> None:
+    names = Names(store)
+    results = await names.submit(*(f"n{assign_sequences:04}" for assign_sequences in range(1200)))
+
+    assert results == [f"wrote n{assign_sequences:04}" for assign_sequences in range(1200)]
+    assert max(names.batches) <= 500
+
+
+async def test_one_bad_row_harms_only_itself(store: StoreDriver) -> None:
+    names = Names(store, bad=["b"])
+
+    results = await names.submit("a", "b", "c")
+
+    assert [results[0], results[2]] == ["wrote a", "wrote c"]
+    assert isinstance(results[1], ValueError)
+    assert names.stored() == ["a", "c"]
+
+
+async def test_a_row_that_the_database_refuses_harms_only_itself(store: StoreDriver) -> None:
+    names = Names(store)
+    await names.submit("taken")
+
+    results = await names.submit("a", "taken", "c")
+
+    assert [results[0], results[2]] == ["wrote a", "wrote c"]
+    assert isinstance(results[1], Exception)
+    assert names.stored() == ["a", "c", "taken"]
+
+
+async def test_it_goes_on_after_a_failure(store: StoreDriver) -> None:
+    names = Names(store, bad=["b"])
+    await names.submit("b")
+
+    assert await names.submit("a") == ["wrote a"]
+
+
+async def test_who_gives_up_waiting_stops_nobody_else(store: StoreDriver) -> None:
+    names = Names(store)
+    tasks = [asyncio.create_task(names.commits.submit(name)) for name in "abc"]
+    await asyncio.sleep(0)
+    tasks[1].cancel()
+    results = await asyncio.gather(*tasks, return_exceptions=True)
+
+    assert [results[0], results[2]] == ["wrote a", "wrote c"]
+    assert isinstance(results[1], asyncio.CancelledError)
+    assert await names.submit("d") == ["wrote d"]
+
+
+async def test_it_waits_for_a_database_that_is_away(postgresql_migrated_url: str) -> None:
+    store = StoreDriver(database=Database(postgresql_migrated_url))
+    names = Names(store)
+    assert await names.submit("before") == ["wrote before"]
+    lock_out(postgresql_migrated_url, away=True)
+    with capture_logs() as logs:
+        waiting = asyncio.create_task(names.submit("during", "too"))
+        await until(lambda: any(line["event"] == "database.waiting" for line in logs))
+        assert not waiting.done()
+        lock_out(postgresql_migrated_url, away=False)
+
+        assert await waiting == ["wrote during", "wrote too"]
+    assert names.stored() == ["before", "during", "too"]
+    assert all("postgres:postgres" not in str(line) for line in logs)
+    store.database.close()
+
+
+def lock_out(url: str, *, away: bool) -> None:
+    """Make the server refuse everybody this database, or stop refusing."""
+    name = urlsplit(url).path.removeprefix("/")
+    with psycopg.connect(urlunsplit(urlsplit(url)._replace(path="/postgres")), autocommit=True) as connection:
+        connection.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS {str(not away).lower()}")
+        if away:
+            connection.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", [name])
+
+
+@pytest.mark.parametrize("statement", ["SELECT 1/0", "INSERT INTO nowhere VALUES (1)"])
+async def test_a_mistake_of_ours_is_not_taken_for_a_database_that_is_away(
+    postgresql_stage: StoreDriver, statement: str
+) -> None:
+    tries: list[int] = []
+
+    def write(connection: Connection, items: Sequence[int]) -> Sequence[int]:
+        tries.append(len(items))
+        connection.execute(text(statement))
+        return items
+
+    with pytest.raises(Exception, match=r"zero|nowhere"):
+        await GroupCommit(postgresql_stage.database, write).submit(1)
+    assert tries == [1, 1], "once with what else is ready, once alone"

@@ -1,0 +1,400 @@
+"""T3: which lines are handed out, to whom, and how many."""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from datetime import timedelta
+from typing import cast
+
+import pytest
+from sqlalchemy import Connection, text, update
+
+from bridge.db.tables import cursors, endpoints, events, rooms
+from bridge.delivery import claim as deliveries
+from bridge.delivery.claim import WINDOW, ClaimedCursor, claim_cursors
+from tests.harness.store_driver import GONE, GOOD, RETRYABLE, SECRET, StoreDriver, at, busy, by_room, peer, seen, tried
+from tests.harness.waiting import wait_until
+
+
+def joined(store: StoreDriver, seconds: float, *names: str) -> None:
+    """Somebody new in each of these rooms."""
+    store.poll(seconds, **{name: seen(peer(f"at{seconds}", seconds)) for name in names})
+
+
+def lines(claimed: list[ClaimedCursor]) -> list[tuple[str, str | None]]:
+    return [(cursor.target.name, cursor.room_id) for cursor in claimed]
+
+
+def test_a_claim_brings_the_events_in_order_and_what_is_needed_to_send_them(store: StoreDriver) -> None:
+    store.track("a")
+    store.subscribe(
+        url="https://crm.example.com/x", headers={"X-Auth": "yes"}, timeout=timedelta(seconds=3), events=["peer.*"]
+    )
+    store.poll(0, a=seen("p", "q"))
+    (cursor,) = store.owed(1, token="mine")
+
+    assert (cursor.token, cursor.acked, cursor.reach, cursor.room_id) == ("mine", 1, 3, "a")
+    assert [event.sequence for event in cursor.events] == [2, 3]
+    assert [event.passes_to for event in cursor.events] == [2, 3]
+    assert [event.body for event in cursor.events] == [
+        bytes(row.body) for row in store.rows(events, "sequence") if row.type == "peer.joined"
+    ]
+    target = cursor.target
+    assert (target.url, target.headers, target.secrets) == ("https://crm.example.com/x", {"X-Auth": "yes"}, (SECRET,))
+    assert cursor.lease_until == at(1) + timedelta(seconds=3 + 10)
+    assert SECRET not in repr(cursor)
+    assert "X-Auth" not in repr(cursor)
+
+
+def test_a_claimed_line_is_not_claimed_again_until_its_lease_ends(store: StoreDriver) -> None:
+    store.track("a")
+    store.subscribe()
+    store.poll(0, a=seen("p"))
+    (cursor,) = store.owed(1)
+
+    assert store.owed(2) == []
+    assert store.owed((cursor.lease_until - at(0)).total_seconds() - 0.01) == []
+    assert lines(store.owed((cursor.lease_until - at(0)).total_seconds())) == [("crm", "a")]
+
+
+def test_unwanted_events_are_passed_over_with_the_one_before(store: StoreDriver) -> None:
+    store.track("a")
+    store.subscribe(events=["peer.left", "room.empty"])
+    store.poll(0, a=seen("p", "q"))
+    store.poll(10, a=seen("q"))
+    store.poll(20, a=seen("q", "r"))
+    store.poll(30, a=seen())
+    (cursor,) = store.owed(30)
+
+    assert store.told("a")[3:] == ["peer.left", "peer.joined", "peer.left", "peer.left", "room.empty"]
+    assert [(event.sequence, event.passes_to) for event in cursor.events] == [(4, 5), (6, 6), (7, 7), (8, 8)]
+    assert (cursor.acked, cursor.reach) == (3, 8)
+
+
+def test_a_claim_looks_no_further_than_its_window(store: StoreDriver) -> None:
+    store.track("a")
+    store.subscribe()
+    store.poll(0, a=seen(*(f"p{assign_sequences:03}" for assign_sequences in range(3 * WINDOW))))
+    (cursor,) = store.owed(1)
+
+    assert [event.sequence for event in cursor.events] == list(range(1, WINDOW + 1))
+    assert cursor.reach == WINDOW
+    assert len(store.deliver(1 + 100)) == 3 * WINDOW + 1
+
+
+def test_the_endpoint_that_waits_longest_comes_first(store: StoreDriver) -> None:
+    store.track("a", "b")
+    store.subscribe("late", rooms=["b"])
+    store.subscribe("early", rooms=["a"])
+    joined(store, 0, "a")
+    joined(store, 5, "b")
+
+    assert lines(store.owed(10, slots=1)) == [("early", "a")]
+    assert lines(store.owed(10, slots=1)) == [("late", "b")]
+
+
+def test_an_endpoint_gets_no_more_lines_than_it_can_take(store: StoreDriver) -> None:
+    store.track("a", "b", "c", "d")
+    store.subscribe(max_concurrency=2)
+    joined(store, 0, "a", "b", "c", "d")
+
+    first = store.owed(1)
+    assert len(first) == 2
+    assert store.owed(1) == []
+    store.settle(2, tried(first[0], 2, place=0))
+    assert len(store.owed(2)) == 1
+
+
+def test_max_concurrency_is_exact_over_two_senders(postgresql_stage: StoreDriver) -> None:
+    store = postgresql_stage
+    names = [f"r{assign_sequences}" for assign_sequences in range(30)]
+    store.track(*names)
+    store.subscribe("one", max_concurrency=3)
+    store.subscribe("two", max_concurrency=5)
+    joined(store, 0, *names)
+    claimed: list[ClaimedCursor] = []
+    threads = [threading.Thread(target=lambda: claimed.extend(store.owed(1, slots=4))) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    claimed += store.owed(1)
+
+    assert len(set(lines(claimed))) == len(claimed) == 8
+    assert sum(name == "one" for name, _ in lines(claimed)) == 3
+
+
+def test_a_saturated_endpoint_does_not_take_the_seats_of_others(store: StoreDriver) -> None:
+    store.track("a", "b", "c")
+    store.subscribe("full", rooms=["a", "b"], max_concurrency=1)
+    store.subscribe("free", rooms=["c"])
+    joined(store, 0, "a", "b")
+    assert len(store.owed(1)) == 1
+    joined(store, 5, "c")
+
+    assert lines(store.owed(6, slots=1)) == [("free", "c")]
+
+
+@pytest.mark.parametrize("rate", [2, 10, 40])
+def test_the_rate_is_exact_over_two_senders(store: StoreDriver, rate: float) -> None:
+    names = [f"r{assign_sequences}" for assign_sequences in range(100)]
+    store.track(*names)
+    store.subscribe(rate_per_second=rate, max_concurrency=1000)
+    joined(store, 0, *names)
+    sent = 0
+    for tick in range(21):
+        for _ in ("one sender", "the other"):
+            claimed = store.owed(60 + tick * 0.1)
+            assert all(len(cursor.events) == 1 for cursor in claimed)
+            sent += len(claimed)
+
+    burst = max(1, int(0.25 * rate))
+    assert int(2 * rate) <= sent <= int(2 * rate) + burst
+
+
+def test_lines_take_turns_under_a_rate(store: StoreDriver) -> None:
+    store.track("a", "b", "c")
+    store.subscribe(rate_per_second=1)
+    store.poll(0, **dict.fromkeys("abc", seen(peer("p", 0))))
+    asked = []
+    for second in range(1, 7):
+        (cursor,) = store.owed(second)
+        asked.append((cursor.room_id, cursor.events[0].sequence))
+        store.settle(second, tried(cursor, second))
+
+    assert asked == [("a", 1), ("b", 1), ("c", 1), ("a", 2), ("b", 2), ("c", 2)]
+
+
+def test_the_next_attempt_is_allowed_when_the_rate_says_so(store: StoreDriver) -> None:
+    store.track("a", "b")
+    store.subscribe(rate_per_second=0.5)
+    joined(store, 0, "a", "b")
+    assert len(store.owed(10)) == 1
+    assert store.rows(endpoints)[0].rate_at == at(12)
+    assert store.owed(11.999) == []
+    assert len(store.owed(12)) == 1
+
+
+def test_an_endpoint_at_its_rate_takes_no_turn(store: StoreDriver, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(deliveries, "SPARE_ENDPOINTS", 0)
+    store.track("a", "b", "c")
+    store.subscribe("slow", rooms=["a", "b"], rate_per_second=0.1)
+    store.subscribe("free", rooms=["c"])
+    joined(store, 0, "a", "b")
+    joined(store, 5, "c")
+    assert lines(store.owed(6, slots=1)) == [("slow", "a")]
+
+    assert lines(store.owed(7, slots=1)) == [("free", "c")]
+
+
+def test_an_open_circuit_whose_probe_is_under_way_takes_no_turn(
+    store: StoreDriver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(deliveries, "SPARE_ENDPOINTS", 0)
+    names = [f"r{assign_sequences}" for assign_sequences in range(5)]
+    store.track(*names, "other")
+    store.subscribe("down", rooms=names)
+    store.subscribe("live", rooms=["other"])
+    joined(store, 0, *names)
+    open_circuit(store, names, 1)
+    now = (store.rows(endpoints, "id")[0].paused_until - at(0)).total_seconds()
+    assert [cursor.target.name for cursor in store.owed(now, slots=1)] == ["down"]
+    joined(store, now + 1, "other")
+
+    assert lines(store.owed(now + 2, slots=1)) == [("live", "other")]
+
+
+def test_one_event_at_a_time_under_a_rate_passes_over_what_follows(store: StoreDriver) -> None:
+    store.track("a")
+    key = store.subscribe(rate_per_second=5, events=["peer.joined", "room.empty"])
+    store.poll(0, a=seen("p"))
+    store.poll(10, a=seen())
+    (cursor,) = store.owed(10)
+
+    assert [(event.sequence, event.passes_to) for event in cursor.events] == [(2, 3)]
+    store.settle(10, tried(cursor, 10))
+    assert store.cursor(key, "a").acked == 3
+
+
+def test_a_disabled_endpoint_gets_nothing_and_keeps_its_backlog(store: StoreDriver) -> None:
+    store.track("a")
+    key = store.subscribe()
+    store.poll(0, a=seen("p"))
+    (cursor,) = store.owed(0)
+    store.settle(0, tried(cursor, 0, GONE))
+    store.poll(10, a=seen("p", "q"))
+
+    assert store.owed(100) == []
+    assert (store.cursor(key, "a").acked, store.cursor(key, "a").head) == (0, 3)
+    store.write(lambda connection: connection.execute(update(endpoints).values(state="active")))
+    assert len(store.deliver(200)) == 3
+
+
+def test_a_held_endpoint_is_left_alone_until_then(store: StoreDriver) -> None:
+    store.track("a", "b")
+    store.subscribe()
+    joined(store, 0, "a", "b")
+    first = by_room(store.owed(0, slots=1))
+    store.settle(1, tried(next(iter(first.values())), 1, busy(60)))
+
+    assert store.owed(60.9) == []
+    assert len(store.owed(61)) == 2
+
+
+def open_circuit(store: StoreDriver, names: list[str], seconds: float) -> None:
+    claimed = store.owed(seconds)
+    assert len(claimed) == len(names)
+    store.settle(seconds, *(tried(cursor, seconds, RETRYABLE) for cursor in claimed))
+
+
+def test_an_open_circuit_gets_one_probe_at_a_time_and_the_rooms_take_turns(store: StoreDriver) -> None:
+    names = [f"r{assign_sequences}" for assign_sequences in range(6)]
+    store.track(*names)
+    key = store.subscribe()
+    joined(store, 0, *names)
+    open_circuit(store, names, 1)
+    (row,) = store.rows(endpoints, "id")
+    assert row.circuit == "open"
+    asked = []
+    for _ in range(6):
+        now = (store.rows(endpoints, "id")[0].paused_until - at(0)).total_seconds()
+        assert store.owed(now - 0.01) == []
+        (probe,) = store.owed(now)
+        assert store.owed(now) == []
+        assert len(probe.events) == 1
+        asked.append(probe.room_id)
+        store.settle(now + 1, tried(probe, now + 1, RETRYABLE))
+
+    assert sorted(one or "" for one in asked) == names
+    assert all(store.cursor(key, name).acked == 0 for name in names)
+
+
+def test_the_first_success_closes_the_circuit_and_all_is_due(store: StoreDriver) -> None:
+    names = [f"r{assign_sequences}" for assign_sequences in range(6)]
+    store.track(*names)
+    store.subscribe()
+    joined(store, 0, *names)
+    open_circuit(store, names, 1)
+    now = (store.rows(endpoints, "id")[0].paused_until - at(0)).total_seconds()
+    (probe,) = store.owed(now)
+    (settled,) = store.settle(now + 1, tried(probe, now + 1))
+
+    assert settled.released
+    assert len(store.owed(now + 1)) == 6
+
+
+def test_a_backlog_behind_a_dead_endpoint_costs_claims_nothing(store: StoreDriver) -> None:
+    store.track("dead", "live")
+    key = store.subscribe("dead", rooms=["dead"])
+    store.subscribe("live", rooms=["live"])
+    joined(store, 0, "dead")
+    fill(store, "dead", 10_000)
+    (cursor,) = store.owed(0)
+    store.settle(0, tried(cursor, 0, RETRYABLE))
+    joined(store, 1, "live")
+
+    assert lines(store.owed(1)) == [("live", "live")]
+    again = by_room(store.owed(100))["dead"]
+    assert len(again.events) == 1, "it may have to give way, to the one that is known behind it"
+    assert again.behind is not None
+    store.settle(101, tried(again, 101))
+    assert len(by_room(store.owed(102))["dead"].events) == WINDOW
+    assert store.cursor(key, "dead").head > 10_000
+
+
+def fill(store: StoreDriver, name: str, count: int) -> None:
+    """A long log in one statement: what stands in it does not matter here."""
+    room = store.room(name)
+
+    def write(connection: Connection) -> None:
+        rows = [
+            {
+                "public_id": f"evt_{name}_{assign_sequences}",
+                "room_key": room.id,
+                "sequence": room.last_sequence + assign_sequences,
+                "type": "peer.joined",
+                "recorded_at": at(0),
+                "body": b"{}",
+                "hash": b"",
+            }
+            for assign_sequences in range(1, count + 1)
+        ]
+        connection.execute(events.insert(), rows)
+        last = room.last_sequence + count
+        connection.execute(update(rooms).where(rooms.c.id == room.id).values(last_sequence=last))
+        connection.execute(update(cursors).where(cursors.c.room_key == room.id).values(head=last))
+
+    store.write(write)
+
+
+def test_claims_find_what_is_owed_by_the_index(sqlite_stage: StoreDriver) -> None:
+    store = sqlite_stage
+    plans: list[str] = []
+    store.track("a")
+    store.subscribe()
+    store.poll(0, a=seen("p"))
+
+    def explain(connection: Connection) -> None:
+        raw = cast("sqlite3.Connection", connection.connection.driver_connection)
+        statements: list[str] = []
+        raw.set_trace_callback(statements.append)
+        claim_cursors(
+            connection,
+            slots=10,
+            now=at(1),
+            timeout=store.policy.timeout,
+            token="t",
+            cipher=store.cipher,
+        )
+        raw.set_trace_callback(None)
+        for statement in statements:
+            if "cursors" in statement:
+                plans.extend(row[3] for row in raw.execute(f"EXPLAIN QUERY PLAN {statement}"))
+
+    store.write(explain)
+
+    assert [plan for plan in plans if plan.startswith("SCAN cursors")] == []
+    assert any("ix_cursors_owed" in plan for plan in plans)
+
+
+def test_an_endpoint_that_was_disabled_while_a_claim_waited_gets_nothing(postgresql_stage: StoreDriver) -> None:
+    store = postgresql_stage
+    store.track("a")
+    store.subscribe()
+    store.poll(0, a=seen("p"))
+    claimed: list[ClaimedCursor] = []
+    with store.database._writing.begin() as settling:
+        settling.execute(update(endpoints).values(state="disabled"))
+        claiming = threading.Thread(target=lambda: claimed.extend(store.owed(1)), daemon=True)
+        claiming.start()
+        query = text("SELECT count(*) FROM pg_locks WHERE NOT granted")
+        wait_until(
+            lambda: store.database.read_now(lambda connection: connection.execute(query).scalar_one()),
+            what="the claim to wait for the endpoint",
+        )
+    claiming.join(10)
+
+    assert lines(claimed) == []
+
+
+def test_two_senders_never_get_the_same_line(postgresql_stage: StoreDriver) -> None:
+    store = postgresql_stage
+    names = [f"r{assign_sequences}" for assign_sequences in range(40)]
+    store.track(*names)
+    store.subscribe(max_concurrency=1000)
+    joined(store, 0, *names)
+    claimed: list[ClaimedCursor] = []
+
+    def take() -> None:
+        while some := store.owed(1, slots=5):
+            claimed.extend(some)
+
+    threads = [threading.Thread(target=take) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert len(set(lines(claimed))) == len(claimed) == 40
+    assert store.settle(2, *(tried(cursor, 2, GOOD) for cursor in claimed))

@@ -1,0 +1,34 @@
+"""Names that resolve as a test says, at the boundary where aiohttp asks for addresses."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+
+from aiohttp.abc import AbstractResolver, ResolveResult
+
+
+class Names(AbstractResolver):
+    """Each read_health-up of a name takes its next list of addresses; the last one stays. An unknown name does not exist."""
+
+    def __init__(self, **answers: list[list[str]]) -> None:
+        self.answers = answers
+        self.asked: list[str] = []
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
+    ) -> list[ResolveResult]:
+        self.asked.append(host)
+        if host == "hangs":
+            await asyncio.Event().wait()
+        lists = self.answers.get(host)
+        if lists is None:
+            raise socket.gaierror(socket.EAI_NONAME, "no such name")
+        addresses = lists.pop(0) if len(lists) > 1 else lists[0]
+        return [
+            ResolveResult(hostname=host, host=address, port=port, family=family, proto=0, flags=0)
+            for address in addresses
+        ]
+
+    async def close(self) -> None:
+        pass

@@ -1,0 +1,33 @@
+"""What the `standardwebhooks` package of npm says of the requests that a receiver got."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Iterable
+from dataclasses import replace
+
+from tests.harness.oracles import node
+from tests.harness.receiver import Delivery
+
+CHUNK = 2000
+
+
+def npm_verdicts(deliveries: Iterable[Delivery], secret: str) -> list[str | None]:
+    """One outcome for each request: None, or what is wrong."""
+    requests = [
+        {"secret": secret, "headers": delivery.headers, "body": base64.b64encode(delivery.body).decode()}
+        for delivery in deliveries
+    ]
+    outcomes: list[str | None] = []
+    for start in range(0, len(requests), CHUNK):
+        outcomes += json.loads(node("verify_standard.mjs", input=json.dumps(requests[start : start + CHUNK])))
+    assert len(outcomes) == len(requests)
+    return outcomes
+
+
+def with_flipped_byte(delivery: Delivery, position: int) -> Delivery:
+    """The same request with one bit of one byte of its body the other way round."""
+    body = bytearray(delivery.body)
+    body[position % len(body)] ^= 0x01
+    return replace(delivery, body=bytes(body))

@@ -1,0 +1,334 @@
+"""A migrated database with hands: rooms, polls, claims and settlements in a line each. Seconds count from START."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from itertools import count
+from pathlib import Path
+from typing import Any, ParamSpec, TypeVar
+
+from sqlalchemy import Connection, Table, select, update
+
+from bridge.db.encryption import SecretCipher
+from bridge.db.engine import Database
+from bridge.db.migrate import migrate
+from bridge.db.tables import attempts, cursors, dead_letters, events, rooms
+from bridge.delivery.claim import ClaimedCursor, claim_cursors
+from bridge.delivery.endpoints import EndpointContext, EndpointSpec, add_endpoint, find_endpoint
+from bridge.delivery.record import Settled, Settlement, Tried, settle
+from bridge.delivery.snapshots import append_snapshots
+from bridge.polling.record import (
+    ClaimedRoom,
+    PolledRoom,
+    PollingSettings,
+    Recorded,
+    Skipped,
+    claim_rooms,
+    record_polls,
+)
+from bridge.polling.rooms import RoomSpec, add_room
+from bridge.rules.chain import GENESIS, link
+from bridge.rules.delivery import Cause, DeliveryPolicy, Outcome, PostResult
+from bridge.rules.presence import ABSENT, Absent, Failure, FailureKind, Json, Peer, Snapshot
+from tests.harness import postgres
+from tests.harness.waiting import PATIENCE
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+START = datetime(2026, 11, 23, 9, 0, tzinfo=UTC)
+SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+LEASE = timedelta(seconds=21)
+GOOD = PostResult(outcome=Outcome.DELIVERED, duration=timedelta(milliseconds=5), status=200)
+RETRYABLE = PostResult(
+    outcome=Outcome.RETRYABLE, duration=timedelta(milliseconds=5), status=500, cause=Cause.STATUS, detail="answered 500"
+)
+REJECTED = PostResult(outcome=Outcome.REJECTED, duration=timedelta(milliseconds=5), status=400, cause=Cause.STATUS)
+GONE = PostResult(outcome=Outcome.GONE, duration=timedelta(milliseconds=5), status=410, cause=Cause.STATUS)
+
+
+def at(seconds: float) -> datetime:
+    return START + timedelta(seconds=seconds)
+
+
+def busy(seconds: float) -> PostResult:
+    """429 with `Retry-After`."""
+    return PostResult(
+        outcome=Outcome.RETRYABLE,
+        duration=timedelta(0),
+        status=429,
+        cause=Cause.STATUS,
+        retry_after=timedelta(seconds=seconds),
+    )
+
+
+def peer(peer_id: str, joined: float | None = None, metadata: Json | Absent = ABSENT) -> Peer:
+    return Peer(peer_id=peer_id, join_time=None if joined is None else at(joined), metadata=metadata)
+
+
+def seen(*peers: Peer | str, complete: bool = True, no_session: bool = False) -> Snapshot:
+    """What a poll saw; equal answers have equal fingerprints, as those of Huddle01 do."""
+    found = tuple(peer(one) if isinstance(one, str) else one for one in peers)
+    fingerprint = repr((found, complete, no_session)).encode()
+    return Snapshot(peers=found, complete=complete, no_session=no_session, fingerprint=fingerprint)
+
+
+def failed(kind: FailureKind = FailureKind.SERVER_ERROR, retry_after: float | None = None) -> Failure:
+    asked = None if retry_after is None else timedelta(seconds=retry_after)
+    return Failure(kind=kind, detail=f"it was {kind.value}", retry_after=asked)
+
+
+def migrated_sqlite(directory: Path) -> Path:
+    """A file with the newest schema, to copy from."""
+    file = directory / "template.db"
+    database = Database(f"sqlite:///{file}")
+    database.write_now(migrate)
+    database.close()
+    return file
+
+
+def copied_sqlite(template: Path, directory: Path) -> str:
+    shutil.copy(template, directory / "bridge.db")
+    return f"sqlite:///{directory / 'bridge.db'}"
+
+
+def migrated_postgresql(server: str) -> str:
+    """The name of a PostgreSQL database with the newest schema, to copy from."""
+    url = postgres.create_database(server)
+    database = Database(url)
+    database.write_now(migrate)
+    database.close()
+    return url.rpartition("/")[2]
+
+
+@dataclass(slots=True, kw_only=True)
+class StoreDriver:
+    """One database and what is done to it."""
+
+    database: Database
+    settings: PollingSettings = field(default_factory=PollingSettings)
+    policy: DeliveryPolicy = field(default_factory=DeliveryPolicy)
+    cipher: SecretCipher = field(default_factory=SecretCipher)
+    _numbers: Any = field(default_factory=lambda: count(1))
+
+    def new_id(self, prefix: str) -> str:
+        return f"{prefix}_{next(self._numbers):06}"
+
+    def token(self) -> str:
+        return f"token-{next(self._numbers)}"
+
+    def write(self, function: Callable[..., T], *args: object, **kwargs: object) -> T:
+        return self.database.write_now(function, *args, **kwargs)
+
+    def context(self, seconds: float = 0) -> EndpointContext:
+        return EndpointContext(now=at(seconds), new_id=self.new_id, new_secret=lambda _: SECRET, cipher=self.cipher)
+
+    # rooms and polls
+
+    def track(self, *upstream_ids: str, source: str = "main", seconds: float = 0, **spec: Any) -> None:  # noqa: ANN401 - fields of RoomSpec
+        for upstream_id in upstream_ids:
+            room = RoomSpec(source=source, upstream_id=upstream_id, **spec)
+            self.write(add_room, room, at(seconds), self.new_id)
+
+    def claim(
+        self,
+        seconds: float,
+        *,
+        limit: int = 1000,
+        rate: float = 0,
+        source: str = "main",
+        token: str | None = None,
+        lease: timedelta = LEASE,
+    ) -> list[ClaimedRoom]:
+        return self.write(
+            claim_rooms,
+            source,
+            requests_per_second=rate,
+            limit=limit,
+            now=at(seconds),
+            lease_until=at(seconds) + lease,
+            token=token or self.token(),
+        )
+
+    def record(
+        self, claimed: Sequence[ClaimedRoom], response: Callable[[str], Snapshot | Failure | Skipped], seconds: float
+    ) -> list[Recorded]:
+        polled = [polled_room(room, response(room.upstream_id), seconds) for room in claimed]
+        return self.write(record_polls, polled, settings=self.settings, new_id=self.new_id)
+
+    def poll(self, seconds: float, /, **answers: Snapshot | Failure) -> dict[str, Recorded]:
+        """Claim the rooms that are named (they must be due) and record these answers, in one batch."""
+        due = self.claim(seconds)
+        claimed = [room for room in due if room.upstream_id in answers]
+        assert {room.upstream_id for room in claimed} == set(answers), "not due"
+        self._give_back([room for room in due if room.upstream_id not in answers])
+        recorded = self.record(claimed, answers.__getitem__, seconds)
+        return {room.upstream_id: one for room, one in zip(claimed, recorded, strict=True)}
+
+    def _give_back(self, claimed: Sequence[ClaimedRoom]) -> None:
+        def write(connection: Connection) -> None:
+            for room in claimed:
+                undone = update(rooms).where(rooms.c.id == room.key)
+                connection.execute(undone.values(next_poll_at=room.due_at, claim_token=None))
+
+        self.write(write)
+
+    # endpoints and deliveries
+
+    def subscribe(self, name: str = "crm", seconds: float = 0, **spec: Any) -> int:  # noqa: ANN401 - fields of EndpointSpec
+        fields = {"url": f"https://{name}.example.com/", "secret": SECRET, "events": ("*",)} | spec
+        self.write(add_endpoint, EndpointSpec(name=name, **fields), self.context(seconds))
+        self.append_snapshots(seconds)
+        key: int = self.database.read_now(find_endpoint, name).id
+        return key
+
+    def append_snapshots(self, seconds: float) -> None:
+        while self.write(append_snapshots, at(seconds), self.new_id):
+            pass
+
+    def owed(self, seconds: float, *, slots: int = 1000, token: str | None = None) -> list[ClaimedCursor]:
+        return self.write(
+            claim_cursors,
+            slots=slots,
+            now=at(seconds),
+            timeout=self.policy.timeout,
+            token=token or self.token(),
+            cipher=self.cipher,
+        )
+
+    def settle(self, seconds: float, *settlements: Settlement) -> list[Settled]:
+        assert {one.at for one in settlements} <= {at(seconds)}
+        return self.write(settle, settlements, policy=self.policy, new_id=self.new_id)
+
+    def deliver(
+        self, seconds: float, result: Callable[[ClaimedCursor, str], PostResult] = lambda *_: GOOD
+    ) -> list[str]:
+        """Work off whatever is due at this moment, line by line; answers the ids of what was sent, in order."""
+        sent = []
+        while claimed := self.owed(seconds):
+            for cursor in claimed:
+                sent += self.work_off(cursor, seconds, result)
+        return sent
+
+    def work_off(
+        self, cursor: ClaimedCursor, seconds: float, result: Callable[[ClaimedCursor, str], PostResult]
+    ) -> list[str]:
+        if not cursor.events:
+            self.settle(seconds, passed_over(cursor, seconds))
+            return []
+        sent, acked = [], cursor.acked
+        for place, event in enumerate(cursor.events):
+            sent.append(event.public_id)
+            more = place + 1 < len(cursor.events)
+            one = tried(cursor, seconds, result(cursor, event.type), place=place, acked=acked, goes_on=more)
+            (settled,) = self.settle(seconds, one)
+            if not settled.keeps_claim:
+                break
+            acked = event.passes_to
+        return sent
+
+    # looking
+
+    def rows(self, table: Table, *order: str) -> list[Any]:
+        def read_health(connection: Connection) -> list[Any]:
+            return list(connection.execute(select(table).order_by(*(table.c[name] for name in order))))
+
+        return self.database.read_now(read_health)
+
+    def room(self, upstream_id: str | None) -> Any:  # noqa: ANN401 - a row
+        return next(row for row in self.rooms() if row.upstream_id == upstream_id)
+
+    def rooms(self) -> list[Any]:
+        return self.rows(rooms, "id")
+
+    def cursor(self, endpoint: int, upstream_id: str | None) -> Any:  # noqa: ANN401 - a row
+        key = self.room(upstream_id).id
+        return next(
+            (row for row in self.rows(cursors, "room_key") if (row.endpoint_key, row.room_key) == (endpoint, key)), None
+        )
+
+    def log(self, upstream_id: str | None) -> list[dict[str, Any]]:
+        key = self.room(upstream_id).id
+        return [json.loads(row.body) for row in self.rows(events, "room_key", "sequence") if row.room_key == key]
+
+    def told(self, upstream_id: str | None) -> list[str]:
+        return [event["type"] for event in self.log(upstream_id)]
+
+    def attempts(self) -> list[Any]:
+        return self.rows(attempts, "id")
+
+    def dead_letters(self) -> list[Any]:
+        return self.rows(dead_letters, "id")
+
+    def chain_problems(self) -> list[str]:
+        """What is wrong with the numbers and the hashes of every room's log."""
+        problems = []
+        found = self.rows(events, "room_key", "sequence")
+        for room in self.rooms():
+            head, last = GENESIS, 0
+            for row in (row for row in found if row.room_key == room.id):
+                head, last = link(head, bytes(row.body)), last + 1
+                body = json.loads(row.body)
+                if (row.sequence, body["data"]["sequence"]) != (last, last):
+                    problems.append(f"{room.upstream_id}: {row.sequence} stands where {last} should")
+                if (body["id"], body["type"]) != (row.public_id, row.type):
+                    problems.append(f"{room.upstream_id}: row and body of {row.public_id} differ")
+                if bytes(row.hash) != head:
+                    problems.append(f"{room.upstream_id}: the chain breaks at {last}")
+            if (room.last_sequence, bytes(room.chain_head)) != (last, head):
+                problems.append(f"{room.upstream_id}: the room says {room.last_sequence}, its log ends at {last}")
+        return problems
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Let the loop run until the condition holds; for what no event announces."""
+    async with asyncio.timeout(PATIENCE):
+        while not condition():  # noqa: ASYNC110 - what is looked at happens elsewhere: in a receiver, a log, a database
+            await asyncio.sleep(0.002)
+
+
+def polled_room(room: ClaimedRoom, response: Snapshot | Failure | Skipped, seconds: float) -> PolledRoom:
+    return PolledRoom(room=room, started_at=at(seconds), at=at(seconds), response=response, jitter=0.5)
+
+
+def tried(
+    cursor: ClaimedCursor,
+    seconds: float,
+    result: PostResult = GOOD,
+    *,
+    place: int = 0,
+    acked: int | None = None,
+    goes_on: bool = False,
+) -> Settlement:
+    """An attempt at one of a claimed cursor's events."""
+    return Settlement(
+        cursor=cursor,
+        acked=cursor.acked if acked is None else acked,
+        tried=Tried(event=cursor.events[place], result=result, started_at=at(seconds)),
+        goes_on=goes_on,
+        at=at(seconds),
+        lease_until=at(seconds) + timedelta(seconds=25),
+        jitter=0.5,
+    )
+
+
+def passed_over(cursor: ClaimedCursor, seconds: float) -> Settlement:
+    """Nothing within reach concerned the endpoint."""
+    return Settlement(
+        cursor=cursor,
+        acked=cursor.acked,
+        tried=None,
+        goes_on=False,
+        at=at(seconds),
+        lease_until=cursor.lease_until,
+        jitter=0.5,
+    )
+
+
+def by_room(claimed: Sequence[ClaimedCursor]) -> Mapping[str | None, ClaimedCursor]:
+    return {cursor.room_id: cursor for cursor in claimed}

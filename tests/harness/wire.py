@@ -1,0 +1,111 @@
+"""A receiver down at the bytes: it reads requests and answers with whatever it is told, HTTP or not."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+import struct
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    line: str
+    headers: dict[str, str]
+    body: bytes
+    connection: int
+
+
+@dataclass(kw_only=True)
+class Wire:
+    """The receiver's end of one connection, in the middle of a request."""
+
+    reader: asyncio.StreamReader
+    writer: asyncio.StreamWriter
+    request: Request
+    assign_sequences: int
+    """Which request of the receiver this is, from 1."""
+
+    async def send(self, raw: bytes) -> None:
+        self.writer.write(raw)
+        await self.writer.drain()
+
+    async def until_closed(self) -> None:
+        """Wait for the other side to give up."""
+        with suppress(ConnectionError):
+            while await self.reader.read(65536):
+                pass
+
+    def close(self) -> None:
+        self.writer.close()
+
+    def reset(self) -> None:
+        connection: socket.socket = self.writer.get_extra_info("socket")
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.writer.transport.abort()
+
+
+Response = Callable[[Wire], Awaitable[None]]
+
+
+@dataclass(kw_only=True)
+class Receiver:
+    response: bytes | Response
+    port: int = 0
+    scheme: str = "http"
+    requests: list[Request] = field(default_factory=list)
+    connections: int = 0
+
+    @property
+    def url(self) -> str:
+        return self.at("127.0.0.1")
+
+    def at(self, host: str) -> str:
+        return f"{self.scheme}://{host}:{self.port}/hook/s3cret"
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        assign_sequences = self.connections
+        with suppress(ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
+            while not writer.is_closing():
+                request = await read_request(reader, assign_sequences)
+                self.requests.append(request)
+                wire = Wire(reader=reader, writer=writer, request=request, assign_sequences=len(self.requests))
+                await (wire.send(self.response) if isinstance(self.response, bytes) else self.response(wire))
+        writer.close()
+
+
+async def read_request(reader: asyncio.StreamReader, connection: int) -> Request:
+    head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
+    line, *fields = head[:-4].split("\r\n")
+    headers = {name.lower(): value.strip() for name, _, value in (field.partition(":") for field in fields)}
+    body = await reader.readexactly(int(headers.get("content-length", "0")))
+    return Request(line=line, headers=headers, body=body, connection=connection)
+
+
+@asynccontextmanager
+async def listening(response: bytes | Response = OK, *, tls: ssl.SSLContext | None = None) -> AsyncIterator[Receiver]:
+    """Serve on a free port of 127.0.0.1."""
+    receiver = Receiver(response=response, scheme="https" if tls else "http")
+    tasks: set[asyncio.Task[None]] = set()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        tasks.add(task)
+        await receiver.serve(reader, writer)
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=tls)
+    receiver.port = server.sockets[0].getsockname()[1]
+    try:
+        yield receiver
+    finally:
+        server.close()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

@@ -1,0 +1,420 @@
+"""T2: what polls write, what they leave alone, and for whom."""
+
+from __future__ import annotations
+
+import json
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from bridge.db.tables import events, sessions, sources, visits
+from bridge.errors import DatabaseError
+from bridge.polling.record import PollingSettings, Skipped, record_polls
+from bridge.polling.rooms import forget_sources, remove_room
+from bridge.rules.polling import Condition, failure_score_limit
+from bridge.rules.presence import FailureKind, FirstSnapshot, Json, PresencePolicy
+from tests.harness.log import log_problems
+from tests.harness.store_driver import StoreDriver, at, failed, peer, polled_room, seen
+
+
+def test_a_first_snapshot_writes_session_visits_events_and_the_next_poll(store: StoreDriver) -> None:
+    store.track("a")
+    recorded = store.poll(1, a=seen(peer("p", 0.5, {"name": "P"}), peer("q")))["a"]
+
+    assert (recorded.fenced, recorded.event_count) == (False, 3)
+    assert store.told("a") == ["room.occupied", "peer.joined", "peer.joined"]
+    row = store.room("a")
+    assert (row.last_sequence, row.polled_at, row.complete_at, row.claim_token) == (3, at(1), at(1), None)
+    assert row.next_poll_at == at(10)
+    assert {(one.peer_id, one.joined_at, one.left_at) for one in store.rows(visits, "id")} == {
+        ("p", at(0.5), None),
+        ("q", at(1), None),
+    }
+    (session,) = store.rows(sessions, "id")
+    assert (session.visit_count, session.unique_peers, session.peak_peer_count, session.ended_at) == (2, 2, 2, None)
+    assert row.session_key == session.id
+
+
+def test_the_end_of_a_session_is_written_too(store: StoreDriver) -> None:
+    store.track("a")
+    store.poll(0, a=seen("p"))
+    store.poll(10, a=seen(no_session=True))
+
+    (session,) = store.rows(sessions, "id")
+    (visit,) = store.rows(visits, "id")
+    assert (session.ended_at, session.empty_reason) == (at(10), "no_session")
+    assert (visit.left_at, visit.leave_reason, visit.last_seen_at) == (at(10), "session_ended", at(0))
+    assert store.room("a").session_key is None
+    store.poll(20, a=seen("p"))
+    assert [one["data"]["session_id"] for one in store.log("a") if one["type"] == "room.occupied"] == [
+        session.public_id,
+        store.rows(sessions, "id")[1].public_id,
+    ]
+
+
+def test_a_failed_poll_writes_no_presence(store: StoreDriver) -> None:
+    store.track("a")
+    store.poll(0, a=seen("p"))
+    before = (store.rows(visits, "id"), store.rows(sessions, "id"), store.log("a"))
+
+    for turn, kind in enumerate([FailureKind.TIMEOUT, FailureKind.BAD_RESPONSE, FailureKind.SERVER_ERROR]):
+        store.poll(100 * (turn + 1), a=failed(kind))
+
+    assert (store.rows(visits, "id"), store.rows(sessions, "id"), store.log("a")) == before
+    row = store.room("a")
+    assert (row.failures, row.last_failure) == (3, "server_error: it was server_error")
+    assert row.complete_at == at(0)
+    store.poll(400, a=seen("p"))
+    assert (store.room("a").failures, store.room("a").last_failure) == (0, None)
+
+
+def test_a_room_that_was_held_back_waits_and_counts_no_failure(store: StoreDriver) -> None:
+    store.track("a")
+    (recorded,) = store.record(store.claim(0), lambda _: Skipped(until=at(30)), 1)
+
+    row = store.room("a")
+    assert recorded.source_paused_until == at(30)
+    assert (row.next_poll_at, row.failures, row.polled_at, row.claim_token) == (at(30), 0, None, None)
+
+
+def test_a_quiet_poll_writes_no_visit_and_yet_the_last_sighting_is_known(store: StoreDriver) -> None:
+    store.track("a")
+    store.poll(0, a=seen("p", "q"))
+    before = store.rows(visits, "id")
+    for now in (10, 20, 30):
+        assert store.poll(now, a=seen("p", "q"))["a"].changes == ()
+
+    assert store.rows(visits, "id") == before
+    store.poll(40, a=seen("p"))
+    left = store.log("a")[-1]["data"]
+    assert (left["last_seen_at"], left["left_at"]) == ("2026-11-23T09:00:30.000Z", "2026-11-23T09:00:40.000Z")
+    assert left["uncertainty_seconds"] == 10.0
+
+
+def test_a_poll_in_which_only_the_order_changed_writes_no_visit(store: StoreDriver) -> None:
+    store.track("a")
+    store.poll(0, a=seen("p", "q"))
+    before = store.rows(visits, "id")
+    store.poll(10, a=seen("q", "p"))
+
+    assert store.rows(visits, "id") == before
+
+
+def test_failures_between_do_not_count_as_sightings(store: StoreDriver) -> None:
+    store.track("a")
+    store.poll(0, a=seen("p"))
+    store.poll(10, a=failed())
+    store.poll(20, a=seen())
+
+    assert store.log("a")[-2]["data"]["last_seen_at"] == "2026-11-23T09:00:00.000Z"
+    assert store.log("a")[-2]["data"]["uncertainty_seconds"] == 20.0
+
+
+def test_incomplete_polls_are_sightings_of_those_they_list(store: StoreDriver) -> None:
+    store.track("a")
+    store.poll(0, a=seen("p", "q"))
+    store.poll(10, a=seen("p", complete=False))
+    store.poll(20, a=seen("p", complete=False))
+    store.poll(30, a=seen())
+
+    left = {one["data"]["peer_id"]: one["data"]["last_seen_at"] for one in store.log("a") if one["type"] == "peer.left"}
+    assert left == {"p": "2026-11-23T09:00:20.000Z", "q": "2026-11-23T09:00:00.000Z"}
+
+
+def test_an_incomplete_answer_is_never_taken_for_the_last_complete_one(store: StoreDriver) -> None:
+    store.track("a")
+    response = seen("p", complete=False)
+    store.poll(0, a=response)
+    store.poll(10, a=response)
+
+    assert store.room("a").complete_at is None
+    assert store.room("a").fingerprint is None
+
+
+def test_suspects_survive_in_the_database_and_are_confirmed_early(store: StoreDriver) -> None:
+    store.settings = PollingSettings(policy=PresencePolicy(leave_after_missed=3))
+    store.track("a")
+    store.poll(0, a=seen("p", "q"))
+    store.poll(10, a=seen("q"))
+    assert store.room("a").next_poll_at == at(12)
+    store.poll(12, a=seen("q"))
+    assert store.told("a")[-1] == "peer.joined"
+    store.poll(14, a=seen("q"))
+
+    left = store.log("a")[-1]["data"]
+    assert (left["left_at"], left["last_seen_at"]) == ("2026-11-23T09:00:10.000Z", "2026-11-23T09:00:00.000Z")
+    assert store.room("a").next_poll_at == at(24)
+
+
+def test_a_suspect_that_was_seen_again_starts_anew(store: StoreDriver) -> None:
+    store.settings = PollingSettings(policy=PresencePolicy(leave_after_missed=2))
+    store.track("a")
+    store.poll(0, a=seen("p", "q"))
+    store.poll(10, a=seen("q"))
+    store.poll(12, a=seen("p", "q"))
+    store.poll(22, a=seen("p", "q"))
+    store.poll(32, a=seen("q"))
+    store.poll(34, a=seen("q"))
+
+    left = store.log("a")[-1]["data"]
+    assert (left["left_at"], left["last_seen_at"]) == ("2026-11-23T09:00:32.000Z", "2026-11-23T09:00:22.000Z")
+
+
+def test_a_room_can_have_an_interval_and_a_patience_of_its_own(store: StoreDriver) -> None:
+    store.track("a", interval=timedelta(seconds=3), leave_after_missed=2)
+    store.poll(0, a=seen("p"))
+    assert store.room("a").next_poll_at == at(3)
+    store.poll(3, a=seen())
+
+    assert store.told("a")[-1] == "peer.joined"
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [({"v": 1}, {"v": 2}), ({"muted": 1}, {"muted": True}), ({"v": [0]}, {"v": [False]}), ({"v": 1}, None), (None, 0)],
+)
+def test_an_update_is_told_once(store: StoreDriver, before: Json, after: Json) -> None:
+    store.track("a")
+    store.poll(0, a=seen(peer("p", 0, before)))
+    store.poll(10, a=seen(peer("p", 0, after)))
+    store.poll(20, a=seen(peer("p", 0, after), peer("q", 15)))
+    store.poll(30, a=seen(peer("p", 0, after)))
+
+    updates = [one["data"] for one in store.log("a") if one["type"] == "peer.updated"]
+    assert [(one["previous_metadata"], one["metadata"]) for one in updates] == [(before, after)]
+    assert json.dumps(store.rows(visits, "id")[0].metadata) == json.dumps(after)
+
+
+def test_a_rejoin_and_a_return_are_no_new_people(store: StoreDriver) -> None:
+    store.track("a")
+    store.poll(0, a=seen(peer("p", -1), peer("q", -1)))
+    store.poll(10, a=seen(peer("p", 5), peer("q", -1)))
+    store.poll(20, a=seen(peer("p", 5)))
+    store.poll(30, a=seen(peer("p", 5), peer("q", 25)))
+    store.poll(40, a=seen())
+
+    empty = store.log("a")[-1]["data"]
+    assert (empty["visit_count"], empty["unique_peers"], empty["peak_peer_count"]) == (4, 2, 2)
+
+
+def test_baseline_writes_the_visits_and_tells_nothing(store: StoreDriver) -> None:
+    store.settings = PollingSettings(policy=PresencePolicy(first_snapshot=FirstSnapshot.BASELINE))
+    store.track("a")
+    store.poll(0, a=seen("p"))
+
+    assert store.log("a") == []
+    assert len(store.rows(visits, "id")) == 1
+    store.poll(10, a=seen("p", "q"))
+    assert store.told("a") == ["peer.joined"]
+    assert store.log("a")[0]["data"]["peer_count"] == 2
+
+
+def test_a_token_that_is_gone_writes_nothing(store: StoreDriver) -> None:
+    store.track("a")
+    stale = store.claim(0)
+    store.claim(21)
+
+    (recorded,) = store.record(stale, lambda _: seen("p"), 22)
+
+    assert recorded.fenced
+    assert (store.rows(visits, "id"), store.log("a"), store.room("a").polled_at) == ([], [], None)
+    assert store.room("a").next_poll_at == at(42)
+
+
+def test_a_lease_that_ran_out_without_another_claim_is_still_ours(store: StoreDriver) -> None:
+    store.track("a")
+    late = store.claim(0)
+
+    (recorded,) = store.record(late, lambda _: seen("p"), 100)
+
+    assert not recorded.fenced
+    assert store.told("a") == ["room.occupied", "peer.joined"]
+
+
+@pytest.mark.parametrize("stale_first", [True, False])
+def test_a_stale_and_a_current_poll_in_one_batch(store: StoreDriver, stale_first: bool) -> None:  # noqa: FBT001 - a table's column
+    store.track("a")
+    (stale,) = store.claim(0)
+    (current,) = store.claim(21)
+    polled = [polled_room(stale, seen("old"), 22), polled_room(current, seen("new"), 22)]
+    if not stale_first:
+        polled.reverse()
+
+    recorded = store.write(record_polls, polled, settings=store.settings, new_id=store.new_id)
+
+    assert [one.fenced for one in recorded] == ([True, False] if stale_first else [False, True])
+    assert [one["data"].get("peer_id") for one in store.log("a")] == [None, "new"]
+
+
+def test_a_stale_poll_says_nothing_of_its_source(store: StoreDriver) -> None:
+    store.track("a")
+    stale = store.claim(0)
+    store.claim(21)
+    store.record(stale, lambda _: failed(FailureKind.UNAUTHORIZED), 22)
+
+    assert store.rows(sources, "name")[0].condition == Condition.OK
+
+
+def test_a_removed_room_is_written_no_more(store: StoreDriver) -> None:
+    store.track("a")
+    store.poll(0, a=seen("p"))
+    claimed = store.claim(10)
+    store.write(remove_room, "a", None, at(11), store.new_id)
+    (recorded,) = store.record(claimed, lambda _: seen("p", "q"), 12)
+
+    assert recorded.fenced
+    assert store.told("a") == ["room.occupied", "peer.joined", "peer.left", "room.empty"]
+    assert store.log("a")[-1]["data"]["empty_reason"] in {"unwatched", "absent"}
+    assert store.log("a")[-2]["data"]["leave_reason"] == "unwatched"
+    assert store.claim(1000) == []
+
+
+def test_a_room_that_is_tracked_again_goes_on_with_its_numbers(store: StoreDriver) -> None:
+    store.track("a")
+    store.poll(0, a=seen("p"))
+    store.write(remove_room, "a", None, at(5), store.new_id)
+    store.track("a", seconds=100)
+    store.poll(100, a=seen("p"))
+
+    assert [one["data"]["sequence"] for one in store.log("a")] == [1, 2, 3, 4, 5, 6]
+    assert store.log("a")[-1]["data"]["initial"] is True
+    assert store.chain_problems() == []
+    assert log_problems(store.log("a")) == []
+
+
+def test_an_exception_in_the_middle_writes_nothing(store: StoreDriver) -> None:
+    store.track("a", "b")
+    store.subscribe()
+    store.poll(0, a=seen("p"), b=seen("q"))
+    before = [store.rooms(), store.rows(visits, "id"), store.rows(events, "id"), store.rows(sessions, "id")]
+    claimed = store.claim(10)
+    taken = store.log("a")[0]["id"]
+    names = iter(["vis_1", "vis_2", "evt_1", "evt_2", "vis_3", "vis_4", taken, "evt_4"])
+    polled = [polled_room(room, seen("p", "q", "r"), 10) for room in claimed]
+
+    with pytest.raises(DatabaseError):
+        store.write(record_polls, polled, settings=store.settings, new_id=lambda _: next(names))
+
+    after = [store.rooms(), store.rows(visits, "id"), store.rows(events, "id"), store.rows(sessions, "id")]
+    assert after[1:] == before[1:]
+    assert [(row.last_sequence, row.chain_head) for row in after[0]] == [
+        (row.last_sequence, row.chain_head) for row in before[0]
+    ]
+
+
+def test_many_rooms_in_one_batch_keep_apart(store: StoreDriver) -> None:
+    store.track(*(f"r{assign_sequences}" for assign_sequences in range(20)))
+    store.poll(
+        0,
+        **{
+            f"r{assign_sequences}": seen(*(f"p{peer}" for peer in range(assign_sequences % 4)))
+            for assign_sequences in range(20)
+        },
+    )
+    store.poll(
+        10,
+        **{
+            f"r{assign_sequences}": seen(*(f"p{peer}" for peer in range(assign_sequences % 3)))
+            for assign_sequences in range(20)
+        },
+    )
+
+    assert store.chain_problems() == []
+    for assign_sequences in range(20):
+        log = store.log(f"r{assign_sequences}")
+        assert log_problems(log) == []
+        present = {
+            one.peer_id
+            for one in store.rows(visits, "id")
+            if one.room_key == store.room(f"r{assign_sequences}").id and one.left_at is None
+        }
+        assert present == {f"p{peer}" for peer in range(assign_sequences % 3)}
+
+
+def facts(store: StoreDriver, event_type: str) -> list[dict[str, Any]]:
+    return [one["data"] for one in store.log(None) if one["type"] == event_type]
+
+
+def test_a_source_that_fails_and_recovers_is_told_in_the_bridges_own_log(store: StoreDriver) -> None:
+    store.track("a", "b")
+    store.record(store.claim(0), lambda _: failed(FailureKind.UNAUTHORIZED), 1)
+    store.record(store.claim(61), lambda _: failed(FailureKind.UNAUTHORIZED), 61)
+    store.record(store.claim(121), lambda _: seen(), 121)
+
+    assert store.told(None) == ["source.unavailable", "source.recovered"]
+    (away,), (back,) = facts(store, "source.unavailable"), facts(store, "source.recovered")
+    assert (away["affected_source"], away["condition"]) == ("main", "unauthorized")
+    assert (back["since"], back["room_id"]) == ("2026-11-23T09:00:01.000Z", None)
+    assert store.chain_problems() == []
+
+
+@pytest.mark.parametrize(("count", "rounds"), [(1, 3), (2, 2), (3, 2), (20, 1)])
+def test_a_source_of_any_size_is_unavailable_when_all_of_it_fails(store: StoreDriver, count: int, rounds: int) -> None:
+    store.track(*(f"room{assign_sequences:02}" for assign_sequences in range(count)))
+    now, limit = 0.0, failure_score_limit(count)
+    for _ in range(rounds):
+        assert store.rows(sources, "name")[0].condition == "ok"
+        while claimed := store.claim(now, limit=limit):
+            store.record(claimed, lambda _: failed(), now)
+        now += 100
+
+    assert store.told(None) == ["source.unavailable"]
+    store.record(store.claim(now), lambda _: seen(), now)
+    assert store.told(None) == ["source.unavailable", "source.recovered"]
+
+
+def test_a_room_that_always_fails_beside_a_good_one_is_its_own_trouble(store: StoreDriver) -> None:
+    store.track("good", "bad")
+    for turn in range(20):
+        store.record(store.claim(turn * 100), lambda name: failed() if name == "bad" else seen(), turn * 100)
+
+    assert store.room("bad").failures == 20
+    assert store.rows(sources, "name")[0].condition == "ok"
+
+
+def test_a_server_error_that_asks_for_patience_gets_it(store: StoreDriver) -> None:
+    store.track("a")
+    store.poll(0, a=failed(FailureKind.SERVER_ERROR, 300))
+
+    assert store.room("a").next_poll_at == at(300)
+
+
+def test_a_failed_follow_up_is_made_up_for_soon(store: StoreDriver) -> None:
+    store.settings = PollingSettings(interval=timedelta(seconds=40), policy=PresencePolicy(leave_after_missed=2))
+    store.track("a")
+    store.poll(0, a=seen("p"))
+    store.poll(40, a=seen())
+    assert store.room("a").next_poll_at == at(42)
+    store.poll(42, a=failed())
+    assert at(43) < store.room("a").next_poll_at < at(45)
+    store.poll(45, a=seen("p"))
+    store.poll(90, a=failed())
+    assert store.room("a").next_poll_at > at(120), "nobody is missing any more"
+
+
+def test_a_source_that_another_process_does_not_know_is_polled_all_the_same(store: StoreDriver) -> None:
+    store.track("a")
+    claimed = store.claim(0)
+    store.write(forget_sources, [])
+
+    store.record(claimed, lambda _: seen("p"), 0)
+    store.write(forget_sources, [])
+    assert [room.upstream_id for room in store.claim(10)] == ["a"]
+
+
+def test_a_rate_limit_is_no_failure_of_the_source(store: StoreDriver) -> None:
+    store.track("a")
+    store.record(store.claim(0), lambda _: failed(FailureKind.RATE_LIMITED, 30), 0)
+
+    assert store.room("a").next_poll_at == at(30)
+    assert [room.upstream_id for room in store.rooms()] == ["a"], "nothing is told, so there is no log of our own yet"
+
+
+def test_two_sources_are_judged_apart(store: StoreDriver) -> None:
+    store.track("a")
+    store.track("b", source="second")
+    claimed = [*store.claim(0), *store.claim(0, source="second")]
+    store.record(claimed, lambda name: failed(FailureKind.UNAUTHORIZED) if name == "a" else seen(), 0)
+
+    assert {row.name: row.condition for row in store.rows(sources, "name")} == {"main": "unauthorized", "second": "ok"}

@@ -1,0 +1,510 @@
+"""One response, one decision: the tables of webhooks.md section 2 and DESIGN section 3."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta, timezone
+from email.utils import format_datetime
+
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from bridge.rules.delivery import (
+    EPOCH,
+    Advance,
+    Cause,
+    Circuit,
+    CursorState,
+    DeadLetter,
+    DeadLetterReason,
+    Decision,
+    DeliveryPolicy,
+    Disable,
+    DisableReason,
+    EndpointState,
+    Outcome,
+    PostResult,
+    Retry,
+    classify,
+    decide,
+    judge,
+    parse_retry_after,
+    retry_redelivery,
+)
+
+NOW = datetime(2026, 11, 23, 9, 0, tzinfo=UTC)
+POLICY = DeliveryPolicy()
+DAY = timedelta(days=1)
+MINUTE = timedelta(minutes=1)
+SECOND = timedelta(seconds=1)
+IN_90_SECONDS = format_datetime(NOW + 90 * SECOND, usegmt=True)
+MIDDLE = 0.5
+"""The jitter that leaves a step as it is."""
+
+
+def result(outcome: Outcome, *, retry_after: timedelta | None = None) -> PostResult:
+    return PostResult(outcome=outcome, duration=SECOND, retry_after=retry_after)
+
+
+RETRYABLE, REJECTED, DELIVERED = (result(v) for v in (Outcome.RETRYABLE, Outcome.REJECTED, Outcome.DELIVERED))
+
+
+def after(
+    what: PostResult,
+    cursor: CursorState | None = None,
+    endpoint: EndpointState | None = None,
+    *,
+    policy: DeliveryPolicy = POLICY,
+    jitter: float = MIDDLE,
+) -> Decision:
+    return decide(what, cursor or CursorState(), endpoint or EndpointState(), policy, now=NOW, jitter=jitter)
+
+
+@pytest.mark.parametrize(
+    ("outcome", "statuses"),
+    [
+        (Outcome.DELIVERED, [200, 201, 202, 204, 226, 299]),
+        (Outcome.REJECTED, [300, 301, 302, 303, 304, 307, 308, 399]),
+        (Outcome.REJECTED, [400, 401, 403, 404, 405, 409, 413, 415, 418, 422, 425, 451, 499]),
+        (Outcome.GONE, [410]),
+        (Outcome.RETRYABLE, [408, 429, 500, 502, 503, 504, 599]),
+        (Outcome.RETRYABLE, [101, 199, 600, 999]),
+    ],
+)
+def test_every_status_has_its_meaning(outcome: Outcome, statuses: list[int]) -> None:
+    assert {classify(status) for status in statuses} == {outcome}
+
+
+def test_a_good_answer_is_delivered_and_nothing_else_is_said() -> None:
+    judged = judge(204, headers={"location": "/x", "retry-after": "9"}, response=b"ok", now=NOW, duration=SECOND)
+
+    assert judged == PostResult(outcome=Outcome.DELIVERED, status=204, duration=SECOND, response=b"ok")
+
+
+def test_a_redirect_is_refused_and_its_target_shown_harmless() -> None:
+    target = "https://elsewhere.example/\x1b[31m"
+
+    judged = judge(302, headers={"location": target}, response=b"", now=NOW, duration=SECOND)
+
+    assert judged.outcome is Outcome.REJECTED
+    assert judged.cause is Cause.STATUS
+    assert judged.detail == r"answered 302, not followed to 'https://elsewhere.example/\x1b[31m'"
+
+
+@pytest.mark.parametrize(("status", "heeded"), [(429, True), (503, True), (500, False), (400, False), (301, False)])
+def test_retry_after_is_heeded_on_429_and_503_only(status: int, *, heeded: bool) -> None:
+    judged = judge(status, headers={"retry-after": "120"}, response=b"", now=NOW, duration=SECOND)
+
+    assert judged.retry_after == (2 * MINUTE if heeded else None)
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("120", 2 * MINUTE),
+        (" 120 ", 2 * MINUTE),
+        ("0", timedelta(0)),
+        ("86401", DAY),
+        ("9" * 30, DAY),
+        ("9" * 6000, DAY),
+        ("0" * 20, timedelta(0)),
+        ("0" * 20 + "60", MINUTE),
+        ("60, 60", MINUTE),
+        ("60,90, 30", 90 * SECOND),
+        ("60,", MINUTE),
+        ("60, soon", MINUTE),
+        ("-5, 60", MINUTE),
+        (f"60, {IN_90_SECONDS}", 90 * SECOND),
+        (f"{IN_90_SECONDS},120", 2 * MINUTE),
+        (f"{IN_90_SECONDS}, {IN_90_SECONDS}", 90 * SECOND),
+        (f"Mon Nov 23 09:01:30 2026, {IN_90_SECONDS}", 90 * SECOND),
+        (IN_90_SECONDS, 90 * SECOND),
+        ("Monday, 23-Nov-26 09:01:30 GMT", 90 * SECOND),
+        ("Mon Nov 23 09:01:30 2026", 90 * SECOND),
+        ("Mon, 23 Nov 2026 10:01:30 +0100", 90 * SECOND),
+        (format_datetime(NOW - DAY, usegmt=True), timedelta(0)),
+        (format_datetime(NOW + 400 * DAY, usegmt=True), DAY),
+        ("Fri, 31 Dec 9999 23:59:59 GMT", DAY),
+        ("-5", None),
+        ("1.5", None),
+        ("1e3", None),
+        ("٣", None),
+        ("soon", None),
+        (", ,", None),
+        ("Mon, 99 Nov 2026 99:99:99 GMT", None),
+        ("Mon, 23 Nov 2026 09:01:30 +9999", None),
+        ("", None),
+        (None, None),
+    ],
+)
+def test_retry_after_is_read_in_every_form_and_capped_at_a_day(value: str | None, expected: timedelta | None) -> None:
+    assert parse_retry_after(value, NOW) == expected
+
+
+zones = st.integers(-1439, 1439).map(lambda minutes: timezone(minutes * MINUTE))
+dates = st.datetimes(timezones=zones).map(format_datetime)
+numbers = st.from_regex(r"-?[0-9]{1,30}", fullmatch=True)
+retry_afters = st.lists(st.text() | numbers | dates | st.text("0123456789:+-, MonGTv"), max_size=4).map(",".join)
+
+
+@given(retry_afters)
+def test_no_retry_after_is_ever_an_error_negative_or_longer_than_a_day(value: str) -> None:
+    wait = parse_retry_after(value, NOW)
+
+    assert wait is None or timedelta(0) <= wait <= DAY
+
+
+@given(st.lists(st.tuples(st.integers(0, 2 * 86_400), st.booleans(), st.integers(0, 20)), min_size=1, max_size=4))
+def test_of_several_waits_the_longest_counts_whatever_their_forms(waits: list[tuple[int, bool, int]]) -> None:
+    value = ", ".join(
+        format_datetime(NOW + seconds * SECOND, usegmt=True) if is_date else "0" * zeros + str(seconds)
+        for seconds, is_date, zeros in waits
+    )
+
+    assert parse_retry_after(value, NOW) == min(max(seconds for seconds, _, _ in waits) * SECOND, DAY)
+
+
+def test_the_defaults_are_those_of_the_contract() -> None:
+    assert [step.total_seconds() for step in POLICY.retry_schedule] == [
+        5, 30, 120, 300, 900, 1800, 3600, 7200, 18000, 36000, 50400, 72000, 86400,
+    ]  # fmt: skip
+    assert POLICY.refused_schedule == (5 * SECOND, 5 * MINUTE)
+    assert (POLICY.timeout, POLICY.disable_after, POLICY.rotation_grace) == (15 * SECOND, 5 * DAY, DAY)
+
+
+def test_a_policy_without_a_retry_schedule_is_refused() -> None:
+    with pytest.raises(ValueError, match="retry_schedule"):
+        DeliveryPolicy(retry_schedule=())
+
+
+def test_a_success_forgets_all_failures() -> None:
+    failing = EndpointState(failures_in_row=3, failing_since=NOW - DAY, last_success_at=NOW - 2 * DAY)
+
+    decision = after(DELIVERED, CursorState(failed_attempts=3, rejections=1, first_failed_at=NOW - DAY), failing)
+
+    assert decision.step == Advance()
+    assert decision.cursor == CursorState()
+    assert decision.endpoint == EndpointState(last_success_at=NOW)
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "released"),
+    [
+        (EndpointState(), None),
+        (EndpointState(last_success_at=NOW - DAY), None),
+        (EndpointState(failures_in_row=1), EPOCH),
+        (EndpointState(failures_in_row=1, last_success_at=NOW - DAY), NOW - DAY),
+        (EndpointState(failures_in_row=5, circuit=Circuit.OPEN, last_success_at=NOW - DAY), NOW - DAY),
+    ],
+)
+def test_a_success_after_failures_releases_what_failed_since_the_success_before(
+    endpoint: EndpointState, released: datetime | None
+) -> None:
+    decision = after(DELIVERED, endpoint=endpoint)
+
+    assert decision.release_since == released
+    assert decision.endpoint.circuit is Circuit.CLOSED
+
+
+@pytest.mark.parametrize("outcome", [Outcome.RETRYABLE, Outcome.BLOCKED])
+@pytest.mark.parametrize(("failed_attempts", "step"), [*enumerate(POLICY.retry_schedule), (13, DAY), (40, DAY)])
+def test_trouble_waits_by_the_retry_schedule_and_stays_at_its_last_step(
+    outcome: Outcome, failed_attempts: int, step: timedelta
+) -> None:
+    failed = CursorState(failed_attempts=failed_attempts, first_failed_at=NOW - MINUTE, last_failed_at=NOW - MINUTE)
+    works = EndpointState(last_success_at=NOW - SECOND)
+    decision = after(result(outcome), failed, works)
+
+    assert decision.step == Retry(at=NOW + step) or failed_attempts >= len(POLICY.retry_schedule)
+    assert after(result(outcome), CursorState(failed_attempts=failed_attempts)).step == Retry(
+        at=NOW + min(step, 5 * MINUTE)
+    )
+
+
+def test_an_endpoint_that_may_be_down_is_asked_by_the_first_step_if_that_is_longer_than_five_minutes() -> None:
+    policy = DeliveryPolicy(retry_schedule=(10 * MINUTE, 60 * MINUTE))
+
+    assert after(RETRYABLE, CursorState(failed_attempts=1), policy=policy).step == Retry(at=NOW + 10 * MINUTE)
+
+
+@pytest.mark.parametrize(
+    ("rejections", "step"),
+    [
+        (0, Retry(at=NOW + 5 * SECOND)),
+        (1, Retry(at=NOW + 5 * MINUTE)),
+        (2, DeadLetter(reason=DeadLetterReason.REJECTED)),
+    ],
+)
+def test_a_refused_event_is_tried_twice_more_and_parked(rejections: int, step: Retry | DeadLetter) -> None:
+    decision = after(REJECTED, CursorState(rejections=rejections))
+
+    assert decision.step == step
+    assert decision.cursor == (CursorState(rejections=rejections + 1) if rejections < 2 else CursorState())
+    assert decision.endpoint.failures_in_row == 0
+
+
+def test_without_a_refused_schedule_a_refused_event_is_parked_at_once() -> None:
+    decision = after(REJECTED, policy=DeliveryPolicy(refused_schedule=()))
+
+    assert decision.step == DeadLetter(reason=DeadLetterReason.REJECTED)
+
+
+def test_a_gone_endpoint_is_disabled_at_once_and_keeps_its_event() -> None:
+    cursor = CursorState(failed_attempts=2, first_failed_at=NOW - MINUTE)
+
+    decision = after(result(Outcome.GONE), cursor)
+
+    assert decision.step == Disable(reason=DisableReason.GONE)
+    assert decision.cursor == cursor
+
+
+@pytest.mark.parametrize(
+    ("last_success_at", "failures_in_row", "parked"),
+    [
+        (None, 0, False),
+        (NOW - 5 * MINUTE, 0, False),  # its last success was before the event began to fail
+        (NOW - 3 * MINUTE, 0, True),
+        (NOW - 3 * MINUTE, 1, False),  # another event has failed since: the endpoint does not work otherwise
+    ],
+)
+def test_an_event_that_used_up_its_retries_is_parked_only_if_the_endpoint_otherwise_works(
+    last_success_at: datetime | None, failures_in_row: int, *, parked: bool
+) -> None:
+    cursor = CursorState(failed_attempts=13, first_failed_at=NOW - 4 * MINUTE, last_failed_at=NOW - 4 * MINUTE)
+    endpoint = EndpointState(last_success_at=last_success_at, failures_in_row=failures_in_row)
+
+    decision = after(RETRYABLE, cursor, endpoint)
+
+    expected = DeadLetter(reason=DeadLetterReason.EXHAUSTED) if parked else Retry(at=NOW + 5 * MINUTE)
+    assert decision.step == expected
+
+
+def test_a_parked_event_is_no_longer_held_against_the_endpoint() -> None:
+    cursor = CursorState(failed_attempts=13, first_failed_at=NOW - DAY, last_failed_at=NOW - MINUTE)
+    endpoint = EndpointState(last_success_at=NOW - 2 * MINUTE, failures_in_row=1)
+
+    assert after(RETRYABLE, cursor, endpoint).endpoint.failures_in_row == 0
+
+
+def test_an_event_counts_once_in_the_row_of_failures_until_a_success_ends_the_row() -> None:
+    first = after(RETRYABLE)
+    again = after(RETRYABLE, first.cursor, first.endpoint)
+    ended = after(DELIVERED, endpoint=again.endpoint)
+    failed_before = CursorState(failed_attempts=2, first_failed_at=NOW - DAY, last_failed_at=NOW - MINUTE)
+
+    assert [first.endpoint.failures_in_row, again.endpoint.failures_in_row] == [1, 1]
+    assert after(RETRYABLE, failed_before, ended.endpoint).endpoint.failures_in_row == 1
+
+
+def test_the_fifth_event_in_trouble_opens_the_circuit_and_holds_the_endpoint() -> None:
+    endpoint = EndpointState(failures_in_row=4, failing_since=NOW - MINUTE)
+
+    decision = after(RETRYABLE, endpoint=endpoint)
+
+    assert decision.endpoint.circuit is Circuit.OPEN
+    assert decision.endpoint.paused_until == NOW + 5 * SECOND
+    assert decision.step == Retry(at=NOW + 5 * SECOND)
+
+
+def test_a_failed_probe_goes_to_the_back_of_the_line_and_is_not_held_against_the_event() -> None:
+    endpoint = EndpointState(
+        circuit=Circuit.OPEN, failures_in_row=5, probes=1, paused_until=NOW, failing_since=NOW - DAY
+    )
+    cursor = CursorState(failed_attempts=2, first_failed_at=NOW - MINUTE, last_failed_at=NOW - MINUTE)
+
+    decision = after(RETRYABLE, cursor, endpoint)
+
+    assert decision.step == Retry(at=NOW + 30 * SECOND)
+    assert decision.endpoint.paused_until == NOW + 30 * SECOND
+    assert decision.endpoint.probes == 2
+    assert decision.cursor.failed_attempts == 2
+
+
+@pytest.mark.parametrize(("probes", "wait"), [(0, 5 * SECOND), (2, 2 * MINUTE), (3, 5 * MINUTE), (50, 5 * MINUTE)])
+def test_probes_follow_the_schedule_but_wait_five_minutes_at_most(probes: int, wait: timedelta) -> None:
+    endpoint = EndpointState(circuit=Circuit.OPEN, failures_in_row=5, probes=probes)
+
+    assert after(RETRYABLE, endpoint=endpoint).endpoint.paused_until == NOW + wait
+
+
+def test_what_was_under_way_when_the_circuit_opened_costs_no_turn() -> None:
+    held = NOW + 5 * SECOND
+    endpoint = EndpointState(circuit=Circuit.OPEN, failures_in_row=5, probes=1, paused_until=held, failing_since=NOW)
+
+    decision = after(RETRYABLE, endpoint=endpoint)
+
+    assert decision.endpoint == endpoint
+    assert decision.step == Retry(at=held)
+
+
+def test_an_endpoint_that_answers_refusing_stays_under_probation() -> None:
+    endpoint = EndpointState(circuit=Circuit.OPEN, failures_in_row=5, probes=2, paused_until=NOW)
+
+    decision = after(REJECTED, endpoint=endpoint)
+
+    assert decision.endpoint.circuit is Circuit.OPEN
+    assert decision.step == Retry(at=NOW + 2 * MINUTE)
+
+
+def test_retry_after_holds_the_whole_endpoint_even_over_a_success() -> None:
+    asked = result(Outcome.RETRYABLE, retry_after=10 * MINUTE)
+
+    held = after(asked)
+    then = after(DELIVERED, endpoint=held.endpoint)
+
+    assert held.step == Retry(at=NOW + 10 * MINUTE)
+    assert held.endpoint.paused_until == then.endpoint.paused_until == NOW + 10 * MINUTE
+
+
+def test_a_later_shorter_retry_after_does_not_shorten_an_earlier_longer_one() -> None:
+    endpoint = EndpointState(paused_until=NOW + 10 * MINUTE)
+
+    assert after(result(Outcome.RETRYABLE, retry_after=SECOND), endpoint=endpoint).endpoint == EndpointState(
+        paused_until=NOW + 10 * MINUTE, failures_in_row=1, failing_since=NOW
+    )
+
+
+@pytest.mark.parametrize("what", [RETRYABLE, REJECTED, result(Outcome.BLOCKED)])
+@pytest.mark.parametrize(
+    ("failing_since", "cursor", "circuit", "disabled"),
+    [
+        (NOW - 5 * DAY, CursorState(failed_attempts=1, first_failed_at=NOW - DAY), Circuit.CLOSED, True),
+        (NOW - 5 * DAY, CursorState(rejections=1), Circuit.CLOSED, True),
+        (NOW - 5 * DAY + SECOND, CursorState(failed_attempts=1, first_failed_at=NOW - DAY), Circuit.CLOSED, False),
+        (NOW - 9 * DAY, CursorState(), Circuit.CLOSED, False),  # the first failure after quiet days
+        (NOW - 5 * DAY, CursorState(), Circuit.OPEN, True),
+    ],
+)
+def test_an_endpoint_is_disabled_after_five_days_without_a_success(
+    what: PostResult, failing_since: datetime, cursor: CursorState, circuit: Circuit, *, disabled: bool
+) -> None:
+    endpoint = EndpointState(failing_since=failing_since, circuit=circuit)
+
+    step = after(what, cursor, endpoint).step
+
+    assert (step == Disable(reason=DisableReason.FAILING)) == disabled
+
+
+def test_an_endpoint_enabled_again_starts_anew() -> None:
+    worn = EndpointState(
+        failures_in_row=9, failing_since=NOW - 9 * DAY, last_success_at=NOW - 10 * DAY, circuit=Circuit.OPEN,
+        probes=99, paused_until=NOW + DAY,
+    )  # fmt: skip
+
+    assert worn.enabled_again() == EndpointState(last_success_at=NOW - 10 * DAY)
+
+
+@pytest.mark.parametrize(
+    ("outcome", "tries", "wait"),
+    [
+        (Outcome.DELIVERED, 0, None),
+        (Outcome.GONE, 0, None),
+        (Outcome.RETRYABLE, 0, 5 * SECOND),
+        (Outcome.BLOCKED, 12, DAY),
+        (Outcome.RETRYABLE, 13, None),
+        (Outcome.REJECTED, 1, 5 * MINUTE),
+        (Outcome.REJECTED, 2, None),
+    ],
+)
+def test_a_redelivery_follows_the_same_schedules_and_then_ends(
+    outcome: Outcome, tries: int, wait: timedelta | None
+) -> None:
+    at = retry_redelivery(result(outcome), tries, POLICY, now=NOW, jitter=MIDDLE)
+
+    assert at == (None if wait is None else NOW + wait)
+
+
+def test_a_redelivery_heeds_retry_after() -> None:
+    asked = result(Outcome.RETRYABLE, retry_after=MINUTE)
+
+    assert retry_redelivery(asked, 0, POLICY, now=NOW, jitter=MIDDLE) == NOW + MINUTE
+
+
+spans = st.timedeltas(min_value=timedelta(0), max_value=10 * DAY)
+moments = st.none() | spans.map(lambda span: NOW - span)
+jitters = st.floats(min_value=0, max_value=1, exclude_max=True)
+cursors = st.builds(
+    CursorState,
+    failed_attempts=st.integers(0, 20),
+    rejections=st.integers(0, 3),
+    first_failed_at=moments,
+    last_failed_at=moments,
+)
+endpoints = st.builds(
+    EndpointState,
+    failures_in_row=st.integers(0, 9),
+    failing_since=moments,
+    last_success_at=moments,
+    circuit=st.sampled_from(Circuit),
+    probes=st.integers(0, 30),
+    paused_until=st.none() | st.timedeltas(min_value=-DAY, max_value=DAY).map(lambda span: NOW + span),
+)
+results = st.builds(
+    PostResult,
+    outcome=st.sampled_from(Outcome),
+    duration=st.just(SECOND),
+    retry_after=st.none() | st.timedeltas(min_value=timedelta(0), max_value=DAY),
+)
+
+
+@given(what=results, cursor=cursors, endpoint=endpoints, jitter=jitters)
+def test_nothing_is_tried_before_retry_after_or_before_the_hold_ends(
+    what: PostResult, cursor: CursorState, endpoint: EndpointState, jitter: float
+) -> None:
+    decision = after(what, cursor, endpoint, jitter=jitter)
+
+    if isinstance(decision.step, Retry):
+        assert decision.step.at >= NOW + (what.retry_after or timedelta(0))
+        assert endpoint.paused_until is None or decision.step.at >= endpoint.paused_until
+        assert decision.endpoint.paused_until is None or decision.step.at >= decision.endpoint.paused_until
+
+
+@given(cursor=cursors, endpoint=endpoints, jitter=jitters)
+def test_a_success_always_advances_and_resets(cursor: CursorState, endpoint: EndpointState, jitter: float) -> None:
+    decision = after(DELIVERED, cursor, endpoint, jitter=jitter)
+
+    assert decision.step == Advance()
+    assert decision.cursor == CursorState()
+    assert decision.endpoint == EndpointState(last_success_at=NOW, paused_until=endpoint.paused_until)
+
+
+@given(what=results, cursor=cursors, endpoint=endpoints)
+def test_an_endpoint_that_succeeded_lately_is_disabled_only_by_its_own_wish(
+    what: PostResult, cursor: CursorState, endpoint: EndpointState
+) -> None:
+    assume(endpoint.failing_since is None or NOW - endpoint.failing_since < POLICY.disable_after)
+
+    step = after(what, cursor, endpoint).step
+
+    assert isinstance(step, Disable) == (what.outcome is Outcome.GONE)
+
+
+@given(what=results, cursor=cursors, endpoint=endpoints)
+def test_an_event_is_parked_only_after_its_whole_schedule(
+    what: PostResult, cursor: CursorState, endpoint: EndpointState
+) -> None:
+    step = after(what, cursor, endpoint).step
+
+    if step == DeadLetter(reason=DeadLetterReason.REJECTED):
+        assert cursor.rejections + 1 >= len(POLICY.refused_schedule) + 1
+    if step == DeadLetter(reason=DeadLetterReason.EXHAUSTED):
+        assert cursor.failed_attempts + 1 >= len(POLICY.retry_schedule) + 1
+        assert endpoint.circuit is Circuit.CLOSED
+
+
+@given(failed_attempts=st.integers(0, 20), jitter=jitters)
+def test_jitter_moves_a_step_by_a_fifth_at_most(failed_attempts: int, jitter: float) -> None:
+    step = after(RETRYABLE, CursorState(failed_attempts=failed_attempts), jitter=jitter).step
+    planned = min(POLICY.retry_schedule[min(failed_attempts, 12)], POLICY.probe_at_most)
+
+    assert isinstance(step, Retry)
+    assert planned * 0.8 <= step.at - NOW <= planned * 1.2
+
+
+@given(what=results, cursor=cursors, endpoint=endpoints)
+def test_only_a_success_closes_the_circuit(what: PostResult, cursor: CursorState, endpoint: EndpointState) -> None:
+    decision = after(what, cursor, endpoint)
+
+    if endpoint.circuit is Circuit.OPEN and what.outcome is not Outcome.DELIVERED:
+        assert decision.endpoint.circuit is Circuit.OPEN
+        assert decision.release_since is None

@@ -1,0 +1,548 @@
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from bridge.rules.presence import ABSENT, Absent, Failure, FailureKind, Json, Peer, Snapshot, same_json
+from bridge.sources.huddle01.responses import EXCERPT_LENGTH, interpret
+
+NOW = datetime(2026, 11, 23, 9, 30, tzinfo=UTC)
+JOINED = datetime(2024, 8, 28, 15, 2, 58, 134000, tzinfo=UTC)
+JOIN_TIME = 1724857378134
+BAD_KEY = {"message": "Incorrect or no API key provided", "ok": False, "validated": False}
+TRUNCATED: Json = {"_truncated": True}
+
+
+def response(status: int, document: object, **headers: str) -> Snapshot | Failure:
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    return interpret(status, named, json.dumps(document).encode(), NOW)
+
+
+def listed(*items: object, **fields: object) -> Snapshot:
+    found = response(200, {"participants": list(items), **fields})
+    assert isinstance(found, Snapshot), found
+    return found
+
+
+def item(peer_id: str = "peerId-a", **fields: object) -> dict[str, object]:
+    return {"peerId": peer_id, "joinTime": JOIN_TIME, "metadata": {"displayName": "Ann"}, **fields}
+
+
+def only_peer(**fields: object) -> Peer:
+    (peer,) = listed({**item(), **fields}).peers
+    return peer
+
+
+def failure(status: int, body: bytes, **headers: str) -> Failure:
+    found = interpret(status, {name.replace("_", "-"): value for name, value in headers.items()}, body, NOW)
+    assert isinstance(found, Failure), found
+    return found
+
+
+def test_the_documented_answer() -> None:
+    body = b"""{"count": 1, "participants": [{"peerId": "peerId-4cRF64LOB6dWF_d0qEzQs", "joinTime": 1724857378134,
+        "metadata": {"displayName": "akmo3.eth", "isHandRaised": false}}]}"""
+    found = interpret(200, {}, body, NOW)
+    assert isinstance(found, Snapshot)
+    assert found.peers == (
+        Peer(
+            peer_id="peerId-4cRF64LOB6dWF_d0qEzQs",
+            join_time=JOINED,
+            metadata={"displayName": "akmo3.eth", "isHandRaised": False},
+            display_name="akmo3.eth",
+        ),
+    )
+    assert (found.complete, found.no_session, found.notes) == (True, False, ())
+
+
+@pytest.mark.parametrize(
+    ("items", "count", "complete", "peers"),
+    [
+        ([], 0, True, 0),
+        ([], None, True, 0),
+        ([item("a"), item("b")], 2, True, 2),
+        ([item("a"), item("b")], None, True, 2),
+        ([item("a"), item("b")], 2.0, True, 2),
+        ([item("a"), item("b")], "2", True, 2),
+        ([item("a"), item("b")], 3, False, 2),
+        ([item("a"), item("b")], 1, False, 2),
+        ([item("a")], True, False, 1),
+        ([item("a")], "one", False, 1),
+        ([item("a")], [1], False, 1),
+        ([item("a")], -1, False, 1),
+        # one listed twice: count may mean items or peers
+        ([item("a"), item("a")], 2, True, 1),
+        ([item("a"), item("a")], 1, True, 1),
+        ([item("a"), item("a")], 3, False, 1),
+        ([item("a"), item("a")], None, True, 1),
+        # one that cannot be read is only missing if it was counted, or if nobody counted
+        ([item("a"), {"metadata": {}}], 2, False, 1),
+        ([item("a"), {"metadata": {}}], 1, True, 1),
+        ([item("a"), "peerId-b"], None, False, 1),
+        ([{"peerId": ""}], None, False, 0),
+        ([{"peerId": 7}], 1, False, 0),
+        ([{"peerId": "x" * 513}], 1, False, 0),
+        ([{"peerId": "x" * 512}], 1, True, 1),
+        ([None, 1, [], item("a")], 4, False, 1),
+    ],
+)
+def test_complete_means_that_all_who_were_counted_could_be_read(
+    items: list[object], count: object, *, complete: bool, peers: int
+) -> None:
+    found = listed(*items) if count is None else listed(*items, count=count)
+    assert (found.complete, len(found.peers)) == (complete, peers)
+    assert not found.no_session
+
+
+def test_a_count_of_null_is_like_none() -> None:
+    assert listed(item(), count=None).complete
+
+
+def test_oddities_are_noted_and_nothing_else_is() -> None:
+    found = listed(item("a"), item("a", joinTime=1), "stranger", item("b", exitTime=JOIN_TIME + 1), count=9, extra={})
+    assert [note.split(":")[0] for note in found.notes] == [
+        "1 skipped",
+        "1 listed again",
+        "1 with an exitTime",
+        "count is 9, but 3 can be used",
+    ]
+    assert {peer.peer_id for peer in found.peers} == {"a", "b"}
+    assert listed(item("a", exitTime=None, role="guest"), count=1, pageSize=5).notes == ()
+
+
+def test_of_two_items_about_one_peer_the_earliest_join_counts_whatever_the_order() -> None:
+    early = item("a", joinTime=1000, metadata={"n": 1})
+    late = item("a", joinTime=2000, metadata={"n": 2})
+    unknown = item("a", joinTime=None, metadata={"n": 3})
+    for items in ([early, late, unknown], [unknown, late, early], [late, early, unknown]):
+        (peer,) = listed(*items).peers
+        assert peer.join_time == datetime(1970, 1, 1, 0, 0, 1, tzinfo=UTC)
+        assert peer.metadata == {"n": 1}
+
+
+def test_of_two_items_that_differ_only_in_metadata_the_same_counts_whatever_the_order() -> None:
+    one, other, silent = item("a", metadata={"n": 1}), item("a", metadata={"n": 2}), item("a")
+    del silent["metadata"]
+    assert listed(one, other, silent).peers == listed(other, silent, one).peers == listed(silent, one, other).peers
+
+
+@pytest.mark.parametrize(
+    ("said", "meant"),
+    [
+        (JOIN_TIME, JOINED),
+        (float(JOIN_TIME), JOINED),
+        (JOIN_TIME + 0.5, JOINED + timedelta(microseconds=500)),
+        (str(JOIN_TIME), JOINED),
+        (f" {JOIN_TIME}.0 ", JOINED),
+        ("2024-08-28T15:02:58.134Z", JOINED),
+        ("2024-08-28T17:02:58.134+02:00", JOINED),
+        ("2024-08-28T15:02:58.134", JOINED),
+        ("2024-08-28", datetime(2024, 8, 28, tzinfo=UTC)),
+        (1724857378, datetime(1970, 1, 20, 23, 7, 37, 378000, tzinfo=UTC)),  # never taken for seconds
+        (None, None),
+        (True, None),
+        (False, None),
+        (0, None),
+        (-1, None),
+        (-1.5, None),
+        ("-5", None),
+        ("", None),
+        ("soon", None),
+        ("1e12", None),
+        ("\uff11\uff17\uff12\uff14", None),
+        ("1969-12-31", None),
+        ("0001-01-01T00:00:00+23:59", None),
+        ("9999-12-31T23:59:59-23:59", None),
+        ([], None),
+        ({"$date": JOIN_TIME}, None),
+        (10**15, None),
+        (10**300, None),
+        (10**4000, None),
+        (1e300, None),
+        ("9" * 400, None),
+        ("9" * 5000, None),
+    ],
+)
+def test_join_time(said: object, meant: datetime | None) -> None:
+    assert only_peer(joinTime=said).join_time == meant
+
+
+def test_a_join_time_that_is_not_there() -> None:
+    (peer,) = listed({"peerId": "a"}).peers
+    assert peer.join_time is None
+
+
+@pytest.mark.parametrize(
+    ("said", "meant"),
+    [
+        (
+            {"displayName": "Ann", "deep": {"er": [1, None, 2.5]}},
+            {"displayName": "Ann", "deep": {"er": [1, None, 2.5]}},
+        ),
+        ('{"displayName": "Ann"}', {"displayName": "Ann"}),
+        (' \n{"displayName": "Ann"} ', {"displayName": "Ann"}),
+        (json.dumps(json.dumps({"a": 1})), json.dumps(json.dumps({"a": 1}))),
+        ("displayName=Ann; not JSON", "displayName=Ann; not JSON"),
+        ('["Ann"]', '["Ann"]'),
+        ('"Ann"', '"Ann"'),
+        ("42", "42"),
+        ("null", "null"),
+        ("", ""),
+        ('{"broken": ', '{"broken": '),
+        ('{"not": NaN}', '{"not": NaN}'),
+        (None, None),
+        (42, 42),
+        (2.5, 2.5),
+        (True, True),
+        (["a", {}], ["a", {}]),
+        ({}, {}),
+        ("Ann \ud83d", "Ann \ufffd"),
+        ({"na\ud83dme": "\udc00\ud83d"}, {"na\ufffdme": "\ufffd\ufffd"}),
+        ('{"n": "\\ud83d"}', {"n": "\ufffd"}),
+        ('{"n": "\\ud83d\\ude00"}', {"n": "\U0001f600"}),
+        ("\U0001f600", "\U0001f600"),
+        ({"path": r"C:\users\ud8"}, {"path": r"C:\users\ud8"}),
+        ({"text": r"\ud800"}, {"text": r"\ud800"}),
+    ],
+)
+def test_metadata(said: Json, meant: Json) -> None:
+    metadata = only_peer(metadata=said).metadata
+    assert not isinstance(metadata, Absent)
+    assert same_json(metadata, meant)
+    json.dumps(metadata, ensure_ascii=False).encode()
+
+
+@pytest.mark.parametrize("count", ["1e999", "1" + "0" * 5000])
+def test_a_count_that_nobody_can_read_agrees_with_no_list(count: str) -> None:
+    found = interpret(200, {}, f'{{"participants":[],"count":{count}}}'.encode(), NOW)
+    assert isinstance(found, Snapshot)
+    assert not found.complete
+
+
+@pytest.mark.parametrize("assign_sequences", ["1e400", "-1e400", "7" * 5000, "-" + "7" * 5000])
+@pytest.mark.parametrize("as_text", [False, True])
+def test_a_number_that_nobody_can_read_is_kept_as_text(assign_sequences: str, *, as_text: bool) -> None:
+    """One participant's metadata must not hide the others."""
+    metadata = json.dumps(f'{{"n":{assign_sequences}}}') if as_text else f'{{"n":{assign_sequences}}}'
+    body = f'{{"count":2,"participants":[{{"peerId":"a","metadata":{metadata}}},{{"peerId":"b"}}]}}'.encode()
+    found = interpret(200, {}, body, NOW)
+    assert isinstance(found, Snapshot)
+    assert [peer.peer_id for peer in found.peers] == ["a", "b"]
+    assert found.peers[0].metadata == {"n": assign_sequences}
+
+
+def test_a_display_name_outlives_metadata_that_is_cut() -> None:
+    peer = only_peer(metadata={"name": "Ann", "picture": "x" * 9000})
+    assert (peer.display_name, peer.metadata) == ("Ann", TRUNCATED)
+    assert only_peer(metadata={"displayName": "A" * 9000}).display_name == "A" * 8192
+    assert only_peer(metadata={"displayName": "A\0B"}).display_name == "A\ufffdB"
+    assert only_peer(metadata="x" * 9000).display_name is None
+
+
+def test_metadata_that_is_not_there_is_not_null() -> None:
+    (peer,) = listed({"peerId": "a"}).peers
+    assert peer.metadata is ABSENT
+
+
+@pytest.mark.parametrize(
+    ("said", "fits"),
+    [
+        ({"n": "x" * (8192 - 8)}, True),
+        ({"n": "x" * (8192 - 7)}, False),
+        ({"n": "é" * 4092}, True),
+        ({"n": "é" * 4093}, False),
+        ("x" * 8190, True),
+        ("x" * 8191, False),
+        ([0] * 4095, True),
+        ([0] * 4096, False),
+        (json.dumps({"n": "x" * 9000}), False),
+        (json.dumps({"n": "é" * 3000}, ensure_ascii=True), True),
+    ],
+)
+def test_metadata_is_cut_above_8_kib(said: Json, *, fits: bool) -> None:
+    assert (only_peer(metadata=said).metadata == TRUNCATED) is not fits
+
+
+@pytest.mark.parametrize(
+    ("levels", "fits"), [(1, True), (100, True), (101, False), (200, False), (900, False), (2500, False)]
+)
+@pytest.mark.parametrize("as_text", [False, True])
+def test_metadata_is_cut_when_it_is_nested_too_deeply(levels: int, *, fits: bool, as_text: bool) -> None:
+    """Whoever chooses their own metadata must not be able to hide a room from us."""
+    nested = '{"a":' * levels + "1" + "}" * levels
+    metadata = json.dumps(nested) if as_text else nested
+    body = f'{{"count":2,"participants":[{{"peerId":"a","metadata":{metadata}}},{{"peerId":"b"}}]}}'.encode()
+    found = interpret(200, {}, body, NOW)
+    assert isinstance(found, Snapshot)
+    assert (found.complete, [peer.peer_id for peer in found.peers]) == (True, ["a", "b"])
+    assert (found.peers[0].metadata == TRUNCATED) is not fits
+
+
+@pytest.mark.parametrize(
+    ("said", "kept"), [("a\ud800b", "a\ufffdb"), ("a\0b", "a\ufffdb"), (" ", " "), ("../x y", "../x y"), ("☃", "☃")]
+)
+def test_a_peer_id_is_any_text_that_can_be_stored(said: str, kept: str) -> None:
+    assert only_peer(peerId=said).peer_id == kept
+
+
+@pytest.mark.parametrize("status", [404, 412, 200])
+@pytest.mark.parametrize(
+    "document",
+    [
+        {"ok": False, "message": "Session Not Found"},
+        {"ok": False, "message": "No ongoing session found for the room and project"},
+        {"ok": False, "message": "No live sessions found for this room id"},
+        {"message": "Room Not Found", "code": "BAD_REQUEST"},
+        {"message": "Session Not Found"},
+        {"ok": False, "message": "No ongoing meeting"},
+        {"ok": False, "message": "no ongoing meeting found", "extra": 1},
+        {"ok": False, "message": "The room isn't live"},
+        {"ok": False, "message": "This room does not exist"},
+        {"ok": False, "message": "No participants found"},
+        {"ok": False, "message": "Session not found", "participants": [], "count": 0},
+    ],
+)
+def test_the_upstreams_words_for_no_session_empty_the_room(status: int, document: object) -> None:
+    found = response(status, document)
+    assert isinstance(found, Snapshot)
+    assert (found.peers, found.complete, found.no_session) == ((), True, True)
+    assert found.fingerprint is not None
+
+
+@pytest.mark.parametrize("status", [404, 412, 200])
+@pytest.mark.parametrize(
+    "document",
+    [
+        {"error": "not found"},
+        {"error": "Session Not Found"},
+        {"message": "no Route matched with those values"},
+        {"message": "No route matches this path", "code": "NOT_FOUND"},
+        {"message": "Not Found"},
+        {"ok": False},
+        {"ok": False, "message": ""},
+        {"ok": False, "message": None},
+        {"ok": False, "message": ["Session Not Found"]},
+        {"ok": False, "message": "Something went wrong"},
+        {"ok": False, "message": "Not Found"},
+        {"ok": False, "message": "Route GET /api/v2/sdk/rooms not found"},
+        {"ok": False, "message": "could not load the session"},
+        {"ok": False, "message": "room service not found"},
+        {"message": "session token not found"},
+        {"message": "API call not found"},
+        {"statusCode": 404, "message": "Resource not found"},
+        {"success": False, "error": {"issues": []}},
+        {"ok": False, "message": "Session Not Found", "participants": [{"peerId": "a"}]},
+        {},
+        [],
+        "Session Not Found",
+        None,
+    ],
+)
+def test_nobody_elses_not_found_empties_the_room(status: int, document: object) -> None:
+    found = response(status, document)
+    assert isinstance(found, Failure)
+    assert found.kind is FailureKind.BAD_RESPONSE
+
+
+@pytest.mark.parametrize("status", [201, 204, 206, 301, 400, 405, 410, 500, 503])
+def test_no_other_status_can_empty_the_room(status: int) -> None:
+    assert isinstance(response(status, {"ok": False, "message": "Session Not Found"}), Failure)
+    assert isinstance(response(status, {"count": 0, "participants": []}), Failure)
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "kind"),
+    [
+        (404, b"<html><h1>404 Not Found</h1></html>", FailureKind.BAD_RESPONSE),
+        (404, b"Session Not Found", FailureKind.BAD_RESPONSE),
+        (404, b"", FailureKind.BAD_RESPONSE),
+        (412, b"", FailureKind.BAD_RESPONSE),
+        (400, b"{}", FailureKind.BAD_RESPONSE),
+        (204, b"", FailureKind.BAD_RESPONSE),
+        (206, b'{"participants":[]}', FailureKind.BAD_RESPONSE),
+        (301, b"", FailureKind.BAD_RESPONSE),
+        (304, b"", FailureKind.BAD_RESPONSE),
+        (408, b"", FailureKind.BAD_RESPONSE),
+        (401, b"", FailureKind.UNAUTHORIZED),
+        (403, b"<html>Forbidden</html>", FailureKind.UNAUTHORIZED),
+        (429, b"slow down", FailureKind.RATE_LIMITED),
+        (429, json.dumps(BAD_KEY).encode(), FailureKind.RATE_LIMITED),
+        (500, b"", FailureKind.SERVER_ERROR),
+        (502, b"<html>Bad gateway</html>", FailureKind.SERVER_ERROR),
+        (503, b'{"ok":false,"message":"try later"}', FailureKind.SERVER_ERROR),
+        (599, b"", FailureKind.SERVER_ERROR),
+        (200, b"", FailureKind.BAD_RESPONSE),
+        (200, b"<html>Welcome</html>", FailureKind.BAD_RESPONSE),
+        (200, b'{"count":1,"participants":[{"peerId":"a"', FailureKind.BAD_RESPONSE),
+        (200, b'{"count":0,"participants":[]} trailing', FailureKind.BAD_RESPONSE),
+        (200, b"[]", FailureKind.BAD_RESPONSE),
+        (200, b"null", FailureKind.BAD_RESPONSE),
+        (200, b'"participants"', FailureKind.BAD_RESPONSE),
+        (200, b'{"count":0}', FailureKind.BAD_RESPONSE),
+        (200, b'{"count":0,"participants":null}', FailureKind.BAD_RESPONSE),
+        (200, b'{"count":0,"participants":{}}', FailureKind.BAD_RESPONSE),
+        (200, b'{"participants":"none"}', FailureKind.BAD_RESPONSE),
+        (200, b'{"ok":false,"count":0,"participants":[]}', FailureKind.BAD_RESPONSE),
+        (200, b'{"ok":false,"message":"Something went wrong"}', FailureKind.BAD_RESPONSE),
+        (200, b'{"participants":[],"count":NaN}', FailureKind.BAD_RESPONSE),
+        (200, b'{"participants":[],"count":Infinity}', FailureKind.BAD_RESPONSE),
+        (200, b'{"participants":[],"count":-Infinity}', FailureKind.BAD_RESPONSE),
+        (200, b'{"participants":[{"peerId":"\xff"}]}', FailureKind.BAD_RESPONSE),
+        (200, b'{"participants":[{"peerId":"\xed\xa0\x80"}]}', FailureKind.BAD_RESPONSE),
+        (200, '{"participants":[]}'.encode("utf-16"), FailureKind.BAD_RESPONSE),
+        (200, b"[" * 100_000, FailureKind.BAD_RESPONSE),
+        (200, b"[" * 100_000 + b"]" * 100_000, FailureKind.BAD_RESPONSE),
+        (200, b'{"participants":' * 100_000, FailureKind.BAD_RESPONSE),
+        (200, b'{"participants":{"a":' * 50_000 + b"1" + b"}" * 100_000, FailureKind.BAD_RESPONSE),
+    ],
+)
+def test_whatever_is_no_answer_changes_nothing(status: int, body: bytes, kind: FailureKind) -> None:
+    found = failure(status, body)
+    assert (found.kind, found.status) == (kind, status)
+
+
+def test_a_byte_order_mark_is_no_reason_to_fail() -> None:
+    assert isinstance(interpret(200, {}, b'\xef\xbb\xbf{"count":0,"participants":[]}', NOW), Snapshot)
+
+
+@pytest.mark.parametrize("status", [200, 400, 401, 403, 404, 412, 500])
+def test_the_body_for_a_bad_key_is_known_under_any_status(status: int) -> None:
+    found = response(status, BAD_KEY)
+    assert isinstance(found, Failure)
+    assert (found.kind, found.status) == (FailureKind.UNAUTHORIZED, status)
+
+
+@pytest.mark.parametrize(
+    ("document", "unauthorized"),
+    [
+        ({"message": "API key missing or invalid"}, True),
+        ({"ok": False, "message": "Invalid API key"}, True),
+        ({"ok": False, "message": "missing or wrong api-key"}, True),
+        ({"validated": False}, True),
+        ({"ok": True, "validated": True, "message": "API key is not missing"}, False),
+        ({"ok": False, "message": "No session for API key"}, False),
+        ({"ok": False, "message": "Session Not Found", "validated": True}, False),
+    ],
+)
+def test_words_for_a_bad_key(document: object, *, unauthorized: bool) -> None:
+    found = response(400, document)
+    assert isinstance(found, Failure)
+    assert (found.kind is FailureKind.UNAUTHORIZED) is unauthorized
+
+
+@pytest.mark.parametrize(
+    ("value", "wait"),
+    [
+        ("0", timedelta()),
+        ("120", timedelta(minutes=2)),
+        (" 7 ", timedelta(seconds=7)),
+        ("Mon, 23 Nov 2026 09:31:30 GMT", timedelta(seconds=90)),
+        ("Mon, 23 Nov 2026 09:00:00 GMT", timedelta()),
+        ("9" * 30, timedelta(hours=24)),
+        ("-5", None),
+        ("soon", None),
+        ("", None),
+        ("Mon, 99 Nov 2026 09:31:30 GMT", None),
+        ("Mon, 23 Nov 99999 09:31:30 GMT", None),
+    ],
+)
+@pytest.mark.parametrize("name", ["retry-after", "Retry-After"])
+@pytest.mark.parametrize(("status", "kind"), [(429, FailureKind.RATE_LIMITED), (503, FailureKind.SERVER_ERROR)])
+def test_retry_after(name: str, value: str, wait: timedelta | None, status: int, kind: FailureKind) -> None:
+    found = interpret(status, {name: value}, b"", NOW)
+    assert isinstance(found, Failure)
+    assert (found.kind, found.retry_after) == (kind, wait)
+
+
+def test_a_failure_shows_the_beginning_of_what_came_in_one_printable_line() -> None:
+    found = failure(502, b"<html>\r\n\t<h1>Bad\x00\x1b[31m gateway</h1>\xff" + b"x" * 5000)
+    assert "<html> <h1>Bad\ufffd\ufffd[31m gateway</h1>\ufffdxxx" in found.detail
+    assert found.detail.isprintable()
+    assert len(found.detail) < EXCERPT_LENGTH + 50
+
+
+def test_a_redirect_says_where_to() -> None:
+    found = failure(302, b"", location="https://elsewhere.example/" + "x" * 1000)
+    assert "https://elsewhere.example/xxx" in found.detail
+    assert len(found.detail) < 2 * EXCERPT_LENGTH
+
+
+def test_equal_lists_have_equal_fingerprints_and_others_do_not() -> None:
+    same = [listed(item("a"), count=1) for _ in range(2)]
+    assert same[0].fingerprint == same[1].fingerprint is not None
+    others = [listed(item("b"), count=1), listed(item("a"), count=2), listed(count=0)]
+    assert len({snapshot.fingerprint for snapshot in (*same, *others)}) == 4
+
+
+JSON_VALUES: st.SearchStrategy[Any] = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters()),  # any character: surrogates too
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
+    max_leaves=12,
+)
+ITEMS = JSON_VALUES | st.fixed_dictionaries(
+    {},
+    optional={
+        "peerId": st.sampled_from(["a", "b", "c", "", "a\ud800"]) | JSON_VALUES,
+        "joinTime": st.integers() | st.floats() | st.dates().map(str) | st.datetimes().map(str) | JSON_VALUES,
+        "metadata": JSON_VALUES | JSON_VALUES.map(json.dumps),
+        "exitTime": JSON_VALUES,
+    },
+)
+BODIES = (
+    st.binary()
+    | JSON_VALUES.map(lambda value: json.dumps(value).encode())
+    | st.fixed_dictionaries(
+        {"participants": st.lists(ITEMS, max_size=5) | JSON_VALUES},
+        optional={"count": st.integers(0, 5) | JSON_VALUES, "ok": JSON_VALUES, "message": JSON_VALUES},
+    ).map(lambda value: json.dumps(value).encode())
+)
+STATUSES = st.sampled_from([200, 404, 412, 429, 500]) | st.integers(100, 999)
+HEADERS = st.dictionaries(st.sampled_from(["Retry-After", "location", "x"]), st.text(st.characters()) | st.just("1"))
+
+
+@given(status=STATUSES, headers=HEADERS, body=BODIES)
+@example(status=200, headers={}, body=b'{"participants":[{"peerId":"a","joinTime":1e308}]}')
+def test_no_answer_can_make_it_raise_or_leave_anything_that_cannot_be_stored(
+    status: int, headers: dict[str, str], body: bytes
+) -> None:
+    found = interpret(status, headers, body, NOW)
+    match found:
+        case Failure():
+            assert found.detail.isprintable()
+            found.detail.encode()
+        case Snapshot():
+            assert status in (200, 404, 412)
+            assert len({peer.peer_id for peer in found.peers}) == len(found.peers)
+            for peer in found.peers:
+                assert peer.peer_id.encode()
+                assert "\0" not in peer.peer_id
+                if peer.metadata is not ABSENT:
+                    json.dumps(peer.metadata, ensure_ascii=False, allow_nan=False).encode()
+                if peer.join_time is not None:
+                    assert peer.join_time.utcoffset() == timedelta()
+
+
+@given(items=st.lists(ITEMS, max_size=6), count=st.none() | st.integers(0, 7), order=st.randoms())
+def test_the_order_of_the_list_means_nothing(items: list[Any], count: int | None, order: Any) -> None:  # noqa: ANN401 - random.Random
+    shuffled = list(items)
+    order.shuffle(shuffled)
+    answers = [response(200, {"participants": each, "count": count}) for each in (items, shuffled)]
+    if any(isinstance(found, Failure) for found in answers):
+        assert all(isinstance(found, Failure) for found in answers)
+        return
+    one, other = (
+        (sorted(map(repr, found.peers)), found.complete, found.notes)
+        for found in answers
+        if isinstance(found, Snapshot)
+    )
+    assert one == other
+
+
+@given(body=st.binary(), status=st.sampled_from([404, 412]))
+def test_arbitrary_bytes_never_empty_a_room(status: int, body: bytes) -> None:
+    assert isinstance(interpret(status, {}, body, NOW), Failure)
