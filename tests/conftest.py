@@ -1,4 +1,4 @@
-"""Fixtures for every test: a database of each kind, and the bridge's surroundings on loopback."""
+"""Fixtures for every test: a database of each kind, a simulated upstream and a receiver on loopback."""
 
 from __future__ import annotations
 
@@ -9,17 +9,25 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 
 from bridge.db.engine import Database
 from tests.harness import postgres
+from tests.harness.receiver import Receiver
+from tests.harness.simulator import Simulator
 from tests.harness.store_driver import StoreDriver, copied_sqlite, migrated_postgresql, migrated_sqlite
 
 SERVER = pytest.StashKey[Path]()
 
+# No deadlines: on a busy machine any example may take a second.
+hypothesis.settings.register_profile("test", max_examples=50, deadline=None)
+hypothesis.settings.register_profile("campaign", max_examples=1000, deadline=None)
+hypothesis.settings.load_profile("test")
+
 
 def pytest_configure(config: pytest.Config) -> None:
-    # A shell starts its background jobs deaf to Ctrl-C, and they hand that on to the programs that tests start.
+    # The background jobs of a shell ignore Ctrl-C, and so would the programs that tests start.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     workerinput = getattr(config, "workerinput", None)
     if workerinput is None:
@@ -36,7 +44,7 @@ def pytest_xdist_auto_num_workers() -> int:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Each worker's share begins with some of the longest, so that none of them is left alone at the end."""
+    """Let each worker's share begin with some of the longest tests, so that none of them is left for the end."""
     slow = [item for item in items if item.get_closest_marker("slow")]
     quick = [item for item in items if not item.get_closest_marker("slow")]
     count = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
@@ -56,7 +64,7 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 @pytest.fixture(scope="session")
 def postgres_url(pytestconfig: pytest.Config) -> str:
-    """The run's PostgreSQL server, started when first asked for; databases on it are the tests' own business."""
+    """The run's PostgreSQL server, started when first needed."""
     return postgres.server_url(pytestconfig.stash[SERVER])
 
 
@@ -118,14 +126,28 @@ def store(migrated_url: str) -> Iterator[StoreDriver]:
 
 
 @pytest.fixture
-def postgresql_stage(postgresql_migrated_url: str) -> Iterator[StoreDriver]:
+def postgresql_store(postgresql_migrated_url: str) -> Iterator[StoreDriver]:
     database = Database(postgresql_migrated_url)
     yield StoreDriver(database=database)
     database.close()
 
 
 @pytest.fixture
-def sqlite_stage(sqlite_migrated_url: str) -> Iterator[StoreDriver]:
+def sqlite_store(sqlite_migrated_url: str) -> Iterator[StoreDriver]:
     database = Database(sqlite_migrated_url)
     yield StoreDriver(database=database)
     database.close()
+
+
+@pytest.fixture
+def simulator() -> Iterator[Simulator]:
+    """A simulated upstream of this test's own."""
+    with Simulator() as upstream:
+        yield upstream
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    """A receiver that accepts everything until it is scripted."""
+    with Receiver() as subscriber:
+        yield subscriber

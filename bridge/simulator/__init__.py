@@ -1,9 +1,8 @@
-"""The simulated upstream: a Huddle01 to develop, demonstrate, test and measure against (upstream.md section 6).
+"""The simulated upstream: a Huddle01 to develop, demonstrate and measure against (upstream.md section 6).
 
-A room of its own: only the CLI opens its door, and of the rest of the bridge it knows nothing but the errors.
+A package of its own: only the CLI imports it, and it imports nothing of the bridge but the errors and the web server.
 """
 
-from bridge.simulator.clock import Clock
-from bridge.simulator.model import DEFAULT_API_KEY, Simulation
+from bridge.simulator.simulation import DEFAULT_API_KEY, Simulation
 
-__all__ = ["DEFAULT_API_KEY", "Clock", "Simulation"]
+__all__ = ["DEFAULT_API_KEY", "Simulation"]

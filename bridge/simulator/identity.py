@@ -1,4 +1,4 @@
-"""Ids in the forms that Huddle01 uses (upstream.md 1.1), and people to bear them; every choice is the caller's dice."""
+"""Ids in the forms that Huddle01 uses (upstream.md 1.1), and the metadata of invented people."""
 
 from __future__ import annotations
 
@@ -49,26 +49,26 @@ NAMES = (
 )
 
 
-def new_peer_id(chance: Random) -> str:
-    """`peerId-` and 21 URL-safe characters: new on every join."""
-    return "peerId-" + "".join(chance.choices(PEER_ID_ALPHABET, k=PEER_ID_LENGTH))
+def new_peer_id(rng: Random) -> str:
+    """Return `peerId-` and 21 URL-safe characters."""
+    return "peerId-" + "".join(rng.choices(PEER_ID_ALPHABET, k=PEER_ID_LENGTH))
 
 
-def new_room_id(chance: Random) -> str:
-    """Three groups of small letters, as in `abc-defg-hij`."""
-    return "-".join("".join(chance.choices(string.ascii_lowercase, k=length)) for length in ROOM_ID_PARTS)
+def new_room_id(rng: Random) -> str:
+    """Return three groups of lower-case letters, as in `abc-defg-hij`."""
+    return "-".join("".join(rng.choices(string.ascii_lowercase, k=length)) for length in ROOM_ID_PARTS)
 
 
-def new_session_id(chance: Random) -> str:
-    """A version 4 UUID."""
-    return str(uuid.UUID(int=chance.getrandbits(128), version=4))
+def new_session_id(rng: Random) -> str:
+    """Return a version 4 UUID."""
+    return str(uuid.UUID(int=rng.getrandbits(128), version=4))
 
 
-def new_person(chance: Random) -> dict[str, Json]:
-    """Peer metadata with the keys that public Huddle01 apps put into their access tokens."""
+def new_person(rng: Random) -> dict[str, Json]:
+    """Return peer metadata with the keys that public Huddle01 apps put into their access tokens."""
     return {
-        "displayName": chance.choice(NAMES),
-        "avatarUrl": f"https://example.com/avatars/{chance.randrange(20)}.png",
+        "displayName": rng.choice(NAMES),
+        "avatarUrl": f"https://example.com/avatars/{rng.randrange(20)}.png",
         "isHandRaised": False,
-        "walletAddress": f"0x{chance.getrandbits(160):040x}",
+        "walletAddress": f"0x{rng.getrandbits(160):040x}",
     }

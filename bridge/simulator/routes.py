@@ -1,4 +1,4 @@
-"""Which question a request under `/api/v2/sdk` asks (upstream.md 1.1, and whatever else the official SDK calls)."""
+"""The routes under `/api/v2/sdk` that the bridge and the official SDK read (upstream.md 1.1)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ API_PATH = "/api/v2/sdk"
 
 
 class Route(StrEnum):
-    """The questions that the upstream answers."""
+    """The kinds of request that the upstream answers, and `UNKNOWN` for all others."""
 
     ROOT = "root"
     PARTICIPANTS = "participants"
@@ -21,10 +21,7 @@ class Route(StrEnum):
     ROOM_DETAILS = "room details"
     SESSIONS = "sessions"
     SESSION_PARTICIPANTS = "session participants"
-    CREATE_ROOM = "create room"
-    METRICS = "metrics"
-    RECORDINGS = "recordings"
-    NOWHERE = "nowhere"
+    UNKNOWN = "unknown"
 
 
 ROUTES_WITH_ROOM = (
@@ -34,45 +31,41 @@ ROUTES_WITH_ROOM = (
 )
 
 ROUTES = {
-    ("GET", ""): Route.ROOT,
-    ("GET", "/live-sessions"): Route.LIVE_SESSIONS,
-    ("GET", "/rooms/get-rooms"): Route.ROOMS,
-    ("GET", "/rooms/session-details"): Route.SESSIONS,
-    ("GET", "/rooms/participant-list"): Route.SESSION_PARTICIPANTS,
-    ("GET", "/rooms/participant-lists"): Route.SESSION_PARTICIPANTS,
-    ("POST", "/rooms/create-room"): Route.CREATE_ROOM,
-    ("GET", "/metrics"): Route.METRICS,
-    ("GET", "/recordings"): Route.RECORDINGS,
+    "": Route.ROOT,
+    "/live-sessions": Route.LIVE_SESSIONS,
+    "/rooms/get-rooms": Route.ROOMS,
+    "/rooms/session-details": Route.SESSIONS,
+    "/rooms/participant-list": Route.SESSION_PARTICIPANTS,
+    "/rooms/participant-lists": Route.SESSION_PARTICIPANTS,
 }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
-    """A request understood. `room_id` is what the path or the query names, decoded; `api_key` is "" if none came."""
+    """What a request is for. `room_id` is named by the path or the query, decoded; `api_key` is "" if none was sent."""
 
     route: Route
     room_id: str | None = None
     api_key: str = field(default="", repr=False)
     query: Mapping[str, str] = field(default_factory=dict)
-    body: bytes = b""
 
 
-def read_request(method: str, target: str, *, api_key: str = "", body: bytes = b"") -> Target:
-    """Understand a request by its method and its request target, as it stood on the wire (still percent-encoded)."""
+def read_target(target: str, *, api_key: str = "") -> Target:
+    """Parse the target of a GET request, as it was on the wire (still percent-encoded)."""
     path, _, raw_query = target.partition("?")
     query = dict(parse_qsl(raw_query, keep_blank_values=True)) if raw_query else {}
-    route, room_id = _find_route(method, path)
+    route, room_id = _find_route(path)
     if route is Route.SESSIONS:
         room_id = query.get("roomId")
-    return Target(route=route, room_id=room_id, api_key=api_key, query=query, body=body)
+    return Target(route=route, room_id=room_id, api_key=api_key, query=query)
 
 
-def _find_route(method: str, path: str) -> tuple[Route, str | None]:
+def _find_route(path: str) -> tuple[Route, str | None]:
     if not path.startswith(API_PATH):
-        return Route.NOWHERE, None
+        return Route.UNKNOWN, None
     rest = path[len(API_PATH) :]
-    for prefix, route in ROUTES_WITH_ROOM if method == "GET" else ():
+    for prefix, route in ROUTES_WITH_ROOM:
         room = rest[len(prefix) :] if rest.startswith(prefix) else ""
         if room and "/" not in room:
             return route, unquote(room)
-    return ROUTES.get((method, rest), Route.NOWHERE), None
+    return ROUTES.get(rest, Route.UNKNOWN), None

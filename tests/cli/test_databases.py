@@ -8,18 +8,18 @@ import pytest
 
 from tests.cli.conftest import Cli
 from tests.harness.receiver import Receiver, Response
-from tests.harness.simulator import SimulatorClient
+from tests.harness.simulator import Simulator
 
 ROOM = "abc-defg-hij"
 
 
 @pytest.fixture
-def anywhere(tmp_path: Path, database_url: str, simulator: SimulatorClient, capsys: pytest.CaptureFixture[str]) -> Cli:
+def anywhere(tmp_path: Path, database_url: str, simulator: Simulator, capsys: pytest.CaptureFixture[str]) -> Cli:
     """The command line on an empty database, once of each kind."""
     return Cli(tmp_path, simulator.url, capsys, database_url=database_url)
 
 
-def test_an_empty_database_is_no_traceback(anywhere: Cli, simulator: SimulatorClient) -> None:
+def test_an_empty_database_is_no_traceback(anywhere: Cli, simulator: Simulator) -> None:
     for command in ("rooms", "endpoints", "events", "deliveries"):
         said = anywhere.refuses(command, "list", code=1)
         assert "bridge migrate" in said
@@ -29,7 +29,7 @@ def test_an_empty_database_is_no_traceback(anywhere: Cli, simulator: SimulatorCl
     assert anywhere("rooms", "list", "--json").json() == []
 
 
-def test_every_command_works(anywhere: Cli, simulator: SimulatorClient, receiver: Receiver) -> None:
+def test_every_command_works(anywhere: Cli, simulator: Simulator, receiver: Receiver) -> None:
     anywhere("migrate")
     receiver.script(Response(status=400, when=lambda delivery: delivery.path == "/bad"))
     anywhere.configure(delivery={"refused_schedule": []})

@@ -4,7 +4,7 @@ import pytest
 
 from tests.cli.conftest import Cli
 from tests.harness.receiver import Receiver, Response
-from tests.harness.simulator import SimulatorClient
+from tests.harness.simulator import Simulator
 
 ROOM, OTHER = "abc-defg-hij", "xyz-xyzx-xyz"
 EVENT_KEYS = {"event_id", "type", "source", "room_id", "sequence", "endpoint", "endpoint_id"}
@@ -15,7 +15,7 @@ DEAD_KEYS = EVENT_KEYS | {"parked_at", "reason", "tries"}
 
 
 @pytest.fixture
-def tried(cli: Cli, simulator: SimulatorClient, receiver: Receiver) -> Cli:
+def tried(cli: Cli, simulator: Simulator, receiver: Receiver) -> Cli:
     """One join in each of two rooms: `good` took it, `bad` refused it, `down` is in trouble, `other` does not care."""
     receiver.script(
         Response(status=400, body=b"no \x1b[31mthanks\x00", when=lambda delivery: delivery.path == "/bad"),
@@ -123,7 +123,7 @@ def test_people_are_told_the_same(tried: Cli) -> None:
     assert "\x1b" not in out
 
 
-def test_what_waits_behind_another_event_says_so(tried: Cli, simulator: SimulatorClient) -> None:
+def test_what_waits_behind_another_event_says_so(tried: Cli, simulator: Simulator) -> None:
     simulator.join(ROOM, "bert")
     tried("poll", ROOM)
     event = tried.events("--room", ROOM)[0]
@@ -136,7 +136,7 @@ def test_what_waits_behind_another_event_says_so(tried: Cli, simulator: Simulato
     assert "down: owed; it waits for the events before it" in tried("deliveries", "show", event["id"]).out
 
 
-def test_who_came_later_was_passed_over(tried: Cli, receiver: Receiver, simulator: SimulatorClient) -> None:
+def test_who_came_later_was_passed_over(tried: Cli, receiver: Receiver, simulator: Simulator) -> None:
     tried("endpoints", "add", "late", f"{receiver.url}/late", "--secret", receiver.secret)
     simulator.join(ROOM, "bert")
     tried("poll", ROOM)

@@ -12,7 +12,8 @@ from standardwebhooks import Webhook
 from bridge.cli.demo.check import Findings, delay, examine
 from bridge.cli.demo.receiver import BUSY_AT, Received, Receiver
 from bridge.cli.receiver import Delivery
-from bridge.simulator import Clock, Simulation
+from bridge.simulator import Simulation
+from tests.harness.clock import StoppedClock
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 ROOM = "abc"
@@ -28,10 +29,11 @@ MEETING: list[Told] = [
 @pytest.fixture
 def simulation() -> Simulation:
     """A room in which Ann and Ben were, and Ben still is."""
-    runtime = Simulation(seed=1, clock=Clock.stopped(NOW))
+    clock = StoppedClock(NOW)
+    runtime = Simulation(seed=1, now=clock)
     runtime.join(ROOM, peer_id="ann", metadata={"displayName": "Ann"})
     runtime.join(ROOM, peer_id="ben", metadata={"displayName": "Ben"})
-    runtime.clock.advance(1000)
+    clock.advance(1000)
     runtime.leave(ROOM, "ann")
     return runtime
 

@@ -23,11 +23,11 @@ from tests.harness.doctor_runs import (
 )
 from tests.harness.process import BridgeProcess, bridge_command, environment
 from tests.harness.receiver import SECRET, Receiver
-from tests.harness.simulator import SimulatorClient
+from tests.harness.simulator import Simulator
 
 
 @pytest.fixture
-def busy(cli: Cli, simulator: SimulatorClient, receiver: Receiver) -> Cli:
+def busy(cli: Cli, simulator: Simulator, receiver: Receiver) -> Cli:
     return serve_once(cli, simulator, receiver)
 
 
@@ -68,7 +68,7 @@ def test_a_broken_configuration_is_exit_code_2(cli: Cli) -> None:
     assert "nmae" in cli.refuses("doctor", code=2)
 
 
-def test_nothing_is_changed(busy: Cli, simulator: SimulatorClient, receiver: Receiver) -> None:
+def test_nothing_is_changed(busy: Cli, simulator: Simulator, receiver: Receiver) -> None:
     before, events, delivered = contents(busy.directory), busy.events(), len(receiver.deliveries)
     polls = len(simulator.polls())
 

@@ -22,13 +22,13 @@ from tests.harness.doctor_runs import (
     serve_once,
 )
 from tests.harness.receiver import Receiver
-from tests.harness.simulator import SimulatorClient
+from tests.harness.simulator import Simulator
 
 NOBODY = 65_534
 
 
 @pytest.fixture
-def busy(cli: Cli, simulator: SimulatorClient, receiver: Receiver) -> Cli:
+def busy(cli: Cli, simulator: Simulator, receiver: Receiver) -> Cli:
     return serve_once(cli, simulator, receiver)
 
 
@@ -181,7 +181,7 @@ def test_the_disk_is_the_databases(busy: Cli) -> None:
 
 @pytest.fixture
 def on_postgresql(
-    tmp_path: Path, postgresql_database_url: str, simulator: SimulatorClient, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, postgresql_database_url: str, simulator: Simulator, capsys: pytest.CaptureFixture[str]
 ) -> Cli:
     return Cli(tmp_path, simulator.url, capsys, database_url=postgresql_database_url)
 

@@ -26,13 +26,13 @@ from tests.harness.doctor_runs import (
     serve_once,
 )
 from tests.harness.receiver import Receiver, Response
-from tests.harness.simulator import SimulatorClient
+from tests.harness.simulator import Simulator
 
 OPEN_LOOPBACK = {"allow_private_networks": ["127.0.0.0/8"]}
 
 
 @pytest.fixture
-def busy(cli: Cli, simulator: SimulatorClient, receiver: Receiver) -> Cli:
+def busy(cli: Cli, simulator: Simulator, receiver: Receiver) -> Cli:
     return serve_once(cli, simulator, receiver)
 
 
@@ -63,7 +63,7 @@ def test_the_state_of_an_endpoint(busy: Cli, values: str, state: str, detail: st
     assert "crm" in endpoint["advice"]
 
 
-def test_an_endpoint_that_is_gone(busy: Cli, simulator: SimulatorClient, receiver: Receiver) -> None:
+def test_an_endpoint_that_is_gone(busy: Cli, simulator: Simulator, receiver: Receiver) -> None:
     receiver.script(Response(status=410))
     simulator.leave(ROOM, "anna")
     busy("poll", ROOM)
@@ -74,7 +74,7 @@ def test_an_endpoint_that_is_gone(busy: Cli, simulator: SimulatorClient, receive
     assert endpoint["detail"].startswith("disabled (gone), 2 events owed for ")
 
 
-def test_what_is_owed_for_long_asks_for_a_sender(busy: Cli, simulator: SimulatorClient) -> None:
+def test_what_is_owed_for_long_asks_for_a_sender(busy: Cli, simulator: Simulator) -> None:
     simulator.join(ROOM, "bert")
     busy("poll", ROOM)
     assert only(examine(busy), "endpoint")["state"] == "ok"
@@ -86,7 +86,7 @@ def test_what_is_owed_for_long_asks_for_a_sender(busy: Cli, simulator: Simulator
     assert "is a sender running?" in endpoint["advice"]
 
 
-def test_what_an_endpoint_does_not_want_is_not_owed(busy: Cli, simulator: SimulatorClient, receiver: Receiver) -> None:
+def test_what_an_endpoint_does_not_want_is_not_owed(busy: Cli, simulator: Simulator, receiver: Receiver) -> None:
     busy.configure(rooms=[ROOM], endpoints=[receiver.endpoint("crm", events=["room.empty"])])
     busy.take_up()
     simulator.join(ROOM, "bert")

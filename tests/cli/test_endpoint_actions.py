@@ -12,7 +12,7 @@ from bridge.rules.signing import parse_key, parse_secret, verify
 from tests.cli.conftest import Cli
 from tests.harness.config import Table
 from tests.harness.receiver import SECRET, Delivery, Receiver, Response
-from tests.harness.simulator import SimulatorClient
+from tests.harness.simulator import Simulator
 from tests.harness.tables import everything
 
 ROOM = "abc-defg-hij"
@@ -21,7 +21,7 @@ HEADER = "Bearer hush-hush-0123456789"
 
 
 @pytest.fixture
-def told(cli: Cli, simulator: SimulatorClient, endpoint: Table) -> Cli:
+def told(cli: Cli, simulator: Simulator, endpoint: Table) -> Cli:
     """A room that `crm` is told of."""
     cli.configure(rooms=[ROOM], endpoints=[endpoint], delivery={"retry_schedule": ["1h"], "refused_schedule": ["1h"]})
     cli.take_up()
@@ -115,9 +115,7 @@ def test_a_sample_has_the_style_of_its_endpoint(style: str, kind: str, cli: Cli,
 # --- enable, disable
 
 
-def test_what_a_disabled_endpoint_misses_waits_for_it(
-    told: Cli, receiver: Receiver, simulator: SimulatorClient
-) -> None:
+def test_what_a_disabled_endpoint_misses_waits_for_it(told: Cli, receiver: Receiver, simulator: Simulator) -> None:
     assert "is disabled" in told("endpoints", "disable", "crm").err
     assert "already" in told("endpoints", "disable", "crm").err
     told("poll", ROOM)
@@ -344,7 +342,7 @@ def test_nothing_is_sealed_before_the_service_has_started_with_its_new_keys(
 
 
 def test_what_a_receiver_repeats_of_them_is_neither_stored_nor_shown(
-    encrypted: str, cli: Cli, simulator: SimulatorClient, receiver: Receiver
+    encrypted: str, cli: Cli, simulator: Simulator, receiver: Receiver
 ) -> None:
     credential = HEADER.removeprefix("Bearer ")
     receiver.script(Response(status=500, body=f"{encrypted} {HEADER} {credential}".encode()))
@@ -428,7 +426,7 @@ def test_a_secret_need_not_be_given_where_ps_shows_it(
 
 
 def test_an_endpoint_that_leaves_the_style_of_huddle01_goes_on(
-    cli: Cli, simulator: SimulatorClient, receiver: Receiver
+    cli: Cli, simulator: Simulator, receiver: Receiver
 ) -> None:
     """Its former secret may be any text there: it cannot sign beside the new one, and must not stop it."""
     before = receiver.endpoint("crm", style="huddle01", secret="any text that both sides know")

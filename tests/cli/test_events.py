@@ -12,14 +12,14 @@ from bridge.admin.events import EventFilter
 from bridge.cli.events import _Tail
 from tests.cli.conftest import Cli
 from tests.harness.process import Process, bridge_command, environment
-from tests.harness.simulator import SimulatorClient
+from tests.harness.simulator import Simulator
 from tests.harness.waiting import wait_until
 
 ROOM, OTHER = "abc-defg-hij", "xyz-xyzx-xyz"
 
 
 @pytest.fixture
-def meeting(cli: Cli, simulator: SimulatorClient) -> Cli:
+def meeting(cli: Cli, simulator: Simulator) -> Cli:
     """Anna came, Bert came and went, in one room; Cleo came in another: seven events."""
     for room in (ROOM, OTHER):
         cli("rooms", "add", room)
@@ -109,7 +109,7 @@ def test_the_log_of_a_removed_room_stays(meeting: Cli) -> None:
     assert len(meeting.events("--room", ROOM)) == 6
 
 
-def test_people_get_a_table_that_no_name_can_disturb(meeting: Cli, simulator: SimulatorClient) -> None:
+def test_people_get_a_table_that_no_name_can_disturb(meeting: Cli, simulator: Simulator) -> None:
     simulator.join(OTHER, "evil", metadata={"displayName": "[red]\x1b[2J:boom:\r\n\u202e\x9b31m"})
     meeting("poll", OTHER)
     out = meeting("events", "list").out
@@ -120,7 +120,7 @@ def test_people_get_a_table_that_no_name_can_disturb(meeting: Cli, simulator: Si
     assert "Anna A." in lines[-2]
 
 
-def test_the_bridges_own_events_are_in_no_room(cli: Cli, simulator: SimulatorClient) -> None:
+def test_the_bridges_own_events_are_in_no_room(cli: Cli, simulator: Simulator) -> None:
     cli("rooms", "add", ROOM)
     simulator.faults({"kind": "unauthorized", "times": 1})
     for code in (1, 0):
@@ -142,7 +142,7 @@ def test_an_empty_log_is_an_empty_array_for_programs_and_a_sentence_for_people(c
 
 
 @pytest.mark.parametrize("form", [["--json"], []], ids=["json", "lines"])
-def test_tail_follows_the_log_until_ctrl_c(meeting: Cli, simulator: SimulatorClient, form: list[str]) -> None:
+def test_tail_follows_the_log_until_ctrl_c(meeting: Cli, simulator: Simulator, form: list[str]) -> None:
     command = bridge_command("events", "tail", "--limit", "2", *form, "--config", str(meeting.config))
     with Process(command, meeting.directory) as program:
         wait_until(lambda: len(program.output.splitlines()) >= 2, what="the newest two")
@@ -160,7 +160,7 @@ def test_tail_follows_the_log_until_ctrl_c(meeting: Cli, simulator: SimulatorCli
         assert all(event["id"] in line and event["type"] in line for event, line in zip(events, lines, strict=True))
 
 
-def test_tail_shows_only_what_was_asked_for(meeting: Cli, simulator: SimulatorClient) -> None:
+def test_tail_shows_only_what_was_asked_for(meeting: Cli, simulator: Simulator) -> None:
     command = bridge_command("events", "tail", "--json", "--type", "peer.left", "--room", ROOM)
     with Process([*command, "--config", str(meeting.config)], meeting.directory) as program:
         program.wait_for_output("bert")

@@ -12,7 +12,8 @@ from bridge.delivery.replay import Range, find_range, request_some
 from bridge.rules.delivery import RETRY_AFTER_CAP
 from bridge.rules.polling import RETRY_AFTER_LIMIT
 from bridge.rules.presence import FailureKind
-from tests.harness.store_driver import RETRYABLE, StoreDriver, at, busy, failed, peer, seen, tried
+from tests.harness.builders import at, peer, seen
+from tests.harness.store_driver import RETRYABLE, StoreDriver, busy, failed, tried
 
 HOUR = 3600
 DAY = 24 * HOUR

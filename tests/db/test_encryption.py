@@ -11,7 +11,8 @@ from bridge.delivery.claim import target_of
 from bridge.delivery.endpoint_state import rotate_secret
 from bridge.delivery.endpoints import EndpointSpec, secrets_of
 from bridge.errors import BridgeError
-from tests.harness.store_driver import SECRET, StoreDriver, at, seen
+from tests.harness.builders import at, seen
+from tests.harness.store_driver import SECRET, StoreDriver
 
 
 def test_what_is_sealed_can_be_opened_and_not_read() -> None:

@@ -15,7 +15,8 @@ from bridge.delivery import snapshots
 from bridge.delivery.endpoints import EndpointSpec, add_endpoint, remove_endpoint
 from bridge.events.bodies import Draft, draft_source
 from bridge.rules.presence import FailureKind
-from tests.harness.store_driver import GOOD, StoreDriver, at, by_room, failed, peer, seen, tried
+from tests.harness.builders import at, peer, seen
+from tests.harness.store_driver import GOOD, StoreDriver, by_room, failed, tried
 from tests.harness.waiting import wait_until
 
 
@@ -182,8 +183,8 @@ def test_what_lies_behind_many_unwanted_events_is_found_by_the_first_claim(store
     assert [event.type for event in cursor.events] == ["room.empty"]
 
 
-def test_the_first_of_the_bridges_own_events_come_from_two_writers(postgresql_stage: StoreDriver) -> None:
-    store = postgresql_stage
+def test_the_first_of_the_bridges_own_events_come_from_two_writers(postgresql_store: StoreDriver) -> None:
+    store = postgresql_store
     with store.database._writing.begin() as first:
         append_system_events(first, [unavailable("one")], at(0), store.new_id)
         second = in_thread(lambda: store.write(append_system_events, [unavailable("two")], at(0), store.new_id))
@@ -194,9 +195,9 @@ def test_the_first_of_the_bridges_own_events_come_from_two_writers(postgresql_st
     assert [(room.source, room.last_sequence) for room in own] == [(None, 2)]
 
 
-def test_cursors_are_locked_in_one_order_by_those_who_raise_and_those_who_settle(postgresql_stage: StoreDriver) -> None:
+def test_cursors_are_locked_in_one_order_by_those_who_raise_and_those_who_settle(postgresql_store: StoreDriver) -> None:
     """`settle` locks by endpoint, then room: whoever raises cursors in another order meets it in a deadlock."""
-    store = postgresql_stage
+    store = postgresql_store
     store.track("a", "b")
     one, two = store.subscribe("one"), store.subscribe("two")
     store.poll(0, a=seen("p"), b=seen("p"))

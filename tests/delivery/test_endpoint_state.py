@@ -12,7 +12,8 @@ from bridge.delivery.claim import target_of
 from bridge.delivery.endpoint_state import disable_endpoint, enable_endpoint, rotate_secret
 from bridge.delivery.endpoints import EndpointContext
 from bridge.errors import NotFoundError, UsageError
-from tests.harness.store_driver import GONE, REJECTED, RETRYABLE, SECRET, StoreDriver, at, busy, peer, seen, tried
+from tests.harness.builders import at, peer, seen
+from tests.harness.store_driver import GONE, REJECTED, RETRYABLE, SECRET, StoreDriver, busy, tried
 
 
 def happened(store: StoreDriver, seconds: float, *rooms: str, people: int = 1) -> None:

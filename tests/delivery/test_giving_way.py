@@ -14,7 +14,8 @@ from bridge.delivery.claim import WINDOW, ClaimedCursor, OwedEvent
 from bridge.delivery.endpoint_state import disable_endpoint
 from bridge.delivery.record import Settled, Settlement, Tried, Turn
 from bridge.rules.delivery import JITTER, DeliveryPolicy, PostResult
-from tests.harness.store_driver import GONE, GOOD, RETRYABLE, StoreDriver, at, busy, peer, seen, tried
+from tests.harness.builders import at, peer, seen
+from tests.harness.store_driver import GONE, GOOD, RETRYABLE, StoreDriver, busy, tried
 
 SHORT = timedelta(seconds=5), timedelta(seconds=30)
 LONG = timedelta(seconds=5), timedelta(hours=1)

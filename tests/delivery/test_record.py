@@ -12,20 +12,8 @@ from bridge.db.tables import attempts, endpoints
 from bridge.delivery.record import settle
 from bridge.errors import DatabaseError
 from bridge.rules.delivery import Cause, DeliveryPolicy, Outcome, PostResult
-from tests.harness.store_driver import (
-    GONE,
-    GOOD,
-    REJECTED,
-    RETRYABLE,
-    StoreDriver,
-    at,
-    busy,
-    by_room,
-    passed_over,
-    peer,
-    seen,
-    tried,
-)
+from tests.harness.builders import at, peer, seen
+from tests.harness.store_driver import GONE, GOOD, REJECTED, RETRYABLE, StoreDriver, busy, by_room, passed_over, tried
 
 
 def lined_up(store: StoreDriver, *names: str, people: int = 2, **spec: Any) -> int:  # noqa: ANN401 - fields of EndpointSpec

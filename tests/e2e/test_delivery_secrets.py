@@ -1,4 +1,4 @@
-"""Where secrets must not be: in the database, its files, a dump, a log line, or what `ps` shows."""
+"""Secrets are in no database, database file, dump or log line, and `ps` does not show them."""
 
 from __future__ import annotations
 
@@ -7,26 +7,27 @@ from pathlib import Path
 
 import pytest
 
-from tests.harness.commands import command
-from tests.harness.config import API_KEY, write_config
-from tests.harness.process import BridgeProcess
+from tests.harness.config import API_KEY, Configure
+from tests.harness.process import READY, BridgeProcess, Process, bridge_command, command
 from tests.harness.receiver import Receiver, Response
-from tests.harness.simulator import SimulatorClient
+from tests.harness.simulator import Simulator
 from tests.harness.tables import change, everything
 from tests.harness.waiting import wait_until
 
 HEADER = "Bearer hush-hush-0123456789"
-FIRST, SECOND, THIRD = "the first key; long and random", "a second key; as long", "a third key; nobody's"
+FIRST, SECOND, THIRD = "the first key; long and random", "a second key; as long", "a third key; unknown"
 
 
 @pytest.mark.slow
-def test_secrets_are_nowhere_in_clear_and_keys_can_be_changed(
-    tmp_path: Path, ready_url: str, simulator: SimulatorClient, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+def test_secrets_are_nowhere_in_clear_and_keys_can_be_rotated(
+    configure: Configure,
+    tmp_path: Path,
+    migrated_url: str,
+    simulator: Simulator,
+    receiver: Receiver,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    config = write_config(
-        tmp_path / "bridge.toml",
-        database_url=ready_url,
-        upstream=simulator.url,
+    config = configure(
         rooms=["room"],
         endpoints=[
             receiver.endpoint("given", headers={"Authorization": HEADER}),
@@ -35,7 +36,9 @@ def test_secrets_are_nowhere_in_clear_and_keys_can_be_changed(
         log={"level": "debug"},
     )
     receiver.script(Response(status=500, body=HEADER.encode()[:6], times=2), Response(reset=True, times=1))
-    with BridgeProcess(config, env={"BRIDGE_ENCRYPTION_KEY": FIRST}) as program:
+    run = bridge_command("run", "--config", str(config))  # a process of its own, for what `ps` shows
+    with Process(run, tmp_path, env={"BRIDGE_ENCRYPTION_KEY": FIRST}) as program:
+        program.wait_for_output(READY)
         simulator.join("room", "anna")
         receiver.wait_for_count(2)
         wait_until(lambda: "/made" in {one.path for one in receiver.accepted}, what="the other endpoint's")
@@ -49,7 +52,7 @@ def test_secrets_are_nowhere_in_clear_and_keys_can_be_changed(
         outputs = [program.output, shown]
     files = [file.read_bytes().decode("latin-1") for file in tmp_path.glob("bridge.db*")]
     secrets = [receiver.secret.removeprefix("whsec_"), made, rotated.removeprefix("whsec_"), HEADER, API_KEY, FIRST]
-    places = [*outputs, everything(ready_url), *files]
+    places = [*outputs, everything(migrated_url), *files]
     assert [(place[:60], secret) for secret in secrets for place in places if secret in place] == []
 
     count = len(receiver.accepted)
@@ -69,27 +72,22 @@ def test_secrets_are_nowhere_in_clear_and_keys_can_be_changed(
     with BridgeProcess(config, env={"BRIDGE_ENCRYPTION_KEY": THIRD}) as program:
         simulator.join("room", "dora")
         program.wait_for_output("BRIDGE_ENCRYPTION_KEY")
-        wait_until(lambda: len(receiver.accepted) > count, what="Dora at the endpoint whose secret the file names")
+        wait_until(lambda: len(receiver.accepted) > count, what="Dora at the endpoint whose secret is in the file")
         assert program.stop() == 0
         assert {one.path for one in receiver.accepted[count:]} == {"/given"}
         assert "Traceback" not in program.output
 
 
 @pytest.mark.slow
-def test_one_secret_that_cannot_be_opened_stops_only_its_own_endpoint(
-    tmp_path: Path, sqlite_database_url: str, simulator: SimulatorClient, receiver: Receiver
+@pytest.mark.parametrize("migrated_url", ["sqlite"], indirect=True)
+def test_a_secret_that_cannot_be_decrypted_stops_only_its_own_endpoint(
+    configure: Configure, migrated_url: str, simulator: Simulator, receiver: Receiver
 ) -> None:
-    """As after a key was dropped from the list too early: added by hand, so that no file knows it."""
-    config = write_config(
-        tmp_path / "bridge.toml",
-        database_url=sqlite_database_url,
-        upstream=simulator.url,
-        rooms=["room"],
-        endpoints=[receiver.endpoint("fine")],
-    )
+    """As after a key was removed too early. The endpoint is added by a command: no file has its secret."""
+    config = configure(rooms=["room"], endpoints=[receiver.endpoint("fine")])
     command(config, "endpoints", "add", "locked", f"{receiver.url}/locked")
     change(
-        sqlite_database_url,
+        migrated_url,
         "UPDATE endpoint_secrets SET ciphertext = 'ciphertext:gAAAAA' WHERE endpoint_key ="
         " (SELECT id FROM endpoints WHERE name = 'locked')",
     )
@@ -98,7 +96,7 @@ def test_one_secret_that_cannot_be_opened_stops_only_its_own_endpoint(
         receiver.wait_for_count(2)
         simulator.join("room", "bert")
         receiver.wait_for_count(3)
-        assert "BRIDGE_ENCRYPTION_KEY" in program.output, "it is said why the other gets nothing"
+        assert "BRIDGE_ENCRYPTION_KEY" in program.output, "the log does not say why the other gets nothing"
         assert "Traceback" not in program.output
         assert program.stop() == 0
     assert {one.path for one in receiver.deliveries} == {"/fine"}

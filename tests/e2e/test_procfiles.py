@@ -1,4 +1,4 @@
-"""The Procfiles: what they start exists, and `honcho -f Procfile.dev start` is a working bridge on this machine."""
+"""The Procfiles: their commands exist, and `honcho -f Procfile.dev start` is a working bridge on this machine."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ import re
 import shutil
 import signal
 import socket
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from bridge.cli.main import run
 from tests.docs import pages
-from tests.harness.config import write_config
-from tests.harness.process import ROOT, Process, environment
+from tests.harness.config import Configure
+from tests.harness.process import ROOT, Process
 from tests.harness.receiver import Receiver
-from tests.harness.simulator import SimulatorClient
+from tests.harness.simulator import Simulator
 from tests.harness.waiting import wait_until
 
 BESIDE_PYTHON = str(Path(sys.executable).parent)
@@ -56,18 +56,12 @@ def test_procfile_dev_delivers_what_happens_in_the_simulated_rooms(tmp_path: Pat
 
 
 @pytest.mark.slow
-def test_the_procfile_delivers_in_the_way_that_the_documentation_says(
-    tmp_path: Path, postgresql_ready_url: str, simulator: SimulatorClient, receiver: Receiver
+@pytest.mark.parametrize("migrated_url", ["postgresql"], indirect=True)
+def test_the_procfile_delivers_as_the_documentation_says(
+    configure: Configure, tmp_path: Path, simulator: Simulator, receiver: Receiver
 ) -> None:
     shutil.copy(ROOT / "Procfile", tmp_path)
-    write_config(
-        tmp_path / "bridge.toml",
-        database_url=postgresql_ready_url,
-        upstream=simulator.url,
-        rooms=["stand-up"],
-        endpoints=[receiver.endpoint()],
-        web={"listen": "127.0.0.1:0"},
-    )
+    configure(rooms=["stand-up"], endpoints=[receiver.endpoint()], web={"listen": "127.0.0.1:0"})
     start = next(words for words in pages.commands(pages.OPERATIONS, "honcho") if words[0] == "start")
     env = {"PATH": os.pathsep.join((BESIDE_PYTHON, os.environ["PATH"]))}
     with Process([sys.executable, "-m", "honcho", *start], tmp_path, env=env) as honcho:
@@ -83,13 +77,7 @@ def test_every_command_of_a_procfile_exists(procfile: str) -> None:
     commands = dict(re.findall(r"^(\w+): bridge ((?:\w+ ?)+)", (ROOT / procfile).read_text(), re.MULTILINE))
     assert commands
     for command in commands.values():
-        done = subprocess.run(
-            [sys.executable, "-m", "bridge", *command.split(), "--help"],
-            env=environment(),
-            capture_output=True,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr
+        assert run([*command.split(), "--help"]) == 0, command
 
 
 def test_the_procfile_has_the_roles() -> None:

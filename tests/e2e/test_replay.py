@@ -1,25 +1,28 @@
-"""Replays by the running program: beside live events, through a `kill -9`, to an endpoint that is disabled."""
+"""Replays by the running program: beside live events, through a `kill -9`, to a disabled endpoint."""
 
 from __future__ import annotations
 
 import json
 import signal
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from tests.harness.commands import command
-from tests.harness.config import write_config
+from tests.harness.config import Configure
 from tests.harness.deliveries import stored_events
-from tests.harness.process import BridgeProcess
+from tests.harness.process import BridgeProcess, command
 from tests.harness.receiver import Delivery, Event, Receiver, Response
-from tests.harness.simulator import SimulatorClient
+from tests.harness.simulator import Simulator
 from tests.harness.waiting import wait_until
 
-CROWDS = [f"crowd-{assign_sequences}" for assign_sequences in range(8)]
-PEOPLE = 60
-LEASES_LAPSE = 90.0
-"""Seconds within which what a dead process had claimed is due again."""
+CROWDS = [f"crowd-{number}" for number in range(8)]
+LEASES_END = 120.0
+"""Seconds within which the claims of a dead process are due again."""
+
+DeliverBacklog = Callable[..., AbstractContextManager[tuple["Backlog", BridgeProcess]]]
 
 
 def is_replay(delivery: Delivery) -> bool:
@@ -30,59 +33,97 @@ def is_live(delivery: Delivery) -> bool:
     return not is_replay(delivery)
 
 
-@pytest.mark.slow
-def test_a_long_replay_starves_nobody_and_survives_a_kill(
-    tmp_path: Path, ready_url: str, simulator: SimulatorClient, receiver: Receiver
-) -> None:
-    config = write_config(
-        tmp_path / "bridge.toml",
-        database_url=ready_url,
-        upstream=simulator.url,
-        rooms=[*CROWDS, "meeting"],
-        endpoints=[receiver.endpoint("crm", max_concurrency=8)],
-        delivery={"timeout": "1s"},
-        log={"level": "warning"},
-    )
-    for room in CROWDS:
-        simulator.script(
-            *({"room": room, "do": "join", "peer_id": f"p{assign_sequences}"} for assign_sequences in range(PEOPLE))
+@dataclass(slots=True, kw_only=True)
+class Backlog:
+    """Rooms full of people, all of whose events the endpoint `crm` has accepted."""
+
+    config: Path
+    receiver: Receiver
+    people: int
+
+    @property
+    def events(self) -> int:
+        return len(CROWDS) * (self.people + 1)
+
+    def replay_all(self) -> None:
+        """Request a replay of everything."""
+        printed = command(self.config, "deliveries", "replay", "--endpoint", "crm", "--since", "1h", "--json")
+        assert json.loads(printed) == {"endpoint": "crm", "events": self.events, "dry_run": False}
+
+
+@pytest.fixture
+def deliver_backlog(configure: Configure, simulator: Simulator, receiver: Receiver) -> DeliverBacklog:
+    @contextmanager
+    def deliver(*, people: int, timeout: str) -> Iterator[tuple[Backlog, BridgeProcess]]:
+        config = configure(
+            rooms=[*CROWDS, "meeting"],
+            endpoints=[receiver.endpoint("crm", max_concurrency=8)],
+            delivery={"timeout": timeout},
+            log={"level": "warning"},
         )
-    count = len(CROWDS) * (PEOPLE + 1)
-    with BridgeProcess(config) as program:
-        receiver.wait_for_count(count, timeout=60)
-        bodies = {one.event_id: one.body for one in receiver.accepted}
-        receiver.script(Response(hold=True, when=is_replay, times=1))
-        asked = json.loads(command(config, "deliveries", "replay", "--endpoint", "crm", "--since", "1h", "--json"))
-        assert asked == {"endpoint": "crm", "events": count, "dry_run": False}
+        for room in CROWDS:
+            simulator.join(room, *(f"p{number}" for number in range(people)))
+        backlog = Backlog(config=config, receiver=receiver, people=people)
+        with BridgeProcess(config) as program:
+            receiver.wait_for_count(backlog.events)
+            yield backlog, program
+
+    return deliver
+
+
+@pytest.mark.slow
+def test_a_replay_does_not_delay_live_events(
+    deliver_backlog: DeliverBacklog, simulator: Simulator, receiver: Receiver
+) -> None:
+    with deliver_backlog(people=15, timeout="120s") as (backlog, program):
+        receiver.script(Response(pause=True, when=is_replay, times=1))
+        backlog.replay_all()
         wait_until(lambda: replays(receiver), what="the first of the replay")
-        for assign_sequences in range(3):
-            simulator.join("meeting", f"live-{assign_sequences}")
-            receiver.wait_for_count(2 + assign_sequences, room="meeting")
+        for number in range(3):
+            simulator.join("meeting", f"live-{number}")
+            receiver.wait_for_count(2 + number, room="meeting")
         assert len(replays(receiver)) == 1, "live events did not wait for a replay that hangs"
-        receiver.script()
+        receiver.script(
+            Response(when=is_replay, times=backlog.events // 10), Response(pause=True, when=is_replay, times=1)
+        )
         receiver.release()
-        wait_until(lambda: len(replays(receiver)) > count // 10, what="some more of the replay")
+        wait_until(lambda: len(replays(receiver)) > backlog.events // 10, what="some more of the replay")
         simulator.join("meeting", "live-in-the-middle")
         receiver.wait_for_count(5, room="meeting")
-        assert len(replays(receiver)) < count, "a live event waited for the end of a replay"
+        assert len(replays(receiver)) < backlog.events, "a live event waited for the end of a replay"
+        receiver.script()
+        receiver.release()
+        wait_until(lambda: len(replays(receiver)) == backlog.events, what="the whole replay")
+        assert program.stop() == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("people", [15, pytest.param(60, marks=pytest.mark.campaign)])
+def test_a_replay_survives_a_kill(
+    people: int, deliver_backlog: DeliverBacklog, migrated_url: str, receiver: Receiver
+) -> None:
+    with deliver_backlog(people=people, timeout="5s") as (backlog, program):
+        bodies = {one.event_id: one.body for one in receiver.accepted}
         receiver.script(
-            Response(times=5), Response(when=is_replay, times=1, after=lambda _: program.send(signal.SIGKILL))
+            Response(times=backlog.events // 3),
+            Response(when=is_replay, times=1, after=lambda _: program.send(signal.SIGKILL)),
         )
+        backlog.replay_all()
         program.wait()
     receiver.script()
-    with BridgeProcess(config) as program:
+    with BridgeProcess(backlog.config) as program:
         wait_until(
             lambda: bodies.keys() <= {one.event_id for one in replays(receiver) if one.accepted},
-            timeout=LEASES_LAPSE,
-            what=lambda: f"the whole replay; there were {len(replays(receiver))} of {count}",
+            timeout=LEASES_END,
+            what=lambda: f"the whole replay; there were {len(replays(receiver))} of {backlog.events}",
         )
         assert program.stop() == 0
     again = replays(receiver)
     assert all(one.body == bodies[one.event_id] for one in again)
     assert [one.unverified for one in again if one.unverified] == []
-    assert len(again) <= count + 1 + 1, "what was recorded is not repeated, but for the one that was killed and held"
+    assert len(again) <= backlog.events + 1, "recorded replays were repeated"
     assert {one.event_id for one in receiver.accepted if is_live(one)} == {
-        event["id"] for _, event in stored_events(ready_url)
+        event["id"] for _, event in stored_events(migrated_url)
     }
 
 
@@ -91,15 +132,10 @@ def replays(receiver: Receiver) -> list[Delivery]:
 
 
 @pytest.mark.slow
-def test_a_running_program_is_told_by_commands(
-    tmp_path: Path, ready_url: str, simulator: SimulatorClient, receiver: Receiver
-) -> None:
+def test_commands_beside_the_running_program(configure: Configure, simulator: Simulator, receiver: Receiver) -> None:
     """410, a dead letter, disable, a replay of one event, enable: nothing is lost on the way."""
     with Receiver() as healthy:
-        config = write_config(
-            tmp_path / "bridge.toml",
-            database_url=ready_url,
-            upstream=simulator.url,
+        config = configure(
             rooms=["meeting"],
             endpoints=[receiver.endpoint("crm"), healthy.endpoint("healthy")],
             delivery={"refused_schedule": ["50ms"]},
@@ -124,10 +160,10 @@ def test_a_running_program_is_told_by_commands(
             for peer in ("dora", "emil"):
                 simulator.join("meeting", peer)
                 wait_for_peer(healthy, peer)
-            assert len(receiver.deliveries) == calls, "it said that it is gone"
+            assert len(receiver.deliveries) == calls, "the endpoint is gone"
             first = receiver.events()[0]["id"]
             command(config, "deliveries", "replay", first, "--endpoint", "crm")
-            wait_until(lambda: len(receiver.deliveries) > calls, what="what a person asked for")
+            wait_until(lambda: len(receiver.deliveries) > calls, what="the replay that was requested")
             command(config, "endpoints", "enable", "crm")
             wait_for_peer(receiver, "emil")
 
@@ -153,5 +189,5 @@ def peer_of(event: Event) -> str | None:
 
 
 def wait_for_peer(receiver: Receiver, peer: str) -> None:
-    """Wait until the newest event is about somebody."""
+    """Wait until the newest event is about a peer."""
     receiver.wait_for(lambda events: bool(events) and peer_of(events[-1]) == peer, peer)

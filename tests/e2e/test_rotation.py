@@ -1,4 +1,4 @@
-"""Secrets are replaced while deliveries flow: a receiver may change over at any moment of the grace period."""
+"""Secrets are rotated while deliveries flow: a receiver may switch at any moment of the grace period."""
 
 from __future__ import annotations
 
@@ -16,23 +16,21 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from standardwebhooks import Webhook, WebhookVerificationError
 
-from tests.harness.busy_rooms import BusyRooms
-from tests.harness.commands import command
-from tests.harness.config import Table, write_config
+from tests.harness.config import Configure, Table
 from tests.harness.deliveries import difference_from_log, stored_events
-from tests.harness.process import BridgeProcess
+from tests.harness.process import BridgeProcess, command
 from tests.harness.receiver import Delivery, Receiver, Response
-from tests.harness.simulator import SimulatorClient
+from tests.harness.simulator import Simulator
 from tests.harness.waiting import wait_until
 
-ROOMS = [f"room-{assign_sequences}" for assign_sequences in range(6)]
+ROOMS = [f"room-{number}" for number in range(6)]
 CHANGES = 3
 
 Verifier = Callable[[Delivery], bool]
 
 
 def by_secret(secret: str) -> Verifier:
-    """The reference package with one secret, as a receiver has it."""
+    """Return a verifier with one secret: the reference package."""
 
     def verifies(delivery: Delivery) -> bool:
         try:
@@ -45,7 +43,7 @@ def by_secret(secret: str) -> Verifier:
 
 
 def by_public_key(key: str) -> Verifier:
-    """`v1a`, as the specification says, with the key that `bridge endpoints show` prints."""
+    """Return a verifier of `v1a` by the specification, with the key that `bridge endpoints show` prints."""
     public = Ed25519PublicKey.from_public_bytes(base64.b64decode(key.removeprefix("whpk_")))
 
     def verifies(delivery: Delivery) -> bool:
@@ -65,21 +63,21 @@ def by_public_key(key: str) -> Verifier:
 
 @dataclass(slots=True)
 class Subscriber:
-    """A receiver that holds one key at a time, and knows since which request it has held each."""
+    """A receiver that has one key at a time; `keys` has each with the number of the request before it."""
 
     receiver: Receiver
     keys: list[tuple[int, Verifier]] = field(default_factory=list)
 
-    def take(self, key: Verifier) -> None:
+    def switch_to(self, key: Verifier) -> None:
         self.keys.append((len(self.receiver.deliveries), key))
 
     def failures(self) -> list[str]:
-        """Requests that the key of their time does not verify."""
+        """Return the requests that the key of their time does not verify."""
         found = []
         for delivery in self.receiver.deliveries:
-            held = [key for since, key in self.keys if since < delivery.assign_sequences]
-            if not held[-1](delivery):
-                found.append(f"request {delivery.assign_sequences}, with key {len(held)} of {len(self.keys)}")
+            keys = [key for since, key in self.keys if since < delivery.number]
+            if not keys[-1](delivery):
+                found.append(f"request {delivery.number}, with key {len(keys)} of {len(self.keys)}")
         return found
 
     def wait_for_more(self, count: int) -> None:
@@ -97,8 +95,8 @@ def wait_for_reload(program: BridgeProcess, count: int) -> None:
     wait_until(lambda: len(list(program.lines("configuration.reloaded"))) == count, what="a reload")
 
 
-def secret_number(assign_sequences: int) -> str:
-    return "whsec_" + base64.b64encode(f"secret assign_sequences {assign_sequences:020}".encode()).decode()
+def secret_number(number: int) -> str:
+    return "whsec_" + base64.b64encode(f"secret number {number:020}".encode()).decode()
 
 
 def revealed(config: Path, name: str) -> str:
@@ -111,38 +109,32 @@ def public_key(config: Path, name: str) -> str:
 
 
 @pytest.mark.slow
-def test_no_verification_fails_whenever_the_receiver_changes_over(
-    tmp_path: Path, ready_url: str, simulator: SimulatorClient, seed: int
+def test_no_verification_fails_whenever_the_receiver_switches(
+    configure: Configure, simulator: Simulator, seed: int
 ) -> None:
-    """One secret is generated, one stands in the file, one is a key pair; each is replaced several times."""
-    chance = Random(seed)  # noqa: S311 - moments want a seed, not secrecy
+    """One secret is generated, one is in the file, one is a key pair; each is replaced several times."""
+    rng = Random(seed)  # noqa: S311 - moments want a seed, not secrecy
     with subscribers() as (made, given, signed):
 
-        def configure(assign_sequences: int) -> Path:
+        def configure_secret(number: int) -> Path:
             endpoints: list[Table] = [
                 {"name": "made", "url": made.receiver.url, "events": ["*"]},
-                given.receiver.endpoint("given", secret=secret_number(assign_sequences), events=["*"]),
+                given.receiver.endpoint("given", secret=secret_number(number), events=["*"]),
                 {"name": "signed", "url": signed.receiver.url, "events": ["*"], "signature": "v1a"},
             ]
-            return write_config(
-                tmp_path / "bridge.toml",
-                database_url=ready_url,
-                upstream=simulator.url,
-                rooms=ROOMS,
-                endpoints=endpoints,
-            )
+            return configure(rooms=ROOMS, endpoints=endpoints)
 
-        config = configure(0)
-        with BridgeProcess(config) as program, BusyRooms(simulator, ROOMS, seed=seed):
+        config = configure_secret(0)
+        with BridgeProcess(config) as program, simulator.crowd(ROOMS, seed=seed):
             program.wait_ready()
-            made.take(by_secret(revealed(config, "made")))
-            given.take(by_secret(secret_number(0)))
-            signed.take(by_public_key(public_key(config, "signed")))
+            made.switch_to(by_secret(revealed(config, "made")))
+            given.switch_to(by_secret(secret_number(0)))
+            signed.switch_to(by_public_key(public_key(config, "signed")))
             made.keys[0], given.keys[0], signed.keys[0] = ((0, one.keys[0][1]) for one in (made, given, signed))
             for change in range(1, CHANGES + 1):
                 fresh = command(config, "endpoints", "rotate", "made").strip()
                 command(config, "endpoints", "rotate", "signed")
-                configure(change)
+                configure_secret(change)
                 program.send(signal.SIGHUP)
                 wait_for_reload(program, change)
                 for subscriber, key in (
@@ -150,8 +142,8 @@ def test_no_verification_fails_whenever_the_receiver_changes_over(
                     (given, by_secret(secret_number(change))),
                     (signed, by_public_key(public_key(config, "signed"))),
                 ):
-                    subscriber.wait_for_more(chance.randrange(10, 30))
-                    subscriber.take(key)
+                    subscriber.wait_for_more(rng.randrange(10, 30))
+                    subscriber.switch_to(key)
                     subscriber.wait_for_more(10)
         for subscriber in (made, given, signed):
             assert subscriber.failures() == []
@@ -159,28 +151,23 @@ def test_no_verification_fails_whenever_the_receiver_changes_over(
 
 
 @pytest.mark.slow
-def test_a_line_that_was_under_way_when_the_secret_changed_is_signed_with_both(
-    tmp_path: Path, ready_url: str, simulator: SimulatorClient, receiver: Receiver
+def test_deliveries_under_way_when_the_secret_changes_are_signed_with_both(
+    configure: Configure, migrated_url: str, simulator: Simulator, receiver: Receiver
 ) -> None:
-    """A slow receiver with a long backlog that takes the new secret at once: only what was on its way may fail."""
-    config = write_config(
-        tmp_path / "bridge.toml",
-        database_url=ready_url,
-        upstream=simulator.url,
+    """A slow receiver with a long backlog takes the new secret at once: only the request on its way may fail."""
+    config = configure(
         rooms=["room"],
         endpoints=[{"name": "made", "url": receiver.url, "events": ["*"]}],
         delivery={"timeout": "30s"},
     )
-    receiver.script(Response(hold=True, times=1))
-    simulator.script(
-        *({"room": "room", "do": "join", "peer_id": f"p{assign_sequences}"} for assign_sequences in range(15))
-    )
+    receiver.script(Response(pause=True, times=1))
+    simulator.join("room", *(f"p{number}" for number in range(15)))
     with BridgeProcess(config) as program:
-        wait_until(lambda: receiver.deliveries, what="the first delivery, which is held")
+        wait_until(lambda: receiver.deliveries, what="the first delivery")
         fresh = command(config, "endpoints", "rotate", "made").strip()
         receiver.release()
         receiver.wait_for_count(16)
         assert program.stop() == 0
     verifies = by_secret(fresh)
-    assert [one.assign_sequences for one in receiver.deliveries[1:] if not verifies(one)] == []
-    assert difference_from_log(receiver.deliveries, stored_events(ready_url)) == []
+    assert [one.number for one in receiver.deliveries[1:] if not verifies(one)] == []
+    assert difference_from_log(receiver.deliveries, stored_events(migrated_url)) == []

@@ -1,101 +1,92 @@
-"""A meeting by script, through the real program: exactly the events of CONTRACT section 4, in order, signed."""
+"""A scripted meeting through the real program: exactly the events of CONTRACT section 4, in order, signed."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
 
 import pytest
 from standardwebhooks import Webhook, WebhookVerificationError
 
-from tests.harness.config import write_config
+from bridge.simulator import Simulation
+from tests.harness.config import Configure
 from tests.harness.deliveries import delivery_problems, difference_from_log, stored_events
 from tests.harness.log import log_problems, replay
 from tests.harness.npm_verifier import npm_verdicts, with_flipped_byte
 from tests.harness.process import BridgeProcess
 from tests.harness.receiver import Event, Receiver
-from tests.harness.simulator import SimulatorClient
+from tests.harness.simulator import Simulator
 
 ROOM = "abc-defg-hij"
 OTHER_SECRET = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD"
 
-Told = tuple[str, str | None, int, str | None]
+Brief = tuple[str, str | None, int, str | None]
 """Type, peer, peer_count, reason."""
 
 
 @dataclass(frozen=True)
 class Act:
-    """Something that happens between two polls, and everything that is told of it."""
+    """A change between two polls, and all events that follow from it."""
 
-    what: Callable[[SimulatorClient], None]
-    told: Sequence[Told]
+    change: Callable[[Simulator], None]
+    events: Sequence[Brief]
 
 
-def _first_two_arrive(runtime: SimulatorClient) -> None:
-    """The one who is named first came last."""
+def _first_two_join(simulator: Simulator) -> None:
+    """The first in the list joined last."""
     start = 1_700_000_000_000
-    runtime.script(
-        {"room": ROOM, "do": "join", "peer_id": "anna", "join_time": start, "metadata": {"displayName": "Anna A."}},
-        {"room": ROOM, "do": "join", "peer_id": "bert", "join_time": start - 5000, "metadata": {"name": "Bert"}},
-    )
+
+    def change(simulation: Simulation) -> None:
+        simulation.join(ROOM, peer_id="anna", joined_at=start, metadata={"displayName": "Anna A."})
+        simulation.join(ROOM, peer_id="bert", joined_at=start - 5000, metadata={"name": "Bert"})
+
+    simulator.at_once(change)
 
 
-def _bert_returns_under_his_id(runtime: SimulatorClient) -> None:
-    runtime.script(
-        {"room": ROOM, "do": "leave", "peer_id": "bert"},
-        {"room": ROOM, "do": "join", "peer_id": "bert", "metadata": {"name": "Bert"}},
-    )
+def _bert_returns_under_his_id(simulator: Simulator) -> None:
+    simulator.join(ROOM, "bert", metadata={"name": "Bert"})  # a peer that joins again has left
 
 
-def _last_two_leave_at_once(runtime: SimulatorClient) -> None:
-    runtime.script(
-        {"room": ROOM, "do": "leave", "peer_id": "bert"},
-        {"room": ROOM, "do": "leave", "peer_id": "cleo"},
-    )
+def _emil_joins_without_time_and_metadata(simulator: Simulator) -> None:
+    simulator.faults({"kind": "join_time_missing"}, {"kind": "metadata_absent"}, room=ROOM)
+    simulator.join(ROOM, "emil")
 
 
 ACTS = [
     Act(
-        _first_two_arrive,
+        _first_two_join,
         [("room.occupied", None, 2, None), ("peer.joined", "bert", 1, None), ("peer.joined", "anna", 2, None)],
     ),
-    Act(lambda runtime: runtime.join(ROOM, "cleo"), [("peer.joined", "cleo", 3, None)]),
+    Act(lambda simulator: simulator.join(ROOM, "cleo"), [("peer.joined", "cleo", 3, None)]),
     Act(
-        lambda runtime: runtime.swap(ROOM, leave="anna", join="dora"),
+        lambda simulator: simulator.swap(ROOM, leave="anna", join="dora"),
         [("peer.left", "anna", 2, "absent"), ("peer.joined", "dora", 3, None)],
     ),
     Act(_bert_returns_under_his_id, [("peer.left", "bert", 2, "rejoined"), ("peer.joined", "bert", 3, None)]),
-    Act(lambda runtime: runtime.set_metadata(ROOM, "cleo", {"hand": "up"}), [("peer.updated", "cleo", 3, None)]),
-    Act(lambda runtime: runtime.leave(ROOM, "dora"), [("peer.left", "dora", 2, "absent")]),
+    Act(lambda simulator: simulator.set_metadata(ROOM, "cleo", {"hand": "up"}), [("peer.updated", "cleo", 3, None)]),
+    Act(lambda simulator: simulator.leave(ROOM, "dora"), [("peer.left", "dora", 2, "absent")]),
     Act(
-        _last_two_leave_at_once,
+        lambda simulator: simulator.leave(ROOM, "bert", "cleo"),
         [("peer.left", "bert", 1, "absent"), ("peer.left", "cleo", 0, "absent"), ("room.empty", None, 0, "absent")],
     ),
-    Act(lambda runtime: runtime.settings(end_lag_seconds=0), []),  # the upstream says 404 instead of nobody: no news
+    Act(lambda simulator: simulator.set_end_lag(0), []),  # 404 in place of an empty list changes nothing
     Act(
-        lambda runtime: runtime.join(ROOM, "emil", omit_join_time=True, omit_metadata=True),
+        _emil_joins_without_time_and_metadata,
         [("room.occupied", None, 1, None), ("peer.joined", "emil", 1, None)],
     ),
     Act(
-        lambda runtime: runtime.end(ROOM),
+        lambda simulator: simulator.end(ROOM),
         [("peer.left", "emil", 0, "session_ended"), ("room.empty", None, 0, "no_session")],
     ),
 ]
 
 
-@contextmanager
-def meeting(
-    directory: Path, database_url: str, simulator: SimulatorClient, receiver: Receiver
-) -> Iterator[BridgeProcess]:
-    """The bridge, watching an empty room in which an empty session does not end by itself."""
-    simulator.settings(end_lag_seconds=3600)
-    config = write_config(
-        directory / "bridge.toml",
-        database_url=database_url,
-        upstream=simulator.url,
+@pytest.fixture
+def meeting(configure: Configure, simulator: Simulator, receiver: Receiver) -> Iterator[BridgeProcess]:
+    """The bridge on an empty room in which a session does not end by itself."""
+    simulator.set_end_lag(3600)
+    config = configure(
         rooms=[{"id": ROOM, "name": "Weekly stand-up"}],
         endpoints=[receiver.endpoint("all"), {"name": "crm", "url": f"{receiver.url}/crm", "secret": receiver.secret}],
     )
@@ -105,23 +96,23 @@ def meeting(
         yield program
 
 
-def play(simulator: SimulatorClient, receiver: Receiver) -> list[Event]:
-    """Let it happen, act by act; what was told is told before the next act begins."""
+def play(simulator: Simulator, receiver: Receiver) -> list[Event]:
+    """Play it act by act; all events of one are delivered before the next one begins."""
     count = 0
     for act in ACTS:
-        act.what(simulator)
-        count += len(act.told)
-        receiver.wait_for(lambda _: len(everything(receiver)) >= count, f"what follows from {act.told}")  # noqa: B023 - called at once
+        act.change(simulator)
+        count += len(act.events)
+        receiver.wait_for(lambda _: len(everything(receiver)) >= count, f"{act.events}")  # noqa: B023 - called at once
         simulator.wait_for_polls(3, ROOM)
     return everything(receiver)
 
 
 def everything(receiver: Receiver) -> list[Event]:
-    """What the endpoint got that wants all types."""
+    """Return the events at the endpoint that wants all types."""
     return [delivery.event for delivery in receiver.accepted if delivery.path == "/all"]
 
 
-def told(event: Event) -> Told:
+def brief(event: Event) -> Brief:
     facts = event["data"]
     return (
         event["type"],
@@ -131,18 +122,17 @@ def told(event: Event) -> Told:
     )
 
 
-def test_a_scripted_meeting_is_told_exactly_and_in_order(
-    tmp_path: Path, ready_url: str, simulator: SimulatorClient, receiver: Receiver
+def test_a_scripted_meeting_gives_exactly_its_events_in_order(
+    meeting: BridgeProcess, migrated_url: str, simulator: Simulator, receiver: Receiver
 ) -> None:
-    with meeting(tmp_path, ready_url, simulator, receiver) as program:
-        events = play(simulator, receiver)
-        assert program.stop() == 0
-    assert [told(event) for event in events] == [said for act in ACTS for said in act.told]
+    events = play(simulator, receiver)
+    assert meeting.stop() == 0
+    assert [brief(event) for event in events] == [event for act in ACTS for event in act.events]
     assert log_problems(events) == []
     assert replay(events) == {ROOM: set()}
     of_all = [delivery for delivery in receiver.deliveries if delivery.path == "/all"]
     assert delivery_problems(of_all) == []
-    assert difference_from_log(of_all, stored_events(ready_url)) == []
+    assert difference_from_log(of_all, stored_events(migrated_url)) == []
     _check_sessions(events)
     _check_times(events)
     _check_people(events)
@@ -175,8 +165,8 @@ def _check_spans(event: Event) -> None:
     assert facts["duration_seconds"] == pytest.approx((ended_at - started_at).total_seconds())
     assert facts["uncertainty_seconds"] > 0 or facts.get("leave_reason") == "rejoined"
     if "last_seen_at" in facts:
-        seen_for = (ended_at - moment(facts["last_seen_at"])).total_seconds()
-        assert facts["uncertainty_seconds"] == pytest.approx(seen_for)
+        unseen_for = (ended_at - moment(facts["last_seen_at"])).total_seconds()
+        assert facts["uncertainty_seconds"] == pytest.approx(unseen_for)
 
 
 def _check_people(events: Sequence[Event]) -> None:
@@ -191,7 +181,7 @@ def _check_people(events: Sequence[Event]) -> None:
 
 
 def _check_default_types(receiver: Receiver, events: Sequence[Event]) -> None:
-    """An endpoint that names no types gets three, the same events as anybody else."""
+    """An endpoint without types gets three, the same events as the other."""
     wanted = [event for event in events if event["type"] in ("peer.joined", "peer.left", "room.empty")]
     assert [delivery.event for delivery in receiver.accepted if delivery.path == "/crm"] == wanted
 
@@ -201,7 +191,7 @@ def _check_signatures(receiver: Receiver) -> None:
     assert [delivery.unverified for delivery in deliveries] == [None] * len(deliveries)
     assert npm_verdicts(deliveries, receiver.secret) == [None] * len(deliveries)
     assert None not in npm_verdicts(deliveries, OTHER_SECRET)
-    flipped = [with_flipped_byte(delivery, delivery.assign_sequences * 7) for delivery in deliveries]
+    flipped = [with_flipped_byte(delivery, delivery.number * 7) for delivery in deliveries]
     assert None not in npm_verdicts(flipped, receiver.secret)
     for delivery in flipped:
         with pytest.raises(WebhookVerificationError):
@@ -211,17 +201,11 @@ def _check_signatures(receiver: Receiver) -> None:
     assert not any("bridge-replay" in delivery.headers for delivery in deliveries)
 
 
-def test_who_was_there_before_is_told_as_initial(
-    tmp_path: Path, ready_url: str, simulator: SimulatorClient, receiver: Receiver
+def test_peers_present_at_the_first_poll_are_marked_initial(
+    configure: Configure, simulator: Simulator, receiver: Receiver
 ) -> None:
     simulator.join(ROOM, "anna")
-    config = write_config(
-        tmp_path / "bridge.toml",
-        database_url=ready_url,
-        upstream=simulator.url,
-        rooms=[ROOM],
-        endpoints=[receiver.endpoint()],
-    )
+    config = configure(rooms=[ROOM], endpoints=[receiver.endpoint()])
     with BridgeProcess(config):
         receiver.wait_for_count(2)
         simulator.join(ROOM, "bert")
@@ -232,24 +216,18 @@ def test_who_was_there_before_is_told_as_initial(
     ]
 
 
-def test_what_happened_during_a_downtime_is_told_afterwards(
-    tmp_path: Path, ready_url: str, simulator: SimulatorClient, receiver: Receiver
+def test_changes_during_a_downtime_are_emitted_afterwards(
+    configure: Configure, simulator: Simulator, receiver: Receiver
 ) -> None:
     simulator.join(ROOM, "anna")
-    config = write_config(
-        tmp_path / "bridge.toml",
-        database_url=ready_url,
-        upstream=simulator.url,
-        rooms=[ROOM],
-        endpoints=[receiver.endpoint()],
-    )
+    config = configure(rooms=[ROOM], endpoints=[receiver.endpoint()])
     with BridgeProcess(config) as program:
         receiver.wait_for_count(2)
         assert program.stop() == 0
     simulator.swap(ROOM, leave="anna", join="bert")
     with BridgeProcess(config):
         events = receiver.wait_for_count(4)
-    assert [told(event) for event in events[2:]] == [
+    assert [brief(event) for event in events[2:]] == [
         ("peer.left", "anna", 0, "absent"),
         ("peer.joined", "bert", 1, None),
     ]
@@ -260,17 +238,12 @@ def test_what_happened_during_a_downtime_is_told_afterwards(
 
 
 @pytest.mark.parametrize("room", ["rooms/ä b?c#d%2F", "日本"])
+@pytest.mark.parametrize("migrated_url", ["sqlite"], indirect=True)
 def test_a_room_id_of_any_characters_is_polled(
-    room: str, tmp_path: Path, sqlite_database_url: str, simulator: SimulatorClient, receiver: Receiver
+    configure: Configure, room: str, simulator: Simulator, receiver: Receiver
 ) -> None:
-    simulator.script({"room": room, "do": "join", "peer_id": "anna"})
-    config = write_config(
-        tmp_path / "bridge.toml",
-        database_url=sqlite_database_url,
-        upstream=simulator.url,
-        rooms=[room],
-        endpoints=[receiver.endpoint()],
-    )
+    simulator.join(room, "anna")
+    config = configure(rooms=[room], endpoints=[receiver.endpoint()])
     with BridgeProcess(config):
         events = receiver.wait_for_count(2)
     assert [event["data"]["room_id"] for event in events] == [room, room]

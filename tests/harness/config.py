@@ -1,18 +1,20 @@
-"""Writes a `bridge.toml` for a test: impatient where the defaults are patient, everything else by argument."""
+"""Writes a `bridge.toml` for a test: short times where the defaults are long, everything else by argument."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 Table = Mapping[str, object]
+Configure = Callable[..., Path]
+"""`write_config` with the path, the database and the upstream of a test."""
 
 API_KEY = "simulated-key"
 
 DEFAULTS: Mapping[str, Table] = {
     "bridge": {"name": "Tests", "shutdown_grace": "5s"},
-    "polling": {"interval": "200ms"},
+    "polling": {"interval": "100ms"},
     "delivery": {
         "timeout": "5s",
         "retry_schedule": ["100ms", "200ms", *["400ms"] * 200],
@@ -36,7 +38,7 @@ def write_config(
 ) -> Path:
     """Write the configuration to `path`; `upstream` is the simulator's address, `sections` are merged over DEFAULTS.
 
-    A room given as text is its id. `sources` holds what differs from SOURCE by the name of each; default: one, `main`.
+    A room given as text is its id. `sources` has what differs from SOURCE by the name of each; default: one, `main`.
     """
     document: dict[str, object] = {
         name: {**DEFAULTS.get(name, {}), **sections.get(name, {})} for name in {**DEFAULTS, **sections}

@@ -1,8 +1,8 @@
-"""Where bridge processes are born quickly: a parent that has loaded the program forks a child per command.
+"""A fork server for bridge processes: a parent that has loaded the program forks a child per command.
 
-A start takes a second, a fork a few milliseconds: that is what makes hundreds of `kill -9` affordable. A child is the
-real command, `bridge.cli.main.run`, with real signals and its own log; the parent has no thread, loop or connection
-that it could inherit. A child may be given a fuse: then it kills itself at a chosen statement, to the instant.
+A start costs two seconds of CPU time, a fork a few milliseconds: hundreds of processes are affordable. A child runs the
+real program, `bridge.__main__`, with real signals and its own log; the parent has no thread, loop or connection that it
+could inherit. A child may get a kill point: then it kills itself at a chosen statement.
 """
 
 from __future__ import annotations
@@ -20,25 +20,22 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from pathlib import Path
-from types import TracebackType
-from typing import Any, NoReturn, Self
+from typing import Any, NoReturn
 
 from sqlalchemy import Engine, Pool, create_engine, event
 
-from tests.harness.process import READY, environment
-from tests.harness.waiting import PATIENCE, wait_until
+from tests.harness.waiting import PATIENCE
 
-BURNT = "fuse.burnt"
-"""The line that a child logs just before its fuse kills it."""
-_numbers = itertools.count(1)
+KILLED_ITSELF = "kill_point.reached"
+"""The event that a child logs just before its kill point kills it."""
 
 
 class Moment(StrEnum):
-    """When, seen from the statement that a fuse is waiting for."""
+    """The moment of a kill, relative to a statement."""
 
     BEFORE = "before it is sent"
     AFTER = "after it was executed"
@@ -47,132 +44,126 @@ class Moment(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Fuse:
-    """Kills its process at a moment of the first matching statement, or of a later one."""
+class KillPoint:
+    """Where a process kills itself: at the first matching statement, or at a later one."""
 
     statement: str
-    """A regular expression for its beginning."""
+    """A regular expression for the beginning of the statement."""
     moment: Moment
-    passing: int = 0
-    """How many matches are let pass."""
+    skip: int = 0
+    """The number of matches to let pass."""
 
 
-class Child:
-    """A forked bridge process; as with any process, somebody has to wait for its end."""
+class ChildProcess:
+    """A forked bridge process, with those methods of `subprocess.Popen` that the tests use."""
 
-    def __init__(self, nursery: Nursery, pid: int, log: Path) -> None:
+    def __init__(self, server: ForkServer, pid: int) -> None:
         self.pid = pid
-        self.log = log
-        self.status: int | None = None
-        """Its exit code, the signal's assign_sequences below zero if one killed it; None while nobody has seen its end."""
-        self._nursery = nursery
+        self.returncode: int | None = None
+        self._server = server
 
-    @property
-    def output(self) -> str:
-        return self.log.read_text(errors="replace")
-
-    @property
-    def burnt(self) -> bool:
-        """Whether it was its own fuse that killed it."""
-        return BURNT in self.output
-
-    def send(self, assign_sequences: signal.Signals) -> None:
-        """Signal it; nothing happens to one that has ended."""
-        if self.status is None:
-            os.kill(self.pid, assign_sequences)
-
-    def wait_ready(self) -> Self:
-        """Wait for the log line that says that it is up."""
-        wait_until(lambda: READY in self.output, what=lambda: f"{READY} from {self.log}\n{self.output[-6000:]}")
-        return self
-
-    def kill(self) -> None:
-        """`kill -9`, and see it end."""
-        self.send(signal.SIGKILL)
-        self.wait()
+    def poll(self) -> int | None:
+        """Return its exit code, or None while it runs."""
+        if self.returncode is None:
+            self.returncode = self._server.request(wait=self.pid, timeout=0)
+        return self.returncode
 
     def wait(self, timeout: float = PATIENCE) -> int:
-        """Wait for its end and return the exit code; fails, with its output, when it does not come."""
-        if self.status is None:
-            self.status = self._nursery.order(wait=self.pid, timeout=timeout)
-        if self.status is None:
-            raise AssertionError(f"still running after {timeout:g} s: {self.log}\n{self.output[-6000:]}")
-        return self.status
+        """Wait for its end and return its exit code.
+
+        Raises:
+            subprocess.TimeoutExpired: it is still running.
+        """
+        if self.returncode is None:
+            self.returncode = self._server.request(wait=self.pid, timeout=timeout)
+        if self.returncode is None:
+            raise subprocess.TimeoutExpired("bridge", timeout)
+        return self.returncode
+
+    def send_signal(self, number: int) -> None:
+        """Signal it, if it has not been waited for."""
+        if self.returncode is None:
+            os.kill(self.pid, number)
 
 
-class Nursery:
-    """The parent process, seen from a test; use as a context manager. Its children end with it."""
+class ForkServer:
+    """The parent process, seen from a test. Its children end with it."""
 
-    def __init__(self, directory: Path) -> None:
-        self._directory = directory
+    def __init__(self, environment: Mapping[str, str]) -> None:
+        self._requests = threading.Lock()
         self._process = subprocess.Popen(
             [sys.executable, "-m", "tests.harness.forkserver"],
-            cwd=directory,
-            env=environment(),
+            env=environment,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
             start_new_session=True,
         )
-
-    def __enter__(self) -> Self:
         assert self._response() == "ready"
-        return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def close(self) -> None:
         self._process.communicate(timeout=PATIENCE)
 
-    def fork(self, *arguments: str, fuse: Fuse | None = None) -> Child:
-        """Run a command in a child."""
-        log = self._directory / f"child-{next(_numbers)}.log"
-        log.touch()
-        pid = self.order(run=arguments, log=str(log), fuse=None if fuse is None else asdict(fuse))
-        return Child(self, pid, log)
+    def fork(
+        self,
+        arguments: Sequence[str],
+        *,
+        directory: Path,
+        environment: Mapping[str, str],
+        log: Path,
+        kill_point: KillPoint | None = None,
+    ) -> ChildProcess:
+        """Run the program in a child, in `directory`, with its output in `log`."""
+        pid = self.request(
+            run=[*arguments],
+            directory=str(directory),
+            environment=environment,
+            log=str(log),
+            kill_point=None if kill_point is None else asdict(kill_point),
+        )
+        return ChildProcess(self, pid)
 
-    def run(self, *arguments: str) -> str:
-        """Run a command to its end and return its output; fails on any exit code but 0."""
-        child = self.fork(*arguments)
-        assert child.wait() == 0, f"bridge {' '.join(arguments)}: exit {child.status}\n{child.output}"
-        return child.output
-
-    def order(self, **command: object) -> Any:  # noqa: ANN401 - JSON
-        """Tell the parent to do something and return its response."""
-        assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps(command) + "\n")
-        self._process.stdin.flush()
-        return self._response()
+    def request(self, **command: object) -> Any:  # noqa: ANN401 - JSON
+        """Send the parent a request and return its response."""
+        with self._requests:
+            assert self._process.stdin is not None
+            self._process.stdin.write(json.dumps(command) + "\n")
+            self._process.stdin.flush()
+            return self._response()
 
     def _response(self) -> Any:  # noqa: ANN401 - JSON
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
-        assert line, f"the nursery has ended: {self._process.poll()}"
+        assert line, f"the fork server has ended: {self._process.poll()}"
         return json.loads(line)
 
 
 def main() -> None:
-    """Be the parent: load everything, then do what the lines on stdin say, until there are no more."""
+    """Run the parent: load everything, then serve the requests on stdin until it is closed."""
     _load()
     children: set[int] = set()
-    _say("ready")
+    _respond("ready")
     for line in sys.stdin:
-        match json.loads(line):
-            case {"run": arguments, "log": log, "fuse": fuse}:
+        request: dict[str, Any] = json.loads(line)
+        match request:
+            case {"run": arguments}:
+                del request["run"]
                 if not (pid := os.fork()):
-                    _be_born(arguments, log, fuse)
+                    _run_child(arguments, **request)
                 children.add(pid)
-                _say(pid)
+                _respond(pid)
             case {"wait": pid, "timeout": timeout}:
                 status = _wait(pid, timeout)
                 children -= set() if status is None else {pid}
-                _say(status)
+                _respond(status)
             case other:
-                raise ValueError(f"not an order: {other!r}")
+                raise ValueError(f"not a request: {other!r}")
     for pid in children:
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
 
 
-def _say(response: object) -> None:
+def _respond(response: object) -> None:
     print(json.dumps(response), flush=True)  # noqa: T201 - the test reads it
 
 
@@ -184,60 +175,73 @@ def _load() -> None:
     gc.freeze()  # else the collector writes to every page, and every child copies it
 
 
-def _be_born(arguments: Sequence[str], log: str, fuse: dict[str, Any] | None) -> NoReturn:
-    """Become the command, as if it had been started with its output in a file."""
+def _run_child(
+    arguments: Sequence[str],
+    *,
+    directory: str,
+    environment: Mapping[str, str],
+    log: str,
+    kill_point: dict[str, Any] | None,
+) -> NoReturn:
+    """Run the program as if it had been started with its output in a file."""
     code = 70
     try:
         os.setsid()
         output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         for stream, file in enumerate((os.open(os.devnull, os.O_RDONLY), output, output)):
             os.dup2(file, stream)
-        if fuse is not None:
-            _lay(Fuse(statement=fuse["statement"], moment=Moment(fuse["moment"]), passing=fuse["passing"]))
-        code = importlib.import_module("bridge.cli.main").run(arguments)
-        sys.stdout.flush()
+        sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # it is a text file
+        os.chdir(directory)
+        os.environ.clear()
+        os.environ.update(environment)
+        sys.argv = ["bridge", *arguments]
+        if kill_point is not None:
+            _install(KillPoint(**{**kill_point, "moment": Moment(kill_point["moment"])}))
+        importlib.import_module("bridge.__main__").main()
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else 0
     except BaseException:  # noqa: BLE001 - a child must never go on as its parent
         traceback.print_exc()
     os._exit(code)
 
 
-def _lay(fuse: Fuse) -> None:
-    """Have SQLAlchemy tell of every statement and commit of this process, and die at the chosen one."""
-    pattern = re.compile(fuse.statement)
+def _install(kill_point: KillPoint) -> None:
+    """Listen to every statement and commit of this process, and end it at the chosen one."""
+    pattern = re.compile(kill_point.statement)
     matches = itertools.count()
-    lit: set[object] = set()
+    reached: set[object] = set()
     """The driver's connections whose transaction has come to the statement."""
 
     def before(connection: Any, _cursor: Any, statement: str, *_: object) -> None:  # noqa: ANN401 - SQLAlchemy's
-        if pattern.match(statement) and next(matches) >= fuse.passing:
-            lit.add(connection.connection.dbapi_connection)
-            if fuse.moment is Moment.BEFORE:
-                _die(statement)
+        if pattern.match(statement) and next(matches) >= kill_point.skip:
+            reached.add(connection.connection.dbapi_connection)
+            if kill_point.moment is Moment.BEFORE:
+                _kill_itself(statement)
 
     def after(connection: Any, _cursor: Any, statement: str, *_: object) -> None:  # noqa: ANN401
-        if fuse.moment is Moment.AFTER and connection.connection.dbapi_connection in lit:
-            _die(statement)
+        if kill_point.moment is Moment.AFTER and connection.connection.dbapi_connection in reached:
+            _kill_itself(statement)
 
     def commit(connection: Any) -> None:  # noqa: ANN401
-        if fuse.moment is Moment.COMMIT and connection.connection.dbapi_connection in lit:
-            _die("COMMIT")
+        if kill_point.moment is Moment.COMMIT and connection.connection.dbapi_connection in reached:
+            _kill_itself("COMMIT")
 
     def checkin(dbapi_connection: object, _record: object) -> None:
-        if fuse.moment is Moment.COMMITTED and dbapi_connection in lit:
-            _die("after COMMIT")
+        if kill_point.moment is Moment.COMMITTED and dbapi_connection in reached:
+            _kill_itself("after COMMIT")
 
     event.listen(Engine, "before_cursor_execute", before)
     event.listen(Engine, "after_cursor_execute", after)
     event.listen(Engine, "commit", commit)
-    event.listen(Engine, "rollback", lambda connection: lit.discard(connection.connection.dbapi_connection))
+    event.listen(Engine, "rollback", lambda connection: reached.discard(connection.connection.dbapi_connection))
     event.listen(Pool, "checkin", checkin)
 
 
-def _die(where: str) -> None:
-    line = json.dumps({"event": BURNT, "at": where.partition("\n")[0][:200]})
+def _kill_itself(where: str) -> None:
+    line = json.dumps({"event": KILLED_ITSELF, "at": where.partition("\n")[0][:200]})
     os.write(2, f"{line}\n".encode())
     os.kill(os.getpid(), signal.SIGKILL)
-    select.select([], [], [])  # it ends here, whichever thread is told first
+    select.select([], [], [])  # it ends here, whichever thread gets the signal
 
 
 def _wait(pid: int, timeout: float) -> int | None:
@@ -248,7 +252,7 @@ def _wait(pid: int, timeout: float) -> int | None:
             return os.waitstatus_to_exitcode(status)
         if time.monotonic() > limit:
             return None
-        time.sleep(0.001)
+        time.sleep(0.002)
 
 
 if __name__ == "__main__":

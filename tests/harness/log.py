@@ -1,7 +1,7 @@
-"""What must hold of a log of events, whoever received it; and what it says about who is where.
+"""Checks of a log of events, from whichever receiver or database; and who is where according to it.
 
 The rules are CONTRACT section 4 and DESIGN section 1, written a second time on purpose: this file imports nothing of
-the bridge, so that it cannot share a mistake with it. Each check returns what is wrong, in words; nothing is good.
+the bridge, so that it cannot share a mistake with it. Each check returns problems in words; an empty list is good.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ KEYS: Mapping[str, set[str]] = {
 
 
 def by_room(events: Iterable[Event]) -> dict[str, list[Event]]:
-    """The events of each room in the order of `sequence`, each id once."""
+    """Return the events of each room in the order of `sequence`, each id once."""
     rooms: dict[str, dict[str, Event]] = defaultdict(dict)
     for event in events:
         rooms[str(event["data"]["room_id"])].setdefault(event["id"], event)
@@ -42,12 +42,12 @@ def by_room(events: Iterable[Event]) -> dict[str, list[Event]]:
 
 
 def replay(events: Iterable[Event]) -> dict[str, set[str]]:
-    """Who is in each room, from nothing but the joined and left events."""
+    """Return the peers in each room, from nothing but the joined and left events."""
     return {room: set(_Replay(room, found).run().present) for room, found in by_room(events).items()}
 
 
 def log_problems(events: Iterable[Event]) -> list[str]:
-    """What is wrong with the logs of rooms: numbering, alternation, sessions, counts, keys."""
+    """Return the problems of the rooms' logs: numbering, alternation, sessions, counts, keys."""
     return [problem for room, found in by_room(events).items() for problem in _Replay(room, found).run().problems]
 
 
@@ -60,23 +60,23 @@ class _Session:
 
 
 class _Replay:
-    """Goes through one room's events and keeps what they say; `problems` is what does not fit."""
+    """Goes through one room's events; `problems` has what does not fit."""
 
     def __init__(self, room: str, events: Sequence[Event]) -> None:
         self.room = room
         self.events = events
         self.present: dict[str, str] = {}
-        """Visit ids of those who are there, by peer id."""
+        """Visit ids of the peers in the room, by peer id."""
         self.problems: list[str] = []
         self._session: _Session | None = None
         self._ended: set[str] = set()
         self._visits: set[str] = set()
 
     def run(self) -> _Replay:
-        for assign_sequences, event in enumerate(self.events, start=1):
+        for number, event in enumerate(self.events, start=1):
             facts = event["data"]
-            if facts["sequence"] != assign_sequences:
-                self._note(event, f"is where assign_sequences {assign_sequences} should be")
+            if facts["sequence"] != number:
+                self._note(event, f"is where number {number} should be")
             if (wanted := KEYS.get(event["type"])) is not None and wanted != facts.keys():
                 self._note(event, f"has the wrong keys: {sorted(wanted ^ facts.keys())}")
             self._follow(event)
@@ -98,7 +98,7 @@ class _Replay:
             case "room.snapshot":
                 self._expect(event, self.present.keys() == _peers(event), f"differs from the log: {self.present}")
             case _:
-                pass  # the other types say nothing about who is there
+                pass  # the other types are not about presence
 
     def _occupied(self, event: Event) -> None:
         self._expect(event, self._session is None, "the session before has not ended")
@@ -142,8 +142,8 @@ class _Replay:
         self._in_session(event)
         if (session := self._session) is not None:
             counted = (session.visits, len(session.peers), session.peak)
-            said = (facts["visit_count"], facts["unique_peers"], facts["peak_peer_count"])
-            self._expect(event, said == counted, f"says {said} visits, peers, peak; the log has {counted}")
+            found = (facts["visit_count"], facts["unique_peers"], facts["peak_peer_count"])
+            self._expect(event, found == counted, f"has {found} visits, peers, peak; the log has {counted}")
         self._ended.add(facts["session_id"])
         self._session = None
 

@@ -1,4 +1,4 @@
-"""A server on an event loop in a thread of its own, so that a test can read_health at it while it blocks on something else."""
+"""A server on an event loop in a thread of its own, so that a test can look at it while it blocks on something else."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class LoopThread(ABC):
         try:
             with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
                 runner.run(self._serve())
-        except BaseException as failure:  # the test's thread says it
+        except BaseException as failure:  # `__enter__` raises it in the test's thread
             self._failure = failure
             self._listening.set()
             raise

@@ -1,7 +1,7 @@
-"""Other people's implementations, from npm, that our own are compared with: the scripts in tests/oracles.
+"""Other implementations, from npm, that ours are compared with: the scripts in tests/oracles.
 
-A machine without Node or without the packages skips the tests that need them, and says so; where the environment
-variable CI is set they fail instead, so that a gate cannot pass by not looking.
+Without Node or the packages the tests that need them are skipped; where the environment variable CI is set they fail
+instead, so that a gate cannot pass by not looking.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ HOW_TO = "install Node 20 or newer and run `npm ci` in tests/oracles"
 
 
 def require_oracles() -> None:
-    """Skip the calling test if the oracles cannot be asked; fail it where CI is set."""
+    """Skip the calling test if the oracles are not installed; fail it where CI is set."""
     missing = what_is_missing(ORACLES)
     if missing is None:
         return
@@ -32,7 +32,7 @@ def require_oracles() -> None:
 
 
 def what_is_missing(oracles: Path, *, path: str | None = None) -> str | None:
-    """What stands in the way of asking, or None; `path` is where to read_health for Node, if not where the shell does."""
+    """Return what is not installed, or None; `path` is where to look for Node, by default the PATH."""
     if shutil.which("node", path=path) is None:
         return "there is no node on this machine"
     wanted: dict[str, str] = json.loads((oracles / "package.json").read_text(encoding="utf-8"))["dependencies"]
@@ -52,12 +52,12 @@ def node(
     input: str | bytes = b"",  # noqa: A002 - as subprocess calls it
     env: Mapping[str, str] | None = None,
 ) -> str:
-    """What a script of tests/oracles prints; it must succeed, so outcomes are printed, not exited with.
+    """Run a script of tests/oracles and return its output; it must succeed, so outcomes are printed, not exit codes.
 
     It blocks: a test that serves the script from its own event loop calls `await asyncio.to_thread(node, …)`.
 
     Raises:
-        AssertionError: the script failed; the message holds what it complained about.
+        AssertionError: the script failed; the message has its errors.
     """
     require_oracles()
     done = subprocess.run(

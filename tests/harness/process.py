@@ -1,7 +1,14 @@
-"""The real program as a process: started, waited for, stopped, killed, frozen, and always cleaned up."""
+"""The real program: as a process that is started, waited for, stopped, killed and frozen, and as single commands.
+
+`Process` starts any program. `Bridge` runs ours in a fork of a process that has loaded it already, one for each worker
+of pytest: a start of Python and the program costs two seconds of CPU time.
+"""
 
 from __future__ import annotations
 
+import atexit
+import functools
+import io
 import itertools
 import json
 import os
@@ -9,36 +16,41 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from bridge.cli.main import run
+from tests.harness.forkserver import KILLED_ITSELF, ChildProcess, ForkServer, KillPoint
 from tests.harness.waiting import PATIENCE, wait_until
 
 ROOT = Path(__file__).parents[2]
 READY = "bridge.started"
-"""The log line that says that a service is up."""
+"""The log event of a service that is up."""
 _numbers = itertools.count(1)
 
 
 def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
-    """The surroundings of a child: nothing of the caller's own bridge, no colours, output as it is written."""
+    """Return the environment of a child: none of the caller's own bridge, no colours, unbuffered output."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith("BRIDGE")}
     return {**kept, "PYTHONUNBUFFERED": "1", "NO_COLOR": "1", "PYTHONPATH": str(ROOT), **(extra or {})}
 
 
 class Process:
-    """A program of ours, in a session of its own, with its output in a file beside its configuration."""
+    """A program in a session of its own, with its output in a file; use as a context manager, which kills it."""
 
     def __init__(self, command: Sequence[str], directory: Path, *, env: Mapping[str, str] | None = None) -> None:
         self.log = directory / f"process-{next(_numbers)}.log"
         self._command = command
+        self._process = self._start(directory, environment(env))
+
+    def _start(self, directory: Path, env: Mapping[str, str]) -> subprocess.Popen[bytes] | ChildProcess:
         with self.log.open("wb") as output:
-            self._process = subprocess.Popen(
-                command,
+            return subprocess.Popen(
+                self._command,
                 cwd=directory,
-                env=environment(env),
+                env=env,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -69,7 +81,7 @@ class Process:
         return self._process.poll() is None
 
     def lines(self, event: str | None = None) -> Iterator[dict[str, Any]]:
-        """The log lines so far (of one event), parsed; what is not a whole JSON line is passed over."""
+        """Return the log lines so far (of one event), parsed; other output is left out."""
         for line in self.output.splitlines():
             try:
                 entry = json.loads(line)
@@ -79,29 +91,29 @@ class Process:
                 yield entry
 
     def wait_for_output(self, text: str, *, timeout: float = PATIENCE) -> str:
-        """Wait until the output holds `text`; returns the first line with it. Fails at once when the process ends."""
+        """Wait for `text` in the output and return the first line with it; fails at once when the process ends."""
 
         def line_with_text() -> str | None:
-            alive = self.running
+            running = self.running
             line = next((line for line in self.output.splitlines() if text in line), None)
-            if line is None and not alive:
-                raise AssertionError(f"ended without saying {text!r}: {self}\n{self.output[-6000:]}")
+            if line is None and not running:
+                raise AssertionError(f"ended without {text!r} in its output: {self}\n{self.output[-6000:]}")
             return line
 
         line = wait_until(line_with_text, timeout=timeout, what=lambda: f"{text!r} from {self}\n{self.output[-6000:]}")
         return line or ""
 
-    def send(self, assign_sequences: signal.Signals) -> None:
-        """Signal the process itself."""
-        self._process.send_signal(assign_sequences)
+    def send(self, number: signal.Signals) -> None:
+        """Signal the process itself, not its children."""
+        self._process.send_signal(number)
 
-    def stop(self, assign_sequences: signal.Signals = signal.SIGTERM, *, timeout: float = PATIENCE) -> int:
-        """Ask it to end and return its exit code."""
-        self.send(assign_sequences)
+    def stop(self, number: signal.Signals = signal.SIGTERM, *, timeout: float = PATIENCE) -> int:
+        """Signal it, wait for its end and return its exit code."""
+        self.send(number)
         return self.wait(timeout)
 
     def wait(self, timeout: float = PATIENCE) -> int:
-        """Wait for its end and return the exit code; fails, with its output, when it does not come."""
+        """Wait for its end and return its exit code; fails, with its output, when it goes on."""
         try:
             return self._process.wait(timeout)
         except subprocess.TimeoutExpired:
@@ -115,7 +127,7 @@ class Process:
 
     @contextmanager
     def frozen(self) -> Iterator[None]:
-        """Stop it in its tracks (SIGSTOP); it goes on, unaware, when the block ends."""
+        """Stop it (SIGSTOP) until the block ends."""
         self.send(signal.SIGSTOP)
         try:
             yield
@@ -123,35 +135,75 @@ class Process:
             self.send(signal.SIGCONT)
 
 
-class BridgeProcess(Process):
+class Bridge(Process):
+    """A command of the bridge; with a kill point it kills itself at a statement."""
+
+    def __init__(
+        self,
+        *arguments: str,
+        directory: Path,
+        env: Mapping[str, str] | None = None,
+        kill_point: KillPoint | None = None,
+    ) -> None:
+        self._kill_point = kill_point
+        super().__init__(arguments, directory, env=env)
+
+    def _start(self, directory: Path, env: Mapping[str, str]) -> ChildProcess:
+        self.log.touch()
+        return _fork_server().fork(
+            self._command, directory=directory, environment=env, log=self.log, kill_point=self._kill_point
+        )
+
+    def __str__(self) -> str:
+        return f"bridge {' '.join(self._command)} (exit {self._process.poll()}, {self.log})"
+
+    @property
+    def killed_itself(self) -> bool:
+        return KILLED_ITSELF in self.output
+
+    def kill(self) -> None:
+        """End it at once, frozen or not."""
+        self._process.send_signal(signal.SIGKILL)
+        self._process.wait()
+
+
+class BridgeProcess(Bridge):
     """`bridge run` with a configuration, all roles or some."""
 
-    def __init__(self, config: Path, *roles: str, env: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        config: Path,
+        *roles: str,
+        env: Mapping[str, str] | None = None,
+        kill_point: KillPoint | None = None,
+    ) -> None:
         chosen = [argument for role in roles for argument in ("--role", role)]
-        super().__init__(bridge_command("run", "--config", str(config), *chosen), config.parent, env=env)
+        super().__init__(
+            "run", "--config", str(config), *chosen, directory=config.parent, env=env, kill_point=kill_point
+        )
 
     def wait_ready(self, timeout: float = PATIENCE) -> Self:
-        """Wait for the log line that says that it is up."""
+        """Wait for the log line of a service that is up."""
         self.wait_for_output(READY, timeout=timeout)
         return self
 
 
+@functools.cache
+def _fork_server() -> ForkServer:
+    server = ForkServer(environment())
+    atexit.register(server.close)
+    return server
+
+
 def bridge_command(*arguments: str) -> list[str]:
-    """The command line that runs our program with this interpreter."""
+    """Return the command line that runs our program with this interpreter."""
     return [sys.executable, "-m", "bridge", *arguments]
 
 
-def bridge(config: Path, *arguments: str, timeout: float = 60) -> str:
-    """Run a command to its end and return its stdout; fails on any exit code but 0."""
-    done = subprocess.run(
-        bridge_command(*arguments, "--config", str(config)),
-        cwd=config.parent,
-        env=environment(),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=timeout,
-        check=False,
-    )
-    assert done.returncode == 0, f"bridge {' '.join(arguments)}: exit {done.returncode}\n{done.stdout}\n{done.stderr}"
-    return done.stdout
+def command(config: Path, *arguments: str) -> str:
+    """Run a command in this process, which saves its start, and return its stdout; fails on any exit code but 0."""
+    out, err = io.StringIO(), io.StringIO()
+    with redirect_stdout(out), redirect_stderr(err):
+        code = run([*arguments, "--config", str(config)])
+    assert code == 0, f"bridge {' '.join(arguments)}: exit {code}\n{out.getvalue()}\n{err.getvalue()}"
+    return out.getvalue()

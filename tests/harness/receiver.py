@@ -1,6 +1,6 @@
-"""A subscriber on loopback: keeps every request raw, verifies it with the reference package, answers as scripted.
+"""A receiver of webhooks on loopback: records every request, verifies it, and responds as a test scripts it.
 
-It knows nothing of the bridge's code: signatures are checked by `standardwebhooks` from PyPI.
+It knows nothing of the bridge's code: `standardwebhooks` from PyPI checks the signatures.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from tests.harness.waiting import PATIENCE, wait_until
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 ROOM_EVENTS = ["peer.*", "room.*", "session.*"]
-"""Every type that a room's own log can hold."""
+"""Every type that a room's own log can have."""
 ACCEPTED = range(200, 300)
 
 Event = dict[str, Any]
@@ -30,9 +30,9 @@ Event = dict[str, Any]
 
 @dataclass(slots=True, kw_only=True)
 class Delivery:
-    """One request as it arrived; `status` is what it was answered, None while it is being held or if it was cut."""
+    """One request as it arrived, and the `status` of its response; None while it is paused or if it was cut."""
 
-    assign_sequences: int
+    number: int
     at: float
     path: str
     headers: dict[str, str]
@@ -40,12 +40,12 @@ class Delivery:
     event: Event
     """The body, parsed; empty when it is no JSON object."""
     unverified: str | None
-    """What the reference package holds against it; None when it verifies."""
-    settled_before: int
-    """How many requests had been answered when this one arrived."""
+    """The error of the reference package; None when it verifies."""
+    responded_before: int
+    """The number of responses when this request arrived."""
     status: int | None = None
-    settled: int | None = None
-    """Its place in the order of answers."""
+    responded: int | None = None
+    """Its position in the order of responses."""
 
     @property
     def event_id(self) -> str:
@@ -70,16 +70,16 @@ def _always(_: Delivery) -> bool:
 
 @dataclass(slots=True, kw_only=True)
 class Response:
-    """What a request gets for which `when` holds; used up after `times`. The hooks run in the receiver's thread."""
+    """The response to requests for which `when` is true, `times` of them. The hooks run in the receiver's thread."""
 
     status: int = 200
     headers: Mapping[str, str] = field(default_factory=dict)
     body: bytes = b""
     delay: float = 0.0
-    hold: bool = False
-    """Keep it waiting until `Receiver.release()`."""
+    pause: bool = False
+    """Wait for `Receiver.release()`."""
     reset: bool = False
-    """No response: the connection is torn down."""
+    """No response: the connection is reset."""
     when: Callable[[Delivery], bool] = _always
     times: int | None = None
     before: Hook | None = None
@@ -94,7 +94,7 @@ class Response:
 
 
 class Receiver(LoopThread):
-    """A subscriber in its own thread; use as a context manager."""
+    """A receiver in its own thread; use as a context manager."""
 
     def __init__(self, secret: str = SECRET) -> None:
         super().__init__("receiver")
@@ -103,25 +103,25 @@ class Receiver(LoopThread):
         self._webhook = Webhook(secret)
         self._deliveries: list[Delivery] = []
         self._script: tuple[Response, ...] = ()
-        self._settled = 0
+        self._responses = 0
         self._released = asyncio.Event()
 
     def endpoint(self, name: str = "receiver", **settings: object) -> dict[str, object]:
-        """A table for `[[endpoints]]` that subscribes this receiver, unless told otherwise to all that rooms have."""
+        """Return a table for `[[endpoints]]` that subscribes this receiver, by default to all events of rooms."""
         return {"name": name, "url": f"{self.url}/{name}", "secret": self.secret, "events": ROOM_EVENTS, **settings}
 
-    def script(self, *answers: Response) -> None:
-        """Replace what is answered: the first that takes a request decides; without any it is 200."""
-        self._script = answers
+    def script(self, *responses: Response) -> None:
+        """Replace the script: a request gets the first response that takes it, by default 200."""
+        self._script = responses
 
     def release(self) -> None:
-        """Response every request that is being held."""
+        """Respond to every request that is paused."""
 
-        def open_and_shut() -> None:
+        def release_all() -> None:
             self._released.set()
             self._released = asyncio.Event()
 
-        self._loop.call_soon_threadsafe(open_and_shut)
+        self._loop.call_soon_threadsafe(release_all)
 
     @property
     def deliveries(self) -> Sequence[Delivery]:
@@ -130,15 +130,13 @@ class Receiver(LoopThread):
 
     @property
     def accepted(self) -> Sequence[Delivery]:
-        """Those that were answered with 2xx."""
+        """Those that got a 2xx."""
         return tuple(delivery for delivery in self._deliveries if delivery.accepted)
 
     def events(self, *types: str, room: str | None = None) -> list[Event]:
         """Accepted events in the order in which they were first seen, each once; of `types` and `room` if given."""
         first_seen = {delivery.event_id: delivery for delivery in reversed(self.accepted)}
-        events = [
-            delivery.event for delivery in sorted(first_seen.values(), key=lambda delivery: delivery.assign_sequences)
-        ]
+        events = [delivery.event for delivery in sorted(first_seen.values(), key=lambda delivery: delivery.number)]
         return [
             event
             for event in events
@@ -175,20 +173,20 @@ class Receiver(LoopThread):
     async def _receive(self, request: web.BaseRequest) -> web.StreamResponse:
         body = await request.read()
         delivery = Delivery(
-            assign_sequences=len(self._deliveries) + 1,
+            number=len(self._deliveries) + 1,
             at=time.monotonic(),
             path=request.path,
             headers={name.lower(): value for name, value in request.headers.items()},
             body=body,
             event=_parse(body),
             unverified=self._verify(body, request.headers),
-            settled_before=self._settled,
+            responded_before=self._responses,
         )
         self._deliveries.append(delivery)
         response = next((scripted for scripted in self._script if scripted.takes(delivery)), Response())
         if response.before is not None:
             response.before(delivery)
-        if response.hold:
+        if response.pause:
             await self._released.wait()
         if response.delay:
             await asyncio.sleep(response.delay)
@@ -199,12 +197,12 @@ class Receiver(LoopThread):
     async def _response(self, request: web.BaseRequest, delivery: Delivery, response: Response) -> web.StreamResponse:
         sent = web.Response(status=response.status, headers=response.headers, body=response.body)
         if not response.reset:
-            self._settled += 1
-            delivery.status, delivery.settled = response.status, self._settled
+            self._responses += 1
+            delivery.status, delivery.responded = response.status, self._responses
             try:
                 await sent.prepare(request)
                 await sent.write_eof()
-            except ConnectionError:  # nobody is waiting for it any more
+            except ConnectionError:  # the sender has hung up
                 delivery.status = None
         if response.after is not None:
             response.after(delivery)
@@ -219,7 +217,7 @@ class Receiver(LoopThread):
 
 
 def brief(event: Event) -> str:
-    """An event in a few words, for messages."""
+    """Return an event in a few words, for messages."""
     facts = event["data"]
     return f"{facts.get('room_id')}#{facts.get('sequence')} {event['type']} {facts.get('peer_id', '')}".rstrip()
 

@@ -1,130 +1,188 @@
-"""The simulated upstream as the tests use it: `bridge simulate` in a process, and a client for its control API."""
+"""The simulated upstream as the tests use it: with faults, on an event loop in a thread of its own."""
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
-from urllib.parse import quote
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
-import httpx
-
-from tests.harness.process import Process, bridge_command
+from bridge.simulator import Simulation
+from bridge.simulator.crowd import Crowd
+from bridge.simulator.rooms import Change, ChangeKind, Json
+from tests.faults.kinds import Fault, FaultKind
+from tests.faults.server import VIA, FaultyUpstream, Poll
+from tests.harness.log import replay
+from tests.harness.loop_thread import LoopThread
+from tests.harness.receiver import Receiver
 from tests.harness.waiting import PATIENCE, wait_until
 
-LISTENING = "simulating Huddle01 on "
-API_PATH = "/api/v2/sdk"
-
-Json = Any
-Step = Mapping[str, Json]
+T = TypeVar("T")
 
 
-class SimulatorClient:
-    """Moves the simulated runtime and looks at the truth in it."""
+class Simulator(LoopThread):
+    """A Huddle01 on loopback. Use as a context manager; `url` is its address without a path."""
 
-    def __init__(self, url: str) -> None:
-        self.url = url
-        self._http = httpx.Client(base_url=url, timeout=PATIENCE, trust_env=False)
+    def __init__(self) -> None:
+        super().__init__("simulator")
+        self.url = ""
+        self.upstream = FaultyUpstream(Simulation())
 
-    def close(self) -> None:
-        self._http.close()
+    async def _serve(self) -> None:
+        async with self.upstream.serve() as self.url:
+            self._ready()
+            await self._stopping.wait()
 
-    def join(self, room: str, peer_id: str, **how: Json) -> None:
-        self._send("POST", f"/rooms/{quote(room, safe='')}/join", {"peer_id": peer_id, **how})
+    def at_once(self, change: Callable[[Simulation], T]) -> T:
+        """Change several things between two responses."""
 
-    def leave(self, room: str, peer_id: str) -> None:
-        self._send("POST", f"/rooms/{quote(room, safe='')}/leave", {"peer_id": peer_id})
+        async def call() -> T:
+            return change(self.upstream.simulation)
 
-    def set_metadata(self, room: str, peer_id: str, metadata: Json) -> None:
-        self._send("POST", f"/rooms/{quote(room, safe='')}/metadata", {"peer_id": peer_id, "metadata": metadata})
+        return asyncio.run_coroutine_threadsafe(call(), self._loop).result(PATIENCE)
 
-    def end(self, room: str) -> None:
-        """Everybody leaves and the session is over at once."""
-        self._send("POST", f"/rooms/{quote(room, safe='')}/end")
-
-    def swap(self, room: str, *, leave: str, join: str) -> None:
-        """One peer for another, between two answers."""
-        self._send("POST", f"/rooms/{quote(room, safe='')}/swap", {"leave": leave, "join": {"peer_id": join}})
-
-    def script(self, *steps: Step) -> None:
-        """Several steps between two answers."""
-        self._send("POST", "/script", {"steps": list(steps)})
+    # rooms and peers
 
     def create_room(self, room: str, api_key: str) -> None:
-        self._send("POST", "/rooms", {"room_id": room, "api_key": api_key})
+        """Create a room in the project of the key."""
+        self.at_once(lambda simulation: simulation.add_room(room, api_key=api_key))
 
-    def faults(self, *faults: Mapping[str, Json], room: str | None = None) -> None:
-        """Replace the faults (of a room)."""
-        self._send("PUT", "/faults", {"faults": list(faults), **({} if room is None else {"room": room})})
+    def join(self, room: str, *peer_ids: str, metadata: Json = None, joined_at: int | None = None) -> None:
+        def change(simulation: Simulation) -> None:
+            for peer_id in peer_ids:
+                simulation.join(room, peer_id=peer_id, metadata=metadata, joined_at=joined_at)
 
-    def settings(self, **settings: Json) -> None:
-        self._send("PUT", "/settings", settings)
+        self.at_once(change)
 
-    def room(self, room: str) -> dict[str, Json]:
-        """The truth about a room, its history included."""
-        found: dict[str, Json] = self._send("GET", f"/rooms/{quote(room, safe='')}")
-        return found
+    def leave(self, room: str, *peer_ids: str) -> None:
+        def change(simulation: Simulation) -> None:
+            for peer_id in peer_ids:
+                simulation.leave(room, peer_id)
+
+        self.at_once(change)
+
+    def swap(self, room: str, *, leave: str, join: str) -> None:
+        """Let one peer go and another one in, between two responses."""
+
+        def change(simulation: Simulation) -> None:
+            simulation.leave(room, leave)
+            simulation.join(room, peer_id=join)
+
+        self.at_once(change)
+
+    def set_metadata(self, room: str, peer_id: str, metadata: Json) -> None:
+        self.at_once(lambda simulation: simulation.change_metadata(room, peer_id, metadata))
+
+    def end(self, room: str) -> None:
+        """Let all peers go and end the session at once."""
+        self.at_once(lambda simulation: simulation.end(room))
+
+    def set_end_lag(self, seconds: float) -> None:
+        """Set the time from the last leave to the end of a session."""
+
+        def change(simulation: Simulation) -> None:
+            simulation.end_lag_seconds = seconds
+
+        self.at_once(change)
 
     def members(self, room: str) -> set[str]:
-        """Who is in a room."""
-        return {peer["peerId"] for peer in self.room(room)["peers"]}
+        """Return the ids of the peers in the room."""
+        return self.at_once(lambda simulation: set(simulation.room(room).present))
 
-    def ever_joined(self, room: str) -> set[str]:
-        """Who has ever been in a room."""
-        return {entry["peerId"] for entry in self.room(room)["history"] if entry["what"] == "join"}
+    def history(self, room: str) -> Sequence[Change]:
+        return self.at_once(lambda simulation: tuple(simulation.room(room).history))
 
-    def polls(self, room: str | None = None, *, since: int = 0) -> Sequence[dict[str, Json]]:
-        """The requests for participants so far (of a room), those numbered after `since`."""
-        requests: list[dict[str, Json]] = self._send("GET", f"/requests?since={since}")
+    def ever_joined(self, room: str) -> set[str | None]:
+        return {change.peer_id for change in self.history(room) if change.kind is ChangeKind.JOIN}
+
+    @contextmanager
+    def crowd(self, rooms: Sequence[str], *, seed: int, rate: float = 30) -> Iterator[RunningCrowd]:
+        """Let a crowd make about `rate` changes per second in these rooms, until the block ends."""
+        running = RunningCrowd(self, rooms)
+
+        async def run() -> None:
+            await Crowd(self.upstream.simulation, seed=seed, rooms=rooms).run(rate, running.count)
+
+        task = asyncio.run_coroutine_threadsafe(run(), self._loop)
+        try:
+            yield running
+            assert not task.done(), f"the crowd has stopped: {task.exception()!r}"
+        finally:
+            task.cancel()
+
+    # faults
+
+    def faults(self, *faults: Mapping[str, Any], room: str | None = None) -> None:
+        """Replace the faults (of a room)."""
+        found = [Fault(**{**fault, "kind": FaultKind(fault["kind"])}) for fault in faults]
+        self.at_once(lambda _: self.upstream.faults.replace(found, room_id=room))
+
+    # polls
+
+    def via(self, name: str) -> str:
+        """Return an address of this upstream whose polls are counted apart and can be paused."""
+        return f"{self.url}{VIA}{name}"
+
+    def pause(self, via: str) -> None:
+        """Keep the responses to polls through that address until `resume`."""
+        self.at_once(lambda _: self.upstream.pause(via))
+
+    def resume(self, via: str) -> None:
+        self.at_once(lambda _: self.upstream.resume(via))
+
+    def paused_rooms(self, via: str) -> set[str | None]:
+        """Return the rooms whose response is ready and has not gone out."""
+        return {poll.room for poll in self.polls(via=via) if poll.answered and not poll.over}
+
+    def polls(self, room: str | None = None, *, via: str | None = None, since: int = 0) -> Sequence[Poll]:
+        """Return the polls so far (of a room, through an address), those numbered after `since`."""
         return [
-            request
-            for request in requests
-            if "/live-sessions/participants/" in request["path"] and room in (None, request["room_id"])
+            poll for poll in tuple(self.upstream.polls)[since:] if room in (None, poll.room) and via in (None, poll.via)
         ]
 
-    def last_request(self) -> int:
-        """The assign_sequences of the newest request."""
-        requests: list[dict[str, Json]] = self._send("GET", "/requests?since=0")
-        return max((request["n"] for request in requests), default=0)
+    def last_poll(self) -> int:
+        """Return the number of the newest poll."""
+        return len(self.upstream.polls)
 
-    def wait_for_polls(self, count: int, *rooms: str, since: int | None = None, timeout: float = PATIENCE) -> None:
-        """Wait until each of the rooms has been asked for `count` times more, from now on unless told since when."""
-        start = self.last_request() if since is None else since
+    def wait_for_polls(self, count: int, *rooms: str, since: int | None = None) -> None:
+        """Wait until each of the rooms has been polled `count` times more; default: from now on."""
+        start = self.last_poll() if since is None else since
 
         def lacking() -> list[str]:
-            polls = Counter(request["room_id"] for request in self.polls(since=start))
+            polls = Counter(poll.room for poll in self.polls(since=start))
             return [room for room in rooms if polls[room] < count]
 
-        wait_until(lambda: not lacking(), timeout=timeout, what=lambda: f"{count} polls of {lacking()}")
-
-    def _send(self, method: str, path: str, body: Json = None) -> Json:
-        response = self._http.request(method, f"/_control{path}", json=body)
-        if not response.is_success:
-            raise AssertionError(
-                f"the simulator says {response.status_code} to {method} {path} {body}: {response.text}"
-            )
-        return response.json() if response.content else None
+        wait_until(lambda: not lacking(), what=lambda: f"{count} polls of {lacking()}")
 
 
-class SimulatorProcess(Process):
-    """`bridge simulate` on a free port; `client` drives it."""
+@dataclass(slots=True)
+class RunningCrowd:
+    """A crowd that makes changes; `steps` counts them."""
 
-    def __init__(self, directory: Path, *, api_keys: Sequence[str] = ()) -> None:
-        keys = [argument for key in api_keys for argument in ("--api-key", key)]
-        super().__init__(bridge_command("simulate", "--port", "0", *keys), directory)
-        self.client: SimulatorClient
+    simulator: Simulator
+    rooms: Sequence[str]
+    steps: int = 0
 
-    def __enter__(self) -> Self:
-        try:
-            line = self.wait_for_output(LISTENING)
-        except BaseException:
-            self.kill()
-            raise
-        self.client = SimulatorClient(line.partition(LISTENING)[2].strip().removesuffix(API_PATH))
-        return self
+    def count(self, _change: str) -> None:
+        self.steps += 1
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self.client.close()
-        super().__exit__(kind, error, at)
+    def wait_for_steps(self, count: int) -> None:
+        target = self.steps + count
+        wait_until(lambda: self.steps >= target, what=f"{count} more changes in the rooms")
+
+    def truth(self) -> Mapping[str, set[str]]:
+        """Return the members of each room."""
+        return self.simulator.at_once(
+            lambda simulation: {room: set(simulation.room(room).present) for room in self.rooms}
+        )
+
+    def wait_until_known(self, receiver: Receiver, *, timeout: float = PATIENCE) -> None:
+        """Wait until the members of each room follow from the events at the receiver."""
+
+        def unknown() -> list[str]:
+            present = replay(receiver.events())
+            return [room for room, members in self.truth().items() if present.get(room, set()) != members]
+
+        wait_until(lambda: not unknown(), timeout=timeout, what=lambda: f"the truth in {unknown()}")

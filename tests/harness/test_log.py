@@ -1,4 +1,4 @@
-"""The checker of logs finds what is wrong with a log; a checker that always agrees would prove nothing."""
+"""The checks of a log find every fault; checks that always pass would prove nothing."""
 
 from __future__ import annotations
 
@@ -61,8 +61,8 @@ def test_the_order_of_arrival_does_not_matter_and_neither_do_repetitions() -> No
     assert log_problems([*reversed(events), *events]) == []
 
 
-def changed(place: int, **facts: Any) -> Callable[[list[Event]], None]:  # noqa: ANN401 - any JSON
-    return lambda events: events[place]["data"].update(facts)
+def changed(position: int, **facts: Any) -> Callable[[list[Event]], None]:  # noqa: ANN401 - any JSON
+    return lambda events: events[position]["data"].update(facts)
 
 
 @pytest.mark.parametrize(
@@ -91,7 +91,7 @@ def changed(place: int, **facts: Any) -> Callable[[list[Event]], None]:  # noqa:
         lambda events: events.append(event(9, "room.occupied", peer_count=0)),
     ],
 )
-def test_whatever_is_wrong_is_found(spoil: Callable[[list[Event]], object]) -> None:
+def test_every_fault_is_found(spoil: Callable[[list[Event]], object]) -> None:
     events = meeting()
     spoil(events)
     assert log_problems(events) != []

@@ -1,9 +1,8 @@
-"""The receiver and the checks of what it got: they see what is wrong with a request, over a real socket."""
+"""The receiver and the checks of its deliveries find every fault of a request, over a real socket."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from datetime import UTC, datetime
 
 import httpx
@@ -14,12 +13,6 @@ from tests.harness.deliveries import delivery_problems, difference_from_log, dup
 from tests.harness.npm_verifier import npm_verdicts, with_flipped_byte
 from tests.harness.receiver import SECRET, Receiver, Response
 from tests.harness.waiting import wait_until
-
-
-@pytest.fixture
-def receiver() -> Iterator[Receiver]:
-    with Receiver() as subscriber:
-        yield subscriber
 
 
 def body_of(sequence: int, room: str = "room", **more: object) -> bytes:
@@ -37,7 +30,7 @@ def send(receiver: Receiver, body: bytes, *, secret: str = SECRET, event_id: str
     return httpx.post(f"{receiver.url}/hook", content=body, headers=headers, trust_env=False).status_code
 
 
-def test_what_arrives_in_order_and_signed_has_no_problems(receiver: Receiver) -> None:
+def test_signed_deliveries_in_order_have_no_problems(receiver: Receiver) -> None:
     bodies = [body_of(1), body_of(1, "other"), body_of(2)]
     assert [send(receiver, body) for body in bodies] == [200, 200, 200]
     assert delivery_problems(receiver.deliveries) == []
@@ -64,7 +57,7 @@ def test_an_event_before_its_predecessor_was_accepted_is_found(receiver: Receive
     assert "request 2 (room #2) came before #1 was accepted" in problem
 
 
-def test_other_bytes_and_another_id_are_found(receiver: Receiver) -> None:
+def test_different_bytes_and_another_id_are_found(receiver: Receiver) -> None:
     send(receiver, body_of(1))
     send(receiver, body_of(1, extra=1))
     send(receiver, body_of(1), event_id="evt_x")
@@ -72,7 +65,7 @@ def test_other_bytes_and_another_id_are_found(receiver: Receiver) -> None:
     assert duplicates(receiver.deliveries) == ["evt_room_1"]
 
 
-def test_what_is_missing_and_what_is_invented_is_found(receiver: Receiver) -> None:
+def test_missing_and_invented_events_are_found(receiver: Receiver) -> None:
     send(receiver, body_of(1))
     differences = difference_from_log(receiver.deliveries, [(body_of(2), json.loads(body_of(2)))])
     assert differences == ["never delivered: room #2 peer.joined", "not in the log: room #1 peer.joined"]
@@ -81,13 +74,13 @@ def test_what_is_missing_and_what_is_invented_is_found(receiver: Receiver) -> No
     ]
 
 
-def test_a_request_that_is_cut_or_held_was_not_accepted(receiver: Receiver) -> None:
-    receiver.script(Response(reset=True, times=1), Response(hold=True, times=1))
+def test_a_request_that_is_cut_or_paused_was_not_accepted(receiver: Receiver) -> None:
+    receiver.script(Response(reset=True, times=1), Response(pause=True, times=1))
     with pytest.raises(httpx.TransportError):
         send(receiver, body_of(1))
     with pytest.raises(httpx.ReadTimeout):
         httpx.post(f"{receiver.url}/hook", content=body_of(1), timeout=0.2, trust_env=False)
     receiver.release()
-    wait_until(lambda: receiver.deliveries[1].settled, what="the held response")
-    wait_until(lambda: receiver.deliveries[1].status is None, what="the response that nobody took")
+    wait_until(lambda: receiver.deliveries[1].responded, what="the paused response")
+    wait_until(lambda: receiver.deliveries[1].status is None, what="the response that could not be sent")
     assert receiver.events() == []

@@ -11,7 +11,8 @@ from sqlalchemy import select
 from bridge.db.tables import rooms
 from bridge.polling.record import ClaimedRoom
 from bridge.rules.presence import FailureKind
-from tests.harness.store_driver import StoreDriver, at, failed, seen
+from tests.harness.builders import at, seen
+from tests.harness.store_driver import StoreDriver, failed
 
 
 def names(claimed: list[ClaimedRoom]) -> list[str]:
@@ -147,8 +148,8 @@ def test_a_few_rooms_that_always_fail_do_not_take_the_source_down(store: StoreDr
     assert max(asked[name] for name in bad) <= 9, "a failing room backs off to a minute"
 
 
-def test_two_connections_never_claim_the_same_room(postgresql_stage: StoreDriver) -> None:
-    store = postgresql_stage
+def test_two_connections_never_claim_the_same_room(postgresql_store: StoreDriver) -> None:
+    store = postgresql_store
     store.track(*(f"room{assign_sequences}" for assign_sequences in range(60)))
     claimed: list[str] = []
 
@@ -166,8 +167,8 @@ def test_two_connections_never_claim_the_same_room(postgresql_stage: StoreDriver
     assert len(claimed) == 60
 
 
-def test_rooms_that_somebody_else_is_writing_are_skipped_not_waited_for(postgresql_stage: StoreDriver) -> None:
-    store = postgresql_stage
+def test_rooms_that_somebody_else_is_writing_are_skipped_not_waited_for(postgresql_store: StoreDriver) -> None:
+    store = postgresql_store
     store.track("a", "b")
     key = store.room("a").id
     with store.database._writing.begin() as other:

@@ -1,4 +1,4 @@
-"""A simulation with stopped clock and known dice, on a socket, and a client that knows the key."""
+"""A simulation with a stopped clock and a seed, on a socket, and a client with its key."""
 
 from __future__ import annotations
 
@@ -7,22 +7,26 @@ from collections.abc import AsyncIterator
 import httpx
 import pytest
 
-from bridge.simulator import Clock, Simulation
+from bridge.simulator import Simulation
 from bridge.simulator.server import serve
+from tests.harness.clock import StoppedClock
 
 NOW = 1_795_000_000_000
 KEY = "simulated-key"
 
 
 @pytest.fixture
-def simulation() -> Simulation:
-    """Seed 1, and a clock that stands at NOW."""
-    return Simulation(seed=1, clock=Clock.stopped(NOW))
+def clock() -> StoppedClock:
+    return StoppedClock(NOW)
+
+
+@pytest.fixture
+def simulation(clock: StoppedClock) -> Simulation:
+    return Simulation(seed=1, now=clock)
 
 
 @pytest.fixture
 async def base_url(simulation: Simulation) -> AsyncIterator[str]:
-    """Where the simulation is served."""
     async with serve(simulation) as url:
         yield url
 
@@ -33,11 +37,4 @@ async def upstream(base_url: str) -> AsyncIterator[httpx.AsyncClient]:
     async with httpx.AsyncClient(
         base_url=f"{base_url}/api/v2/sdk", headers={"x-api-key": KEY}, trust_env=False
     ) as client:
-        yield client
-
-
-@pytest.fixture
-async def control(base_url: str) -> AsyncIterator[httpx.AsyncClient]:
-    """A client of the control API."""
-    async with httpx.AsyncClient(base_url=f"{base_url}/_control", trust_env=False) as client:
         yield client

@@ -1,4 +1,4 @@
-"""Every route of the simulated upstream answers in the shape of upstream.md 1.1, seen through a socket."""
+"""Every route of the simulated upstream has the shape of upstream.md 1.1, seen through a socket."""
 
 from __future__ import annotations
 
@@ -9,14 +9,17 @@ import pytest
 
 from bridge.simulator import Simulation
 from bridge.simulator.rooms import Json
+from tests.harness.clock import StoppedClock
 
 NOW = 1_795_000_000_000
 ANN: Json = {"displayName": "Ann", "avatarUrl": "https://example.com/a.png"}
 
 
-async def test_participants_of_a_live_room(simulation: Simulation, upstream: httpx.AsyncClient) -> None:
+async def test_participants_of_a_live_room(
+    simulation: Simulation, clock: StoppedClock, upstream: httpx.AsyncClient
+) -> None:
     simulation.join("abc-defg-hij", peer_id="peerId-ann", metadata=ANN)
-    simulation.clock.advance(1500)
+    clock.advance(1500)
     simulation.join("abc-defg-hij", peer_id="peerId-bob")
 
     response = await upstream.get("/live-sessions/participants/abc-defg-hij")
@@ -45,22 +48,6 @@ async def test_participants_follow_every_change(simulation: Simulation, upstream
     assert await peers() == {"a": {"new": True}, "b": None}
     simulation.leave("r", "a")
     assert await peers() == {"b": None}
-
-
-async def test_a_peer_can_be_told_without_join_time_and_metadata(
-    simulation: Simulation, upstream: httpx.AsyncClient
-) -> None:
-    simulation.join("r", peer_id="a", says_join_time=False, says_metadata=False)
-    simulation.join("r", peer_id="b", join_time="yesterday")
-    simulation.join("r", peer_id="c", join_time=None)
-
-    response = await upstream.get("/live-sessions/participants/r")
-
-    assert response.json()["participants"] == [
-        {"peerId": "a"},
-        {"peerId": "b", "joinTime": "yesterday", "metadata": None},
-        {"peerId": "c", "joinTime": None, "metadata": None},
-    ]
 
 
 async def test_new_peers_have_ids_in_the_upstreams_form(simulation: Simulation, upstream: httpx.AsyncClient) -> None:
@@ -114,14 +101,13 @@ async def test_room_ids_are_taken_percent_encoded(
     assert (await upstream.get(f"{base_url}/api/v2/sdk/live-sessions/{encoded}")).json()["liveSessions"][
         "roomId"
     ] == room
-    assert simulation.requests.since()[0].room_id == room
-    assert simulation.requests.since()[0].path == f"/api/v2/sdk/live-sessions/participants/{encoded}"
+    assert simulation.rooms[room].polls == 1
 
 
 @pytest.mark.parametrize("headers", [{"x-api-key": "wrong"}, {"x-api-key": ""}, {}], ids=["wrong", "empty", "none"])
 @pytest.mark.parametrize(
     "path",
-    ["/live-sessions/participants/r", "/live-sessions", "/rooms/get-rooms", "/rooms/room-details/r", "", "/metrics"],
+    ["/live-sessions/participants/r", "/live-sessions", "/rooms/get-rooms", "/rooms/room-details/r", ""],
 )
 async def test_without_the_right_key_every_route_refuses(
     simulation: Simulation, base_url: str, path: str, headers: dict[str, str]
@@ -131,12 +117,6 @@ async def test_without_the_right_key_every_route_refuses(
         response = await stranger.get(f"{base_url}/api/v2/sdk{path}", headers=headers)
     assert response.status_code == 401
     assert response.json() == {"message": "Incorrect or no API key provided", "ok": False, "validated": False}
-
-
-async def test_other_headers_are_accepted(simulation: Simulation, upstream: httpx.AsyncClient) -> None:
-    simulation.join("r")
-    headers = {"x-sdk-version": "2.6.2", "x-project-id": "p1", "content-type": "application/json"}
-    assert (await upstream.get("/live-sessions/participants/r", headers=headers)).status_code == 200
 
 
 async def test_live_sessions(simulation: Simulation, upstream: httpx.AsyncClient) -> None:
@@ -167,15 +147,13 @@ async def test_one_live_session_is_an_object(simulation: Simulation, upstream: h
 
 
 async def test_rooms_come_in_pages_of_ten(simulation: Simulation, upstream: httpx.AsyncClient) -> None:
-    for assign_sequences in range(12):
-        simulation.add_room(
-            f"room-{assign_sequences}", metadata={"title": f"Room {assign_sequences}"}, locked=assign_sequences == 10
-        )
+    for number in range(12):
+        simulation.add_room(f"room-{number}", metadata={"title": f"Room {number}"})
 
     first = (await upstream.get("/rooms/get-rooms")).json()
     second = (await upstream.get("/rooms/get-rooms", params={"cursor": first["nextCursor"]})).json()
 
-    assert [room["roomId"] for room in first["rooms"]] == [f"room-{assign_sequences}" for assign_sequences in range(10)]
+    assert [room["roomId"] for room in first["rooms"]] == [f"room-{number}" for number in range(10)]
     assert {**first, "rooms": ...} == {
         "rooms": ...,
         "pageSize": 10,
@@ -186,7 +164,7 @@ async def test_rooms_come_in_pages_of_ten(simulation: Simulation, upstream: http
     }
     assert second == {
         "rooms": [
-            {"roomId": "room-10", "createdAt": NOW, "roomLocked": True, "metadata": {"title": "Room 10"}},
+            {"roomId": "room-10", "createdAt": NOW, "roomLocked": False, "metadata": {"title": "Room 10"}},
             {"roomId": "room-11", "createdAt": NOW, "roomLocked": False, "metadata": {"title": "Room 11"}},
         ],
         "pageSize": 2,
@@ -198,8 +176,8 @@ async def test_rooms_come_in_pages_of_ten(simulation: Simulation, upstream: http
 
 
 async def test_a_cursor_skips_whole_pages(simulation: Simulation, upstream: httpx.AsyncClient) -> None:
-    for assign_sequences in range(10):
-        simulation.add_room(f"room-{assign_sequences}")
+    for number in range(10):
+        simulation.add_room(f"room-{number}")
     page = (await upstream.get("/rooms/get-rooms?cursor=2&limit=3")).json()
     assert [room["roomId"] for room in page["rooms"]] == ["room-6", "room-7", "room-8"]
 
@@ -216,11 +194,13 @@ async def test_room_details(simulation: Simulation, upstream: httpx.AsyncClient)
     assert unknown.json() == {"message": "Room Not Found", "code": "BAD_REQUEST"}
 
 
-async def test_sessions_of_a_room_newest_first(simulation: Simulation, upstream: httpx.AsyncClient) -> None:
+async def test_sessions_of_a_room_newest_first(
+    simulation: Simulation, clock: StoppedClock, upstream: httpx.AsyncClient
+) -> None:
     simulation.join("r", peer_id="a")
-    simulation.clock.advance(60_000)
+    clock.advance(60_000)
     simulation.end("r")
-    simulation.clock.advance(60_000)
+    clock.advance(60_000)
     simulation.join("r", peer_id="a")
 
     sessions = (await upstream.get("/rooms/session-details?roomId=r")).json()["sessions"]
@@ -242,13 +222,13 @@ async def test_sessions_of_no_room(upstream: httpx.AsyncClient) -> None:
 
 @pytest.mark.parametrize("route", ["participant-list", "participant-lists"])
 async def test_the_record_of_a_session_has_one_item_per_visit(
-    simulation: Simulation, upstream: httpx.AsyncClient, route: str
+    simulation: Simulation, clock: StoppedClock, upstream: httpx.AsyncClient, route: str
 ) -> None:
     simulation.join("r", peer_id="a", metadata="first")
-    simulation.clock.advance(1000)
+    clock.advance(1000)
     simulation.leave("r", "a")
-    simulation.join("r", peer_id="b", join_time="odd")
-    simulation.join("r", peer_id="a", metadata="second", join_time=NOW + 999.6)
+    simulation.join("r", peer_id="b")
+    simulation.join("r", peer_id="a", metadata="second", joined_at=NOW + 999)
     session = simulation.rooms["r"].sessions[-1].session_id
 
     record = (await upstream.get(f"/rooms/{route}", params={"sessionId": session})).json()
@@ -257,10 +237,10 @@ async def test_the_record_of_a_session_has_one_item_per_visit(
     assert record == {
         "participants": [
             {"peerId": "b", "joinTime": NOW + 1000, "metadata": None},
-            {"peerId": "a", "joinTime": NOW + 1000, "metadata": "second"},
+            {"peerId": "a", "joinTime": NOW + 999, "metadata": "second"},
         ]
     }
-    simulation.clock.advance(500)
+    clock.advance(500)
     simulation.end("r")
     ended = (await upstream.get(f"/rooms/{route}", params={"sessionId": session})).json()["participants"]
     assert [item["exitTime"] for item in ended] == [NOW + 1500, NOW + 1500]
@@ -276,74 +256,24 @@ async def test_the_record_of_no_session(simulation: Simulation, upstream: httpx.
     assert (await upstream.get("/rooms/participant-list")).status_code == 400
 
 
-async def test_creating_a_room(simulation: Simulation, upstream: httpx.AsyncClient) -> None:
-    response = await upstream.post("/rooms/create-room", json={"metadata": '{"title":"x"}', "roomLocked": True})
-
-    assert response.status_code == 201
-    room_id = response.json()["data"]["roomId"]
-    assert response.json() == {"message": "Room Created Successfully", "data": {"roomId": room_id}}
-    assert re.fullmatch(r"[a-z]{3}-[a-z]{4}-[a-z]{3}", room_id)
-    assert simulation.rooms[room_id].locked
-    assert (await upstream.get(f"/rooms/room-details/{room_id}")).json()["metadata"] == '{"title":"x"}'
-
-
-@pytest.mark.parametrize("body", [b'{"roomLocked": "yes"}', b"[]", b"{"])
-async def test_a_room_that_is_asked_for_wrongly_is_not_created(
-    simulation: Simulation, upstream: httpx.AsyncClient, body: bytes
-) -> None:
-    response = await upstream.post("/rooms/create-room", content=body)
-    assert response.status_code == 400
-    assert response.json()["success"] is False
-    assert {"code", "path", "message"} <= response.json()["error"]["issues"][0].keys()
-    assert simulation.rooms == {}
-
-
 @pytest.mark.parametrize("query", ["limit=x", "cursor=-1", "limit=1.5"])
 async def test_odd_page_numbers_are_refused(upstream: httpx.AsyncClient, query: str) -> None:
     assert (await upstream.get(f"/rooms/get-rooms?{query}")).status_code == 400
 
 
-async def test_metrics_recordings_and_the_root(
-    simulation: Simulation, upstream: httpx.AsyncClient, base_url: str
-) -> None:
-    simulation.join("r")
-    simulation.clock.advance(5000)
-    assert (await upstream.get("/metrics")).json() == {
-        "totalSessions": 1,
-        "totalDuration": 5000,
-        "totalUsers": 1,
-        "recordingCount": 0,
-        "livestreamCount": 0,
-    }
-    assert (await upstream.get("/recordings")).json() == {"recordings": [], "nextCursor": None}
-    assert (await upstream.get(f"{base_url}/api/v2/sdk")).json()["ok"] is True
-
-
 @pytest.mark.parametrize(
-    ("method", "path"),
+    "path",
     [
-        ("GET", "/api/v2/sdk/live-sessions/participants/"),
-        ("GET", "/api/v2/sdk/live-sessions/participants/a/b"),
-        ("POST", "/api/v2/sdk/live-sessions/participants/r"),
-        ("GET", "/api/v1/live-meetings"),
-        ("GET", "/api/v2/sdkx"),
-        ("GET", "/"),
+        "/api/v2/sdk/live-sessions/participants/",
+        "/api/v2/sdk/live-sessions/participants/a/b",
+        "/api/v1/live-meetings",
+        "/api/v2/sdkx",
+        "/",
     ],
 )
-async def test_what_is_no_route_is_not_found_in_plain_text(
-    upstream: httpx.AsyncClient, base_url: str, method: str, path: str
-) -> None:
-    response = await upstream.request(method, base_url + path)
+async def test_other_paths_are_not_found_in_plain_text(upstream: httpx.AsyncClient, base_url: str, path: str) -> None:
+    response = await upstream.get(base_url + path)
     assert response.status_code == 404
     assert response.headers["content-type"].startswith("text/plain")
 
 
-async def test_one_connection_serves_many_requests(simulation: Simulation, base_url: str) -> None:
-    simulation.join("r")
-    limits = httpx.Limits(max_connections=1)
-    ports = set()
-    async with httpx.AsyncClient(base_url=base_url, limits=limits, trust_env=False) as client:
-        for path in ("/api/v2/sdk/live-sessions/participants/r", "/_control/rooms", "/nowhere"):
-            response = await client.get(path, headers={"x-api-key": "simulated-key"})
-            ports.add(response.extensions["network_stream"].get_extra_info("client_addr"))
-    assert len(ports) == 1

@@ -26,11 +26,11 @@ from cryptography.x509.oid import NameOID
 from httpx_aiohttp import AiohttpTransport
 
 from bridge.rules.presence import Failure, FailureKind, Snapshot
-from bridge.simulator.faults import FaultKind
-from bridge.simulator.model import Simulation
-from bridge.simulator.server import serve
+from bridge.simulator import Simulation
 from bridge.sources.huddle01.client import RESPONSE_LIMIT, Huddle01Source, open_client
 from bridge.sources.protocol import Source, SourceSettings
+from tests.faults.kinds import Fault, FaultKind
+from tests.faults.server import FaultyUpstream
 
 NOW = datetime(2026, 11, 23, 9, 30, tzinfo=UTC)
 KEY = "ak_0123456789abcdef"
@@ -560,16 +560,12 @@ OTHERS = sorted(set(FaultKind) - set(EXPECTED) - {FaultKind.STATUS, FaultKind.SL
 
 @asynccontextmanager
 async def simulated(kind: FaultKind | None = None) -> AsyncIterator[Huddle01Source]:
-    async with serve(Simulation(api_keys=(KEY,))) as address, httpx.AsyncClient(trust_env=False) as steering:
-        for peer in ("ann", "bob"):
-            metadata = {"displayName": peer}
-            joined = await steering.post(
-                f"{address}/_control/rooms/room/join", json={"peer_id": peer, "metadata": metadata}
-            )
-            joined.raise_for_status()
-        if kind is not None:
-            switched = await steering.put(f"{address}/_control/faults", json={"faults": [{"kind": kind}]})
-            switched.raise_for_status()
+    upstream = FaultyUpstream(Simulation(api_keys=(KEY,)))
+    for peer in ("ann", "bob"):
+        upstream.simulation.join("room", peer_id=peer, metadata={"displayName": peer})
+    if kind is not None:
+        upstream.faults.replace([Fault(kind=kind)])
+    async with upstream.serve() as address:
         limit = timedelta(seconds=0.2) if kind is FaultKind.TIMEOUT else timedelta(seconds=20)
         async with source(settings(address, limit=limit)) as asked:
             yield asked

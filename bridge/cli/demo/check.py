@@ -13,13 +13,13 @@ from datetime import UTC, datetime, timedelta
 
 from bridge.cli.demo.receiver import Received
 from bridge.rules.presence import display_name
-from bridge.simulator.rooms import Room, What
+from bridge.simulator.rooms import ChangeKind, Room
 
-KINDS: Mapping[str, What] = {
-    "peer.joined": What.JOIN,
-    "peer.left": What.LEAVE,
-    "peer.updated": What.METADATA,
-    "room.empty": What.END,
+KINDS: Mapping[str, ChangeKind] = {
+    "peer.joined": ChangeKind.JOIN,
+    "peer.left": ChangeKind.LEAVE,
+    "peer.updated": ChangeKind.METADATA,
+    "room.empty": ChangeKind.END,
 }
 """What in the true history of a room an event tells of."""
 
@@ -39,7 +39,7 @@ class Findings:
     """Everything; `true` counts what happened, `told` the events that were accepted."""
 
     rooms: tuple[RoomFindings, ...]
-    true: Counter[What]
+    true: Counter[ChangeKind]
     told: Counter[str]
     delays: tuple[timedelta, ...]
     requests: int
@@ -67,7 +67,7 @@ def examine(
     delays = [delay(rooms, one) for one in accepted]
     return Findings(
         rooms=found,
-        true=Counter(past.what for room in rooms.values() for past in room.history),
+        true=Counter(past.kind for room in rooms.values() for past in room.history),
         told=Counter(one.facts.type for one in accepted),
         delays=tuple(span for span in delays if span is not None),
         requests=len(received),
@@ -84,7 +84,7 @@ def delay(rooms: Mapping[str, Room], received: Received) -> timedelta | None:
         return None
     peer_id = received.event["data"].get("peer_id")
     arrived = received.at
-    moments = (_moment(past.at) for past in reversed(room.history) if past.what is kind and past.peer_id == peer_id)
+    moments = (_moment(past.at) for past in reversed(room.history) if past.kind is kind and past.peer_id == peer_id)
     return next((arrived - moment for moment in moments if moment <= arrived), None)
 
 
@@ -114,7 +114,7 @@ def _gaps(accepted: Iterable[Received], head: int) -> list[str]:
 
 
 def _inventions(room: Room, accepted: Iterable[Received]) -> list[str]:
-    true = Counter((past.what, past.peer_id) for past in room.history)
+    true = Counter((past.kind, past.peer_id) for past in room.history)
     told = Counter(
         (KINDS[one.facts.type], one.event["data"].get("peer_id")) for one in accepted if one.facts.type in KINDS
     )

@@ -37,8 +37,8 @@ from bridge.errors import BridgeError, UsageError, VerificationError
 from bridge.polling.rooms import find_room
 from bridge.service import Service, new_secret
 from bridge.simulator import Simulation
+from bridge.simulator.crowd import Crowd
 from bridge.simulator.routes import API_PATH
-from bridge.simulator.scenario import play_random
 from bridge.simulator.server import serve
 
 RATE: Final = 1.5
@@ -109,7 +109,8 @@ class _Demo:
 
     async def _let_live(self, stopping: Stopping, running: asyncio.Task[None]) -> None:
         """Let the crowd come and go until its time is up, or somebody says stop."""
-        crowd = asyncio.create_task(play_random(self._simulation, self._plan.seed, tuple(self._rooms), RATE))
+        people = Crowd(self._simulation, seed=self._plan.seed, rooms=tuple(self._rooms))
+        crowd = asyncio.create_task(people.run(RATE))
         told = asyncio.create_task(stopping.asked.wait())
         seconds = self._plan.lively_seconds
         await asyncio.wait([crowd, told, running], timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
@@ -120,17 +121,19 @@ class _Demo:
 
     async def _wait_for_the_last(self, receiver: Receiver, running: asyncio.Task[None]) -> None:
         """Wait until all that happened has been polled, logged and delivered; give up when it does not come."""
-        asked_before = max((request.n for request in self._simulation.requests.since()), default=0)
+        polls_before = self._count_polls()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(PATIENCE.total_seconds()):
                 while not running.done():
-                    asked = self._simulation.requests.since(asked_before)
-                    polls = Counter(request.room_id for request in asked if "/participants/" in request.path)
+                    polls = self._count_polls() - polls_before
                     if all(polls[room_id] >= POLLS_TO_BE_SURE for room_id in self._rooms):
                         findings = await self._examine(receiver)
                         if findings.good or findings.unverified:
                             return
                     await asyncio.sleep(LOOK_AGAIN_SECONDS)
+
+    def _count_polls(self) -> Counter[str]:
+        return Counter({room_id: room.polls for room_id, room in self._simulation.rooms.items()})
 
     async def _examine(self, receiver: Receiver) -> Findings:
         read = self._database.read

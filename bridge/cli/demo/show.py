@@ -15,7 +15,7 @@ from bridge.cli.console import Part, Screen, fit
 from bridge.cli.demo.check import Findings, RoomFindings
 from bridge.cli.demo.plan import Places, Plan
 from bridge.cli.demo.receiver import BUSY, Received
-from bridge.simulator.rooms import What
+from bridge.simulator.rooms import ChangeKind
 
 LONG_WORDS_FROM = 100
 """Columns."""
@@ -93,12 +93,12 @@ class Lines:
 def conclude(screen: Screen, findings: Findings) -> None:
     """Say what became of it all."""
     true, told = findings.true, findings.told
-    unseen = true[What.JOIN] - told["peer.joined"]
+    unseen = true[ChangeKind.JOIN] - told["peer.joined"]
     short = f" ({_count(unseen, 'stay')} too short for any poll to see)" if unseen > 0 and findings.good else ""
     again = f" ({findings.again} came again)" if findings.again else ""
     screen.show()
     screen.show(("Summary", "bold"))
-    screen.show(f"  in truth   {_comings_and_goings(true[What.JOIN], true[What.LEAVE])}{short}")
+    screen.show(f"  in truth   {_comings_and_goings(true[ChangeKind.JOIN], true[ChangeKind.LEAVE])}{short}")
     screen.show(
         f"  told       {_comings_and_goings(told['peer.joined'], told['peer.left'])}, {told.total()} events in all"
     )

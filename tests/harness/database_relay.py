@@ -1,4 +1,4 @@
-"""The wire between the bridge and PostgreSQL, for tests that cut it: the server itself serves other tests meanwhile."""
+"""A relay between the bridge and PostgreSQL, for tests that cut it: the server itself serves other tests meanwhile."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from tests.harness.loop_thread import LoopThread
 from tests.harness.waiting import PATIENCE
 
 
-class DatabaseWire(LoopThread):
+class DatabaseRelay(LoopThread):
     """A TCP relay in its own thread; `url` is the database's address through it. Use as a context manager."""
 
     def __init__(self, database_url: str) -> None:
-        super().__init__("database wire")
+        super().__init__("database relay")
         self._parts = urlsplit(database_url)
         self.stalled_bytes = 0
-        """What the bridge has sent to the database since `stall()` and what has not gone through."""
-        self.thrown_out = 0
-        """How many connections were tried while the wire was cut."""
+        """Bytes that the bridge has sent since `stall()` and that wait here."""
+        self.refused = 0
+        """Connections that were tried while the relay was cut."""
         self._port = 0
-        self._whole = True
+        self._is_up = True
         self._flowing = asyncio.Event()
         self._flowing.set()
         self._connections: set[asyncio.StreamWriter] = set()
@@ -29,24 +29,23 @@ class DatabaseWire(LoopThread):
 
     @property
     def url(self) -> str:
-        """The database's address through the wire."""
         address = f"{self._parts.username}:{self._parts.password}@127.0.0.1:{self._port}"
         return urlunsplit(self._parts._replace(netloc=address))
 
     def cut(self) -> None:
-        """The database is gone: connections break, new ones are thrown out."""
+        """Break all connections and refuse new ones."""
         asyncio.run_coroutine_threadsafe(self._cut(), self._loop).result(PATIENCE)
 
-    def mend(self) -> None:
-        """The database is back, at the same address."""
-        self._whole = True
+    def restore(self) -> None:
+        """Accept connections again."""
+        self._is_up = True
 
     def stall(self) -> None:
-        """What the bridge says from now on waits; nothing breaks."""
+        """Keep what the bridge sends from now on; nothing breaks."""
         self._loop.call_soon_threadsafe(self._flowing.clear)
 
-    def flow(self) -> None:
-        """What waited goes through, as if nothing had been."""
+    def resume(self) -> None:
+        """Pass on what was kept."""
         self._loop.call_soon_threadsafe(self._flowing.set)
 
     async def _serve(self) -> None:
@@ -61,13 +60,13 @@ class DatabaseWire(LoopThread):
             await asyncio.wait(self._relays, timeout=PATIENCE)
 
     async def _cut(self) -> None:
-        self._whole = False
+        self._is_up = False
         for connection in tuple(self._connections):
             connection.transport.abort()
 
     async def _relay(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if not self._whole:
-            self.thrown_out += 1
+        if not self._is_up:
+            self.refused += 1
             writer.transport.abort()
             return
         task = asyncio.ensure_future(self._pass_on(reader, writer))
@@ -79,23 +78,16 @@ class DatabaseWire(LoopThread):
         ends = {writer, far_writer}
         self._connections |= ends
         try:
-            await asyncio.gather(self._up(reader, far_writer), self._down(far_reader, writer))
+            await asyncio.gather(self._copy(reader, far_writer, stalls=True), self._copy(far_reader, writer))
         finally:
             self._connections -= ends
 
-    async def _up(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _copy(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, stalls: bool = False) -> None:
         with contextlib.suppress(OSError):
             while chunk := await reader.read(65536):
-                if not self._flowing.is_set():
+                if stalls and not self._flowing.is_set():
                     self.stalled_bytes += len(chunk)
                     await self._flowing.wait()
-                writer.write(chunk)
-                await writer.drain()
-        writer.close()
-
-    async def _down(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(OSError):
-            while chunk := await reader.read(65536):
                 writer.write(chunk)
                 await writer.drain()
         writer.close()

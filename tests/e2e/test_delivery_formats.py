@@ -1,18 +1,17 @@
-"""Every style through the real program, for people who call themselves what they like."""
+"""Every format through the real program, with peers whose metadata is as odd as can be."""
 
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.harness.config import write_config
+from tests.harness.config import Configure
 from tests.harness.oracles import node, require_oracles
 from tests.harness.process import BridgeProcess
 from tests.harness.receiver import Delivery, Receiver
-from tests.harness.simulator import SimulatorClient
+from tests.harness.simulator import Simulator
 from tests.harness.waiting import wait_until
 
 KEY = "any text: ☃ that both sides know"
@@ -33,15 +32,11 @@ def of_path(deliveries: list[Delivery], name: str) -> list[Delivery]:
 
 
 @pytest.mark.slow
-def test_hostile_metadata_in_every_style(
-    tmp_path: Path, sqlite_database_url: str, simulator: SimulatorClient, receiver: Receiver
-) -> None:
+@pytest.mark.parametrize("migrated_url", ["sqlite"], indirect=True)
+def test_hostile_metadata_in_every_format(configure: Configure, simulator: Simulator, receiver: Receiver) -> None:
     require_oracles()
     formats = ["standard", "flat", "cloudevents"]
-    config = write_config(
-        tmp_path / "bridge.toml",
-        database_url=sqlite_database_url,
-        upstream=simulator.url,
+    config = configure(
         rooms=[ROOM],
         endpoints=[
             *(receiver.endpoint(style, style=style) for style in formats),
@@ -50,28 +45,28 @@ def test_hostile_metadata_in_every_style(
     )
     count = 1 + 2 * len(HOSTILE) + 1
     with BridgeProcess(config) as program:
-        for assign_sequences, metadata in enumerate(HOSTILE):
-            simulator.join(ROOM, f"peer-{assign_sequences}", metadata=metadata)
+        for number, metadata in enumerate(HOSTILE):
+            simulator.join(ROOM, f"peer-{number}", metadata=metadata)
         simulator.wait_for_polls(2, ROOM)
-        simulator.script(*({"room": ROOM, "do": "leave", "peer_id": f"peer-{n}"} for n in range(len(HOSTILE))))
+        simulator.leave(ROOM, *(f"peer-{number}" for number in range(len(HOSTILE))))
         wait_until(
             lambda: all(len(of_path(list(receiver.accepted), name)) >= count for name in [*formats, "huddle01"]),
-            what=lambda: f"{count} events in each style, not {len(receiver.accepted)}",
+            what=lambda: f"{count} events in each format, not {len(receiver.accepted)}",
         )
         assert program.stop() == 0
     deliveries = {name: of_path(list(receiver.accepted), name) for name in [*formats, "huddle01"]}
     assert [one.unverified for name in formats for one in deliveries[name] if one.unverified] == []
-    told = [one.event for one in deliveries["standard"]]
+    standard = [one.event for one in deliveries["standard"]]
     for name, found in deliveries.items():
-        assert [one.event_id for one in found] == [event["id"] for event in told], name
-        assert [one.event["id"] for one in found] == [event["id"] for event in told], name
-    check_flat(deliveries["flat"], told)
-    check_cloudevents(deliveries["cloudevents"], told)
-    check_huddle01(deliveries["huddle01"], told)
+        assert [one.event_id for one in found] == [event["id"] for event in standard], name
+        assert [one.event["id"] for one in found] == [event["id"] for event in standard], name
+    check_flat(deliveries["flat"], standard)
+    check_cloudevents(deliveries["cloudevents"], standard)
+    check_huddle01(deliveries["huddle01"], standard)
 
 
-def check_flat(found: list[Delivery], told: list[dict[str, Any]]) -> None:
-    for delivery, event in zip(found, told, strict=True):
+def check_flat(found: list[Delivery], standard: list[dict[str, Any]]) -> None:
+    for delivery, event in zip(found, standard, strict=True):
         flat = delivery.event
         assert not any(isinstance(value, dict | list) for value in flat.values())
         assert (flat["type"], flat["timestamp"]) == (event["type"], event["timestamp"])
@@ -80,8 +75,8 @@ def check_flat(found: list[Delivery], told: list[dict[str, Any]]) -> None:
         assert delivery.headers["content-type"] == "application/json"
 
 
-def check_cloudevents(found: list[Delivery], told: list[dict[str, Any]]) -> None:
-    for delivery, event in zip(found, told, strict=True):
+def check_cloudevents(found: list[Delivery], standard: list[dict[str, Any]]) -> None:
+    for delivery, event in zip(found, standard, strict=True):
         wrapped = delivery.event
         assert (wrapped["specversion"], wrapped["type"], wrapped["time"]) == ("1.0", event["type"], event["timestamp"])
         assert int(wrapped["sequence"]) == event["data"]["sequence"]
@@ -89,12 +84,12 @@ def check_cloudevents(found: list[Delivery], told: list[dict[str, Any]]) -> None
         assert delivery.headers["content-type"] == "application/cloudevents+json"
 
 
-def check_huddle01(found: list[Delivery], told: list[dict[str, Any]]) -> None:
+def check_huddle01(found: list[Delivery], standard: list[dict[str, Any]]) -> None:
     lines = [
         json.dumps({"body": one.body.decode(), "header": one.headers["huddle01-signature"]}, ensure_ascii=True)
         for one in found
     ]
     assert node("receive_huddle01.mjs", KEY, input="\n".join(lines)).splitlines() == ["accepted"] * len(found)
     assert node("receive_huddle01.mjs", "another", input="\n".join(lines)).splitlines() != ["accepted"] * len(found)
-    assert [one.event["event"] for one in found] == [event["type"].replace(".", ":") for event in told]
+    assert [one.event["event"] for one in found] == [event["type"].replace(".", ":") for event in standard]
     assert all("webhook-signature" not in one.headers for one in found)

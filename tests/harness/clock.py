@@ -1,0 +1,17 @@
+"""A clock of the simulator that stands still until it is moved."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(slots=True)
+class StoppedClock:
+    now: int
+    """Epoch milliseconds."""
+
+    def __call__(self) -> int:
+        return self.now
+
+    def advance(self, milliseconds: int) -> None:
+        self.now += milliseconds

@@ -1,0 +1,68 @@
+"""Crowds: the same seed gives the same changes, and they are of every kind."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+
+import pytest
+
+from bridge.simulator import Simulation
+from bridge.simulator.crowd import FULL, Crowd, room_ids
+from bridge.simulator.rooms import ChangeKind
+from tests.harness.clock import StoppedClock
+
+
+def play(seed: int, steps: int) -> tuple[list[str], Simulation]:
+    clock = StoppedClock(0)
+    simulation = Simulation(seed=1, now=clock)
+    crowd = Crowd(simulation, seed=seed, rooms=room_ids(seed, 3))
+    changes = []
+    for _ in range(steps):
+        changes.append(crowd.step())
+        clock.advance(1000)
+    return changes, simulation
+
+
+def test_the_same_seed_gives_the_same_changes_and_another_seed_others() -> None:
+    first, simulation = play(7, 100)
+    again, same = play(7, 100)
+    assert first == again
+    assert [room.history for room in simulation.rooms.values()] == [room.history for room in same.rooms.values()]
+    assert play(8, 100)[0] != first
+
+
+def test_a_crowd_makes_every_kind_of_change() -> None:
+    changes, simulation = play(3, 600)
+    history = [change for room in simulation.rooms.values() for change in room.history]
+    joins = Counter(change.peer_id for change in history if change.kind is ChangeKind.JOIN)
+    assert {change.kind for change in history} == set(ChangeKind)
+    assert max(joins.values()) > 1, "nobody came back under the same peer id"
+    assert any(change.endswith("everyone leaves") for change in changes)
+    assert all(len(room.sessions) > 3 for room in simulation.rooms.values())
+    assert all(len(room.present) <= FULL + 1 for room in simulation.rooms.values())
+
+
+def test_a_crowd_tolerates_changes_by_others(simulation: Simulation) -> None:
+    crowd = Crowd(simulation, seed=5, rooms=["r"])
+    for turn in range(200):
+        crowd.step()
+        simulation.join("r", peer_id="guest", metadata=turn)
+        if turn % 10 == 0:
+            simulation.end("r")
+
+
+async def test_a_crowd_runs_until_it_is_cancelled(simulation: Simulation) -> None:
+    changes, enough = list[str](), asyncio.Event()
+
+    def on_step(change: str) -> None:
+        changes.append(change)
+        if len(changes) == 20:
+            enough.set()
+
+    running = asyncio.create_task(Crowd(simulation, seed=1, rooms=room_ids(1, 2)).run(1000, on_step))
+    await enough.wait()
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    assert set(simulation.rooms) == set(room_ids(1, 2))
