@@ -7,6 +7,7 @@ PYTHON ?= python3
 WORKERS ?= auto
 VENV := .venv
 RUN := $(VENV)/bin/python
+PYTEST := $(RUN) -m pytest -n $(WORKERS) --dist worksteal
 PIP := $(RUN) -m pip --quiet --disable-pip-version-check --no-input
 RUNTIME := $(VENV)/.runtime-installed
 DEV := $(VENV)/.dev-installed
@@ -14,7 +15,7 @@ ORACLES := tests/oracles/node_modules/.installed
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test check bench lock clean environment
+.PHONY: help demo test campaign check bench lock clean environment
 
 help: ## list the targets
 	@echo "usage: make TARGET [NAME=value]…"
@@ -24,7 +25,10 @@ demo: $(RUNTIME) ## see it work, with no account: until Ctrl-C, or for DURATION=
 	@$(RUN) -m bridge demo $(if $(DURATION),--duration $(DURATION))
 
 test: environment ## run the tests on WORKERS=auto processes; ARGS="-k name" picks some
-	@$(RUN) -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
+	@$(PYTEST) -m "not campaign" $(ARGS)
+
+campaign: environment ## run what takes minutes: hundreds of kills, long replays, many random histories
+	@$(PYTEST) -m "campaign or hypothesis" --hypothesis-profile campaign $(ARGS)
 
 check: environment ## lint, format, types, floors, then the tests
 	@echo "ruff check" && $(RUN) -m ruff check .
