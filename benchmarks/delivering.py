@@ -93,7 +93,7 @@ def _fill(database: Database, address: str, concurrency: int) -> bytes:
     """A log of a realistic size, owed in whole to one endpoint."""
     runtime = system_runtime()
     context = EndpointContext(now=runtime.now(), new_id=runtime.new_id, new_secret=new_secret)
-    specs = [RoomSpec(source="main", upstream_id=f"room-{assign_sequences}") for assign_sequences in range(ROOMS)]
+    specs = [RoomSpec(source="main", upstream_id=f"room-{number}") for number in range(ROOMS)]
     endpoint = EndpointSpec(name="all", url=address, secret=SECRET, events=("*",), max_concurrency=concurrency)
     database.write_now(reconcile_sources, ["main"])
     database.write_now(reconcile_rooms, specs, (), runtime.now(), runtime.new_id)

@@ -82,7 +82,7 @@ async def main() -> None:
 async def _measure(database: Database, address: str, seconds: float) -> list[float]:
     runtime, source = system_runtime(), Revolving()
     context = EndpointContext(now=runtime.now(), new_id=runtime.new_id, new_secret=new_secret)
-    rooms = [RoomSpec(source="main", upstream_id=f"room-{assign_sequences}") for assign_sequences in range(ROOMS)]
+    rooms = [RoomSpec(source="main", upstream_id=f"room-{number}") for number in range(ROOMS)]
     database.write_now(reconcile_sources, ["main"])
     database.write_now(reconcile_rooms, rooms, (), runtime.now(), runtime.new_id)
     endpoint = EndpointSpec(name="all", url=address, events=("peer.*",), max_concurrency=ROOMS)

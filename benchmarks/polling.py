@@ -34,12 +34,12 @@ async def main() -> None:
 
         async def bare() -> float:
             async with open_client(account) as client:
-                assign_sequences = 0
+                number = 0
 
                 async def get() -> None:
-                    nonlocal assign_sequences
-                    assign_sequences = (assign_sequences + 1) % ROOMS
-                    url = f"{account.base_url}/live-sessions/participants/room-{assign_sequences}"
+                    nonlocal number
+                    number = (number + 1) % ROOMS
+                    url = f"{account.base_url}/live-sessions/participants/room-{number}"
                     (await client.get(url, headers={"x-api-key": account.api_key})).raise_for_status()
 
                 return await rig.rate(options.seconds, options.concurrency, get)
@@ -47,7 +47,7 @@ async def main() -> None:
         for name, database in rig.databases(options.database):
             runtime = system_runtime()
             rooms = [
-                RoomSpec(source="main", upstream_id=f"room-{assign_sequences}") for assign_sequences in range(ROOMS)
+                RoomSpec(source="main", upstream_id=f"room-{number}") for number in range(ROOMS)
             ]
             database.write_now(reconcile_sources, ["main"])
             database.write_now(reconcile_rooms, rooms, (), runtime.now(), runtime.new_id)

@@ -115,10 +115,10 @@ def _process(target: Callable[..., None], *args: object) -> Iterator[str]:
 def _serve_upstream(pipe: Connection, rooms: int, peers: int) -> None:
     async def run() -> None:
         simulation = Simulation(seed=1)
-        for assign_sequences in range(rooms):
+        for number in range(rooms):
             for peer in range(peers):
                 simulation.join(
-                    f"room-{assign_sequences}", metadata={"displayName": f"Peer {peer}", "avatarUrl": "x" * 200}
+                    f"room-{number}", metadata={"displayName": f"Peer {peer}", "avatarUrl": "x" * 200}
                 )
         async with serve(simulation) as address:
             pipe.send(address)

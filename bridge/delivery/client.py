@@ -32,7 +32,7 @@ from bridge.delivery.connect import (
 )
 from bridge.errors import ForbiddenAddressError
 from bridge.http_response import Response
-from bridge.rules.delivery import Cause, Outcome, PostResult, judge
+from bridge.rules.delivery import Cause, Outcome, PostResult, classify_response
 from bridge.rules.egress import EgressPolicy, check_url
 
 _CUT_OFF: Final = (
@@ -150,11 +150,11 @@ class WebhookClient:
         except Exception as error:  # noqa: BLE001 - a hostile receiver chooses which
             late = timeout if deadline.expired() else None
             return _failed(error, attempt, late, timedelta(seconds=elapsed() - started))
-        return judge(
+        return classify_response(
             response.status_code,
             now=self._clock(),
             duration=timedelta(seconds=elapsed() - started),
-            response=excerpt,
+            body=excerpt,
             headers=response.headers,
         )
 

@@ -131,7 +131,7 @@ async def check_endpoint(url: str, policy: EgressPolicy, *, resolver: AbstractRe
 
 
 def os_reason(error: OSError) -> str:
-    """The system's words, without the assign_sequences and without the addresses that asyncio adds."""
+    """The system's words, without the number and without the addresses that asyncio adds."""
     if isinstance(error, socket.gaierror | ssl.SSLError) or not error.errno:
         return error.strerror or str(error)
     return os.strerror(error.errno).lower()

@@ -38,11 +38,12 @@ class RoomName:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Draft:
-    """An event that has no assign_sequences yet."""
+    """An event that has no sequence yet; `audience` as in bridge.events.subscription."""
 
     type: EventType
     timestamp: datetime
     facts: Mapping[str, Json]
+    audience: int | None = None
 
 
 def rfc3339(moment: datetime) -> str:

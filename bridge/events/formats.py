@@ -50,7 +50,7 @@ Event = dict[str, Any]
 """A canonical body, parsed (CONTRACT section 4)."""
 
 SAFE_INTEGER: Final = 2**53 - 1
-"""The largest whole assign_sequences that JavaScript prints as it was."""
+"""The largest whole number that JavaScript prints as it was."""
 
 _ID: Final = re.compile(rb'\{"id":"([^"\\]+)"')
 _METADATA: Final = ("metadata", "previous_metadata")
@@ -168,6 +168,6 @@ def _cloudevent_source(data: Mapping[str, Any]) -> str:
 
 
 def _cloudevent_sequence(data: Mapping[str, Any]) -> dict[str, Json]:
-    """A test delivery has no place in the log, so it may have no assign_sequences."""
+    """A test delivery has no place in the log, so it may have no number."""
     sequence = data.get("sequence")
     return {} if sequence is None else {"sequence": f"{sequence:010d}", "sequencetype": "Integer"}

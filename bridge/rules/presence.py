@@ -256,11 +256,24 @@ def diff(
             complete_at=complete_at,
             departed=before.departed | {change.visit.peer_id for change in left} if emptied is None else frozenset(),
         ),
-        changes=tuple(change for change in changes if not _is_silent(change, arrived, policy)),
+        changes=changes,
         arrived=arrived,
         left=left,
         emptied=emptied,
     )
+
+
+def is_announced(change: Change, diff: PresenceDiff, policy: PresencePolicy) -> bool:
+    """Whether a change is delivered; under `baseline`, peers present at the start are in the log, but not delivered."""
+    if policy.first_snapshot is FirstSnapshot.EMIT:
+        return True
+    match change:
+        case PeerJoined(visit=visit):
+            return not visit.initial
+        case RoomOccupied():
+            return not any(visit.initial for visit in diff.arrived)
+        case PeerLeft() | PeerUpdated() | RoomEmptied():
+            return True
 
 
 def end_tracking(before: Presence, now: datetime) -> PresenceDiff:
@@ -450,19 +463,6 @@ def _session_after(
         unique_peers=session.unique_peers + sum(visit.peer_id not in known for visit in arrived),
         peak_peer_count=max(session.peak_peer_count, peer_count),
     )
-
-
-def _is_silent(change: Change, arrived: tuple[Visit, ...], policy: PresencePolicy) -> bool:
-    """Whether a change only says who was there already when tracking started, and nobody wants to hear that."""
-    if policy.first_snapshot is FirstSnapshot.EMIT:
-        return False
-    match change:
-        case PeerJoined(visit=visit):
-            return visit.initial
-        case RoomOccupied():
-            return any(visit.initial for visit in arrived)
-        case PeerLeft() | PeerUpdated() | RoomEmptied():
-            return False
 
 
 def _leaves(before: Presence, session: Session, departures: Iterable[_Departure]) -> tuple[PeerLeft, ...]:

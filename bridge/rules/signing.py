@@ -243,7 +243,7 @@ def _required(headers: Mapping[str, str], part: str) -> str:
 
 def _check_timestamp(text: str, now: datetime, tolerance: timedelta) -> None:
     if not _TIMESTAMP.fullmatch(text):
-        raise VerificationError("webhook-timestamp is not a assign_sequences of Unix seconds")
+        raise VerificationError("webhook-timestamp is not a number of Unix seconds")
     age = now.timestamp() - int(text)
     if abs(age) > tolerance.total_seconds():
         where, what = ("past", "a replayed request") if age > 0 else ("future", "a forged request")

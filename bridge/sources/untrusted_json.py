@@ -1,7 +1,7 @@
 """Reading JSON that strangers wrote: what comes out can be encoded as UTF-8 and as JSON again.
 
 Stricter than `json.loads` (no NaN, no Infinity, UTF-8 only) and kinder in three things that any participant could put
-into metadata: lone surrogates become U+FFFD, what is nested too deeply for the parser becomes null, and a assign_sequences that
+into metadata: lone surrogates become U+FFFD, what is nested too deeply for the parser becomes null, and a number that
 no receiver could read (1e400, or thousands of digits) becomes a text.
 """
 
@@ -18,7 +18,7 @@ PARSED_DEPTH: Final = 128
 """How many levels are kept of a text that is nested too deeply to be parsed."""
 
 _DIGITS: Final = 400
-"""Of a whole assign_sequences: more than any double has; Python itself refuses to read several thousands."""
+"""Of a whole number: more than any double has; Python itself refuses to read several thousands."""
 _BOM: Final = b"\xef\xbb\xbf"
 _SURROGATE: Final = re.compile(r"\\u[dD][89a-fA-F]")
 _ESCAPE: Final = re.compile(
@@ -82,8 +82,8 @@ def _refused(name: str) -> NoReturn:
 
 
 def _finite(text: str) -> float | str:
-    assign_sequences = float(text)
-    return assign_sequences if math.isfinite(assign_sequences) else text
+    number = float(text)
+    return number if math.isfinite(number) else text
 
 
 def _bounded(text: str) -> int | str:

@@ -21,7 +21,7 @@ from bridge.config.settings import (
     WebToken,
 )
 from bridge.delivery.endpoints import EndpointSpec
-from bridge.polling.record import PollingSettings
+from bridge.polling.plan import PollingSettings
 from bridge.polling.rooms import RoomSpec
 from bridge.rules.delivery import DeliveryPolicy
 from bridge.rules.egress import EgressPolicy

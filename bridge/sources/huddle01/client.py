@@ -20,6 +20,7 @@ import httpx
 from aiohttp.http import HttpProcessingError
 from httpx_aiohttp import AiohttpTransport
 
+from bridge import __version__
 from bridge.http_response import Response
 from bridge.rules.presence import Failure, FailureKind, Snapshot
 from bridge.sources.checkup import Checkup, parse_date
@@ -54,6 +55,11 @@ _NAMES: Final = (
 )
 """What an error is called, by its first cause that has a name; the special before the general."""
 _DECOMPRESSED: Final = {"gzip": zlib.MAX_WBITS | 16, "x-gzip": zlib.MAX_WBITS | 16, "deflate": zlib.MAX_WBITS}
+
+
+def open_huddle01(settings: SourceSettings, now: Callable[[], datetime]) -> Huddle01Source:
+    """A source that asks Huddle01."""
+    return Huddle01Source(settings, open_client(settings), __version__, now)
 
 
 def open_client(settings: SourceSettings) -> httpx.AsyncClient:

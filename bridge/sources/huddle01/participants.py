@@ -56,7 +56,7 @@ def read_listing(items: Sequence[Json]) -> Listing:
 
 
 def read_number(value: Json) -> int | float | None:
-    """A assign_sequences, or the text of one that is not negative; true and false are none."""
+    """A number, or the text of one that is not negative; true and false are none."""
     match value:
         case bool():
             return None
@@ -73,10 +73,10 @@ def read_join_time(value: Json) -> datetime | None:
 
     The last year that there is counts as none: in another time zone it may already be over.
     """
-    assign_sequences = read_number(value)
+    number = read_number(value)
     try:
-        if assign_sequences is not None:
-            moment = _EPOCH + timedelta(milliseconds=assign_sequences)
+        if number is not None:
+            moment = _EPOCH + timedelta(milliseconds=number)
         elif isinstance(value, str):
             moment = _read_iso(value)
         else:

@@ -14,7 +14,7 @@ from http import HTTPStatus
 from typing import Final
 
 from bridge import __version__
-from bridge.rules.delivery import parse_retry_after
+from bridge.rules.backoff import parse_retry_after
 from bridge.rules.presence import Failure, FailureKind, Json, Snapshot
 from bridge.sources.huddle01.participants import Listing, read_listing, read_number
 from bridge.sources.untrusted_json import decode_json
