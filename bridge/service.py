@@ -293,8 +293,7 @@ class Service:
 
     def _reconcile(self) -> None:
         settings = self._settings
-        for remark in settings.without_effect:
-            log.warning("configuration.without_effect", detail=remark)
+        log.debug("configuration.loaded", rooms=len(settings.rooms), endpoints=len(settings.endpoints))
         self._database.write_now(
             reconcile,
             sources=[account.name for account in settings.sources],

@@ -10,11 +10,11 @@ LONGEST = timedelta(days=36_500)
 
 _FORM = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?(ms|s|m|h|d)?")
 _SECONDS = {"ms": 0.001, "s": 1, "m": 60, "h": 3_600, "d": 86_400}
-_NOT_A_DURATION = 'must be a duration, like "250ms", "10s", "5m", "2h", "5d" or a assign_sequences of seconds'
+_NOT_A_DURATION = 'must be a duration, like "250ms", "10s", "5m", "2h", "5d" or a number of seconds'
 
 
 def parse_duration(value: object) -> timedelta:
-    """A span from a text with a unit, or from a assign_sequences of seconds (which may come as text, from the environment).
+    """A span from a text with a unit, or from a number of seconds (which may come as text, from the environment).
 
     Raises:
         ValueError: with a sentence for the operator.
@@ -51,5 +51,5 @@ def parse_positive_duration(value: object) -> timedelta:
 def _seconds_in(text: str) -> float:
     if (parts := _FORM.fullmatch(text.strip())) is None:
         raise ValueError(_NOT_A_DURATION)
-    assign_sequences, unit = parts.groups(default="s")
-    return float(assign_sequences) * _SECONDS[unit]
+    number, unit = parts.groups(default="s")
+    return float(number) * _SECONDS[unit]

@@ -80,7 +80,7 @@ def check_url(url: str, policy: EgressPolicy) -> Destination:
     """
     parts, port = _split(url)
     if parts.scheme not in _PORTS:
-        raise ForbiddenAddressError(f"deliveries go over https (or http), not over {parts.scheme!r}: change the URL")
+        raise ForbiddenAddressError("the URL must begin with https:// or http://")
     if "@" in parts.netloc:
         raise ForbiddenAddressError(
             "the URL holds a user name or password: put it into a header of the endpoint instead"
@@ -131,7 +131,7 @@ def _split(url: str) -> tuple[SplitResult, int | None]:
         port = parts.port
     except ValueError as error:
         raise ForbiddenAddressError(
-            "the URL cannot be read: it should read_health like https://host:port/path"
+            "the URL cannot be read: it should look like https://host:port/path"
         ) from error
     if port == 0:
         raise ForbiddenAddressError("the URL names port 0, which nobody can listen on: change the port")
@@ -141,7 +141,7 @@ def _split(url: str) -> tuple[SplitResult, int | None]:
 def _host(parts: SplitResult) -> str:
     host = parts.hostname or ""
     if not host:
-        raise ForbiddenAddressError("the URL names no host: it should read_health like https://host/path")
+        raise ForbiddenAddressError("the URL names no host: it should look like https://host/path")
     if "%" in host:
         raise ForbiddenAddressError(
             f"the host {host!r} holds a % (an address scope or an encoded character): remove it"
