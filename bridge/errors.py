@@ -17,7 +17,7 @@ class BridgeError(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Problem:
-    """One thing wrong with the configuration: where it stands and what to do about it."""
+    """One mistake in the configuration: its key, its line if it is in the file, and a message that says what to do."""
 
     key: str
     message: str
@@ -29,7 +29,7 @@ class Problem:
 
 
 class ConfigurationError(BridgeError):
-    """The configuration cannot be used; holds every problem found, not the first."""
+    """The configuration cannot be used; carries every problem that was found."""
 
     exit_code = 2
 

@@ -1,4 +1,4 @@
-"""How the configuration writes a span of time (CONTRACT section 3): `"250ms" "10s" "5m" "2h" "5d"`, or seconds."""
+"""Durations of the configuration (CONTRACT section 3): `"250ms"`, `"10s"`, `"5m"`, `"2h"`, `"5d"`, or seconds."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 from datetime import timedelta
 
 LONGEST = timedelta(days=36_500)
-"""A century: more would carry dates past what a calendar can hold."""
+"""A century: dates further ahead may not be representable."""
 
 _FORM = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?(ms|s|m|h|d)?")
 _SECONDS = {"ms": 0.001, "s": 1, "m": 60, "h": 3_600, "d": 86_400}
@@ -14,7 +14,7 @@ _NOT_A_DURATION = 'must be a duration, like "250ms", "10s", "5m", "2h", "5d" or 
 
 
 def parse_duration(value: object) -> timedelta:
-    """A span from a text with a unit, or from a number of seconds (which may come as text, from the environment).
+    """Return the span that a text with a unit, or a number of seconds, means; the environment gives numbers as text.
 
     Raises:
         ValueError: with a sentence for the operator.
@@ -38,7 +38,7 @@ def parse_duration(value: object) -> timedelta:
 
 
 def parse_positive_duration(value: object) -> timedelta:
-    """A span that must pass before something happens again: zero would mean without pause.
+    """Return a span longer than zero, for anything that is repeated.
 
     Raises:
         ValueError: with a sentence for the operator.

@@ -20,12 +20,11 @@ from bridge.config.words import printable
 from bridge.errors import Problem
 
 PREFIX: Final = "BRIDGE__"
-_SEPARATOR: Final = "__"
 _LONGEST_INDEX: Final = 9
 
 
 def assign_environment(layers: Layers, env: Mapping[str, str]) -> Iterator[Problem]:
-    """Lay every `BRIDGE__…` variable over the tree; yield a problem for each that cannot be placed."""
+    """Lay every `BRIDGE__…` variable over the tree; yield a problem for each that has no place in it."""
     given: set[KeyPath] = set()
     for name in sorted((name for name in env if name.startswith(PREFIX)), key=_order):
         try:
@@ -34,15 +33,16 @@ def assign_environment(layers: Layers, env: Mapping[str, str]) -> Iterator[Probl
             message = "no such item: the items of a list are numbered from 0, without gaps"
             yield Problem(key=printable(name), message=message)
             continue
-        if (*path[:-1], other := other_spelling(path[-1])) in given:
-            yield layers.problem((*path[:-1], other), f"is given twice, as {other} and as {path[-1]}: keep one")
+        *table, key = path
+        if (*table, other := other_spelling(key)) in given:
+            yield layers.problem((*table, other), f"is given twice, as {other} and as {key}: keep one")
             continue
         given.add(path)
         layers.assign(path, _value(env[name], kind), f"environment variable {printable(name)}")
 
 
 def _parts(name: str) -> list[str]:
-    return name.removeprefix(PREFIX).split(_SEPARATOR)
+    return name.removeprefix(PREFIX).split("__")
 
 
 def _order(name: str) -> list[str]:
@@ -51,7 +51,7 @@ def _order(name: str) -> list[str]:
 
 
 def _resolve(parts: list[str], tree: dict[str, Any]) -> tuple[KeyPath, Any]:
-    """The path that the parts of a name mean, and the type of its value.
+    """Return the path that the parts of a name mean, and the type of its value.
 
     Raises:
         IndexError: a list has no such item, and its next one would have another number.
@@ -61,12 +61,16 @@ def _resolve(parts: list[str], tree: dict[str, Any]) -> tuple[KeyPath, Any]:
     node: Any = tree
     for part in parts:
         key = _key(part, kind, node)
-        path, kind, node = (*path, key), type_at(kind, (key,)), _below(node, key)
+        path, kind = (*path, key), type_at(kind, (key,))
+        try:
+            node = node[key]
+        except (LookupError, TypeError):
+            node = None
     return path, kind
 
 
 def _key(part: str, kind: object, node: object) -> str | int:
-    """The key that a part means; names are found whatever their case and whether they have a hyphen or an underscore."""
+    """Return the key that a part means; names match in any case, and with an underscore for a hyphen."""
     if get_origin(kind) is tuple:
         length = len(node) if isinstance(node, list) else 0
         if not part.isdecimal() or len(part) > _LONGEST_INDEX or int(part) > length:
@@ -80,18 +84,8 @@ def _folded(name: str) -> str:
     return name.lower().replace("-", "_")
 
 
-def _below(node: object, key: str | int) -> object:
-    match node, key:
-        case dict(), str():
-            return node.get(key)
-        case list(), int() if key < len(node):
-            return node[key]
-        case _:
-            return None
-
-
 def _value(text: str, kind: object) -> object:
-    """The value that a text means for a key of this type; text that is neither JSON nor TOML is left to the models."""
+    """Return the value that a text means for a key of this type; the models reject what is neither JSON nor TOML."""
     if is_text(kind):
         return text
     try:

@@ -11,8 +11,6 @@ from pydantic import BaseModel
 
 from bridge.config.lines import KeyPath
 
-NUMBER_TYPES = (bool, int, float)
-
 
 def is_table(kind: object) -> TypeGuard[type[BaseModel]]:
     return isinstance(kind, type) and issubclass(kind, BaseModel)
@@ -20,36 +18,36 @@ def is_table(kind: object) -> TypeGuard[type[BaseModel]]:
 
 @cache
 def keys_of(table: type[BaseModel]) -> dict[str, Any]:
-    """The keys of a table, each with the type of its value; a secret `x` can be given as `x_file` too."""
+    """Return the keys of a table, each with the type of its value; a secret `x` can be given as `x_file` too."""
     keys = {info.alias or name: info.annotation for name, info in table.model_fields.items()}
     return keys | {f"{key}_file": str for key in secrets_of(table)}
 
 
 @cache
 def secrets_of(table: type[BaseModel]) -> tuple[str, ...]:
-    """The keys of a table whose value is a secret text: those that its `repr` leaves out."""
+    """Return the keys of a table whose value is a secret text: those that its `repr` leaves out."""
     return tuple(name for name, info in table.model_fields.items() if not info.repr and is_text(info.annotation))
 
 
 def type_at(kind: Any, path: KeyPath) -> Any:  # noqa: ANN401 - an annotation can be anything
-    """The type of the value at a path below a value of this type; None where nothing is allowed."""
+    """Return the type of the value at a path below a value of this type; None where nothing is allowed."""
     for part in path:
         kind = keys_of(kind).get(str(part)) if is_table(kind) else _item_type(kind)
     return kind
 
 
 def is_text(kind: Any) -> bool:  # noqa: ANN401 - as in type_at
-    """Whether a value of this type is written as text: durations, addresses and choices are."""
+    """Return whether a value of this type is written as text, as durations, addresses and choices are."""
     origin, arguments = get_origin(kind), get_args(kind)
     if origin is Annotated:
         return is_text(arguments[0])
     if origin in (UnionType, Union):
         return all(is_text(argument) for argument in arguments)
-    return kind not in NUMBER_TYPES and origin not in (tuple, dict) and not is_table(kind)
+    return kind not in (bool, int, float) and origin not in (tuple, dict) and not is_table(kind)
 
 
 def every_key(kind: Any, prefix: str = "") -> Iterator[str]:  # noqa: ANN401 - as in type_at
-    """All keys as documentation writes them: `polling.interval`, `sources.NAME.timeout`, `rooms[].id`."""
+    """Yield all keys as documentation writes them: `polling.interval`, `sources.NAME.timeout`, `rooms[].id`."""
     if is_table(kind):
         for key, below in keys_of(kind).items():
             yield from every_key(below, f"{prefix}.{key}" if prefix else key)
@@ -60,5 +58,10 @@ def every_key(kind: Any, prefix: str = "") -> Iterator[str]:  # noqa: ANN401 - a
 
 
 def _item_type(kind: Any) -> Any:  # noqa: ANN401 - as in type_at
-    """The type of the items of a list or of the values of a dictionary; None for every other type."""
-    return {tuple: get_args(kind)[:1], dict: get_args(kind)[1:]}.get(get_origin(kind), (None,))[0]
+    """Return the type of the items of a list or of the values of a dictionary; None for any other type."""
+    match get_origin(kind), get_args(kind):
+        case (origin, (item, _)) if origin is tuple:
+            return item
+        case (origin, (_, item)) if origin is dict:
+            return item
+    return None

@@ -16,7 +16,6 @@ from bridge.config.lines import KeyPath, lines_of
 from bridge.config.words import quoted
 from bridge.errors import Problem
 
-FLAG: Final = "given on the command line"
 _BARE: Final = re.compile(r"[A-Za-z0-9_-]+")
 
 
@@ -29,7 +28,7 @@ class Assignment:
     origin: str
 
     def sets(self, path: KeyPath) -> bool:
-        """Whether the value at a path is the one given here: lists and values replace all below, tables merge."""
+        """Return whether the value at a path is given here: lists and values replace all below, tables merge."""
         depth = len(self.path)
         if path[:depth] != self.path:
             return False
@@ -57,14 +56,14 @@ class Layers:
         self._assignments.append(Assignment(path=path, value=value, origin=origin))
 
     def problem(self, path: KeyPath, message: str) -> Problem:
-        """A mistake at a path, with its line in the file or the name of its variable or flag."""
+        """Return a mistake at a path, with its line in the file or the name of its variable or flag."""
         path, origin = self._locate(path)
         if isinstance(origin, str):
             return Problem(key=dotted(path), message=f"{message} ({origin})")
         return Problem(key=dotted(path), message=message, line=origin)
 
     def reference(self, path: KeyPath) -> str:
-        """A path for a message about another one, with its line if it is in the file."""
+        """Return a path as the message about another one writes it, with its line if it is in the file."""
         path, origin = self._locate(path)
         return f"{dotted(path)} in line {origin}" if isinstance(origin, int) else dotted(path)
 
@@ -73,13 +72,12 @@ class Layers:
         return lines_of(self._text)
 
     def _locate(self, path: KeyPath) -> tuple[KeyPath, int | str | None]:
-        """The path as it was written (`x` may stand there as `x_file`) and its line or origin.
+        """Return the path as it was written (`x` or `x_file`) with its line or origin.
 
         A key that is missing has the origin of the nearest table around it.
         """
-        spellings = (path, (*path[:-1], f"{path[-1]}_file"))
         for find in (self._assigned, self._lines.get):
-            for spelling in spellings:
+            for spelling in (path, (*path[:-1], f"{path[-1]}_file")):
                 if (origin := find(spelling)) is not None:
                     return spelling, origin
         for depth in range(len(path), 0, -1):
@@ -99,11 +97,11 @@ def assign_flags(layers: Layers, flags: Mapping[str, object]) -> None:
     """Lay values given by flags, by dotted key, over the tree; None means that a flag was not given."""
     for key, value in flags.items():
         if value is not None:
-            layers.assign(tuple(key.split(".")), value, FLAG)
+            layers.assign(tuple(key.split(".")), value, "given on the command line")
 
 
 def dotted(path: KeyPath) -> str:
-    """A path as messages write it: `endpoints[1].url`; unusual keys are quoted and escaped."""
+    """Return a path as messages write it: `endpoints[1].url`; unusual keys are quoted and escaped."""
     written = ""
     for part in path:
         if isinstance(part, int):
@@ -114,21 +112,21 @@ def dotted(path: KeyPath) -> str:
 
 
 def other_spelling(key: str | int) -> str:
-    """The other key of the same setting: `x_file` for `x`, `x` for `x_file`."""
-    return str(key).removesuffix("_file") if str(key).endswith("_file") else f"{key}_file"
+    """Return the other key of the same setting: `x_file` for `x`, `x` for `x_file`."""
+    name = str(key)
+    return name.removesuffix("_file") if name.endswith("_file") else f"{name}_file"
 
 
 def _overlay(node: Any, path: KeyPath, value: object) -> Any:  # noqa: ANN401 - the tree is not validated yet
-    """The node with a value laid over what is at the path; the node itself does not change."""
-    if not path:
-        if not isinstance(node, dict) or not isinstance(value, dict):
-            return value
-        kept = {key: item for key, item in node.items() if key in value or other_spelling(key) not in value}
-        return kept | {key: _overlay(node.get(key), (), item) for key, item in value.items()}
-    part, *rest = path
-    if isinstance(part, int):
+    """Return the node with a value laid over what is at the path; the node itself does not change."""
+    if path and isinstance(index := path[0], int):
         items = list(node) if isinstance(node, list) else []
-        items[part : part + 1] = [_overlay(items[part] if part < len(items) else None, tuple(rest), value)]
+        items[index : index + 1] = [_overlay(items[index] if index < len(items) else None, path[1:], value)]
         return items
-    table = node if isinstance(node, dict) else {}
-    return _overlay(table, (), {part: _overlay(table.get(part), tuple(rest), value)})
+    if path:
+        table = node if isinstance(node, dict) else {}
+        return _overlay(table, (), {path[0]: _overlay(table.get(path[0]), path[1:], value)})
+    if not isinstance(node, dict) or not isinstance(value, dict):
+        return value
+    kept = {key: item for key, item in node.items() if key in value or other_spelling(key) not in value}
+    return kept | {key: _overlay(node.get(key), (), item) for key, item in value.items()}

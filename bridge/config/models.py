@@ -32,7 +32,7 @@ from bridge.config import checks
 from bridge.config.checks import ListenAddress, choice, parsed
 from bridge.config.durations import parse_duration, parse_positive_duration
 from bridge.config.keys import secrets_of
-from bridge.config.secrets import Context, Secret, SecretText, with_repeated_headers, with_secret_files
+from bridge.config.secrets import Context, Secret, SecretText, with_secret_files
 from bridge.delivery.endpoints import EndpointSpec
 from bridge.events.formats import Format
 from bridge.events.types import DEFAULT_TYPES
@@ -148,7 +148,7 @@ class EndpointTable(Table):
     secret: Secret[str | None] = None
     events: NotEmpty[Annotated[str, AfterValidator(checks.check_event_glob)]] = tuple(map(str, DEFAULT_TYPES))
     rooms: NotEmpty[Label] = ("*",)
-    headers: Annotated[dict[HeaderName, HeaderValue], BeforeValidator(with_repeated_headers), Field(repr=False)] = {}
+    headers: Annotated[dict[HeaderName, HeaderValue], Field(repr=False)] = {}
     rate_per_second: Rate = 0.0
     max_concurrency: Count = 8
     timeout: PositiveDuration | None = None

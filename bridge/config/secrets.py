@@ -1,7 +1,7 @@
 """Secrets (CONTRACT section 3): `x = "…"`, `x = "env:NAME"` or `x_file = "…"`; no message repeats their value.
 
-They are resolved while the models are validated, so that only the value that wins is looked up, and a failure is
-reported like any other wrong value.
+They are resolved while the models are validated: only the value that wins is looked up, and a failure is reported like
+any other wrong value.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Final, TypeVar
+from typing import Annotated, Final, TypeVar
 
 from pydantic import BeforeValidator, Field, ValidationInfo
 
@@ -22,9 +22,9 @@ _REFERENCE: Final = "env:"
 _VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Context:
-    """The pydantic validation context: the environment that `"env:NAME"` refers to, and facts that are no keys."""
+    """The pydantic validation context: the environment that `"env:NAME"` refers to, and facts that are not keys."""
 
     env: Mapping[str, str]
     encryption_keys: tuple[str, ...] = ()
@@ -33,45 +33,23 @@ class Context:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SecretFile:
-    """Stands for the value of `x` where a table has `x_file`; `is_second` if it has `x` as well."""
+    """Stands under `x` for an `x_file` of the same table; `is_second` if the table has an `x` as well."""
 
     name: object
     is_second: bool
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RepeatedHeader:
-    """Stands for the value of a header whose name, in another case, came before."""
-
-    first: str
-
-
 def with_secret_files(table: object, secrets: Iterable[str]) -> object:
-    """The table with a `SecretFile` under `x` for each `x_file`."""
+    """Return the table with a `SecretFile` in place of each `x_file`."""
     if not isinstance(table, dict):
         return table
-    files = {key: table[f"{key}_file"] for key in secrets if f"{key}_file" in table}
-    if not files:
-        return table
-    rest: dict[str, Any] = {key: value for key, value in table.items() if key.removesuffix("_file") not in files}
-    return rest | {key: SecretFile(name=name, is_second=key in table) for key, name in files.items()}
-
-
-def with_repeated_headers(headers: object) -> object:
-    """The headers with a `RepeatedHeader` under each name that differs only in case from an earlier one."""
-    if not isinstance(headers, dict):
-        return headers
-    first: dict[str, str] = {}
-    for name in headers:
-        first.setdefault(name.lower(), name)
-    return {
-        name: value if first[name.lower()] == name else RepeatedHeader(first=first[name.lower()])
-        for name, value in headers.items()
-    }
+    files = {f"{key}_file": key for key in secrets if f"{key}_file" in table}
+    replaced = {key: SecretFile(name=table[file], is_second=key in table) for file, key in files.items()}
+    return {key: value for key, value in table.items() if key not in files} | replaced if files else table
 
 
 def resolve(value: object, info: ValidationInfo[Context | None]) -> object:
-    """The secret itself.
+    """Return the secret itself.
 
     Raises:
         ValueError: it cannot be found, or is given twice.
@@ -83,8 +61,6 @@ def resolve(value: object, info: ValidationInfo[Context | None]) -> object:
             return read_secret_file(name)
         case SecretFile():
             raise ValueError("must be the name of a file, in quotes")
-        case RepeatedHeader(first=first):
-            raise ValueError(f"is the same header as {quoted(first)}: names of headers ignore case")
         case "":
             raise ValueError("is empty")
         case str() if value.startswith(_REFERENCE):
@@ -97,11 +73,11 @@ SecretText = Annotated[T, BeforeValidator(resolve)]
 """A text, or `"env:NAME"`."""
 
 Secret = Annotated[SecretText[T], Field(repr=False)]
-"""A key that no `repr` shows and that can also be given as `x_file`."""
+"""A key that no `repr` shows, and that can also be given as `x_file`."""
 
 
 def read_secret_file(name: str) -> str:
-    """The text of a file without its trailing newline.
+    """Return the text of a file without its trailing newline.
 
     Raises:
         ValueError: the file cannot be read, or is empty.

@@ -77,7 +77,5 @@ def test_zero_is_refused_where_something_happens_again_and_again(written: object
 
 
 @given(st.integers(min_value=1, max_value=36_500), st.sampled_from(["ms", "s", "m", "h", "d"]))
-def test_every_unit_is_a_multiple_of_its_one(assign_sequences: int, unit: str) -> None:
-    assert parse_positive_duration(f"{assign_sequences}{unit}") == assign_sequences * parse_positive_duration(
-        f"1{unit}"
-    )
+def test_every_unit_is_a_multiple_of_its_one(number: int, unit: str) -> None:
+    assert parse_positive_duration(f"{number}{unit}") == number * parse_positive_duration(f"1{unit}")

@@ -96,12 +96,12 @@ SOME_VARIABLES = tuple(
         (ENDPOINT, 'events = "*"', "endpoints[0].events", "must be a list"),
         (ENDPOINT, 'events = ["peer.join"]', "endpoints[0].events[0]", 'no event type; did you mean "peer.joined"?'),
         (ENDPOINT, 'events = ["*", "peers.*"]', "endpoints[0].events[1]", 'no event type; did you mean "peer.*"?'),
-        (
-            ENDPOINT,
-            'events = ["?"]',
-            "endpoints[0].events[0]",
-            'matches no event type of this version; its types are "peer.joined"',
-        ),
+        (ENDPOINT, 'events = ["?"]', "endpoints[0].events[0]", 'no event type of this version; its types are "peer.j'),
+        (ENDPOINT, 'events = ["session.*"]', "endpoints[0].events[0]", "matches no event type of this version"),
+        (ENDPOINT, 'events = ["audit.checkpoint"]', "endpoints[0].events[0]", "matches no event type of this version"),
+        (SOURCE, "discover = true", "sources.main.discover", "has no effect yet: this version does not discover rooms"),
+        ("[retention]\n", 'events = "400d"', "retention.events", "has no effect yet: this version deletes nothing"),
+        ("[web]\n", "tokens = []", "web.tokens", "has no effect yet: this version has no API"),
         (ENDPOINT, "rooms = []", "endpoints[0].rooms", "must not be an empty list"),
         (ENDPOINT, 'headers = { Host = "x" }', "endpoints[0].headers.Host", "is set by the bridge itself"),
         (ENDPOINT, 'headers = { webhook-id = "x" }', "endpoints[0].headers.webhook-id", "is set by the bridge itself"),
@@ -109,7 +109,12 @@ SOME_VARIABLES = tuple(
         (ENDPOINT, 'headers = { "X Y" = "x" }', 'endpoints[0].headers."X Y"', "is not a header name"),
         (ENDPOINT, 'headers = { X = "a\\r\\nY: b" }', "endpoints[0].headers.X", "must be printable ASCII without line"),
         (ENDPOINT, "headers = { X = 1 }", "endpoints[0].headers.X", "must be a text in quotes"),
-        (ENDPOINT, 'headers = { X-A = "1", x-a = "2" }', "endpoints[0].headers.x-a", 'is the same header as "X-A"'),
+        (
+            ENDPOINT,
+            'headers = { X-A = "1", x-a = "2" }',
+            "endpoints[0].headers.x-a",
+            "is the same header as endpoints[0].headers.X-A",
+        ),
         (ENDPOINT, "rate_per_second = -0.1", "endpoints[0].rate_per_second", BAD_RATE),
         (ENDPOINT, "max_concurrency = 0", "endpoints[0].max_concurrency", "must be at least 1"),
         (ENDPOINT, "timeout = 0", "endpoints[0].timeout", "must be longer than zero"),
@@ -139,7 +144,7 @@ SOME_VARIABLES = tuple(
         ("[log]\n", 'format = "text"', "log.format", 'must be "auto", "console" or "json"'),
     ],
 )
-def test_a_wrong_value_is_reported_where_it_stands(
+def test_a_wrong_value_is_reported_with_its_key_and_line(
     problems_in: ProblemsIn, before: str, line: str, key: str, message: str
 ) -> None:
     (problem,) = problems_in(before + line + "\n")
@@ -232,7 +237,7 @@ listen = "0.0.0.0:80"
 
 
 def test_every_wrong_header_of_an_endpoint_is_reported_at_once(problems_in: ProblemsIn) -> None:
-    headers = ['Host = "x"', '"X Y" = "x"', 'X-A = "a\\nb"', "X-B = 1", 'X-C = "1"', 'x-c = "2"']
+    headers = ['Host = "x"', '"X Y" = "x"', 'X-A = "a\\nb"', "X-B = 1"]
 
     problems = problems_in(ENDPOINT + "[endpoints.headers]\n" + "\n".join(headers) + "\n")
 
@@ -241,7 +246,6 @@ def test_every_wrong_header_of_an_endpoint_is_reported_at_once(problems_in: Prob
         (6, '"X Y"'),
         (7, "X-A"),
         (8, "X-B"),
-        (10, "x-c"),
     ]
 
 
@@ -292,7 +296,7 @@ VALUES = st.recursive(
 
 @settings(deadline=None)
 @given(st.dictionaries(st.sampled_from(SOME_KEYS), VALUES), st.dictionaries(st.sampled_from(SOME_VARIABLES), st.text()))
-def test_whatever_is_written_there_is_a_configuration_or_a_report(tree: dict[str, object], env: dict[str, str]) -> None:
+def test_any_input_is_a_configuration_or_a_report(tree: dict[str, object], env: dict[str, str]) -> None:
     try:
         result = repr(load(None, {"A": "value", **env}, tree))
     except ConfigurationError as error:

@@ -222,4 +222,4 @@ def test_defaults_are_those_of_the_owners(load_text: LoadText) -> None:
 def test_settings_are_frozen() -> None:
     settings = load(None, {})
     with pytest.raises(ValidationError, match="frozen"):
-        settings.web.listen = None  # type: ignore[misc]
+        settings.web.listen = None
