@@ -28,8 +28,8 @@ _SOURCE_NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _DATABASE_PREFIXES: Final = ("sqlite:///", "postgresql://", "postgres://")
 _LISTEN: Final = re.compile(r"(?P<host>.*):(?P<port>[0-9]{1,5})")
 _LAST_PORT: Final = 65_535
-SLOWEST_RATE: Final = 0.0003
-FASTEST_RATE: Final = 100_000
+_SLOWEST_RATE: Final = 0.0003
+_FASTEST_RATE: Final = 100_000
 _ANYWHERE: Final = EgressPolicy(allow_http=True, allow_private_networks=(ip_network("0.0.0.0/0"), ip_network("::/0")))
 
 
@@ -83,8 +83,8 @@ def check_not_empty(values: tuple[T, ...]) -> tuple[T, ...]:
 
 def check_rate(rate: float) -> float:
     """Accept 0, or times per second between about once an hour and more than any machine can do."""
-    if rate != 0 and not SLOWEST_RATE <= rate <= FASTEST_RATE:
-        raise ValueError(f"must be 0 (unlimited) or from {SLOWEST_RATE} (about once an hour) to {FASTEST_RATE:,}")
+    if rate != 0 and not _SLOWEST_RATE <= rate <= _FASTEST_RATE:
+        raise ValueError(f"must be 0 (unlimited) or from {_SLOWEST_RATE} (about once an hour) to {_FASTEST_RATE:,}")
     return rate
 
 

@@ -19,17 +19,12 @@ def parse_duration(value: object) -> timedelta:
     Raises:
         ValueError: with a sentence for the operator.
     """
-    match value:
-        case bool():
-            raise ValueError(_NOT_A_DURATION)
-        case timedelta():
-            seconds = value.total_seconds()
-        case int() | float():
-            seconds = value
-        case str():
-            seconds = _seconds_in(value)
-        case _:
-            raise ValueError(_NOT_A_DURATION)
+    if isinstance(value, str):
+        seconds = _seconds_in(value)
+    elif isinstance(value, int | float) and not isinstance(value, bool):
+        seconds = value
+    else:
+        raise ValueError(_NOT_A_DURATION)  # noqa: TRY004 - pydantic reports ValueErrors
     if seconds < 0:
         raise ValueError("must not be negative")
     if not seconds <= LONGEST.total_seconds():

@@ -130,9 +130,7 @@ def _split(url: str) -> tuple[SplitResult, int | None]:
         parts = urlsplit(url)
         port = parts.port
     except ValueError as error:
-        raise ForbiddenAddressError(
-            "the URL cannot be read: it should look like https://host:port/path"
-        ) from error
+        raise ForbiddenAddressError("the URL cannot be read: it should look like https://host:port/path") from error
     if port == 0:
         raise ForbiddenAddressError("the URL names port 0, which nobody can listen on: change the port")
     return parts, port

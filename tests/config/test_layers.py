@@ -40,7 +40,7 @@ def test_a_flag_may_be_a_text_or_a_value(load_text: LoadText) -> None:
     assert settings.bridge.name == "7"
 
 
-def test_a_table_given_by_a_flag_stays_as_its_owner_made_it(load_text: LoadText) -> None:
+def test_a_table_given_by_a_flag_is_not_changed(load_text: LoadText) -> None:
     table = {"main": {"api_key": "env:KEY"}}
     assert load_text("", {"KEY": "resolved"}, {"sources": table}).sources[0].api_key == "resolved"
     assert table == {"main": {"api_key": "env:KEY"}}
@@ -89,14 +89,14 @@ def test_a_list_from_the_environment_replaces_the_list_of_the_file(load_text: Lo
     assert [room.upstream_id for room in settings.rooms] == ["c"]
 
 
-def test_the_more_special_variable_wins(load_text: LoadText) -> None:
+def test_a_variable_for_a_key_wins_over_one_for_its_table(load_text: LoadText) -> None:
     env = {"BRIDGE__SOURCES__MAIN__TIMEOUT": "3s", "BRIDGE__SOURCES__MAIN": '{"timeout": "9s"}'}
     assert load_text(SOURCE, env).sources[0].timeout == timedelta(seconds=3)
 
 
 @pytest.mark.parametrize("variable", ["BRIDGE__BRIDGE__NAME", "BRIDGE__bridge__name"])
 @pytest.mark.parametrize("text", ["5", "true", '["x"]', "env:HOME"])
-def test_a_text_is_taken_as_it_stands(variable: str, text: str) -> None:
+def test_a_text_is_not_parsed(variable: str, text: str) -> None:
     assert load(None, {variable: text}).bridge.name == text
 
 
@@ -171,13 +171,13 @@ def test_a_problem_outside_the_file_has_its_origin_instead_of_a_line(problems_in
     assert env.message.endswith("(environment variable BRIDGE__POLLING__INTERVAL)")
 
 
-def test_what_replaced_the_file_is_not_blamed_on_the_file(problems_in: ProblemsIn) -> None:
+def test_a_mistake_in_a_replacement_has_the_origin_of_the_replacement(problems_in: ProblemsIn) -> None:
     (problem,) = problems_in(SOURCE + '[[rooms]]\nid = "a"\n', {"BRIDGE__ROOMS": '[{"id": ""}]'})
     assert (problem.key, problem.line) == ("rooms[0].id", None)
     assert "(environment variable BRIDGE__ROOMS)" in problem.message
 
 
-def test_a_flag_that_replaced_the_environment_is_to_blame(problems_in: ProblemsIn) -> None:
+def test_a_flag_that_replaced_the_environment_is_the_origin(problems_in: ProblemsIn) -> None:
     (problem,) = problems_in(SOURCE, {"BRIDGE__ROOMS__0__ID": "a"}, {"rooms": [{"id": ""}]})
     assert problem.message.endswith("(given on the command line)")
 
