@@ -17,7 +17,7 @@ class BridgeError(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Problem:
-    """One mistake in the configuration: its key, its line if it is in the file, and a message that says what to do."""
+    """One thing wrong with the configuration: where it stands and what to do about it."""
 
     key: str
     message: str
@@ -29,7 +29,7 @@ class Problem:
 
 
 class ConfigurationError(BridgeError):
-    """The configuration cannot be used; carries every problem that was found."""
+    """The configuration cannot be used; holds every problem found, not the first."""
 
     exit_code = 2
 
