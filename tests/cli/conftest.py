@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 
-from bridge.admin.configured import reconcile
 from bridge.cli.main import run
 from bridge.config import Settings, load
 from bridge.db.encryption import SecretCipher

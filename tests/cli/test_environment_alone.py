@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from bridge.admin.configured import reconcile
 from bridge.cli.main import run
 from bridge.cli.options import DEFAULT_CONFIG, find_file
 from bridge.db.engine import Database

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from bridge.config import ListenAddress, Settings, load
 from bridge.delivery.endpoints import EndpointSpec
-from bridge.polling.record import PollingSettings
+from bridge.polling.plan import PollingSettings
 from bridge.polling.rooms import RoomSpec
 from bridge.rules.delivery import DeliveryPolicy
 from bridge.rules.egress import EgressPolicy

@@ -15,7 +15,7 @@ from bridge.delivery import snapshots
 from bridge.delivery.endpoints import EndpointSpec, add_endpoint, remove_endpoint
 from bridge.events.bodies import Draft, draft_source
 from bridge.rules.presence import FailureKind
-from tests.harness.store_driver import GOOD, StoreDriver, at, by_room, failed, peer, seen, tried
+from tests.harness.store_driver import GOOD, StoreDriver, at, attempted, by_room, failed, peer, seen
 from tests.harness.waiting import wait_until
 
 
@@ -80,7 +80,7 @@ def test_however_many_rooms_there_are_each_is_told_once_whoever_is_killed_in_bet
     store: StoreDriver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(snapshots, "AT_ONCE", 3)
-    names = [f"r{assign_sequences}" for assign_sequences in range(7)]
+    names = [f"r{number}" for number in range(7)]
     store.track(*names)
     store.poll(0, **{name: seen("p") for name in names})
     spec = EndpointSpec(name="crm", url="https://crm.example.com/", events=("room.snapshot",), rooms=("r[0-5]",))
@@ -121,7 +121,7 @@ def test_events_that_come_during_a_claim_are_owed_after_it(store: StoreDriver) -
     store.poll(0, a=seen("p"))
     (cursor,) = store.owed(1)
     store.poll(10, a=seen("p", "q"))
-    (settled,) = store.settle(11, tried(cursor, 11))
+    (settled,) = store.report(11, attempted(cursor, 11))
 
     assert settled.owes
     row = store.cursor(key, "a")

@@ -336,7 +336,7 @@ async def test_a_kept_connection_that_the_receiver_closed_meanwhile_is_not_held_
     client: WebhookClient, broken: Callable[[Wire], Awaitable[None]]
 ) -> None:
     async def response(wire: Wire) -> None:
-        await (broken(wire) if wire.assign_sequences == 2 else wire.send(OK))
+        await (broken(wire) if wire.number == 2 else wire.send(OK))
 
     async with listening(response) as receiver:
         results = [await post(client, receiver.url) for _ in range(2)]
