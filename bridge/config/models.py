@@ -36,7 +36,7 @@ from bridge.config.secrets import Context, Secret, SecretText, with_secret_files
 from bridge.delivery.endpoints import EndpointSpec
 from bridge.events.formats import Format
 from bridge.events.types import DEFAULT_TYPES
-from bridge.polling.record import PollingSettings
+from bridge.polling.plan import PollingSettings
 from bridge.polling.rooms import RoomSpec
 from bridge.rules.delivery import DeliveryPolicy
 from bridge.rules.egress import EgressPolicy
