@@ -170,7 +170,7 @@ def _headers(given: Sequence[str]) -> tuple[dict[str, str] | None, list[str]]:
         name, separator, value = text.partition("=")
         if not separator or not name.strip():
             problems.append("--header: must be written NAME=VALUE")
-        elif name in headers:
+        elif name.lower() in {known.lower() for known in headers}:
             problems.append(f"--header {name}: is given twice")
         else:
             headers[name] = value

@@ -13,9 +13,9 @@ from typing import Annotated
 import typer
 
 from bridge.config import NO_FILE, Settings, load
+from bridge.config.checks import check_event_glob
 from bridge.config.durations import parse_duration
 from bridge.config.environment import PREFIX
-from bridge.config.fields import check_event_glob
 from bridge.config.words import did_you_mean, one_of, quoted
 from bridge.db.engine import Database, sqlite_file
 from bridge.db.migrate import ensure_schema

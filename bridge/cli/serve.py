@@ -31,7 +31,5 @@ def run(
 
 def start_logs(settings: Settings) -> None:
     """Log as the configuration says; `auto` is for people on a terminal, else JSON."""
-    form = settings.log.format.value
-    configure_logs(
-        console=form == "console" or (form == "auto" and sys.stderr.isatty()), level=settings.log.level.value
-    )
+    form = settings.log.format
+    configure_logs(console=form == "console" or (form == "auto" and sys.stderr.isatty()), level=settings.log.level)

@@ -49,8 +49,6 @@ def check(config: ConfigOption = None) -> None:
         say("note: no room is listed, so none is polled unless it was added with `bridge rooms add`")
     if not settings.endpoints:
         say("note: no endpoint is listed, so nobody is told unless it was added with `bridge endpoints add`")
-    for remark in settings.without_effect:
-        say(f"note: {remark}")
 
 
 def migrate(config: ConfigOption = None) -> None:

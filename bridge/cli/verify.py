@@ -12,7 +12,7 @@ from typing import Final
 
 from bridge.cli.parse_event import read_facts, read_json
 from bridge.cli.receiver import Delivery
-from bridge.config.references import read_secret_file
+from bridge.config.secrets import read_secret_file
 from bridge.errors import UsageError, VerificationError
 from bridge.rules.signing import TOLERANCE, Huddle01Secret, parse_key, verify
 

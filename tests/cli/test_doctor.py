@@ -3,12 +3,10 @@ from __future__ import annotations
 import contextlib
 import os
 import pty
-import stat
 import subprocess
 
 import pytest
 
-from bridge.cli.doctor.machine import secrets_in_clear
 from tests.cli.conftest import Cli
 from tests.harness.config import API_KEY, write_config
 from tests.harness.doctor_runs import (
@@ -34,9 +32,9 @@ def busy(cli: Cli, simulator: SimulatorClient, receiver: Receiver) -> Cli:
 def test_a_healthy_bridge_has_no_failure(busy: Cli) -> None:
     found = examine(busy)
 
-    assert {one["state"] for one in found if one["check"] not in ("config_file", "encryption")} == {"ok"}
+    assert {one["state"] for one in found if one["check"] != "encryption"} == {"ok"}
     assert [one["check"] for one in found] == [
-        "version", "config_file", "open_files", "web", "database", "disk", "schema", "encryption", "secrets",
+        "version", "open_files", "web", "database", "disk", "schema", "encryption", "secrets",
         "api_key", "clock", "source", "room", "endpoint", "connection",
     ]  # fmt: skip
     assert all(list(one) == ["check", "subject", "state", "detail", "advice"] for one in found)
@@ -50,7 +48,7 @@ def test_the_table_says_what_the_json_says(busy: Cli) -> None:
     assert header.split() == ["check", "subject", "state", "found", "what", "to", "do"]
     assert len(rows) == len(examine(busy))
     assert any(row.split()[:4] == ["api", "key", "main", "ok"] for row in rows)
-    assert done.err == "13 ok, 2 warn, 0 fail\n"
+    assert done.err == "13 ok, 1 warn, 0 fail\n"
 
 
 def test_one_failure_is_exit_code_1(cli: Cli) -> None:
@@ -111,7 +109,6 @@ def test_no_secret_is_shown(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
                     "headers": {"x-auth": "hush-header"},
                 }
             ],
-            web={"tokens": [{"name": "ops", "token": "hush-token"}]},
         )
         shown = [cli("doctor", *form, code=1) for form in ((), ("--json",))]
 
@@ -192,55 +189,6 @@ def test_versions_are_told(cli: Cli) -> None:
     assert "Python 3." in version["detail"]
 
 
-@pytest.mark.parametrize("url", ["sqlite:///bridge.db", "postgresql://bridge@host/name", "env:DATABASE_URL"])
-def test_a_database_url_without_a_password_is_no_secret(url: str) -> None:
-    assert list(secrets_in_clear({"database": {"url": url}})) == []
-
-
-@pytest.mark.parametrize(
-    ("mode", "secrets", "state"),
-    [(0o644, True, "warn"), (0o600, True, "ok"), (0o640, True, "ok"), (0o644, False, "ok")],
-)
-def test_who_may_read_the_configuration(
-    cli: Cli, monkeypatch: pytest.MonkeyPatch, *, mode: int, secrets: bool, state: str
-) -> None:
-    monkeypatch.setenv("HUDDLE01_API_KEY", API_KEY)
-    if not secrets:
-        cli.configure(sources={"main": {"api_key": "env:HUDDLE01_API_KEY"}})
-    cli.config.chmod(mode)
-
-    file = only(examine(cli), "config_file")
-
-    assert (file["state"], file["subject"]) == (state, str(cli.config))
-    assert stat.S_IMODE(cli.config.stat().st_mode) == mode
-    if state == "warn":
-        assert "sources.main.api_key" in file["detail"]
-        assert "chmod 600" in file["advice"]
-
-
-def test_secrets_in_clear_are_found_wherever_they_stand() -> None:
-    tables = {
-        "bridge": {"name": "x"},
-        "database": {"url": "postgresql://bridge:x@host/name"},
-        "sources": {"a": {"api_key": "x"}, "b": {"api_key": "env:X"}, "c": {"api_key_file": "x"}},
-        "endpoints": [
-            {"secret": "x", "headers": {"X-Auth": "x", "X-Other": "env:X"}},
-            {"secret_file": "x"},
-            {"url": "https://x/"},
-        ],
-        "web": {"tokens": [{"token": "x"}]},
-        "unknown": {"secret": "x"},
-    }
-
-    assert list(secrets_in_clear(tables)) == [
-        "database.url",
-        "sources.a.api_key",
-        "endpoints[0].secret",
-        "endpoints[0].headers.X-Auth",
-        "web.tokens[0].token",
-    ]
-
-
 def test_a_configuration_from_the_environment_alone_has_no_file(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(cli.directory)
     cli.config.unlink()
@@ -250,7 +198,6 @@ def test_a_configuration_from_the_environment_alone_has_no_file(cli: Cli, monkey
     )
 
     assert done.returncode == 0, done.stderr
-    assert "everything comes from the environment" in done.stdout
 
 
 def test_too_few_open_files_are_a_warning(cli: Cli) -> None:
@@ -299,12 +246,3 @@ def test_another_program_on_the_port_is_a_failure(cli: Cli, response: bytes | No
         web = only(examine(cli, code=1), "web")
 
     assert (web["state"], web["detail"]) == ("fail", "taken by a program that is no bridge")
-
-
-def test_an_address_of_another_machine_cannot_be_listened_on(cli: Cli) -> None:
-    tokens = [{"name": "ops", "token": "hush", "scopes": ["read"]}]
-    cli.configure(web={"listen": "192.0.2.1:8080", "tokens": tokens})
-
-    web = only(examine(cli, code=1), "web")
-
-    assert web["detail"].startswith("cannot be listened on: ")

@@ -220,7 +220,7 @@ def test_tail_does_not_overlook_what_was_committed_late(meeting: Cli) -> None:
 
 def _append(cli: Cli, *, key: int) -> None:
     """An event as some other transaction writes it, in a room of its own."""
-    body = json.dumps({"id": f"evt_{key}", "type": "audit.checkpoint", "data": {}})
+    body = json.dumps({"id": f"evt_{key}", "type": "endpoint.disabled", "data": {}})
     at = datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S.%f")
     with sqlite3.connect(cli.database_file) as connection:
         connection.execute(
@@ -229,6 +229,6 @@ def _append(cli: Cli, *, key: int) -> None:
         )
         connection.execute(
             "INSERT INTO events (id, public_id, room_key, sequence, type, recorded_at, body, hash) "
-            "VALUES (?, ?, ?, 1, 'audit.checkpoint', ?, ?, x'00')",
+            "VALUES (?, ?, ?, 1, 'endpoint.disabled', ?, ?, x'00')",
             (key, f"evt_{key}", key + 100, at, body.encode()),
         )

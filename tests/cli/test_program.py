@@ -206,12 +206,14 @@ def test_init_writes_where_it_is_told(cli: Cli, monkeypatch: pytest.MonkeyPatch)
         assert (cli.directory / name).stat().st_mode & 0o777 == 0o600
 
 
-def test_what_does_nothing_yet_is_said(cli: Cli) -> None:
+def test_a_key_that_would_do_nothing_is_refused(cli: Cli) -> None:
     with cli.config.open("a") as file:
         file.write('\n[retention]\nevents = "1d"\n')
-    said = cli("check").err
-    assert "note: retention.events has no effect yet" in said
-    assert "note: no endpoint is listed" in said
+    assert "retention.events: has no effect yet: " in cli.refuses("check", code=2)
+
+
+def test_check_notes_that_no_endpoint_is_listed(cli: Cli) -> None:
+    assert "note: no endpoint is listed" in cli("check").err
 
 
 def test_nobody_else_may_read_the_database(cli: Cli) -> None:

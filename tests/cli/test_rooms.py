@@ -111,7 +111,7 @@ def test_adding_again_changes_the_settings(cli: Cli) -> None:
         ((ROOM, "--leave-after-missed", "0"), "--leave-after-missed: must be at least 1"),
         ((ROOM, "--source", "mian"), '--source: there is no source "mian"; did you mean "main"?'),
         ((ROOM, "--name", " "), "--name: must not be empty"),
-        (("..",), "ROOM: cannot be the name of a room"),
+        (("..",), "ROOM: cannot be the id of a room"),
     ],
 )
 def test_a_wrong_room_is_refused_as_the_configuration_would(
@@ -122,7 +122,7 @@ def test_a_wrong_room_is_refused_as_the_configuration_would(
 
 
 def _rest(complaint: str) -> str:
-    durations = ', like "250ms", "10s", "5m", "2h", "5d" or a assign_sequences of seconds'
+    durations = ', like "250ms", "10s", "5m", "2h", "5d" or a number of seconds'
     return (durations if complaint.endswith("a duration") else "") + "\n"
 
 
@@ -153,7 +153,7 @@ def test_an_unknown_source_is_no_empty_listing(cli: Cli) -> None:
 
 def test_without_a_source_no_room_can_be_added(cli: Cli, tmp_path: Path) -> None:
     cli.config.write_text(f'database = {{ url = "sqlite:///{tmp_path}/bridge.db" }}\n')
-    assert "a room needs a source to ask" in cli.refuses("rooms", "add", ROOM, code=2)
+    assert "a room needs a source: add [sources.main]" in cli.refuses("rooms", "add", ROOM, code=2)
 
 
 def test_what_the_file_owns_is_changed_in_the_file(cli: Cli) -> None:

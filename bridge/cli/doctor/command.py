@@ -9,7 +9,6 @@ from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from functools import partial
-from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import typer
@@ -23,7 +22,7 @@ from bridge.cli.doctor.findings import Check, Finding, State
 from bridge.cli.doctor.machine import check_machine, check_web
 from bridge.cli.doctor.rooms import check_rooms, known_rooms
 from bridge.cli.doctor.sources import ExaminedSource, check_source, judge_record
-from bridge.cli.options import ConfigOption, JsonOption, find_file, load_settings
+from bridge.cli.options import ConfigOption, JsonOption, load_settings
 from bridge.cli.output import WIDE, Column, print_json, print_table, say
 from bridge.config import Settings
 from bridge.runtime import Runtime
@@ -40,9 +39,8 @@ _ADVICE: Final = Column(title="what to do")
 def doctor(as_json: JsonOption = False, config: ConfigOption = None) -> None:
     """Try everything out: database, sources, rooms, endpoints, this machine. Changes nothing."""
     settings = load_settings(config)
-    file = find_file(config)
     with _progress() as progress:
-        found = asyncio.run(_Examination(settings, system_runtime(), progress).run(file))
+        found = asyncio.run(_Examination(settings, system_runtime(), progress).run())
     if as_json:
         print_json([document(finding) for finding in found])
     else:
@@ -62,7 +60,7 @@ class _Examination:
         self._progress = progress
         self._begun = self._ended = 0
 
-    async def run(self, file: Path | None) -> list[Finding]:
+    async def run(self) -> list[Finding]:
         """Everything that was found, in the order of the checks."""
         settings = self._settings
         async with asyncio.TaskGroup() as group:
@@ -72,7 +70,7 @@ class _Examination:
             rooms = self._begin(group, self._check_rooms(database, sources))
             endpoints = self._begin(group, self._check_endpoints(database))
         found = [
-            *check_machine(settings, file),
+            *check_machine(settings),
             web.result(),
             *database.result().findings,
             *(finding for source in sources for finding in source.result().findings),

@@ -25,7 +25,6 @@ class Check(StrEnum):
     """What was examined, in the order in which it is told."""
 
     VERSION = "version"
-    CONFIG_FILE = "config_file"
     OPEN_FILES = "open_files"
     WEB = "web"
     DATABASE = "database"

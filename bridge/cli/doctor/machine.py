@@ -1,4 +1,4 @@
-"""This machine as `bridge doctor` finds it: versions, who may read the configuration, open files, the web port."""
+"""This machine as `bridge doctor` finds it: version, open files, the web port."""
 
 from __future__ import annotations
 
@@ -7,75 +7,25 @@ import errno
 import platform
 import resource
 import socket
-import stat
-import tomllib
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Final
 
 from bridge import __version__
 from bridge.cli.doctor.findings import Check, Finding, fail, ok, warn
 from bridge.config import ListenAddress, Settings
-from bridge.config.document import dotted
-from bridge.config.lines import KeyPath
-from bridge.config.schema import ROOT, Leaf, Listed, Named, Node, Table, child
-from bridge.config.settings import DatabaseSettings
 from bridge.delivery.sender import REDELIVERY_SLOTS, SLOTS
 from bridge.service import OPEN_FILES, SPARE_FILES
 
 SECONDS: Final = 5
-_ENVIRONMENT: Final = "env:"
-_DATABASE_URL: Final = ("database", "url")
 _ALIVE: Final = b"ok\n"
 _ANSWER_READ: Final = 4096
 
 
-def check_machine(settings: Settings, file: Path | None) -> list[Finding]:
+def check_machine(settings: Settings) -> list[Finding]:
     """What can be seen without asking anybody."""
     return [
         ok(Check.VERSION, None, f"bridge {__version__}, Python {platform.python_version()}, {platform.system()}"),
-        _check_file(file),
         _check_open_files(settings),
     ]
-
-
-def _check_file(file: Path | None) -> Finding:
-    if file is None:
-        return ok(Check.CONFIG_FILE, None, "none: everything comes from the environment")
-    name = str(file)
-    if not stat.S_IMODE(file.stat().st_mode) & stat.S_IROTH:
-        return ok(Check.CONFIG_FILE, name, "not readable for everybody")
-    clear = list(secrets_in_clear(tomllib.loads(file.read_text(encoding="utf-8"))))
-    if not clear:
-        return ok(Check.CONFIG_FILE, name, "readable for everybody, and holds no secret")
-    detail = f"readable for everybody, and holds secrets: {', '.join(clear)}"
-    return warn(Check.CONFIG_FILE, name, detail, f'chmod 600 {name}, or refer to them with "env:NAME"')
-
-
-def secrets_in_clear(value: object, node: Node | None = ROOT, path: KeyPath = ()) -> Iterator[str]:
-    """The keys of a configuration whose values are secrets that stand in it."""
-    match node, value:
-        case Leaf(secret=True), str() if _is_in_clear(path, value):
-            yield dotted(path)
-        case Leaf(secret=True), dict():
-            for key, item in value.items():
-                yield from secrets_in_clear(item, node, (*path, key))
-        case (Table() | Named()) as table, dict():
-            for key, item in value.items():
-                if not key.endswith("_file"):
-                    yield from secrets_in_clear(item, child(table, key), (*path, key))
-        case Listed() as listed, list():
-            for index, item in enumerate(value):
-                yield from secrets_in_clear(item, child(listed, index), (*path, index))
-        case _:
-            return
-
-
-def _is_in_clear(path: KeyPath, value: str) -> bool:
-    """A database's URL is as secret as the password in it."""
-    if value.startswith(_ENVIRONMENT):
-        return False
-    return path != _DATABASE_URL or DatabaseSettings(url=value).shown_url != value
 
 
 def _check_open_files(settings: Settings) -> Finding:
