@@ -129,8 +129,11 @@ class Service:
         *,
         reload: Callable[[], Settings] | None = None,
         runtime: Runtime | None = None,
+        on_ready: Callable[[str | None], None] = lambda _url: None,
     ) -> None:
+        """Start nothing yet; `on_ready` is called with the URL of the status page (None if off) once it serves."""
         self._settings = settings
+        self._on_ready = on_ready
         self._roles = roles
         self._reload = reload
         self._world = runtime or system_runtime()
@@ -186,10 +189,11 @@ class Service:
 
     async def _serve(self) -> None:
         async with AsyncExitStack() as stack:
-            for part in (self._web(), self._metronome()):
-                await stack.enter_async_context(part)
+            url = await stack.enter_async_context(self._web())
+            await stack.enter_async_context(self._metronome())
             roles = sorted(role.value for role in self._roles)
             log.info("bridge.started", version=__version__, roles=roles, database=self._database.name)
+            self._on_ready(url)
             await self._work()
 
     def stop(self) -> None:
@@ -412,12 +416,12 @@ class Service:
             self._pruning = asyncio.create_task(self._prune())
 
     @asynccontextmanager
-    async def _web(self) -> AsyncIterator[None]:
+    async def _web(self) -> AsyncIterator[str | None]:
         listen = self._settings.web.listen
         if Role.WEB not in self._roles or listen is None:
             if self._roles == {Role.WEB}:
                 log.warning("web.off", detail='this process has nothing to do: web.listen is ""')
-            yield
+            yield None
             return
         # Loading them takes a third of a second, and only this role needs them.
         from bridge.web.app import (
@@ -430,7 +434,7 @@ class Service:
         remedy = 'choose another address for web.listen, or "" for none'
         async with serve_app(app, host=listen.host, port=listen.port, remedy=remedy) as url:
             log.info("web.listening", url=url)
-            yield
+            yield url
 
     @contextmanager
     def _signals_caught(self) -> Iterator[None]:

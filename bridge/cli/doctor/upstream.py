@@ -1,0 +1,212 @@
+"""Checks of the sources (reachable, API key accepted, clock) and of the rooms."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection, Sequence
+from dataclasses import replace
+from datetime import datetime, timedelta
+from enum import Enum
+from itertools import groupby
+from typing import Final
+from urllib.parse import urlsplit
+
+from bridge.admin.read_only import Records, RoomRecord
+from bridge.cli.doctor.findings import Check, Finding, State, fail, ok, warn
+from bridge.cli.output import count_of, from_now, span
+from bridge.config import Settings
+from bridge.delivery.connect import SystemResolver
+from bridge.rules.presence import Failure, FailureKind
+from bridge.runtime import Runtime
+from bridge.service import open_source
+from bridge.sources.checkup import Checkup
+from bridge.sources.protocol import Source, SourceSettings
+
+TIMEOUT: Final = timedelta(seconds=4)
+"""Of a request, if the source's own `timeout` is not shorter."""
+SKEW_TO_WARN: Final = timedelta(seconds=5)
+SKEW_TO_FAIL: Final = timedelta(minutes=5)
+"""From here on receivers reject our signatures, and join times are not believed."""
+LISTED_ROOMS: Final = 20
+"""With more rooms than this, they are counted, and only the first of those that need attention are named."""
+NAMED_ROOMS: Final = 5
+LASTING_FAILURES: Final = 5
+
+_NETWORK: Final = "check base_url, and the network, DNS and firewall of this machine"
+_NEVER_LIVE: Final = "never seen live; the upstream responds the same for an unknown id"
+
+
+async def check_source(account: SourceSettings, runtime: Runtime) -> list[Finding]:
+    """Send one request that needs the key and no room."""
+    host = urlsplit(account.base_url).hostname or ""
+    if (reason := await _dns_problem(host)) is not None:
+        return [fail(Check.API_KEY, account.name, f"unreachable: dns ({host}: {reason})", _NETWORK)]
+    source = open_source(_impatient(account), runtime)
+    try:
+        checkup = await source.check_up()
+    finally:
+        await source.aclose()
+    return [_check_key(account.name, checkup), *_check_clock(account.name, host, checkup)]
+
+
+async def _dns_problem(host: str) -> str | None:
+    """Look the name up before the client does, whose lookups cannot be abandoned when the program ends."""
+    try:
+        async with asyncio.timeout(TIMEOUT.total_seconds()):
+            await SystemResolver().resolve(host)
+    except TimeoutError:
+        return "no response"
+    except OSError as error:
+        return error.strerror or "no address"
+    return None
+
+
+def _impatient(account: SourceSettings) -> SourceSettings:
+    return replace(account, timeout=min(account.timeout, TIMEOUT))
+
+
+def _check_key(name: str, checkup: Checkup) -> Finding:
+    if checkup.failure is None:
+        return ok(Check.API_KEY, name, f"accepted, response after {span(checkup.duration)}")
+    detail, advice = _explain(name, checkup.failure)
+    rated = warn if checkup.failure.kind is FailureKind.RATE_LIMITED else fail
+    return rated(Check.API_KEY, name, detail, advice)
+
+
+def _explain(name: str, failure: Failure) -> tuple[str, str]:
+    """Return what went wrong, and what to do."""
+    match failure.kind:
+        case FailureKind.UNAUTHORIZED:
+            advice = f"correct api_key under [sources.{name}]: it must be the key of the rooms' project"
+            return f"key refused ({failure.status})", advice
+        case FailureKind.RATE_LIMITED:
+            pause = "" if failure.retry_after is None else f", Retry-After is {span(failure.retry_after)}"
+            advice = f"lower requests_per_second under [sources.{name}], or stop other programs that use the key"
+            return f"too many requests (429){pause}", advice
+        case FailureKind.SERVER_ERROR:
+            return f"server error ({failure.status})", "wait: the fault is at the source"
+        case FailureKind.BAD_RESPONSE:
+            return failure.detail, "check base_url: this is not a response of Huddle01"
+        case FailureKind.TIMEOUT:
+            return failure.detail, _NETWORK
+        case FailureKind.UNREACHABLE:
+            return f"unreachable: {failure.detail.partition(':')[0]}", _NETWORK
+
+
+def _check_clock(name: str, host: str, checkup: Checkup) -> list[Finding]:
+    skew = checkup.clock_skew
+    if skew is None:
+        return [] if checkup.failure else [ok(Check.CLOCK, name, f"not compared: {host} sends no date")]
+    if abs(skew) <= SKEW_TO_WARN:
+        return [ok(Check.CLOCK, name, f"agrees with {host}")]
+    detail = f"the clock of this machine is {span(abs(skew))} {'ahead of' if skew > timedelta() else 'behind'} {host}"
+    judged = fail if abs(skew) > SKEW_TO_FAIL else warn
+    return [judged(Check.CLOCK, name, detail, "synchronize it with NTP: join times and signatures depend on it")]
+
+
+class _Kind(Enum):
+    """The result for a room: state, the words when rooms are counted, advice."""
+
+    FAILING = State.FAIL, "cannot be polled", "see `bridge rooms show ROOM`; the presence in it is not known"
+    FAILED = State.WARN, "last poll failed", "if it goes on, see `bridge rooms show ROOM`"
+    NO_SOURCE = State.FAIL, "source missing", "add the source to the configuration, or `bridge rooms remove ROOM`"
+    NEVER_LIVE = State.WARN, _NEVER_LIVE, "compare the id, and the project of the API key"
+    NOT_POLLED = State.WARN, "not polled yet", "start the service: `bridge run`"
+    DISABLED = State.OK, "disabled", None
+    POLLED = State.OK, "polled", None
+
+    def __init__(self, state: State, label: str, advice: str | None) -> None:
+        self.state = state
+        self.label = label
+        self.advice = advice
+
+
+_Result = tuple[RoomRecord, _Kind, str]
+"""A room, the kind of result, and details."""
+
+
+async def check_rooms(
+    settings: Settings, records: Records | None, accepted: Collection[str | None], runtime: Runtime
+) -> list[Finding]:
+    """Check every room that is stored, or will be when the service loads the configuration.
+
+    A room that was polled is judged by its record. If there are few rooms, the others are polled now, unless their
+    source is not one whose key was accepted.
+    """
+    rooms = _known_rooms(settings, records)
+    can_be_asked = accepted if len(rooms) <= LISTED_ROOMS else ()
+    fresh = [room for room in rooms if room.enabled and room.polled_at is None and room.source in can_be_asked]
+    polled = await _poll(fresh, settings, runtime)
+    configured = {account.name for account in settings.sources}
+    results = [polled.get((room.source, room.room_id)) or _judge(room, configured, runtime.now()) for room in rooms]
+    if len(results) > LISTED_ROOMS:
+        return _count(results)
+    several = len(settings.sources) > 1
+    return [
+        _finding(kind, f"{room.source}/{room.room_id}" if several else room.room_id, detail)
+        for room, kind, detail in results
+    ]
+
+
+def _known_rooms(settings: Settings, records: Records | None) -> list[RoomRecord]:
+    stored = () if records is None else records.rooms
+    known = {(record.source, record.room_id) for record in stored}
+    fresh = [spec for spec in settings.rooms if (spec.source, spec.upstream_id) not in known]
+    return [
+        *stored,
+        *(RoomRecord(source=spec.source, room_id=spec.upstream_id, enabled=spec.enabled) for spec in fresh),
+    ]
+
+
+def _judge(room: RoomRecord, configured: Collection[str], now: datetime) -> _Result:
+    polled = f"polled {from_now(room.polled_at, now)}"
+    if not room.enabled:
+        return room, _Kind.DISABLED, "disabled, not polled"
+    if room.source not in configured:
+        return room, _Kind.NO_SOURCE, f"source {room.source} is not in the configuration, so it cannot be polled"
+    if room.polled_at is None:
+        return room, _Kind.NOT_POLLED, "not polled yet"
+    if room.failures:
+        kind = _Kind.FAILING if room.failures >= LASTING_FAILURES else _Kind.FAILED
+        last = "never" if room.complete_at is None else from_now(room.complete_at, now)
+        failures = f"{count_of(room.failures, 'failure')} in a row: {room.last_failure}"
+        return room, kind, f"last complete snapshot {last}, {failures}"
+    if not room.was_live:
+        return room, _Kind.NEVER_LIVE, f"{_NEVER_LIVE}; {polled}"
+    return room, _Kind.POLLED, polled
+
+
+async def _poll(rooms: Sequence[RoomRecord], settings: Settings, runtime: Runtime) -> dict[tuple[str, str], _Result]:
+    accounts = {account.name: account for account in settings.sources}
+    sources = {name: open_source(_impatient(accounts[name]), runtime) for name in {room.source for room in rooms}}
+    try:
+        results = await asyncio.gather(*(_poll_room(room, sources[room.source]) for room in rooms))
+    finally:
+        for source in sources.values():
+            await source.aclose()
+    return {(result[0].source, result[0].room_id): result for result in results}
+
+
+async def _poll_room(room: RoomRecord, source: Source) -> _Result:
+    response = await source.fetch(room.room_id)
+    if isinstance(response, Failure):
+        return room, _Kind.FAILED, f"{response.kind}: {response.detail}"
+    if not response.peers:
+        return room, _Kind.NEVER_LIVE, f"not polled before; {_NEVER_LIVE}"
+    return room, _Kind.POLLED, f"not polled before; live now, {count_of(len(response.peers), 'peer')}"
+
+
+def _count(results: Sequence[_Result]) -> list[Finding]:
+    """Return one finding for each kind of result."""
+    order = list(_Kind)
+    findings = []
+    for kind, group in groupby(sorted(results, key=lambda each: order.index(each[1])), key=lambda each: each[1]):
+        ids = [room.room_id for room, _, _ in group]
+        named = f": {', '.join(ids[:NAMED_ROOMS])}" if kind.state is not State.OK else ""
+        more = f" and {len(ids) - NAMED_ROOMS:,} more" if named and len(ids) > NAMED_ROOMS else ""
+        findings.append(_finding(kind, count_of(len(ids), "room"), f"{kind.label}{named}{more}"))
+    return findings
+
+
+def _finding(kind: _Kind, subject: str, detail: str) -> Finding:
+    return Finding(check=Check.ROOM, subject=subject, state=kind.state, detail=detail, advice=kind.advice)
