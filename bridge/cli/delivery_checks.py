@@ -51,7 +51,7 @@ class SeenDeliveries:
             return [f"out of order: after #{newest}"]
         hint = "" if self._gap_is_explained else " (normal if the endpoint takes only some types of events)"
         self._gap_is_explained = True
-        return [f"gap: after #{newest}{hint}"]
+        return [f"gap after #{newest}{hint}"]
 
 
 def _remember(memory: OrderedDict[str, Value], key: str, value: Value) -> None:

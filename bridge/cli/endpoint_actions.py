@@ -120,7 +120,7 @@ def _old_secrets(endpoint: ShownEndpoint, grace: timedelta) -> str:
     if not grace:
         return "no old secret signs any more"
     older = len(endpoint.secrets) - 2
-    others = f"; {count_of(older, 'older secret')} until the end of their own grace" if older > 0 else ""
+    others = f"; older secrets ({older}) keep their own grace" if older > 0 else ""
     return f"the old one keeps signing for {span(grace)}{others}"
 
 

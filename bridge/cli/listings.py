@@ -26,5 +26,5 @@ def print_listing(
     else:
         print_table(columns, map(cells, found.items), empty=empty)
     if found.more:
-        at_least = "at least " if found.more >= COUNTED else ""
-        say(f"{at_least}{found.more:,} more are not shown: narrow the listing, or raise --limit")
+        number = f"{'at least ' if found.more >= COUNTED else ''}{found.more:,}"
+        say(f"{number} more {'is' if found.more == 1 else 'are'} not shown: narrow the listing, or raise --limit")

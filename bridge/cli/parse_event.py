@@ -53,7 +53,7 @@ def _subject(found: Mapping[str, Any], nested: Mapping[str, Any]) -> str:
     name = _text(found, "display_name", "displayName", "peer_id") or _text(nested, "id")
     if name is not None:
         return name
-    for key, label in (("unique_peers", "peers in all"), ("peer_count", "present")):
+    for key, label in (("unique_peers", "in all"), ("peer_count", "present")):
         count = _number(found.get(key))
         if count is not None:
             return f"{count} {label}"

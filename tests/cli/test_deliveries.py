@@ -16,7 +16,7 @@ DEAD_KEYS = EVENT_KEYS | {"parked_at", "reason", "tries"}
 
 @pytest.fixture
 def tried(cli: Cli, simulator: SimulatorClient, receiver: Receiver) -> Cli:
-    """One join in each of two rooms: `good` took it, `bad` refused it, `down` is in trouble, `other` does not care."""
+    """One join in each of two rooms: `good` accepted it, `bad` refused it, `down` fails, `other` filters it out."""
     receiver.script(
         Response(status=400, body=b"no \x1b[31mthanks\x00", when=lambda delivery: delivery.path == "/bad"),
         Response(status=503, body=b"later", when=lambda delivery: delivery.path == "/down"),
@@ -74,7 +74,7 @@ def test_the_attempts_of_one_event(tried: Cli) -> None:
     }
 
 
-def test_failed_attempts_are_all_but_the_delivered(tried: Cli) -> None:
+def test_failed_lists_every_attempt_that_did_not_deliver(tried: Cli) -> None:
     attempts = tried("deliveries", "list", "--json", "--failed").json()
     assert {attempt["endpoint"] for attempt in attempts} == {"bad", "down"}
 
@@ -91,7 +91,7 @@ def test_dead_letters_are_listed(tried: Cli) -> None:
     assert "refused, 1 attempt" in tried("deliveries", "list", "--dead").out
 
 
-def test_an_event_stands_where_each_endpoint_has_left_it(tried: Cli) -> None:
+def test_the_delivery_of_one_event_is_shown_for_each_endpoint(tried: Cli) -> None:
     (event,) = tried.events("--room", ROOM, "--type", "peer.joined")
     shown = tried("deliveries", "show", event["id"], "--json").json()
     assert shown["event"] == event
@@ -107,14 +107,14 @@ def test_an_event_stands_where_each_endpoint_has_left_it(tried: Cli) -> None:
     assert deliveries["good"]["next_attempt_at"] is None
 
 
-def test_people_are_told_the_same(tried: Cli) -> None:
+def test_the_delivery_of_one_event_as_text(tried: Cli) -> None:
     (event,) = tried.events("--room", ROOM, "--type", "peer.joined")
     out = tried("deliveries", "show", event["id"]).out
     for words in (
         "good: acknowledged (1 attempt)",
         "bad: dead (refused)",
         "refused 400",
-        "answered: no \\x1b[31mthanks",
+        "response: no \\x1b[31mthanks",
         "down: owed; next attempt in ",
         "other: passed over",
         f"anna-of-{ROOM}",
@@ -123,7 +123,7 @@ def test_people_are_told_the_same(tried: Cli) -> None:
     assert "\x1b" not in out
 
 
-def test_what_waits_behind_another_event_says_so(tried: Cli, simulator: SimulatorClient) -> None:
+def test_an_event_that_waits_for_another_one_has_no_next_attempt(tried: Cli, simulator: SimulatorClient) -> None:
     simulator.join(ROOM, "bert")
     tried("poll", ROOM)
     event = tried.events("--room", ROOM)[0]
@@ -136,7 +136,9 @@ def test_what_waits_behind_another_event_says_so(tried: Cli, simulator: Simulato
     assert "down: owed; it waits for the events before it" in tried("deliveries", "show", event["id"]).out
 
 
-def test_who_came_later_was_passed_over(tried: Cli, receiver: Receiver, simulator: SimulatorClient) -> None:
+def test_an_event_older_than_the_endpoint_is_passed_over(
+    tried: Cli, receiver: Receiver, simulator: SimulatorClient
+) -> None:
     tried("endpoints", "add", "late", f"{receiver.url}/late", "--secret", receiver.secret)
     simulator.join(ROOM, "bert")
     tried("poll", ROOM)
@@ -152,10 +154,61 @@ def test_who_came_later_was_passed_over(tried: Cli, receiver: Receiver, simulato
     assert [state["late"] for state in states] == ["acknowledged", "passed_over"]
 
 
-def test_unknown_names_are_no_empty_listings(tried: Cli) -> None:
+def test_unknown_names_are_errors(tried: Cli) -> None:
     assert "no endpoint is named 'nobody'" in tried.refuses("deliveries", "list", "--endpoint", "nobody", code=1)
-    assert "no room 'nowhere'" in tried.refuses("deliveries", "list", "--room", "nowhere", code=1)
-    assert "no event 'evt_nope'" in tried.refuses("deliveries", "list", "--event", "evt_nope", code=1)
-    assert "no event 'evt_nope'" in tried.refuses("deliveries", "list", "--dead", "--event", "evt_nope", code=1)
-    assert "no event 'evt_nope'" in tried.refuses("deliveries", "show", "evt_nope", code=1)
+    assert "no room has the id 'nowhere'" in tried.refuses("deliveries", "list", "--room", "nowhere", code=1)
+    assert "no event has the id 'evt_nope'" in tried.refuses("deliveries", "list", "--event", "evt_nope", code=1)
+    assert "no event has the id 'evt_nope'" in tried.refuses(
+        "deliveries", "list", "--dead", "--event", "evt_nope", code=1
+    )
+    assert "no event has the id 'evt_nope'" in tried.refuses("deliveries", "show", "evt_nope", code=1)
     assert "--since" in tried.refuses("deliveries", "list", "--since", "whenever", code=2)
+
+
+def test_the_next_event_of_a_room_can_be_skipped(tried: Cli, simulator: SimulatorClient, receiver: Receiver) -> None:
+    simulator.join(ROOM, "bert")
+    tried("poll", ROOM)
+    later, first = tried.events("--room", ROOM, "--type", "peer.joined")
+    receiver.script()
+    done = tried("deliveries", "skip", first["id"], "--endpoint", "down")
+    assert done.out == ""
+    assert f'{first["id"]} is a dead letter of "down"' in done.err
+    (letter,) = tried("deliveries", "list", "--dead", "--endpoint", "down", "--json").json()
+    assert (letter["event_id"], letter["reason"], letter["tries"]) == (first["id"], "skipped", 1)
+    tried.deliver()
+    accepted = [one.event_id for one in receiver.accepted if one.path == "/down"]
+    assert accepted == [later["id"]]
+
+
+def test_a_skipped_event_can_be_replayed(tried: Cli, receiver: Receiver) -> None:
+    (event,) = tried.events("--room", ROOM, "--type", "peer.joined")
+    tried("deliveries", "skip", event["id"], "--endpoint", "down")
+    receiver.script()
+    tried("deliveries", "replay", event["id"], "--endpoint", "down")
+    tried.deliver()
+    assert event["id"] in [one.event_id for one in receiver.accepted if one.path == "/down"]
+    assert tried("deliveries", "list", "--dead", "--endpoint", "down", "--json").json() == []
+
+
+def test_only_the_next_owed_event_can_be_skipped(tried: Cli, simulator: SimulatorClient) -> None:
+    simulator.join(ROOM, "bert")
+    tried("poll", ROOM)
+    later, first = tried.events("--room", ROOM, "--type", "peer.joined")
+
+    def refusal(event_id: str, endpoint: str, code: int = 2) -> str:
+        return tried.refuses("deliveries", "skip", event_id, "--endpoint", endpoint, code=code)
+
+    assert f"{first['id']}: skip that first" in refusal(later["id"], "down")
+    assert "has acknowledged it" in refusal(first["id"], "good")
+    assert "was given up" in refusal(first["id"], "bad")
+    assert "was never owed to endpoint 'other'" in refusal(first["id"], "other")
+    assert "no event has the id" in refusal("evt_nope", "down", code=1)
+    assert "no endpoint is named" in refusal(first["id"], "nobody", code=1)
+    assert [one["owed_events"] for one in tried("endpoints", "list", "--json").json() if one["name"] == "down"] == [3]
+
+
+def test_a_listing_has_a_limit_and_names_the_number_of_the_others(tried: Cli) -> None:
+    assert len(tried("deliveries", "list", "--json", "--limit", "2").json()) == 2
+    assert tried("deliveries", "list", "--limit", "2").err.startswith("4 more are not shown")
+    assert tried("deliveries", "list", "--limit", "6").err == ""
+    assert tried("deliveries", "list", "--dead", "--limit", "1", "--json").err.startswith("1 more is not shown")

@@ -16,13 +16,13 @@ WENT_ON = 7
 LOADING = f"""
 import os, signal, sys
 
-assign_sequences = int(sys.argv.pop(1))
-signal.signal(assign_sequences, signal.SIG_DFL)  # whatever whoever runs the tests has made of it, as nohup does
+number = int(sys.argv.pop(1))
+signal.signal(number, signal.SIG_DFL)  # whatever whoever runs the tests has made of it, as nohup does
 
 class Looking:
     def find_spec(self, name, path, target=None):
         if name == "bridge.cli":
-            signal.raise_signal(assign_sequences)
+            signal.raise_signal(number)
             os._exit({WENT_ON})
 
 sys.meta_path.insert(0, Looking())
@@ -33,9 +33,9 @@ main()
 TAIL = ("events", "tail", "--room", "run")
 
 
-def exit_code(assign_sequences: signal.Signals, *arguments: str, directory: Path) -> int:
+def exit_code(number: signal.Signals, *arguments: str, directory: Path) -> int:
     return subprocess.run(
-        [sys.executable, "-c", LOADING, str(int(assign_sequences)), *arguments],
+        [sys.executable, "-c", LOADING, str(int(number)), *arguments],
         cwd=directory,
         env=environment(),
         capture_output=True,
@@ -73,8 +73,6 @@ def test_run_is_stopped_in_order_as_long_as_nothing_has_begun(tmp_path: Path) ->
     assert exit_code(signal.SIGTERM, "run", directory=tmp_path) == 0
 
 
-@pytest.mark.parametrize("assign_sequences", [signal.SIGHUP, signal.SIGTERM])
-def test_a_room_that_is_called_run_changes_nothing_for_other_commands(
-    tmp_path: Path, assign_sequences: signal.Signals
-) -> None:
-    assert exit_code(assign_sequences, *TAIL, directory=tmp_path) == -assign_sequences
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTERM])
+def test_a_room_that_is_called_run_changes_nothing_for_other_commands(tmp_path: Path, number: signal.Signals) -> None:
+    assert exit_code(number, *TAIL, directory=tmp_path) == -number

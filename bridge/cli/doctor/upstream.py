@@ -168,9 +168,11 @@ def _judge(room: RoomRecord, configured: Collection[str], now: datetime) -> _Res
         return room, _Kind.NOT_POLLED, "not polled yet"
     if room.failures:
         kind = _Kind.FAILING if room.failures >= LASTING_FAILURES else _Kind.FAILED
-        last = "never" if room.complete_at is None else from_now(room.complete_at, now)
+        last = f"last complete snapshot {from_now(room.complete_at, now)}"
+        if room.complete_at is None:
+            last = "no complete snapshot yet"
         failures = f"{count_of(room.failures, 'failure')} in a row: {room.last_failure}"
-        return room, kind, f"last complete snapshot {last}, {failures}"
+        return room, kind, f"{last}, {failures}"
     if not room.was_live:
         return room, _Kind.NEVER_LIVE, f"{_NEVER_LIVE}; {polled}"
     return room, _Kind.POLLED, polled
