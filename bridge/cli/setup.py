@@ -50,8 +50,6 @@ def check(config: ConfigOption = None) -> None:
         say("note: no room is listed; only rooms added with `bridge rooms add` are polled")
     if not settings.endpoints:
         say("note: no endpoint is listed; events go only to endpoints added with `bridge endpoints add`")
-    for remark in settings.without_effect:
-        say(f"note: {remark}")
 
 
 def migrate(config: ConfigOption = None) -> None:

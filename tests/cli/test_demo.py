@@ -1,4 +1,4 @@
-"""`bridge demo` as a process: it prints verified deliveries, ends as told, and leaves nothing behind."""
+"""`bridge demo` as a process: it prints verified deliveries, ends when it is stopped, and leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Demo(Process):
 
     def url_of(self, part: str) -> str:
         """The address that is printed for `upstream`, `receiver` or `status page`."""
-        return re.findall(rf"^  {part} +(http://\S+)", self.output, re.MULTILINE)[0]
+        return str(re.findall(rf"^  {part} +(http://\S+)", self.output, re.MULTILINE)[0])
 
     @property
     def open_ports(self) -> list[int]:
