@@ -25,7 +25,7 @@ LOCKED = "(encrypted with a key that is not listed)"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ListedEndpoint:
-    """An endpoint with its backlog; `timeout_seconds` is None where the default of `[delivery]` holds."""
+    """An endpoint with its backlog; `timeout_seconds` is None for the default of `[delivery]`."""
 
     id: str
     name: str
@@ -53,7 +53,7 @@ class ListedEndpoint:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShownSecret:
-    """A secret that signs now, hidden unless it was asked for; one that was replaced signs until `expires_at`."""
+    """A secret that signs now, hidden unless revealed; one that was replaced signs until `expires_at`."""
 
     secret: str = field(repr=False)
     public_key: str | None

@@ -27,7 +27,7 @@ class RoomState(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ListedRoom:
-    """A tracked room; `interval_seconds` and `leave_after_missed` are None where the defaults of `[polling]` hold."""
+    """A tracked room; `interval_seconds` and `leave_after_missed` are None for the defaults of `[polling]`."""
 
     room_id: str
     name: str | None

@@ -36,12 +36,12 @@ def replay(
     settings = load_settings(config)
     now = system_runtime().now()
     period = parse_period(since, until, now=now, zone=settings.bridge.timezone)
-    asked = Range(since=period.since, until=period.until, only_failed=failed)
-    if bool(events) == (asked != Range()):
+    wanted = Range(since=period.since, until=period.until, only_failed=failed)
+    if bool(events) == (wanted != Range()):
         raise UsageError("give event ids or a range (--since, --until, --failed), not both")
     with open_database(settings) as database:
         key = database.read_now(find_endpoint, endpoint).id
-        count = _request(database, key, events or (), asked, dry_run=dry_run)
+        count = _request(database, key, events or (), wanted, dry_run=dry_run)
     if as_json:
         print_json({"endpoint": endpoint, "events": count, "dry_run": dry_run})
         return
@@ -62,18 +62,18 @@ def skip(
     say(f"{event} is a dead letter of {quoted(endpoint)}; `bridge deliveries replay` sends it after all")
 
 
-def _request(database: Database, key: int, events: Sequence[str], asked: Range, *, dry_run: bool) -> int:
+def _request(database: Database, key: int, events: Sequence[str], wanted: Range, *, dry_run: bool) -> int:
     now = system_runtime().now()
     if events and dry_run:
         return len(database.read_now(find_events, events))
     if events:
         return database.write_now(request_events, key, events, now)
-    wanted = database.read_now(find_range, key, asked)
+    found = database.read_now(find_range, key, wanted)
     if dry_run:
-        return database.read_now(count_wanted, wanted)
+        return database.read_now(count_wanted, found)
     added, after = 0, 0
     while True:
-        progress = database.write_now(request_some, wanted, after, now)
+        progress = database.write_now(request_some, found, after, now)
         added += progress.added
         if progress.after is None:
             return added

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -110,8 +110,6 @@ def add(
     config: ConfigOption = None,
 ) -> None:
     """Add an endpoint. A secret that is made for it is printed once."""
-    settings = load_settings(config)
-    headers, problems = _parse_headers(header or ())
     table = {
         "name": name,
         "url": url,
@@ -121,22 +119,27 @@ def add(
         "secret_file": secret_file,
         "style": style,
         "signature": signature,
-        "headers": headers,
         "rate_per_second": rate_per_second,
         "max_concurrency": max_concurrency,
         "timeout": timeout,
     }
-    spec = check_endpoint(table, settings.delivery.egress, problems)
-    _refuse_configured(settings, name, config)
-    warning = _check_address(settings, url)
+    _add(table, header or (), as_json=as_json, config=config)
+
+
+def _add(table: Mapping[str, object], header_options: Sequence[str], *, as_json: bool, config: Path | None) -> None:
+    settings = load_settings(config)
+    headers, problems = _parse_headers(header_options)
+    spec = check_endpoint({**table, "headers": headers}, settings.delivery.egress, problems)
+    _refuse_configured(settings, spec.name, config)
+    warning = _check_address(settings, spec.url)
     runtime = system_runtime()
     context = endpoint_context(settings, runtime)
     with open_database(settings, create=True) as database:
         made = database.write_now(add_endpoint, spec, context)
         append_all_snapshots(database, runtime)
-        shown = database.read_now(show_endpoint, name, now=context.now, cipher=context.cipher)
+        shown = database.read_now(show_endpoint, spec.name, now=context.now, cipher=context.cipher)
     print_secret(shown, made if spec.secret is None else None, as_json=as_json)
-    say(f"endpoint {quoted(name)} is added")
+    say(f"endpoint {quoted(spec.name)} is added")
     if spec.secret is None:
         say("its secret is printed above; `bridge endpoints show --reveal` prints it again")
     say_what_the_receiver_needs(shown)
@@ -199,7 +202,7 @@ def _check_address(settings: Settings, url: str) -> str | None:
     except UnresolvedNameError as error:
         return f"{error}; deliveries wait until the name has an address"
     except TimeoutError:
-        return f"DNS did not answer within {DNS_SECONDS:g} s, so the address is not checked yet"
+        return f"DNS did not respond within {DNS_SECONDS:g} s, so the address is not checked"
     return None
 
 

@@ -21,7 +21,7 @@ class Period:
 
 
 def split_list(values: Iterable[str] | None) -> tuple[str, ...]:
-    """Return the items of an option that may be repeated, or hold several separated with commas."""
+    """Return the items of an option that may be repeated, or have several values separated with commas."""
     return tuple(part.strip() for value in values or () for part in value.split(",") if part.strip())
 
 

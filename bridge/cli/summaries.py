@@ -18,7 +18,7 @@ def log_name(room_id: str | None) -> str:
 
 
 def summarize(kind: str, data: Data) -> str:
-    """Return what an event says beyond its type and room; nothing for a type without a summary."""
+    """Return the content of an event beyond its type and room; nothing for a type without a summary."""
     summary = _SUMMARIES.get(kind)
     return "" if summary is None else summary(data)
 

@@ -12,7 +12,7 @@ from bridge.admin.listing import document
 from bridge.cli.doctor.database import check_database
 from bridge.cli.doctor.endpoints import check_endpoints
 from bridge.cli.doctor.findings import Check, Finding, State
-from bridge.cli.doctor.upstream import check_rooms, check_source
+from bridge.cli.doctor.upstream import check_upstream
 from bridge.cli.options import ConfigOption, JsonOption
 from bridge.cli.output import Column, print_json, print_table, say
 from bridge.cli.settings import load_settings
@@ -34,17 +34,15 @@ def doctor(as_json: JsonOption = False, config: ConfigOption = None) -> None:
 
 
 async def _examine(settings: Settings) -> list[Finding]:
-    """Run the checks, those that do not depend on each other at the same time."""
+    """Check the database, then everything that it and the configuration name, at the same time."""
     runtime = system_runtime()
-    checking_sources = asyncio.gather(*(check_source(account, runtime) for account in settings.sources))
     database = await check_database(settings)
-    checking_endpoints = asyncio.ensure_future(check_endpoints(settings, database.records, runtime.now()))
-    sources = [finding for findings in await checking_sources for finding in findings]
-    accepted = {each.subject for each in sources if each.check is Check.API_KEY and each.state is State.OK}
-    rooms = await check_rooms(settings, database.records, accepted, runtime)
+    upstream, endpoints = await asyncio.gather(
+        check_upstream(settings, database.records, runtime),
+        check_endpoints(settings, database.records, runtime.now()),
+    )
     order = list(Check)
-    found = [*database.findings, *sources, *rooms, *await checking_endpoints]
-    return sorted(found, key=lambda finding: order.index(finding.check))
+    return sorted([*database.findings, *upstream, *endpoints], key=lambda finding: order.index(finding.check))
 
 
 def _print_table(findings: Sequence[Finding]) -> None:

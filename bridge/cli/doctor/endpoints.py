@@ -56,7 +56,7 @@ async def _check_in_time(
 
 
 async def _check_endpoint(endpoint: EndpointRecord, policy: EgressPolicy, now: datetime) -> Finding:
-    """Connect as a delivery would. Paths are not shown, because they may hold a token."""
+    """Connect as a delivery would. Paths are not shown, because they may contain a token."""
     try:
         destination = check_url(endpoint.url, policy)
         addresses = await check_endpoint(endpoint.url, policy)

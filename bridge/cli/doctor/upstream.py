@@ -36,17 +36,58 @@ _NETWORK: Final = "check base_url, and the network, DNS and firewall of this mac
 _NEVER_LIVE: Final = "never seen live; the upstream responds the same for an unknown id"
 
 
-async def check_source(account: SourceSettings, runtime: Runtime) -> list[Finding]:
-    """Send one request that needs the key and no room."""
-    host = urlsplit(account.base_url).hostname or ""
+class _Kind(Enum):
+    """The result for a room: state, the words when rooms are counted, advice."""
+
+    FAILING = State.FAIL, "cannot be polled", "see `bridge rooms show ROOM`; the presence in it is not known"
+    FAILED = State.WARN, "last poll failed", "if it goes on, see `bridge rooms show ROOM`"
+    NO_SOURCE = State.FAIL, "source missing", "add the source to the configuration, or `bridge rooms remove ROOM`"
+    NEVER_LIVE = State.WARN, _NEVER_LIVE, "compare the id, and the project of the API key"
+    NOT_POLLED = State.WARN, "not polled yet", "start the service: `bridge run`"
+    DISABLED = State.OK, "disabled", None
+    POLLED = State.OK, "polled", None
+
+    def __init__(self, state: State, label: str, advice: str | None) -> None:
+        self.state = state
+        self.label = label
+        self.advice = advice
+
+
+_Result = tuple[RoomRecord, _Kind, str]
+"""A room, the kind of result, and details."""
+
+
+async def check_upstream(settings: Settings, records: Records | None, runtime: Runtime) -> list[Finding]:
+    """Check every source, and every room that is stored or will be when the service loads the configuration.
+
+    A room that was polled is rated by its record. The others are polled now, if there are few rooms and the key is
+    accepted.
+    """
+    rooms = _known_rooms(settings, records)
+    new = [room for room in rooms if room.enabled and room.polled_at is None] if len(rooms) <= LISTED_ROOMS else []
+    checks = await asyncio.gather(*(_check_source(account, new, runtime) for account in settings.sources))
+    polled = {(result[0].source, result[0].room_id): result for _, results in checks for result in results}
+    configured = {account.name for account in settings.sources}
+    results = [polled.get((room.source, room.room_id)) or _rate(room, configured, runtime.now()) for room in rooms]
+    sources = [finding for findings, _ in checks for finding in findings]
+    return sources + (_count(results) if len(results) > LISTED_ROOMS else _list(results, settings))
+
+
+async def _check_source(
+    account: SourceSettings, new_rooms: Sequence[RoomRecord], runtime: Runtime
+) -> tuple[list[Finding], list[_Result]]:
+    """Send a request that needs the key and no room; if the key is accepted, poll the source's new rooms."""
+    name, host = account.name, urlsplit(account.base_url).hostname or ""
     if (reason := await _dns_problem(host)) is not None:
-        return [fail(Check.API_KEY, account.name, f"unreachable: dns ({host}: {reason})", _NETWORK)]
-    source = open_source(_impatient(account), runtime)
+        return [fail(Check.API_KEY, name, f"unreachable: dns ({host}: {reason})", _NETWORK)], []
+    source = open_source(replace(account, timeout=min(account.timeout, TIMEOUT)), runtime)
     try:
         checkup = await source.check_up()
+        rooms = [] if checkup.failure else [room for room in new_rooms if room.source == name]
+        results = await asyncio.gather(*(_poll_room(room, source) for room in rooms))
     finally:
         await source.aclose()
-    return [_check_key(account.name, checkup), *_check_clock(account.name, host, checkup)]
+    return [_check_key(name, checkup), *_check_clock(name, host, checkup)], results
 
 
 async def _dns_problem(host: str) -> str | None:
@@ -59,10 +100,6 @@ async def _dns_problem(host: str) -> str | None:
     except OSError as error:
         return error.strerror or "no address"
     return None
-
-
-def _impatient(account: SourceSettings) -> SourceSettings:
-    return replace(account, timeout=min(account.timeout, TIMEOUT))
 
 
 def _check_key(name: str, checkup: Checkup) -> Finding:
@@ -100,52 +137,8 @@ def _check_clock(name: str, host: str, checkup: Checkup) -> list[Finding]:
     if abs(skew) <= SKEW_TO_WARN:
         return [ok(Check.CLOCK, name, f"agrees with {host}")]
     detail = f"the clock of this machine is {span(abs(skew))} {'ahead of' if skew > timedelta() else 'behind'} {host}"
-    judged = fail if abs(skew) > SKEW_TO_FAIL else warn
-    return [judged(Check.CLOCK, name, detail, "synchronize it with NTP: join times and signatures depend on it")]
-
-
-class _Kind(Enum):
-    """The result for a room: state, the words when rooms are counted, advice."""
-
-    FAILING = State.FAIL, "cannot be polled", "see `bridge rooms show ROOM`; the presence in it is not known"
-    FAILED = State.WARN, "last poll failed", "if it goes on, see `bridge rooms show ROOM`"
-    NO_SOURCE = State.FAIL, "source missing", "add the source to the configuration, or `bridge rooms remove ROOM`"
-    NEVER_LIVE = State.WARN, _NEVER_LIVE, "compare the id, and the project of the API key"
-    NOT_POLLED = State.WARN, "not polled yet", "start the service: `bridge run`"
-    DISABLED = State.OK, "disabled", None
-    POLLED = State.OK, "polled", None
-
-    def __init__(self, state: State, label: str, advice: str | None) -> None:
-        self.state = state
-        self.label = label
-        self.advice = advice
-
-
-_Result = tuple[RoomRecord, _Kind, str]
-"""A room, the kind of result, and details."""
-
-
-async def check_rooms(
-    settings: Settings, records: Records | None, accepted: Collection[str | None], runtime: Runtime
-) -> list[Finding]:
-    """Check every room that is stored, or will be when the service loads the configuration.
-
-    A room that was polled is judged by its record. If there are few rooms, the others are polled now, unless their
-    source is not one whose key was accepted.
-    """
-    rooms = _known_rooms(settings, records)
-    can_be_asked = accepted if len(rooms) <= LISTED_ROOMS else ()
-    fresh = [room for room in rooms if room.enabled and room.polled_at is None and room.source in can_be_asked]
-    polled = await _poll(fresh, settings, runtime)
-    configured = {account.name for account in settings.sources}
-    results = [polled.get((room.source, room.room_id)) or _judge(room, configured, runtime.now()) for room in rooms]
-    if len(results) > LISTED_ROOMS:
-        return _count(results)
-    several = len(settings.sources) > 1
-    return [
-        _finding(kind, f"{room.source}/{room.room_id}" if several else room.room_id, detail)
-        for room, kind, detail in results
-    ]
+    rated = fail if abs(skew) > SKEW_TO_FAIL else warn
+    return [rated(Check.CLOCK, name, detail, "synchronize it with NTP: join times and signatures depend on it")]
 
 
 def _known_rooms(settings: Settings, records: Records | None) -> list[RoomRecord]:
@@ -158,7 +151,7 @@ def _known_rooms(settings: Settings, records: Records | None) -> list[RoomRecord
     ]
 
 
-def _judge(room: RoomRecord, configured: Collection[str], now: datetime) -> _Result:
+def _rate(room: RoomRecord, configured: Collection[str], now: datetime) -> _Result:
     polled = f"polled {from_now(room.polled_at, now)}"
     if not room.enabled:
         return room, _Kind.DISABLED, "disabled, not polled"
@@ -178,17 +171,6 @@ def _judge(room: RoomRecord, configured: Collection[str], now: datetime) -> _Res
     return room, _Kind.POLLED, polled
 
 
-async def _poll(rooms: Sequence[RoomRecord], settings: Settings, runtime: Runtime) -> dict[tuple[str, str], _Result]:
-    accounts = {account.name: account for account in settings.sources}
-    sources = {name: open_source(_impatient(accounts[name]), runtime) for name in {room.source for room in rooms}}
-    try:
-        results = await asyncio.gather(*(_poll_room(room, sources[room.source]) for room in rooms))
-    finally:
-        for source in sources.values():
-            await source.aclose()
-    return {(result[0].source, result[0].room_id): result for result in results}
-
-
 async def _poll_room(room: RoomRecord, source: Source) -> _Result:
     response = await source.fetch(room.room_id)
     if isinstance(response, Failure):
@@ -196,6 +178,14 @@ async def _poll_room(room: RoomRecord, source: Source) -> _Result:
     if not response.peers:
         return room, _Kind.NEVER_LIVE, f"not polled before; {_NEVER_LIVE}"
     return room, _Kind.POLLED, f"not polled before; live now, {count_of(len(response.peers), 'peer')}"
+
+
+def _list(results: Sequence[_Result], settings: Settings) -> list[Finding]:
+    several = len(settings.sources) > 1
+    return [
+        _finding(kind, f"{room.source}/{room.room_id}" if several else room.room_id, detail)
+        for room, kind, detail in results
+    ]
 
 
 def _count(results: Sequence[_Result]) -> list[Finding]:
