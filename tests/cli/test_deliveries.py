@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import pytest
 
+from bridge.delivery.skip import skip_event
+from bridge.service import system_runtime
 from tests.cli.conftest import Cli
-from tests.harness.receiver import Receiver, Response
+from tests.harness.receiver import Delivery, Receiver, Response
 from tests.harness.simulator import SimulatorClient
 
 ROOM, OTHER = "abc-defg-hij", "xyz-xyzx-xyz"
@@ -212,3 +214,26 @@ def test_a_listing_has_a_limit_and_names_the_number_of_the_others(tried: Cli) ->
     assert tried("deliveries", "list", "--limit", "2").err.startswith("4 more are not shown")
     assert tried("deliveries", "list", "--limit", "6").err == ""
     assert tried("deliveries", "list", "--dead", "--limit", "1", "--json").err.startswith("1 more is not shown")
+
+
+def test_a_sender_in_flight_cannot_restore_a_skipped_event(
+    cli: Cli, simulator: SimulatorClient, receiver: Receiver
+) -> None:
+    cli.configure(rooms=[ROOM], endpoints=[receiver.endpoint("crm", events=["peer.joined"])])
+    cli.take_up()
+    simulator.join(ROOM, "anna")
+    cli("poll", ROOM)
+    database, runtime = cli.database(), system_runtime()
+
+    def skip(delivery: Delivery) -> None:
+        database.write_now(skip_event, "crm", delivery.event_id, runtime.now(), runtime.new_id)
+
+    receiver.script(Response(status=500, before=skip))
+    cli.deliver()
+    cli.deliver()
+    database.close()
+
+    assert len(receiver.deliveries) == 1
+    assert [one["reason"] for one in cli("deliveries", "list", "--dead", "--json").json()] == ["skipped"]
+    (endpoint,) = cli("endpoints", "list", "--json").json()
+    assert (endpoint["owed_events"], endpoint["dead_letters"]) == (0, 1)

@@ -74,7 +74,5 @@ def test_run_exits_with_0_before_anything_has_begun(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTERM])
-def test_a_room_named_run_changes_nothing_for_other_commands(
-    tmp_path: Path, number: signal.Signals
-) -> None:
+def test_a_room_named_run_changes_nothing_for_other_commands(tmp_path: Path, number: signal.Signals) -> None:
     assert exit_code(number, *TAIL, directory=tmp_path) == -number
