@@ -1,21 +1,35 @@
-"""Time and chance, as the shell hands them to everything that must not reach for them itself."""
+"""The clock, ids and chance, handed to everything that must not read them itself."""
 
 from __future__ import annotations
 
+import random
+import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
+
+from ulid import ULID
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Runtime:
-    """What is read from outside; `bridge.service.system_runtime` is the real one."""
+    """Sources of time and chance; `system_runtime` has the real ones."""
 
     now: Callable[[], datetime]
-    """The time, aware, in UTC."""
+    """The time, in UTC."""
     new_id: Callable[[str], str]
-    """A fresh public id for a prefix: `new_id("evt")` is `evt_…`."""
+    """A new public id with a prefix: `new_id("evt")` is `evt_…`."""
     new_token: Callable[[], str]
-    """A fresh fencing token for a claim."""
+    """A new token for a claim."""
     jitter: Callable[[], float]
     """Uniform in [0, 1)."""
+
+
+def system_runtime() -> Runtime:
+    """The system's clock and randomness."""
+    return Runtime(
+        now=lambda: datetime.now(UTC),
+        new_id=lambda prefix: f"{prefix}_{str(ULID()).lower()}",
+        new_token=lambda: secrets.token_hex(8),
+        jitter=random.random,
+    )

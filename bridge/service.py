@@ -1,126 +1,67 @@
-"""The composition root: builds everything, beats time, runs the roles, answers signals, stops in order.
-
-APScheduler is only the metronome; what is due stands in SQL. The one place besides the CLI that reads the clock.
-"""
+"""One process of the bridge: builds its parts, runs its roles, reloads and stops on signals."""
 
 from __future__ import annotations
 
 import asyncio
 import os
-import random
-import resource
-import secrets
 import signal
-from collections.abc import AsyncIterator, Callable, Collection, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import AsyncIterator, Callable, Collection, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from enum import StrEnum
 
 import structlog
-from apscheduler.schedulers.asyncio import AsyncIOScheduler
-from ulid import ULID
 
 from bridge import __version__
-from bridge.admin.configured import reconcile
+from bridge.admin.clock import make_everything_due
+from bridge.admin.configured import apply_configuration
 from bridge.admin.retention import prune_attempts
+from bridge.compose import append_all_snapshots, endpoint_context, open_webhook_client
 from bridge.config import Settings
-from bridge.db.clock import forgive_clock
-from bridge.db.encryption import SecretCipher
+from bridge.db.encryption import SecretCipher, delete_expired_secrets
 from bridge.db.engine import Database
 from bridge.db.leases import take_lease
 from bridge.db.migrate import ensure_schema
-from bridge.db.reencryption import prune_secrets
-from bridge.delivery.client import WebhookClient
-from bridge.delivery.endpoints import EndpointContext
-from bridge.delivery.sender import REDELIVERY_SLOTS, SLOTS, Sender
-from bridge.delivery.snapshots import append_snapshots
+from bridge.delivery.sender import Sender
 from bridge.errors import BridgeError, ConfigurationError, DatabaseError
-from bridge.polling.poller import Poller, RequestSlots
+from bridge.polling.poller import Poller
 from bridge.polling.rooms import apply_shorter_intervals
 from bridge.polling.source_state import retry_sources
-from bridge.rules.signing import generate_secret, generate_signing_key
-from bridge.runtime import Runtime
-from bridge.shift import Shift
-from bridge.signals import Heard, StopSignals
-from bridge.sources.huddle01.client import Huddle01Source, open_client
-from bridge.sources.protocol import CheckableSource, SourceSettings
-from bridge.workers import RELEASE_SECONDS
+from bridge.runtime import Runtime, system_runtime
+from bridge.scheduler import Job, scheduled
+from bridge.sources.kinds import open_source
+from bridge.workers import PAUSE_AFTER_ERROR, RELEASE_SECONDS
 
-TICK_SECONDS = 0.2
-"""How often is looked for what has become due; what this process itself brings about wakes it at once."""
-
-LOOK_TO_PRUNE_SECONDS = 10
-PRUNE_EVERY = timedelta(minutes=10)
-CLOCK_SECONDS = 5
-CLOCK_TOLERANCE = timedelta(seconds=10)
-OPEN_FILES = 65_536
-SPARE_FILES = 128
-"""Database, log, pages, and what Python itself has open."""
-LEAST_SEATS = 16
-LAST_WORD_SECONDS = 0.5
-"""How long the database has, at the very end, to finish what its threads are at."""
+TICK = timedelta(milliseconds=200)
+"""Interval of the check for due work. Work that this process creates wakes its workers at once."""
+PRUNE_CHECK = timedelta(seconds=10)
+LONGEST_PRUNE_INTERVAL = timedelta(minutes=10)
+RELOAD_DRAIN_SECONDS = 2.0
+"""Time that a reload gives to what is under way; the rest is given back and comes again."""
+CLOSE_SECONDS = 0.5
+"""Time that the database has, at the very end, to finish running transactions."""
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger("bridge.service")
 
 
 class Role(StrEnum):
-    """What a process does; any assign_sequences of processes may do each on PostgreSQL."""
+    """What a process does; on PostgreSQL, any number of processes may have each role."""
 
     POLLER = "poller"
     SENDER = "sender"
     WEB = "web"
 
 
-def system_runtime() -> Runtime:
-    """The real clock and real chance."""
-    return Runtime(
-        now=lambda: datetime.now(UTC),
-        new_id=lambda prefix: f"{prefix}_{str(ULID()).lower()}",
-        new_token=lambda: secrets.token_hex(8),
-        jitter=random.random,
-    )
-
-
-def new_secret(signature: str) -> str:
-    """A fresh secret for `v1` or `v1a`."""
-    random_bytes = secrets.token_bytes(32)
-    return generate_signing_key(random_bytes) if signature == "v1a" else generate_secret(random_bytes)
-
-
-def endpoint_context(settings: Settings, runtime: Runtime) -> EndpointContext:
-    """What changes of endpoints need."""
-    return EndpointContext(
-        now=runtime.now(),
-        new_id=runtime.new_id,
-        new_secret=new_secret,
-        cipher=SecretCipher(settings.encryption_keys),
-        rotation_grace=settings.delivery.policy.rotation_grace,
-    )
-
-
-def append_all_snapshots(database: Database, runtime: Runtime) -> None:
-    """Tell whoever waits for it who is in the rooms, a few hundred at a time.
-
-    Raises:
-        DatabaseError: the database failed; whoever starts or adds an endpoint next goes on.
-    """
-    while database.write_now(append_snapshots, runtime.now(), runtime.new_id):
-        pass
-
-
-def open_source(settings: SourceSettings, runtime: Runtime) -> CheckableSource:
-    """The source that an account's kind names."""
-    return Huddle01Source(settings, open_client(settings), __version__, runtime.now)
-
-
-def open_webhook_client(settings: Settings, runtime: Runtime) -> WebhookClient:
-    """The client for deliveries, with its guard."""
-    return WebhookClient(settings.delivery.egress, user_agent=f"presence-bridge/{__version__}", clock=runtime.now)
-
-
 class Service:
-    """One process of the bridge."""
+    """One process of the bridge.
+
+    Args:
+        settings: to start with.
+        roles: of this process.
+        reload: loads the settings again on SIGHUP; without it, SIGHUP does nothing.
+        runtime: clock, ids and chance.
+        on_ready: called once with the URL of the web server, None if it is off.
+    """
 
     def __init__(
         self,
@@ -129,24 +70,18 @@ class Service:
         *,
         reload: Callable[[], Settings] | None = None,
         runtime: Runtime | None = None,
+        on_ready: Callable[[str | None], None] = lambda _: None,
     ) -> None:
         self._settings = settings
         self._roles = roles
-        self._reload = reload
-        self._world = runtime or system_runtime()
+        self._load_settings = reload
+        self._runtime = runtime or system_runtime()
+        self._on_ready = on_ready
         self._database = Database(settings.database.url)
-        self._reloading = ThreadPoolExecutor(1, "reload")
-        self._taking: Future[bool] | None = None
-        self._request_slots = RequestSlots()
-        self._signals: asyncio.Queue[signal.Signals] = asyncio.Queue()
-        self._stopping = False
-        self._stop_signals = StopSignals()
-        self._told_to_stop = asyncio.Event()
-        self._pruning: asyncio.Task[None] | None = None
-        self._latest = self._world.now()
-        self._open_files = OPEN_FILES
-        self._wake_poller: Callable[[], None] = lambda: None
-        self._wake_sender: Callable[[], None] = lambda: None
+        self._stop_requested = asyncio.Event()
+        self._reload_requested = asyncio.Event()
+        self._poller: Poller | None = None
+        self._sender: Sender | None = None
 
     async def run(self) -> None:
         """Run until told to stop.
@@ -154,337 +89,272 @@ class Service:
         Raises:
             BridgeError: it cannot start.
         """
-        self._open_files = _raise_open_files()
-        with self._signals_caught():
+        has_ended = True
+        with self._signals_handled():
             try:
-                if await self._prepare():
+                if await self._unless_stopped(self._prepare):
                     await self._serve()
             finally:
-                self._reloading.shutdown(wait=False, cancel_futures=True)
-                has_ended = self._database.close(LAST_WORD_SECONDS)
+                has_ended = self._database.close(CLOSE_SECONDS)
         log.info("bridge.stopped")
-        is_hanging = self._taking is not None and not self._taking.done()
-        if is_hanging or not has_ended:  # what does not response holds a thread, and Python would wait for it
-            os._exit(0)
-
-    async def _prepare(self) -> bool:
-        """Bring schema and configuration into the database; answers whether nobody has said stop meanwhile."""
-        preparing = asyncio.create_task(self._database.run(self._bring_in))
-        stopping = asyncio.create_task(self._told_to_stop.wait())
-        await asyncio.wait([preparing, stopping], return_when=asyncio.FIRST_COMPLETED)
-        stopping.cancel()
-        if self._stopping:
-            preparing.add_done_callback(lambda task: task.cancelled() or task.exception())  # it matters no more
-            return False
-        await preparing
-        return True
-
-    def _bring_in(self) -> None:
-        ensure_schema(self._database)
-        self._reconcile()
-        append_all_snapshots(self._database, self._world)
-
-    async def _serve(self) -> None:
-        async with AsyncExitStack() as stack:
-            for part in (self._web(), self._metronome()):
-                await stack.enter_async_context(part)
-            roles = sorted(role.value for role in self._roles)
-            log.info("bridge.started", version=__version__, roles=roles, database=self._database.name)
-            await self._work()
+        if not has_ended:
+            os._exit(0)  # a thread waits for a database that does not respond, and Python would wait for the thread
 
     def stop(self) -> None:
-        """Stop in order, as SIGTERM does; asking again changes nothing."""
-        if not self._stopping:
-            self._hear(signal.SIGTERM)
+        """Stop in order, as on SIGTERM."""
+        self._stop_requested.set()
 
-    async def _work(self) -> None:
-        """Run workers until told to stop. New settings get new ones at once; the old ones finish what they are at."""
-        asides = set[asyncio.Task[None]]()
-        shifts = [await self._begin_shift(files_in_use=0)]
-        asides.add(asyncio.create_task(self._settle_in(changed=())))
-        while not self._stopping:
-            before = self._settings
-            await self._told()
-            if not self._stopping:
-                changed = _changed_sources(before, self._settings)
-                shifts = [one for one in shifts if not one.ended]
-                for one in shifts:
-                    one.disown(changed)
-                relieved, busy = shifts[-1], sum(one.busy for one in shifts)
-                shifts.append(await self._begin_shift(files_in_use=busy))
-                asides.add(asyncio.create_task(self._settle_in(changed=changed)))
-                asides.add(asyncio.create_task(self._relieve(relieved, shifts[-1])))
-        await self._finish(shifts, asides)
+    # Starting
 
-    async def _finish(self, shifts: Sequence[Shift], asides: Collection[asyncio.Task[None]]) -> None:
-        """End all work within `shutdown_grace`, whatever hangs; the last bit of it is for closing what is open."""
-        grace = self._settings.bridge.shutdown_grace.total_seconds()
-        ends = [asyncio.create_task(one.end(grace * 0.9 - min(RELEASE_SECONDS, grace * 0.1))) for one in shifts]
-        done, late = await asyncio.wait([*ends, *asides], timeout=grace * 0.9)
-        for task in late:
-            task.cancel()
-        await asyncio.gather(*late, return_exceptions=True)
-        for task in done:
-            task.result()
+    def _prepare(self) -> None:
+        ensure_schema(self._database)
+        self._apply_configuration()
 
-    async def _relieve(self, shift: Shift, successor: Shift) -> None:
-        """Let the workers of the settings before finish: each item of work has its own time-out."""
-        await shift.end(None)
-        successor.resize(self._slots(self._settings))
-        await self._apply_shorter_intervals()  # they may have made appointments by the old intervals
-
-    async def _settle_in(self, changed: Collection[str]) -> None:
-        """What a start and a reload change for what waits: sources in trouble are tried again, intervals hold."""
-        if Role.POLLER in self._roles:
-            await self._try_sources_again(changed)
-            await self._apply_shorter_intervals()
-
-    async def _begin_shift(self, *, files_in_use: int) -> Shift:
+    def _apply_configuration(self) -> None:
         settings = self._settings
-        workers: list[Poller | Sender] = []
-        stack = AsyncExitStack()
-        if Role.SENDER in self._roles:
-            client = await stack.enter_async_context(open_webhook_client(settings, self._world))
-            sender = Sender(
-                self._database,
-                client,
-                settings.delivery.policy,
-                self._world,
-                cipher=SecretCipher(settings.encryption_keys),
-                slots=self._slots(settings, files_in_use),
-            )
-            self._wake_sender = sender.wake
-            workers.append(sender)
-        if Role.POLLER in self._roles and settings.sources:
-            sources = {account.name: (account, open_source(account, self._world)) for account in settings.sources}
-            for _, source in sources.values():
-                stack.push_async_callback(source.aclose)
-            wake_sender = lambda: self._wake_sender()  # noqa: E731, PLW0108 - of whichever shift is on then
-            poller = Poller(
-                self._database,
-                sources,
-                settings.polling,
-                self._world,
-                on_events=wake_sender,
-                slots=self._request_slots,
-            )
-            self._wake_poller = poller.wake
-            workers.append(poller)
-        return Shift(workers, stack)
-
-    def _slots(self, settings: Settings, files_in_use: int = 0) -> int:
-        """As many as there are files to open: else a connection would fail, and its endpoint would be blamed."""
-        others = SPARE_FILES + REDELIVERY_SLOTS + sum(account.max_concurrency for account in settings.sources)
-        others += files_in_use
-        return min(SLOTS, max(LEAST_SEATS, self._open_files - others))
-
-    async def _try_sources_again(self, changed: Collection[str]) -> None:
-        try:
-            await self._database.write(retry_sources, changed, self._world.now())
-        except DatabaseError as error:
-            log.warning("claim.failed", pool="poll", detail=str(error))
-
-    async def _apply_shorter_intervals(self) -> None:
-        """Apply intervals that have become shorter."""
-        try:
-            await self._database.write(apply_shorter_intervals, self._settings.polling.interval, self._world.now())
-        except DatabaseError as error:
-            log.warning("claim.failed", pool="poll", detail=str(error))
-
-    def _reconcile(self) -> None:
-        settings = self._settings
-        for remark in settings.without_effect:
-            log.warning("configuration.without_effect", detail=remark)
+        log.debug("configuration.loaded", rooms=len(settings.rooms), endpoints=len(settings.endpoints))
         self._database.write_now(
-            reconcile,
+            apply_configuration,
             sources=[account.name for account in settings.sources],
             rooms=settings.rooms,
             endpoints=settings.endpoints,
-            context=endpoint_context(settings, self._world),
+            context=endpoint_context(settings, self._runtime),
             may_empty=settings.has_file,
         )
+        append_all_snapshots(self._database, self._runtime)
 
-    async def _told(self) -> None:
-        """Wait for a signal that ends this round of work."""
-        while not self._stopping:
-            if await self._signals.get() is signal.SIGHUP:
-                if await self._is_reloaded():
-                    return
-            else:
-                self._stopping = True
-
-    async def _is_reloaded(self) -> bool:
-        """Take new settings, unless somebody says stop before a file or the database has answered."""
-        self._taking = self._reloading.submit(self._take_new_settings)
-        taking: asyncio.Future[bool] = asyncio.wrap_future(self._taking)
-        stopping = asyncio.create_task(self._told_to_stop.wait())
-        await asyncio.wait((taking, stopping), return_when=asyncio.FIRST_COMPLETED)
+    async def _unless_stopped(self, work: Callable[[], None]) -> bool:
+        """Do database work in a thread; returns whether it was done before a stop was requested."""
+        working = asyncio.create_task(self._database.run(work))
+        stopping = asyncio.create_task(self._stop_requested.wait())
+        await asyncio.wait([working, stopping], return_when=asyncio.FIRST_COMPLETED)
         stopping.cancel()
-        return taking.done() and taking.result()
-
-    def _take_new_settings(self) -> bool:
-        """Load the configuration again; a broken one changes nothing and is told."""
-        if self._reload is None:
+        if self._stop_requested.is_set():
+            working.add_done_callback(lambda task: task.cancelled() or task.exception())  # its result is not needed
             return False
-        before = self._settings
-        try:
-            self._settings = _not_emptied(before, self._reload())
-            self._reconcile()
-            append_all_snapshots(self._database, self._world)
-        except BridgeError as error:
-            self._settings = before
-            problems = [str(problem) for problem in error.problems] if isinstance(error, ConfigurationError) else []
-            log.error("configuration.rejected", detail=str(error), problems=problems)  # noqa: TRY400 - no traceback: the operator's file is wrong
-            return False
-        after = self._settings
-        if (before.database, before.web, before.log) != (after.database, after.web, after.log):
-            log.warning("configuration.restart_needed", detail="[database], [web] and [log] wait for the next start")
-        log.info("configuration.reloaded")
+        await working
         return True
 
-    @asynccontextmanager
-    async def _metronome(self) -> AsyncIterator[None]:
-        scheduler = AsyncIOScheduler(timezone=UTC)
-        if Role.POLLER in self._roles:
-            scheduler.add_job(self._beat_poller, "interval", seconds=TICK_SECONDS, id="poll")
-        if Role.SENDER in self._roles:
-            scheduler.add_job(self._beat_sender, "interval", seconds=TICK_SECONDS, id="send")
-        # It is asked often whether it is time: the lease says how long ago somebody did it.
-        now = self._world.now()
-        scheduler.add_job(self._beat_prune, "interval", seconds=LOOK_TO_PRUNE_SECONDS, id="prune", next_run_time=now)
-        scheduler.start()
-        watching = asyncio.create_task(self._watch_clock(scheduler))
-        try:
-            yield
-        finally:
-            watching.cancel()
-            scheduler.shutdown(wait=False)
-            if self._pruning is not None:
-                self._pruning.cancel()
-                await asyncio.gather(self._pruning, return_exceptions=True)
+    async def _serve(self) -> None:
+        async with (
+            self._web() as url,
+            scheduled(self._jobs(), now=self._runtime.now, on_clock_put_back=self._make_everything_due),
+        ):
+            roles = sorted(role.value for role in self._roles)
+            log.info("bridge.started", version=__version__, roles=roles, database=self._database.name)
+            self._on_ready(url)
+            changed_sources: Collection[str] = ()
+            while not self._stop_requested.is_set():
+                async with self._workers():
+                    if Role.POLLER in self._roles:
+                        await self._apply_polling_settings(changed_sources)
+                    new_settings = await self._next_settings()
+                if new_settings is not None:
+                    changed_sources = await self._take_over(new_settings)
 
-    async def _watch_clock(self, scheduler: AsyncIOScheduler) -> None:
-        """Beat by a clock that nobody can put back: APScheduler's own jobs would wait until the other has caught up."""
-        while True:
-            await asyncio.sleep(CLOCK_SECONDS)
-            now = self._world.now()
-            if self._latest - now >= CLOCK_TOLERANCE:
-                for job in scheduler.get_jobs():
-                    job.modify(next_run_time=now)
-            await self._forgive_clock(now)
-
-    async def _forgive_clock(self, now: datetime) -> None:
-        ahead, self._latest = self._latest - now, now
-        if ahead < CLOCK_TOLERANCE:
-            return
-        log.warning("clock.put_back", seconds=ahead.total_seconds())
-        try:
-            await self._database.write(forgive_clock, now)
-        except DatabaseError as error:
-            self._latest = now + ahead  # read_health again at the next beat
-            log.warning("clock.not_forgiven", detail=str(error))
-
-    async def _prune(self) -> None:
-        """Apply retention, in one process at a time, and more often where it is short."""
-        now, retention = self._world.now(), self._settings.retention.attempts
-        every = min(max(retention / 10, timedelta(seconds=LOOK_TO_PRUNE_SECONDS)), PRUNE_EVERY)
-        try:
-            if not await self._database.write(take_lease, "prune", self._world.new_token(), now, now + every):
-                return
-            await self._database.write(prune_secrets, now)
-            forgotten = 0
-            while count := await self._database.write(prune_attempts, now - retention):
-                forgotten += count
-        except DatabaseError as error:
-            log.warning("prune.failed", detail=str(error))
-            return
-        if forgotten:
-            log.info("attempts.pruned", count=forgotten)
-
-    async def _beat_poller(self) -> None:
-        self._wake_poller()
-
-    async def _beat_sender(self) -> None:
-        self._wake_sender()
-
-    async def _beat_prune(self) -> None:
-        if self._pruning is None or self._pruning.done():
-            self._pruning = asyncio.create_task(self._prune())
+    # Roles
 
     @asynccontextmanager
-    async def _web(self) -> AsyncIterator[None]:
+    async def _workers(self) -> AsyncIterator[None]:
+        """Run poller and sender with the present settings; leaving drains them."""
+        async with AsyncExitStack() as stack:
+            workers: list[Poller | Sender] = []
+            if Role.SENDER in self._roles:
+                self._sender = await self._open_sender(stack)
+                workers.append(self._sender)
+            if Role.POLLER in self._roles and self._settings.sources:
+                self._poller = await self._open_poller(stack)
+                workers.append(self._poller)
+            running = [asyncio.create_task(_keep_running(worker)) for worker in workers]
+            try:
+                yield
+            finally:
+                self._poller = self._sender = None
+                await self._stop_workers(workers)
+                for task in running:
+                    task.cancel()
+                await asyncio.gather(*running, return_exceptions=True)
+
+    async def _open_sender(self, stack: AsyncExitStack) -> Sender:
+        client = await stack.enter_async_context(open_webhook_client(self._settings, self._runtime))
+        policy, cipher = self._settings.delivery.policy, SecretCipher(self._settings.encryption_keys)
+        return Sender(self._database, client, policy, self._runtime, cipher=cipher)
+
+    async def _open_poller(self, stack: AsyncExitStack) -> Poller:
+        sources = {
+            account.name: (account, open_source(account, self._runtime.now)) for account in self._settings.sources
+        }
+        for _, source in sources.values():
+            stack.push_async_callback(source.aclose)
+        return Poller(self._database, sources, self._settings.polling, self._runtime, on_events=self._wake_sender)
+
+    async def _stop_workers(self, workers: Collection[Poller | Sender]) -> None:
+        grace = RELOAD_DRAIN_SECONDS
+        if self._stop_requested.is_set():
+            grace = self._settings.bridge.shutdown_grace.total_seconds() * 0.9 - RELEASE_SECONDS
+        cancelled = sum(await asyncio.gather(*(worker.stop(max(grace, 0)) for worker in workers)))
+        if cancelled:
+            log.warning("work.cancelled", count=cancelled, detail="not finished in time; it is due again")
+
+    @asynccontextmanager
+    async def _web(self) -> AsyncIterator[str | None]:
         listen = self._settings.web.listen
         if Role.WEB not in self._roles or listen is None:
             if self._roles == {Role.WEB}:
                 log.warning("web.off", detail='this process has nothing to do: web.listen is ""')
-            yield
+            yield None
             return
-        # Loading them takes a third of a second, and only this role needs them.
-        from bridge.web.app import (
-            AppState,
-            create_app,
-        )
+        # Importing these takes a third of a second, and only this role needs them.
+        from bridge.web.app import AppState, create_app  # noqa: PLC0415
         from bridge.web.server import serve_app  # noqa: PLC0415
 
-        app = create_app(AppState(name=self._settings.bridge.name, database=self._database, now=self._world.now))
+        app = create_app(AppState(name=self._settings.bridge.name, database=self._database, now=self._runtime.now))
         remedy = 'choose another address for web.listen, or "" for none'
         async with serve_app(app, host=listen.host, port=listen.port, remedy=remedy) as url:
             log.info("web.listening", url=url)
-            yield
+            yield url
+
+    # Jobs
+
+    def _jobs(self) -> list[Job]:
+        jobs = [Job(name="prune", every=PRUNE_CHECK, run=self._prune)]
+        if Role.POLLER in self._roles:
+            jobs.append(Job(name="poll", every=TICK, run=self._wake_poller))
+        if Role.SENDER in self._roles:
+            jobs.append(Job(name="send", every=TICK, run=self._tick_sender))
+        return jobs
+
+    async def _wake_poller(self) -> None:
+        if self._poller is not None:
+            self._poller.wake()
+
+    async def _tick_sender(self) -> None:
+        self._wake_sender()
+
+    def _wake_sender(self) -> None:
+        if self._sender is not None:
+            self._sender.wake()
+
+    async def _prune(self) -> None:
+        """Apply retention, in one process at a time; the lease says when it was last done."""
+        now, retention = self._runtime.now(), self._settings.retention.attempts
+        every = min(max(retention / 10, PRUNE_CHECK), LONGEST_PRUNE_INTERVAL)
+        count = 0
+        try:
+            if not await self._database.write(take_lease, "prune", self._runtime.new_token(), now, now + every):
+                return
+            await self._database.write(delete_expired_secrets, now)
+            while deleted := await self._database.write(prune_attempts, now - retention):
+                count += deleted
+        except DatabaseError as error:
+            log.warning("prune.failed", detail=str(error))
+        if count:
+            log.info("attempts.pruned", count=count)
+
+    async def _make_everything_due(self) -> None:
+        try:
+            await self._database.write(make_everything_due, self._runtime.now())
+        except DatabaseError as error:
+            log.warning("clock.reschedule_failed", detail=str(error))
+
+    async def _apply_polling_settings(self, changed_sources: Collection[str]) -> None:
+        try:
+            await self._database.write(retry_sources, changed_sources, self._runtime.now())
+            await self._database.write(apply_shorter_intervals, self._settings.polling.interval, self._runtime.now())
+        except DatabaseError as error:
+            log.warning("claim.failed", pool="poll", detail=str(error))
+
+    # Reloading
+
+    async def _next_settings(self) -> Settings | None:
+        """Wait for a reload with valid settings, which are returned, or for a stop: None."""
+        while not self._stop_requested.is_set():
+            waits = [asyncio.create_task(event.wait()) for event in (self._stop_requested, self._reload_requested)]
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+            for wait in waits:
+                wait.cancel()
+            if self._reload_requested.is_set() and not self._stop_requested.is_set():
+                self._reload_requested.clear()
+                settings = await self._validated()
+                if settings is not None:
+                    return settings
+        return None
+
+    async def _validated(self) -> Settings | None:
+        """Load the settings; a broken configuration changes nothing and is logged."""
+        if self._load_settings is None:
+            return None
+        try:
+            return _not_emptied(self._settings, await asyncio.to_thread(self._load_settings))
+        except BridgeError as error:
+            _log_rejected(error)
+            return None
+
+    async def _take_over(self, settings: Settings) -> Collection[str]:
+        """Bring new settings into the database; returns the sources whose URL or key changed."""
+        before, self._settings = self._settings, settings
+        try:
+            if not await self._unless_stopped(self._apply_configuration):
+                return ()
+        except BridgeError as error:
+            self._settings = before
+            _log_rejected(error)
+            return ()
+        if (before.database, before.web, before.log) != (settings.database, settings.web, settings.log):
+            log.warning("configuration.restart_needed", detail="[database], [web] and [log] apply at the next start")
+        log.info("configuration.reloaded")
+        return _changed_sources(before, settings)
+
+    # Signals
 
     @contextmanager
-    def _signals_caught(self) -> Iterator[None]:
+    def _signals_handled(self) -> Iterator[None]:
         loop = asyncio.get_running_loop()
-        for assign_sequences in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            loop.add_signal_handler(assign_sequences, self._hear, assign_sequences)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._on_stop_signal, number)
+        loop.add_signal_handler(signal.SIGHUP, self._reload_requested.set)
         try:
             yield
         finally:
-            for assign_sequences in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-                loop.remove_signal_handler(assign_sequences)
+            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+                loop.remove_signal_handler(number)
 
-    def _hear(self, assign_sequences: signal.Signals) -> None:
-        if assign_sequences is signal.SIGHUP:
-            self._signals.put_nowait(assign_sequences)
-            return
-        match self._stop_signals.hear(asyncio.get_running_loop().time()):
-            case Heard.FIRST:
-                self._stopping = True
-                self._told_to_stop.set()
-                self._signals.put_nowait(assign_sequences)
-                log.info("bridge.stopping", signal=assign_sequences.name)
-            case Heard.SAME:
-                pass
-            case Heard.SECOND:
-                os._exit(1)  # at once; nothing is lost, claims lapse
+    def _on_stop_signal(self, number: signal.Signals) -> None:
+        if self._stop_requested.is_set():
+            os._exit(1)  # nothing is lost: claims lapse
+        log.info("bridge.stopping", signal=number.name)
+        self._stop_requested.set()
+
+
+async def _keep_running(worker: Poller | Sender) -> None:
+    """Run a worker; after an unexpected error it is run again, and the rest of the process goes on."""
+    while True:
+        try:
+            return await worker.run()
+        except Exception:
+            log.exception("worker.failed", worker=type(worker).__name__.lower())
+        await asyncio.sleep(PAUSE_AFTER_ERROR)
 
 
 def _changed_sources(before: Settings, after: Settings) -> Collection[str]:
-    """Those that were there before, and are asked at another address or with another key now, or not at all."""
-    places = {source.name: (source.base_url, source.api_key) for source in after.sources}
-    return [one.name for one in before.sources if places.get(one.name) != (one.base_url, one.api_key)]
+    """Sources whose URL or key is another one now, or that are no longer configured."""
+    accounts = {source.name: (source.base_url, source.api_key) for source in after.sources}
+    return [one.name for one in before.sources if accounts.get(one.name) != (one.base_url, one.api_key)]
 
 
 def _not_emptied(before: Settings, after: Settings) -> Settings:
     """Refuse a file that names nothing any more: it was cut off, or is being written.
 
     Raises:
-        BridgeError: everything would be given up, with every backlog.
+        BridgeError: every room and endpoint would be removed, with every backlog.
     """
     had_both = bool(before.rooms and before.endpoints)
     if (before.sources or had_both) and not (after.rooms or after.endpoints or (after.sources and not had_both)):
         named = "room or endpoint" if after.sources else "source, room or endpoint"
-        raise BridgeError(f"the file names no {named} any more: if that is meant, restart the service")
+        raise BridgeError(f"the file no longer names any {named}: if that is intended, restart the service")
     return after
 
 
-def _raise_open_files() -> int:
-    """Every delivery under way is a socket, and many systems start a process with only 1,024 to spare.
-
-    Answers how many files may be open now.
-    """
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = OPEN_FILES if hard == resource.RLIM_INFINITY else min(OPEN_FILES, hard)
-    if soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-    return max(soft, wanted)
+def _log_rejected(error: BridgeError) -> None:
+    problems = [str(problem) for problem in error.problems] if isinstance(error, ConfigurationError) else []
+    log.error("configuration.rejected", detail=str(error), problems=problems)

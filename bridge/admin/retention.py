@@ -1,4 +1,4 @@
-"""Retention: what is old enough to be forgotten. A little per transaction, so that nobody waits behind it."""
+"""Retention: deletes what is old enough, a little per transaction, so that nothing waits for it."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from sqlalchemy import Connection, delete, select
 from bridge.db.tables import attempts, redeliveries
 from bridge.delivery.redeliver import RedeliveryState
 
-AT_ONCE = 5_000
+ROWS_AT_ONCE = 5_000
 
 
 def prune_attempts(connection: Connection, before: datetime) -> int:
-    """Forget some attempts, and redeliveries done with, from before then; answers how many, 0 when none are left."""
-    old = select(attempts.c.id).where(attempts.c.started_at < before).order_by(attempts.c.started_at).limit(AT_ONCE)
-    count = connection.execute(delete(attempts).where(attempts.c.id.in_(old))).rowcount
-    done = redeliveries.c.state != RedeliveryState.OWED.value
-    settled = select(redeliveries.c.id).where(done, redeliveries.c.requested_at < before).limit(AT_ONCE)
-    return count + connection.execute(delete(redeliveries).where(redeliveries.c.id.in_(settled))).rowcount
+    """Delete some attempts and ended redeliveries from before that time; returns how many, 0 when none are left."""
+    old = select(attempts.c.id).where(attempts.c.started_at < before).order_by(attempts.c.started_at)
+    count = connection.execute(delete(attempts).where(attempts.c.id.in_(old.limit(ROWS_AT_ONCE)))).rowcount
+    ended = (redeliveries.c.state != RedeliveryState.OWED.value, redeliveries.c.requested_at < before)
+    done = select(redeliveries.c.id).where(*ended).limit(ROWS_AT_ONCE)
+    return count + connection.execute(delete(redeliveries).where(redeliveries.c.id.in_(done))).rowcount

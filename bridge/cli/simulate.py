@@ -8,8 +8,7 @@ from typing import Annotated
 
 import typer
 
-from bridge.cli.console import Screen
-from bridge.cli.output import say
+from bridge.cli.output import Screen, say
 from bridge.cli.signals import Stopping
 from bridge.simulator import DEFAULT_API_KEY, Simulation
 from bridge.simulator.crowd import Crowd, room_ids

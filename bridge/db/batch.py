@@ -1,7 +1,7 @@
-"""Few, fat transactions: what is ready while one commit is running goes into the next one together.
+"""Group commit: results that are ready while one transaction runs are written together in the next one.
 
-No timer: under load the batches grow by themselves, and a lone result is written at once. If a batch fails, its
-members are tried one by one, so that one bad row harms only itself; if the database is away, the batch waits for it.
+There is no timer: a single result is written at once, and under load the batches grow by themselves. If a batch fails,
+its members are retried one by one, so that one bad row harms only itself; if the database is away, the batch waits.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from bridge.errors import DatabaseError
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-LARGEST = 500
-PATIENCE = 60
-"""Tries while the database is away; with the pauses below, about two minutes."""
+LARGEST_BATCH = 500
+TRIES_WHILE_AWAY = 60
+"""With the pauses below, about two minutes."""
 LONGEST_PAUSE = 2.0
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger("bridge.db")
 
 
 class GroupCommit(Generic[Item, Result]):
-    """Gathers items and writes them with `write(connection, items)`, which answers one result per item, in order."""
+    """Writes items with `write(connection, items)`, which returns one result per item, in order."""
 
     def __init__(self, database: Database, write: Callable[[Connection, Sequence[Item]], Sequence[Result]]) -> None:
         self._database = database
@@ -37,7 +37,7 @@ class GroupCommit(Generic[Item, Result]):
         self._flushing: asyncio.Task[None] | None = None
 
     async def submit(self, item: Item) -> Result:
-        """Write the item with whatever else is ready; returns when it is committed.
+        """Write the item together with others that are ready; returns once it is committed.
 
         Raises:
             Exception: what `write` raised for this item alone.
@@ -50,13 +50,13 @@ class GroupCommit(Generic[Item, Result]):
 
     async def _flush(self) -> None:
         while self._waiting:
-            batch, self._waiting = self._waiting[:LARGEST], self._waiting[LARGEST:]
+            batch, self._waiting = self._waiting[:LARGEST_BATCH], self._waiting[LARGEST_BATCH:]
             await self._commit(batch)
 
     async def _commit(self, batch: list[tuple[Item, asyncio.Future[Result]]], *, alone: bool = False) -> None:
         try:
             results = await self._persist([item for item, _ in batch])
-        except Exception as error:  # noqa: BLE001 - whatever it is, it belongs to those who submitted
+        except Exception as error:  # noqa: BLE001 - it is raised where the items were submitted
             if alone:
                 _fail(batch[0][1], error)
                 return
@@ -69,11 +69,11 @@ class GroupCommit(Generic[Item, Result]):
 
     async def _persist(self, items: Sequence[Item]) -> Sequence[Result]:
         pause = 0.05
-        for tries in range(1, PATIENCE + 1):
+        for tries in range(1, TRIES_WHILE_AWAY + 1):
             try:
                 return await self._database.write(self._write, items)
             except DatabaseError as error:
-                if not error.is_away or tries == PATIENCE:
+                if not error.is_away or tries == TRIES_WHILE_AWAY:
                     raise
                 log.warning("database.waiting", detail=str(error), tries=tries)
             await asyncio.sleep(pause)

@@ -1,53 +1,55 @@
-"""Encryption at rest: what is ciphertext here stands in no database column in clear, where a key is set.
+"""Encryption at rest: secrets and headers of endpoints are stored encrypted where a key is set.
 
-Fernet (AES-128-CBC with HMAC-SHA256, from `cryptography`). The first key seals; all of them open, which is how a key
-is rotated: list the new one first and the old one behind it.
+Fernet (AES-128-CBC with HMAC-SHA256, from `cryptography`). The first key encrypts and all of them decrypt; to change
+the key, the new one is listed first and the old one behind it, and the next start encrypts everything with the new one.
 """
 
 from __future__ import annotations
 
 from base64 import urlsafe_b64encode
 from collections.abc import Sequence
+from datetime import datetime
 from hashlib import sha256
 
 from cryptography.fernet import Fernet, InvalidToken, MultiFernet
+from sqlalchemy import Connection, delete, select, update
 
+from bridge.db.tables import endpoint_secrets, endpoints
 from bridge.errors import BridgeError
 
-_ENCRYPTED = "ciphertext:"
+_ENCRYPTED = "encrypted:"
 _CLEAR = "clear:"
 
 
 class SecretCipher:
-    """Seals and opens texts; without a key it only marks them as being in clear."""
+    """Encrypts and decrypts texts; without a key it only marks them as clear text."""
 
     def __init__(self, keys: Sequence[str] = ()) -> None:
-        """Any text is a key: what is used is its SHA-256, so a long random text is a good one."""
+        """Any text is a key: its SHA-256 is used, so a long random text is a good one."""
         fernets = [Fernet(urlsafe_b64encode(sha256(key.encode()).digest())) for key in keys]
         self._first = fernets[0] if fernets else None
         self._fernet = MultiFernet(fernets) if fernets else None
 
     @property
-    def encrypts(self) -> bool:
-        """Whether a key is set."""
+    def has_key(self) -> bool:
         return self._fernet is not None
 
     def encrypt(self, text: str) -> str:
-        """The text as it may be stored."""
+        """The text as it is stored."""
         if self._fernet is None:
             return _CLEAR + text
         return _ENCRYPTED + self._fernet.encrypt(text.encode()).decode()
 
-    def open(self, stored: str) -> str:
+    def decrypt(self, stored: str) -> str:
         """The text again.
 
         Raises:
-            BridgeError: it was ciphertext with a key that is not listed any more.
+            BridgeError: it was encrypted with a key that is not listed.
         """
         if stored.startswith(_CLEAR):
             return stored.removeprefix(_CLEAR)
         missing = BridgeError(
-            "a stored secret cannot be opened: it was ciphertext with a key that BRIDGE_ENCRYPTION_KEY does not list; "
+            "a stored secret cannot be decrypted: BRIDGE_ENCRYPTION_KEY does not list the key it was encrypted with; "
             "add the old key behind the new one, separated by a comma"
         )
         if self._fernet is None:
@@ -58,14 +60,12 @@ class SecretCipher:
             raise missing from None
 
     def reencrypt(self, stored: str) -> str | None:
-        """The text ciphertext with the first key; None if it is already, or if no key is set.
+        """The text encrypted with the first key; None if it is already, or if no key is set.
 
         Raises:
-            BridgeError: it was ciphertext with a key that is not listed any more.
+            BridgeError: it was encrypted with a key that is not listed.
         """
-        if self._is_current(stored):
-            return None
-        return self.encrypt(self.open(stored))
+        return None if self._is_current(stored) else self.encrypt(self.decrypt(stored))
 
     def _is_current(self, stored: str) -> bool:
         if self._first is None or stored.startswith(_CLEAR):
@@ -75,3 +75,46 @@ class SecretCipher:
         except InvalidToken:
             return False
         return True
+
+
+def reencrypt_all(connection: Connection, cipher: SecretCipher, now: datetime) -> None:
+    """Encrypt everything with the first key; delete secrets whose grace is over.
+
+    What no key decrypts stays as it is: its endpoint is paused, and the right key may come back.
+    """
+    delete_expired_secrets(connection, now)
+    for table, column in ((endpoint_secrets, endpoint_secrets.c.ciphertext), (endpoints, endpoints.c.headers)):
+        for key, stored in connection.execute(select(table.c.id, column)).all():
+            try:
+                fresh = cipher.reencrypt(stored)
+            except BridgeError:
+                continue
+            if fresh is not None:
+                connection.execute(update(table).where(table.c.id == key).values({column.name: fresh}))
+
+
+def delete_expired_secrets(connection: Connection, now: datetime) -> int:
+    """Delete secrets whose rotation grace is over; returns how many."""
+    return connection.execute(delete(endpoint_secrets).where(endpoint_secrets.c.expires_at <= now)).rowcount
+
+
+def check_keys(connection: Connection, cipher: SecretCipher) -> None:
+    """Make sure that these keys are those of the running service, before something is encrypted that it cannot read.
+
+    The service encrypts everything with its first key when it starts, so anything else means other keys.
+
+    Raises:
+        BridgeError: a stored secret cannot be decrypted with them, or is not encrypted with the first of them.
+    """
+    stored = select(endpoint_secrets.c.ciphertext, endpoints.c.name).join(endpoints).order_by(endpoint_secrets.c.id)
+    for row in connection.execute(stored):
+        try:
+            is_stale = cipher.reencrypt(row.ciphertext) is not None
+        except BridgeError as error:
+            remedy = f"give the service's keys, or remove endpoint {row.name!r} if its key is lost"
+            raise BridgeError(f"endpoint {row.name!r}: {error}; {remedy}") from None
+        if is_stale:
+            raise BridgeError(
+                f"the secret of endpoint {row.name!r} is not encrypted with the first of these keys: start the service "
+                "with them first, so that it encrypts everything with that key"
+            )

@@ -1,8 +1,8 @@
-"""The database: two engines, one way in.
+"""Access to the database, SQLite or PostgreSQL.
 
 `await db.read(function, …)` and `await db.write(function, …)` run a plain function with a connection in a worker
-thread, each in one transaction, so that no transaction can span an `await`. On SQLite there is one writer at a time
-(`BEGIN IMMEDIATE`, a thread of its own); on PostgreSQL row locks do that job.
+thread, each in one transaction, so that no transaction can span an `await`. SQLite has one writer at a time
+(`BEGIN IMMEDIATE`, one writer thread); on PostgreSQL row locks keep writers apart.
 """
 
 from __future__ import annotations
@@ -36,29 +36,31 @@ POSTGRESQL_WRITERS = 4
 BUSY_TIMEOUT_MS = 10_000
 IDLE_IN_TRANSACTION_MS = 5_000
 TRANSACTION_MS = 20_000
-"""How long a transaction that writes may last in all, and hold its locks; less than a lease."""
-DEADLOCK_TRIES = 5
-LONG_SECONDS = 10
-"""From when a transaction that is not answered is remarked on."""
+"""Longest duration of a writing transaction, and so of its locks; less than a lease."""
+ROLLBACK_TRIES = 5
+SLOW_SECONDS = 10
+"""A transaction that takes longer than this is logged."""
 TRANSACTION_TIMEOUT_SINCE = 17_00_00
 POSTGRESQL_CONNECTION = {
     "connect_timeout": 10, "keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3,
     "tcp_user_timeout": 20_000,
 }  # fmt: skip
-"""A server that has gone without a word is noticed within half a minute."""
+"""A server that vanished from the network is noticed within half a minute."""
 SQLITE_AWAY = frozenset({
     sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_FULL, sqlite3.SQLITE_CANTOPEN,
 })  # fmt: skip
 SQLITE_REMEDIES = {
     sqlite3.SQLITE_BUSY: ": another process is writing to it; try again",
     sqlite3.SQLITE_LOCKED: ": another process is writing to it; try again",
-    sqlite3.SQLITE_FULL: ": make room on the disk",
-    sqlite3.SQLITE_READONLY: ": `bridge doctor` says why",
-    sqlite3.SQLITE_CANTOPEN: ": `bridge doctor` says why",
+    sqlite3.SQLITE_FULL: ": free some space on the disk",
+    sqlite3.SQLITE_READONLY: ": run `bridge doctor` for the reason",
+    sqlite3.SQLITE_CANTOPEN: ": run `bridge doctor` for the reason",
 }
 POSTGRESQL_AWAY = frozenset({"08", "40", "53", "55", "57", "58"})
-"""Classes of SQLSTATE: connection, rollback (deadlocks), resources, not in that state, intervention, system."""
-ADVISORY_LOCKS = 0x62726467  # "brdg": the bridge's own among a PostgreSQL database's advisory locks
+"""SQLSTATE classes: connection, rollback, resources, not in prerequisite state, operator intervention, system."""
+FOREIGN_KEY_VIOLATION = "23503"
+ADVISORY_LOCKS = 0x62726467  # "brdg": the class of the bridge's advisory locks in a PostgreSQL database
+MIGRATION_LOCK, CONFIGURATION_LOCK, SYSTEM_LOG_LOCK = 1, 2, 3
 
 
 class Database:
@@ -77,19 +79,19 @@ class Database:
         writers = 1 if self.dialect == "sqlite" else POSTGRESQL_WRITERS
         self._write_threads = ThreadPoolExecutor(writers, "database-write")
         self._read_threads = ThreadPoolExecutor(READERS, "database-read")
-        self._under_way: set[Future[Any]] = set()
+        self._running: set[Future[Any]] = set()
 
     def __repr__(self) -> str:
         return f"Database({self.name})"
 
     @property
     def name(self) -> str:
-        """The address, for messages: without the password, wherever in the URL it stands."""
+        """The URL for messages, without password and options."""
         shown = self._url.set(query={}, drivername=self.dialect)
         return str(shown.render_as_string(hide_password=True))
 
     async def read(self, function: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Run `function` in a transaction that only looks.
+        """Run `function` in a transaction that only reads.
 
         Raises:
             DatabaseError: the database failed.
@@ -106,35 +108,36 @@ class Database:
 
     def read_now(self, function: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """As `read`, in this thread."""
-        with self._explained(), self._reading.begin() as connection:
+        with self._translated(), self._reading.begin() as connection:
             return function(connection, *args, **kwargs)
 
     def write_now(self, function: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """As `write`, in this thread. Of two that wait for each other, PostgreSQL ends one: that one is done again."""
-        for tries in range(1, DEADLOCK_TRIES + 1):
+        """As `write`, in this thread. A transaction that another one made fail is run again."""
+        for tries in range(1, ROLLBACK_TRIES + 1):
             try:
-                with self._explained(), self._writing.begin() as connection:
+                with self._translated(), self._writing.begin() as connection:
                     return function(connection, *args, **kwargs)
             except DatabaseError as error:
-                if tries == DEADLOCK_TRIES or not _is_rolled_back(error.__cause__):
+                if tries == ROLLBACK_TRIES or not _is_conflict(error.__cause__):
                     raise
         raise AssertionError  # the last try returned or raised
 
     def close(self, seconds: float | None = None) -> bool:
-        """Finish what the threads are at, within `seconds` if there are any, and close every connection.
+        """Wait for the threads, for `seconds` at most, and close every connection.
 
-        Answers whether the threads have ended; one that waits for a database that does not response may not have.
+        Returns:
+            Whether the threads have ended: one that waits for a database that does not respond may not have.
         """
         for threads in (self._write_threads, self._read_threads):
             threads.shutdown(wait=seconds is None, cancel_futures=True)
-        has_ended = not wait(set(self._under_way), timeout=seconds).not_done
+        has_ended = not wait(set(self._running), timeout=seconds).not_done
         if has_ended:
             self._writing.dispose()
             self._reading.dispose()
         return has_ended
 
     async def run(self, work: Callable[[], T]) -> T:
-        """Run something that uses `read_now` and `write_now` in a thread of this database.
+        """Run code that uses `read_now` and `write_now` in a thread of this database.
 
         Raises:
             DatabaseError: the database failed.
@@ -143,20 +146,20 @@ class Database:
 
     async def _in_thread(self, threads: ThreadPoolExecutor, work: Callable[[], T]) -> T:
         future = threads.submit(work)
-        self._under_way.add(future)
-        future.add_done_callback(self._under_way.discard)
-        remark = asyncio.get_running_loop().call_later(LONG_SECONDS, self._remark)
+        self._running.add(future)
+        future.add_done_callback(self._running.discard)
+        warning = asyncio.get_running_loop().call_later(SLOW_SECONDS, self._log_slow)
         try:
             return await asyncio.wrap_future(future)
         finally:
-            remark.cancel()
+            warning.cancel()
 
-    def _remark(self) -> None:
-        log.warning("database.waiting", detail=f"database {self.name}: no response for {LONG_SECONDS} s")
+    def _log_slow(self) -> None:
+        log.warning("database.slow", detail=f"database {self.name}: no result for {SLOW_SECONDS} s")
 
     @contextmanager
-    def _explained(self) -> Iterator[None]:
-        """Say a driver's error in the operator's words, without the statement and its values."""
+    def _translated(self) -> Iterator[None]:
+        """Turn a driver's error into one for the operator, without the statement and its values."""
         try:
             yield
         except DBAPIError as error:
@@ -187,17 +190,17 @@ def sqlite_file(url: str) -> Path | None:
     return Path(parsed.database) if parsed.get_backend_name() == "sqlite" and parsed.database else None
 
 
-def advisory_lock(connection: Connection, purpose: int) -> None:
-    """Let only one process at a time go on with this purpose, until its transaction ends; on SQLite that is a given."""
+def advisory_lock(connection: Connection, lock: int) -> None:
+    """Let one process at a time go on, until its transaction ends; SQLite has one writer anyway."""
     if connection.dialect.name == "postgresql":
-        connection.execute(text("SET LOCAL lock_timeout = 0"))  # whoever is at it may take its time
-        connection.execute(select(func.pg_advisory_xact_lock(ADVISORY_LOCKS, purpose)))
+        connection.execute(text("SET LOCAL lock_timeout = 0"))  # the holder may take its time
+        connection.execute(select(func.pg_advisory_xact_lock(ADVISORY_LOCKS, lock)))
         connection.execute(text(f"SET LOCAL lock_timeout = {BUSY_TIMEOUT_MS}"))
 
 
 def allow_long_transaction(connection: Connection) -> None:
-    """Let this transaction last as long as it must: it is done once, and there may be much to do."""
-    if connection.dialect.name == "postgresql" and _knows_transaction_timeout(connection.connection.driver_connection):
+    """Lift the time limit of this transaction: it is run once, and there may be much to do."""
+    if connection.dialect.name == "postgresql" and _has_transaction_timeout(connection.connection.driver_connection):
         connection.execute(text("SET LOCAL transaction_timeout = 0"))
 
 
@@ -218,7 +221,7 @@ def _driver_url(url: str) -> Any:  # noqa: ANN401 - sqlalchemy.URL; kept out of 
 
 
 def _is_away(error: DBAPIError) -> bool:
-    """Whether the same statements may succeed later: nothing is wrong with them, but with where they were sent."""
+    """Whether the database is away, so that the same statements may succeed later."""
     if error.connection_invalidated or isinstance(error, InterfaceError):
         return True
     sqlite_code = getattr(error.orig, "sqlite_errorcode", None)
@@ -233,10 +236,10 @@ def _remedy(error: DBAPIError) -> str:
     return "" if code is None else SQLITE_REMEDIES.get(code & 0xFF, "")
 
 
-def _is_rolled_back(cause: BaseException | None) -> bool:
-    """Whether the transaction failed only because of another one: a deadlock, or a conflict (SQLSTATE class 40)."""
+def _is_conflict(cause: BaseException | None) -> bool:
+    """Whether another transaction made this one fail: by a deadlock, a conflict, or by removing a row it refers to."""
     state = getattr(getattr(cause, "orig", None), "sqlstate", None)
-    return state is not None and state.startswith("40")
+    return state is not None and (state.startswith("40") or state == FOREIGN_KEY_VIOLATION)
 
 
 def _first_line(error: BaseException) -> str:
@@ -248,25 +251,25 @@ def _compact_json(value: object) -> str:
 
 
 def _make_private(_dialect: Dialect, _entry: ConnectionPoolEntry, arguments: list[Any], _options: object) -> None:
-    """A file that SQLite would make for everybody to read; the two beside it get the same mode."""
-    with contextlib.suppress(OSError):  # it is there, or cannot be made: SQLite says which
+    """Create the file with mode 0600 before SQLite creates it with 0644; -wal and -shm get the same mode."""
+    with contextlib.suppress(OSError):  # it exists, or cannot be created: SQLite reports that
         os.close(os.open(arguments[0], os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
 
 
 def _prepare_sqlite(connection: DBAPIConnection, _entry: ConnectionPoolEntry) -> None:
-    connection.isolation_level = None  # the driver begins nothing by itself; the two functions below do
+    connection.isolation_level = None  # transactions are begun by the two functions below
     cursor = connection.cursor()
     cursor.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
     cursor.execute("PRAGMA journal_mode = WAL")
-    cursor.execute("PRAGMA synchronous = FULL")  # a commit that was reported survives a power cut
+    cursor.execute("PRAGMA synchronous = FULL")  # a committed transaction survives a power failure
     cursor.execute("PRAGMA foreign_keys = ON")
-    cursor.execute("PRAGMA secure_delete = FAST")  # a secret that is ciphertext, or forgotten, is overwritten
+    cursor.execute("PRAGMA secure_delete = FAST")  # deleted secrets are overwritten
     cursor.close()
 
 
 def _prepare_postgresql(connection: DBAPIConnection, _entry: ConnectionPoolEntry) -> None:
     cursor = connection.cursor()
-    # A process that is frozen inside a transaction must not hold its locks for longer than its leases.
+    # A process that is frozen inside a transaction must not keep its locks for longer than its leases.
     cursor.execute(f"SET idle_in_transaction_session_timeout = {IDLE_IN_TRANSACTION_MS}")
     cursor.execute(f"SET lock_timeout = {BUSY_TIMEOUT_MS}")
     cursor.execute("SET TimeZone = 'UTC'")  # else a time near the year 10,000 could be stored and not be read
@@ -275,15 +278,15 @@ def _prepare_postgresql(connection: DBAPIConnection, _entry: ConnectionPoolEntry
 
 
 def _limit_transactions(connection: DBAPIConnection, _entry: ConnectionPoolEntry) -> None:
-    """One that is frozen while it sends many rows at once is not idle for PostgreSQL: only this ends it."""
-    if _knows_transaction_timeout(connection):
+    """A process frozen while sending many rows is not idle to PostgreSQL: only this limit ends its transaction."""
+    if _has_transaction_timeout(connection):
         cursor = connection.cursor()
         cursor.execute(f"SET transaction_timeout = {TRANSACTION_MS}")
         cursor.close()
         connection.commit()
 
 
-def _knows_transaction_timeout(connection: Any) -> bool:  # noqa: ANN401 - psycopg's connection, as SQLAlchemy hands it out
+def _has_transaction_timeout(connection: Any) -> bool:  # noqa: ANN401 - psycopg's connection, as SQLAlchemy hands it out
     return bool(connection.info.server_version >= TRANSACTION_TIMEOUT_SINCE)
 
 

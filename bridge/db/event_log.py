@@ -1,50 +1,36 @@
-"""The log: events numbered 1, 2, 3 … per room without gaps, and the cursors that say who is owed them.
+"""The event log and the cursors over it: appending events raises the cursor of every endpoint that wants one.
 
-Whoever appends holds the room's row; the numbers, the chain, the events and every endpoint's raised cursor commit
-together or not at all (DESIGN section 3). The endpoints are read here, in that same transaction, never from a cache
-that an added endpoint could miss.
+The row of the room is locked by the caller; sequences, hashes, events and raised cursors commit together (DESIGN
+section 3). Subscriptions are read in that same transaction, never from a cache that a new endpoint could miss.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, bindparam, case, insert, select
+from sqlalchemy import Column, ColumnElement, Connection, Row, and_, bindparam, case, insert, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
-from bridge.db.engine import advisory_lock
+from bridge.db.engine import SYSTEM_LOG_LOCK, advisory_lock
 from bridge.db.tables import cursors, endpoints, events, rooms
-from bridge.events.bodies import Draft, RoomName, encode
-from bridge.events.types import matches
-from bridge.rules.chain import GENESIS, link
-
-BEGINNING_OWN_LOG = 3
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RoomLog:
-    """Where a room's log ends. The caller holds the room's row until it has written the new end back."""
-
-    room_key: int
-    name: RoomName
-    last_sequence: int
-    chain_head: bytes
+from bridge.events.bodies import Draft, RoomName
+from bridge.events.log import NewEvent, RoomLog, number_events
+from bridge.events.subscription import Subscription, subscription
+from bridge.rules.chain import GENESIS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Entry:
-    """An event with its assign_sequences, ready to be stored."""
+class RaisedCursor:
+    """A cursor whose `head` moves to the sequence `last`; one that owed nothing starts just before `first`."""
 
+    endpoint_key: int
     room_key: int
-    room_id: str | None
-    public_id: str
-    sequence: int
-    type: str
-    body: bytes
-    hash: bytes
+    first: int
+    last: int
+    due_at: datetime
 
 
 def room_log(row: Row[Any]) -> RoomLog:
@@ -57,155 +43,133 @@ def room_log(row: Row[Any]) -> RoomLog:
     )
 
 
-def assign_sequences(
-    log: RoomLog, drafts: Iterable[Draft], new_id: Callable[[str], str]
-) -> tuple[RoomLog, list[Entry]]:
-    """Give the drafts the next numbers of the room and chain them to what came before."""
-    entries: list[Entry] = []
-    for draft in drafts:
-        event_id, sequence = new_id("evt"), log.last_sequence + 1
-        body = encode(draft, log.name, event_id=event_id, sequence=sequence)
-        log = replace(log, last_sequence=sequence, chain_head=link(log.chain_head, body))
-        entries.append(
-            Entry(
-                room_key=log.room_key,
-                room_id=log.name.room_id,
-                public_id=event_id,
-                sequence=sequence,
-                type=draft.type.value,
-                body=body,
-                hash=log.chain_head,
-            )
-        )
-    return log, entries
-
-
-def append(
-    connection: Connection, entries: Sequence[Entry], now: datetime, *, except_endpoint: int | None = None
-) -> None:
-    """Store numbered events and raise the cursors of every endpoint that wants one of them.
-
-    Args:
-        connection: Of the transaction that holds the rooms.
-        entries: In sequence order within each room.
-        now: When they are recorded, and when they are due.
-        except_endpoint: The key of an endpoint that is told nothing of this.
-    """
-    if not entries:
+def append_events(connection: Connection, new: Sequence[NewEvent]) -> None:
+    """Store numbered events, in sequence order within each room, and raise cursors."""
+    if not new:
         return
-    connection.execute(
-        _APPENDED,
-        [
-            {
-                "public_id": entry.public_id,
-                "room_key": entry.room_key,
-                "sequence": entry.sequence,
-                "type": entry.type,
-                "recorded_at": now,
-                "body": entry.body,
-                "hash": entry.hash,
-                "except_endpoint": except_endpoint,
-            }
-            for entry in entries
-        ],
-    )
-    _raise_cursors(connection, entries, now, except_endpoint)
+    connection.execute(_INSERT_EVENTS, [_event_values(event) for event in new])
+    raised = cursors_to_raise(read_subscriptions(connection), new)
+    if raised:
+        connection.execute(_RAISE_CURSORS[connection.dialect.name], [_cursor_values(cursor) for cursor in raised])
 
 
 def append_system_events(
-    connection: Connection,
-    drafts: Iterable[Draft],
-    now: datetime,
-    new_id: Callable[[str], str],
-    *,
-    except_endpoint: int | None = None,
+    connection: Connection, drafts: Iterable[Draft], now: datetime, new_id: Callable[[str], str]
 ) -> None:
     """Append to the bridge's own log: the room without an upstream."""
-    append(connection, assign_system_sequences(connection, drafts, now, new_id), now, except_endpoint=except_endpoint)
+    append_events(connection, number_system_events(connection, drafts, now, new_id))
 
 
-def assign_system_sequences(
+def number_system_events(
     connection: Connection, drafts: Iterable[Draft], now: datetime, new_id: Callable[[str], str]
-) -> list[Entry]:
-    """Give the drafts the next numbers of the bridge's own log; they are still to be appended."""
-    log, entries = assign_sequences(room_log(_lock_system_room(connection, now)), drafts, new_id)
-    connection.execute(
-        rooms.update()
-        .where(rooms.c.id == log.room_key)
-        .values(last_sequence=log.last_sequence, chain_head=log.chain_head)
-    )
-    return entries
+) -> list[NewEvent]:
+    """Number drafts in the bridge's own log, whose row stays locked; the events are still to be appended."""
+    drafts = list(drafts)
+    if not drafts:
+        return []
+    log, new = number_events(room_log(_lock_system_room(connection, now)), drafts, now, new_id)
+    write_log_ends(connection, [log])
+    return new
+
+
+def write_log_ends(connection: Connection, logs: Sequence[RoomLog]) -> None:
+    """Store the new ends of the logs of locked rooms."""
+    if logs:
+        ends = [{"key": log.room_key, "sequence": log.last_sequence, "head": log.chain_head} for log in logs]
+        connection.execute(_WRITE_LOG_END, ends)
+
+
+def read_subscriptions(connection: Connection) -> list[Subscription]:
+    """Every endpoint's subscription, by key."""
+    return [subscription(row.id, row.events, row.rooms) for row in connection.execute(_SUBSCRIPTIONS)]
+
+
+def cursors_to_raise(subscriptions: Iterable[Subscription], new: Sequence[NewEvent]) -> list[RaisedCursor]:
+    """The cursors that new events raise, ordered by endpoint and room: the order in which they are locked."""
+    raised: dict[tuple[int, int], RaisedCursor] = {}
+    for wanting in subscriptions:
+        for event in new:
+            if wanting.wants(event.type, event.room_id, event.audience):
+                known = raised.get((wanting.endpoint_key, event.room_key))
+                raised[wanting.endpoint_key, event.room_key] = RaisedCursor(
+                    endpoint_key=wanting.endpoint_key,
+                    room_key=event.room_key,
+                    first=event.sequence if known is None else known.first,
+                    last=event.sequence,
+                    due_at=event.recorded_at,
+                )
+    return [cursor for _, cursor in sorted(raised.items())]
+
+
+def is_in_audience(audience: Column[int], endpoint_key: ColumnElement[int] | int) -> ColumnElement[bool]:
+    """Whether an endpoint belongs to an event's audience: `bridge.events.subscription.includes` in SQL."""
+    return or_(audience.is_(None), audience == endpoint_key, and_(audience < 0, audience != -endpoint_key))
 
 
 def upsert(connection: Connection) -> Callable[..., Any]:
-    """The INSERT that knows ON CONFLICT, of whichever database this is."""
+    """The INSERT with ON CONFLICT of this database."""
     return postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
 
 
+def _event_values(event: NewEvent) -> dict[str, Any]:
+    return {
+        "public_id": event.public_id,
+        "room_key": event.room_key,
+        "sequence": event.sequence,
+        "type": event.type,
+        "recorded_at": event.recorded_at,
+        "body": event.body,
+        "hash": event.hash,
+        "audience": event.audience,
+    }
+
+
+def _cursor_values(cursor: RaisedCursor) -> dict[str, Any]:
+    return {
+        "endpoint_key": cursor.endpoint_key,
+        "room_key": cursor.room_key,
+        "acked": cursor.first - 1,
+        "head": cursor.last,
+        "next_attempt_at": cursor.due_at,
+    }
+
+
 def _lock_system_room(connection: Connection, now: datetime) -> Row[Any]:
-    held = select(rooms).where(rooms.c.source.is_(None)).order_by(rooms.c.id).limit(1).with_for_update()
-    row = connection.execute(held).one_or_none()
+    row = connection.execute(_LOCK_SYSTEM_ROOM).one_or_none()
     if row is None:
-        advisory_lock(connection, BEGINNING_OWN_LOG)
-        row = connection.execute(held).one_or_none()
+        advisory_lock(connection, SYSTEM_LOG_LOCK)
+        row = connection.execute(_LOCK_SYSTEM_ROOM).one_or_none()
     if row is None:
         connection.execute(
-            insert(rooms).values(origin="own", enabled=False, tracked=False, added_at=now, chain_head=GENESIS)
+            insert(rooms).values(origin="system", enabled=False, tracked=False, added_at=now, chain_head=GENESIS)
         )
-        row = connection.execute(held).one()
+        row = connection.execute(_LOCK_SYSTEM_ROOM).one()
     return row
 
 
-def _raise_cursors(
-    connection: Connection, entries: Sequence[Entry], now: datetime, except_endpoint: int | None
-) -> None:
-    wanting = connection.execute(_WANTING).all()
-    raised: dict[tuple[int, int], tuple[int, int]] = {}
-    for endpoint_key, types, room_globs in wanting:
-        if endpoint_key == except_endpoint:
-            continue
-        for entry in entries:
-            if matches(entry.type, types) and (entry.room_id is None or matches(entry.room_id, room_globs)):
-                place = (endpoint_key, entry.room_key)  # locked in this order, as `settlements` does
-                first, _ = raised.get(place, (entry.sequence, 0))
-                raised[place] = (first, entry.sequence)
-    if not raised:
-        return
-    # Skipped until this commits: an endpoint that is being removed is either not there any more, or waits for us.
-    there = set(connection.execute(_LOCKED_ENDPOINTS, {"keys": list({key for key, _ in raised})}).scalars())
-    rows = [
-        {"endpoint_key": endpoint_key, "room_key": room_key, "acked": first - 1, "head": last, "next_attempt_at": now}
-        for (endpoint_key, room_key), (first, last) in sorted(raised.items())
-        if endpoint_key in there
-    ]
-    if not rows:
-        return
-    connection.execute(_RAISED[connection.dialect.name], rows)
-
-
-def _raise_cursor(insert_into: Callable[..., Any]) -> Any:  # noqa: ANN401 - the INSERT of a dialect
+def _raise_cursors(insert_into: Callable[..., Any]) -> Any:  # noqa: ANN401 - the INSERT of a dialect
     statement = insert_into(cursors)
+    owes_nothing = cursors.c.acked >= cursors.c.head
     return statement.on_conflict_do_update(
         index_elements=[cursors.c.endpoint_key, cursors.c.room_key],
         set_={
             "head": statement.excluded.head,
-            # One that owes nothing has nothing to do with what came between: it need not read_health at it.
-            "acked": case((cursors.c.acked >= cursors.c.head, statement.excluded.acked), else_=cursors.c.acked),
-            # A cursor that owes something already keeps its place in line, or its claim, or its back-off.
+            # A cursor that owes nothing skips the unwanted events in between, and is due now. One that owes something
+            # keeps its position, its claim and its back-off.
+            "acked": case((owes_nothing, statement.excluded.acked), else_=cursors.c.acked),
             "next_attempt_at": case(
-                (cursors.c.acked >= cursors.c.head, statement.excluded.next_attempt_at),
-                else_=cursors.c.next_attempt_at,
+                (owes_nothing, statement.excluded.next_attempt_at), else_=cursors.c.next_attempt_at
             ),
         },
     )
 
 
-_APPENDED = insert(events)
-_WANTING = select(endpoints.c.id, endpoints.c.events, endpoints.c.rooms)
-_LOCKED_ENDPOINTS = (
-    select(endpoints.c.id)
-    .where(endpoints.c.id.in_(bindparam("keys", expanding=True)))
-    .order_by(endpoints.c.id)
-    .with_for_update(read=True, key_share=True)
+_INSERT_EVENTS = insert(events)
+_SUBSCRIPTIONS = select(endpoints.c.id, endpoints.c.events, endpoints.c.rooms).order_by(endpoints.c.id)
+_RAISE_CURSORS = {"postgresql": _raise_cursors(postgresql.insert), "sqlite": _raise_cursors(sqlite.insert)}
+_LOCK_SYSTEM_ROOM = select(rooms).where(rooms.c.source.is_(None)).order_by(rooms.c.id).limit(1).with_for_update()
+_WRITE_LOG_END = (
+    update(rooms)
+    .where(rooms.c.id == bindparam("key"))
+    .values(last_sequence=bindparam("sequence"), chain_head=bindparam("head"))
 )
-_RAISED = {"postgresql": _raise_cursor(postgresql.insert), "sqlite": _raise_cursor(sqlite.insert)}

@@ -1,4 +1,4 @@
-"""Jobs that only one process at a time may do hold a row of `leases`; a crashed holder's lease simply runs out."""
+"""Leases for jobs that one process at a time may do; the lease of a crashed process runs out."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from bridge.db.tables import leases
 
 
 def take_lease(connection: Connection, name: str, token: str, now: datetime, until: datetime) -> bool:
-    """Take or renew a lease; answers whether it is ours until `until`.
+    """Take or renew a lease; returns whether it is held until `until`.
 
-    One that ends even later was taken when the job was to be done less often, and is taken over.
+    A lease that ends later than that was taken while the job was done less often, and is taken over.
     """
     statement = upsert(connection)(leases).values(name=name, token=token, expires_at=until)
     statement = statement.on_conflict_do_update(

@@ -1,4 +1,4 @@
-"""The schema's version: which one the database has, which one this program needs, and the way from one to the other."""
+"""Versions of the schema: the database's, this program's, and the migration from one to the other."""
 
 from __future__ import annotations
 
@@ -11,10 +11,8 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, inspect
 
-from bridge.db.engine import Database, advisory_lock, allow_long_transaction
+from bridge.db.engine import MIGRATION_LOCK, Database, advisory_lock, allow_long_transaction
 from bridge.errors import SchemaError
-
-MIGRATING = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,12 +25,10 @@ class SchemaState:
 
     @property
     def is_current(self) -> bool:
-        """Whether this program can work with it."""
         return self.current == self.head
 
 
 def schema_state(connection: Connection) -> SchemaState:
-    """Look which schema the database has."""
     return SchemaState(
         current=MigrationContext.configure(connection).get_current_revision(),
         head=_scripts().get_current_head() or "",
@@ -47,9 +43,9 @@ def migrate(connection: Connection) -> None:
         SchemaError: the database was migrated by a newer version of the bridge.
     """
     allow_long_transaction(connection)
-    advisory_lock(connection, MIGRATING)
+    advisory_lock(connection, MIGRATION_LOCK)
     state = schema_state(connection)
-    if _is_from_the_future(state):
+    if _is_newer(state):
         raise SchemaError(_TOO_NEW.format(state.current))
     config = _config()
     config.attributes["connection"] = connection
@@ -57,7 +53,7 @@ def migrate(connection: Connection) -> None:
 
 
 def ensure_schema(database: Database) -> None:
-    """Migrate a fresh SQLite file by itself; refuse any other schema that is not the newest.
+    """Migrate a fresh SQLite file; refuse any other schema that is not the newest.
 
     Raises:
         SchemaError: the schema is outdated, or newer than this program.
@@ -68,10 +64,10 @@ def ensure_schema(database: Database) -> None:
     if state.is_fresh and database.dialect == "sqlite":
         database.write_now(migrate)
         return
-    if _is_from_the_future(state):
+    if _is_newer(state):
         raise SchemaError(_TOO_NEW.format(state.current))
-    nothing = "is empty" if state.is_fresh else "holds tables, but no schema of the bridge"
-    have = nothing if state.current is None else f"has schema {state.current}"
+    none = "is empty" if state.is_fresh else "has tables, but no schema of the bridge"
+    have = none if state.current is None else f"has schema {state.current}"
     raise SchemaError(f"database {database.name} {have}, this version needs {state.head}: run `bridge migrate`")
 
 
@@ -81,7 +77,7 @@ _TOO_NEW = (
 )
 
 
-def _is_from_the_future(state: SchemaState) -> bool:
+def _is_newer(state: SchemaState) -> bool:
     known = {script.revision for script in _scripts().walk_revisions()}
     return state.current is not None and state.current not in known
 

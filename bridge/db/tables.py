@@ -1,8 +1,8 @@
-"""The tables: what is written down, and nothing of what is done with it.
+"""The tables of the database.
 
-Integer keys inside, public ids (`evt_`, `vis_`, `ses_`, `ep_`) outside. Every time is UTC. What holds a claim
-(`rooms`, `cursors`) has one column that says when it is due and one token: a claim pushes the due time to the end of
-its lease, so that a crashed worker's rows become due again by themselves, and every later write asks for the token.
+Integer keys inside, public ids (`evt_`, `vis_`, `ses_`, `ep_`) outside. Every time is UTC. A row that can be claimed
+(`rooms`, `cursors`, `redeliveries`) has a due time and a token: a claim sets the token and moves the due time to the
+end of its lease, so that the rows of a crashed process become due again; every later write checks the token (fencing).
 """
 
 from __future__ import annotations
@@ -37,22 +37,20 @@ class UtcDateTime(TypeDecorator[datetime]):
     cache_ok = True
 
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002 - SQLAlchemy's signature
-        """Refuse a time that does not say which moment it is."""
         if value is None:
             return None
         if value.tzinfo is None:
-            raise ValueError(f"{value!r} has no time zone: the store keeps moments, not wall-clock readings")
+            raise ValueError(f"{value!r} has no time zone")
         return value.astimezone(UTC)
 
     def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002 - SQLAlchemy's signature
-        """Give SQLite's bare time its zone back."""
         if value is None:
             return None
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
 
 BigKey = BigInteger().with_variant(Integer, "sqlite")
-"""SQLite counts up only what is declared INTEGER, and that is 64 bits wide there."""
+"""SQLite generates keys only for INTEGER, which has 64 bits there."""
 
 metadata = MetaData(
     naming_convention={
@@ -72,7 +70,7 @@ sources = Table(
     Column("paused_until", UtcDateTime),
     Column("failure_score", Integer, nullable=False, server_default="0"),
     Column("pauses", Integer, nullable=False, server_default="0"),
-    Column("budget_at", UtcDateTime),
+    Column("next_request_at", UtcDateTime),  # when `requests_per_second` allows the next request
 )
 
 rooms = Table(
@@ -162,7 +160,7 @@ events = Table(
     Column("recorded_at", UtcDateTime, nullable=False),
     Column("body", LargeBinary, nullable=False),
     Column("hash", LargeBinary, nullable=False),
-    Column("except_endpoint", Integer),
+    Column("audience", Integer),  # see bridge.events.subscription
     UniqueConstraint("room_key", "sequence"),
 )
 Index("ix_events_recorded", events.c.recorded_at)
@@ -193,9 +191,10 @@ endpoints = Table(
     Column("probes", Integer, nullable=False, server_default="0"),
     Column("paused_until", UtcDateTime),
     Column("redeliveries_paused_until", UtcDateTime),
-    Column("rate_at", UtcDateTime),  # when `rate_per_second` allows the next attempt
+    Column("next_delivery_at", UtcDateTime),  # when `rate_per_second` allows the next attempt
     Column("rotated_at", UtcDateTime),
-    Column("snapshots_after", Integer),
+    Column("snapshots_after", Integer),  # key of the last room whose room.snapshot was appended; null: none is wanted
+    sqlite_autoincrement=True,  # a key is never used again: `events.audience` may hold that of a removed endpoint
 )
 
 endpoint_secrets = Table(
@@ -213,16 +212,17 @@ Index("ix_endpoint_secrets_endpoint", endpoint_secrets.c.endpoint_key)
 cursors = Table(
     "cursors",
     metadata,
-    Column("endpoint_key", ForeignKey("endpoints.id", ondelete="CASCADE"), primary_key=True),
-    Column("room_key", ForeignKey("rooms.id"), primary_key=True),
+    Column("id", Integer, primary_key=True),
+    Column("endpoint_key", ForeignKey("endpoints.id", ondelete="CASCADE"), nullable=False),
+    Column("room_key", ForeignKey("rooms.id"), nullable=False),
     Column("acked", BigInteger, nullable=False),
     Column("head", BigInteger, nullable=False),
     Column("next_attempt_at", UtcDateTime, nullable=False),
     Column("claim_token", Text),
     Column("failed_attempts", Integer, nullable=False, server_default="0"),
     Column("rejections", Integer, nullable=False, server_default="0"),
-    Column("first_failed_at", UtcDateTime),
     Column("last_failed_at", UtcDateTime),
+    UniqueConstraint("endpoint_key", "room_key"),
 )
 Index(
     "ix_cursors_owed",

@@ -1,8 +1,9 @@
-"""Deliveries on the database's side: T3 claims cursors that owe something, T4 records attempts and moves them.
+"""T3: claims what is due for delivery, cursors and redeliveries alike. The statements are `_OWED` and `_REQUESTED`.
 
-Order comes from the shape: a cursor is one room's line at one endpoint, and its next event is the first after `acked`
-that the endpoint wants. What happens after an result is `bridge.rules.delivery`'s to say; here it is written, in
-one transaction for many attempts, and only for claims that are still ours.
+A cursor is an endpoint's position in a room's log; its next event is the first after `acked` that the endpoint wants.
+Endpoints take turns: the one whose work has been due longest comes first. Its row is locked while its work is claimed,
+so that its limits are exact over any number of senders. A claim sets a token and moves the due time to the end of the
+lease.
 """
 
 from __future__ import annotations
@@ -16,153 +17,191 @@ from types import MappingProxyType
 from typing import Any
 
 import structlog
-from sqlalchemy import Connection, Row, and_, bindparam, func, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Row, Select, and_, bindparam, func, or_, select, update
 
 from bridge.db.encryption import SecretCipher
-from bridge.db.places import ByPlaces
-from bridge.db.tables import cursors, endpoints, events, rooms
-from bridge.delivery.endpoints import decrypt_secrets, encrypted_secrets, find_endpoint
+from bridge.db.event_log import is_in_audience
+from bridge.db.tables import cursors, endpoints, events, redeliveries, rooms
+from bridge.delivery.endpoints import find_endpoint
 from bridge.delivery.limits import (
     BUSY_CURSORS,
     CURSORS_AT_ONCE,
-    RATE_IS_FREE,
-    UNLIMITED,
+    RATE_ALLOWS,
+    REDELIVERING,
     busy_cursors,
     live_allowance,
+    redelivery_allowance,
     spend_rate,
 )
+from bridge.delivery.secrets import decrypt_secrets, encrypted_secrets
 from bridge.errors import BridgeError
-from bridge.events.types import EventType, matches
+from bridge.events.subscription import Subscription, subscription
+from bridge.rules.rate import UNLIMITED
 
 WINDOW = 20
-"""How far ahead of `acked` one claim looks: enough to keep a line moving, little enough to hold in memory."""
-LOCKED_PAUSE = timedelta(minutes=1)
+"""How many sequences after `acked` one claim reads."""
+REDELIVERY_BATCH = 20
+UNREADABLE_PAUSE = timedelta(minutes=1)
+"""For an endpoint whose secret cannot be decrypted."""
 SPARE_ENDPOINTS = 100
-"""How many endpoints more than there are slots are looked at: some may turn out to be at their rate."""
+"""How many endpoints more than slots are considered: some turn out to be at a limit."""
 LEASE_MARGIN = timedelta(seconds=10)
-"""How much longer than its time-out an attempt may take to be recorded, before somebody else tries."""
+"""Time for recording an attempt, on top of its time-out, before another sender may claim the cursor."""
 
-
-log: structlog.stdlib.BoundLogger = structlog.get_logger("bridge.db")
+log: structlog.stdlib.BoundLogger = structlog.get_logger("bridge.delivery")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
-    """An endpoint as the sender needs it; `secrets` are in signing order, the current one first."""
+    """An endpoint as the sender needs it; `secrets` in signing order, the current one first.
+
+    `rotated_at` is the time of the last change of its secret: once it differs, the claim must not be continued.
+    """
 
     key: int
     name: str
     url: str
-    style: str
+    format: str
     signature: str
     timeout: timedelta | None
     rotated_at: datetime | None = None
-    """When its secret last changed: whoever signs with these must stop when that is no longer true."""
     headers: dict[str, str] = field(repr=False)
     secrets: tuple[str, ...] = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OwedEvent:
-    """An event to be delivered; `passes_to` is what the cursor has acknowledged once this one is done with."""
+    """An event to deliver; `acks_to` is what the cursor has acknowledged once it is done with."""
 
     key: int
     public_id: str
     sequence: int
     type: str
     body: bytes = field(repr=False)
-    passes_to: int
+    acks_to: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClaimedCursor:
-    """One room's line at one endpoint, ours until the lease ends. No events: nothing in reach concerns the endpoint."""
+    """A cursor of this process until its lease ends. Without events: the endpoint wants nothing up to `reach`."""
 
+    key: int
     target: Target
     room_key: int
     room_id: str | None
     token: str
     acked: int
     reach: int
-    """What is acknowledged once all of `events` are done with."""
     lease_until: datetime
     events: tuple[OwedEvent, ...]
-    behind: OwedEvent | None = None
-    """One of those that follow `events`, if any is known; only sent if the last of them gives way to it."""
-
-    def next_after(self, event: OwedEvent) -> OwedEvent | None:
-        """An event behind one of `events`."""
-        following = (*self.events, self.behind)
-        return following[following.index(event) + 1]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Taken:
-    endpoint: Row[Any]
-    cursor: Row[Any]
+class ClaimedRedelivery:
+    """One event that an operator asked to send again."""
+
+    key: int
+    event: OwedEvent
+    room_id: str | None
+    tries: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClaimedRedeliveries:
+    """Redeliveries of one endpoint, in the order of the log; of this process until the lease ends."""
+
+    target: Target
+    token: str
     lease_until: datetime
+    redeliveries: tuple[ClaimedRedelivery, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claim:
+    """Terms of a claim: how much, when, and with which token."""
+
+    slots: int
+    now: datetime
+    timeout: timedelta
+    """Of an attempt at endpoints that have no time-out of their own."""
+    token: str
+    cipher: SecretCipher
+
+    def lease_until(self, target: Target) -> datetime:
+        return self.now + (target.timeout or self.timeout) + LEASE_MARGIN
 
 
 def claim_cursors(
     connection: Connection,
+    claim: Claim,
     *,
-    slots: int,
-    share: int = UNLIMITED,
-    working_on: Mapping[int, int] = MappingProxyType({}),
-    now: datetime,
-    timeout: timedelta,
-    token: str,
-    cipher: SecretCipher,
+    per_endpoint: int = UNLIMITED,
+    under_way: Mapping[int, int] = MappingProxyType({}),
 ) -> list[ClaimedCursor]:
-    """Claim up to `slots` cursors that owe something, fairly: the endpoint that waits longest first.
-
-    Each endpoint's row is held meanwhile, so `max_concurrency` and `rate_per_second` are exact over any assign_sequences of
-    senders. An endpoint whose circuit is open gets one probe at a time, in the room whose turn is next.
+    """Claim up to `claim.slots` cursors that owe something.
 
     Args:
-        connection: Of a writing transaction.
-        slots: How many the caller can work on.
-        share: How many of one endpoint the caller works on at most.
-        working_on: How many of each endpoint's the caller has already, by its key.
-        now: When this is.
-        timeout: Of an attempt, at endpoints that have none of their own; the lease outlasts it.
-        token: Proof of this claim.
-        cipher: Opens the secrets.
+        connection: of a writing transaction.
+        claim: terms.
+        per_endpoint: slots that one endpoint may take.
+        under_way: slots that each endpoint has taken already, by key.
     """
-    due = _due_endpoints(connection, now, slots)
+    due = _lock_due_endpoints(connection, _READY, _LOCK_READY, claim)
     if not due:
         return []
-    busy = busy_cursors(connection, [endpoint.id for endpoint in due], now)
+    busy = busy_cursors(connection, [endpoint.id for endpoint in due], claim.now)
     allowed = []
     for endpoint in due:
-        own_share = share - working_on.get(endpoint.id, 0)
-        allowance = min(live_allowance(endpoint, busy[endpoint.id], now), own_share)
+        own_slots = per_endpoint - under_way.get(endpoint.id, 0)
+        allowance = min(live_allowance(endpoint, busy[endpoint.id], claim.now), own_slots)
         if allowance > 0:
             allowed.append((endpoint, allowance))
-    targets = targets_of(connection, [endpoint for endpoint, _ in allowed[:slots]], now, cipher)
-    claimed: list[_Taken] = []
+    targets = _targets(connection, [endpoint for endpoint, _ in allowed[: claim.slots]], claim)
+    taken: list[tuple[Row[Any], Row[Any]]] = []
     for endpoint, allowance in allowed:
-        if (target := targets.get(endpoint.id)) is None or len(claimed) >= slots:
+        if endpoint.id in targets and len(taken) < claim.slots:
+            limit = min(allowance, claim.slots - len(taken))
+            lease_until = claim.lease_until(targets[endpoint.id])
+            rows = _take(connection, _OWED, _CLAIM_CURSORS, endpoint, limit, lease_until, claim)
+            taken += [(endpoint, row) for row in rows]
+    return _with_events(connection, taken, targets, claim)
+
+
+def claim_redeliveries(connection: Connection, claim: Claim) -> list[ClaimedRedeliveries]:
+    """Claim redeliveries that are due, at most 20 of an endpoint, for up to `claim.slots` endpoints."""
+    due = _lock_due_endpoints(connection, _READY_TO_REDELIVER, _LOCK_READY_TO_REDELIVER, claim)
+    if not due:
+        return []
+    keys = [endpoint.id for endpoint in due]
+    # Checked again now that the endpoints are locked: another sender may have begun while we waited for them.
+    started = set(connection.execute(_WITH_REDELIVERIES, {"keys": keys, "now": claim.now}).scalars())
+    busy = busy_cursors(connection, keys, claim.now)
+    targets = _targets(connection, due, claim)
+    claimed: list[ClaimedRedeliveries] = []
+    for endpoint in due:
+        if endpoint.id in started or endpoint.id not in targets or len(claimed) >= claim.slots:
             continue
-        lease_until = now + (target.timeout or timeout) + LEASE_MARGIN
-        taken = _take(connection, endpoint, min(allowance, slots - len(claimed)), now, lease_until, token)
-        claimed += [_Taken(endpoint=endpoint, cursor=cursor, lease_until=lease_until) for cursor in taken]
-    return _assemble(connection, claimed, targets, token) if claimed else []
+        allowance = redelivery_allowance(connection, endpoint, busy[endpoint.id], claim.now)
+        target = targets[endpoint.id]
+        lease_until = claim.lease_until(target)
+        limit = min(REDELIVERY_BATCH, allowance)
+        rows = _take(connection, _REQUESTED, _CLAIM_REDELIVERIES, endpoint, limit, lease_until, claim)
+        if rows:
+            members = tuple(_redelivery(row) for row in rows)
+            claimed.append(
+                ClaimedRedeliveries(target=target, token=claim.token, lease_until=lease_until, redeliveries=members)
+            )
+    return claimed
 
 
 def release_cursors(connection: Connection, claimed: Sequence[ClaimedCursor], now: datetime) -> None:
-    """Give lines back that will not be worked off after all: they are due now, for whoever comes next."""
-    for cursor in claimed:
-        ours = (
-            cursors.c.endpoint_key == cursor.target.key,
-            cursors.c.room_key == cursor.room_key,
-            cursors.c.claim_token == cursor.token,
-        )
-        connection.execute(update(cursors).where(*ours).values(claim_token=None, next_attempt_at=now))
+    """Give back cursors that are not worked on after all: they are due now."""
+    if claimed:
+        connection.execute(_RELEASE, [{"key": one.key, "token": one.token, "due": now} for one in claimed])
 
 
-def target_of(connection: Connection, name: str, *, now: datetime, cipher: SecretCipher) -> Target:
-    """The endpoint of that name or public id, whatever its state.
+def load_target(connection: Connection, name: str, *, now: datetime, cipher: SecretCipher) -> Target:
+    """The endpoint of that name or id, whatever its state.
 
     Raises:
         NotFoundError: there is none.
@@ -171,122 +210,47 @@ def target_of(connection: Connection, name: str, *, now: datetime, cipher: Secre
     return _target(row, decrypt_secrets(encrypted_secrets(connection, [row.id], now)[row.id], cipher), cipher)
 
 
-def targets_of(
-    connection: Connection, endpoint_rows: Sequence[Row[Any]], now: datetime, cipher: SecretCipher
-) -> dict[int, Target]:
-    """What the sender needs to know of endpoints, by their keys; without those that are locked."""
-    ciphertext = encrypted_secrets(connection, [row.id for row in endpoint_rows], now)
-    targets: dict[int, Target] = {}
-    for row in endpoint_rows:
-        try:
-            targets[row.id] = _target(row, decrypt_secrets(ciphertext[row.id], cipher), cipher)
-        except (BridgeError, ValueError, LookupError) as error:
-            log.error("endpoint.locked", endpoint=row.name, detail=str(error))  # noqa: TRY400 - the message is all
-            locked = update(endpoints).where(endpoints.c.id == row.id).values(paused_until=now + LOCKED_PAUSE)
-            connection.execute(locked)
-    return targets
-
-
-def _due_endpoints(connection: Connection, now: datetime, slots: int) -> list[Row[Any]]:
-    ready = connection.execute(_READY, {"now": now, "most": slots + SPARE_ENDPOINTS})
-    turns = {row.id: place for place, row in enumerate(ready)}
+def _lock_due_endpoints(connection: Connection, ready: Select[Any], lock: Select[Any], claim: Claim) -> list[Row[Any]]:
+    """Lock endpoints with due work that may be called, by key; returns them longest due first."""
+    found = connection.execute(ready, {"now": claim.now, "limit": claim.slots + SPARE_ENDPOINTS})
+    turns = {row.id: turn for turn, row in enumerate(found)}
     if not turns:
         return []
-    held = connection.execute(_LOCKED_ENDPOINTS, {"keys": list(turns), "now": now}).all()
-    return sorted(held, key=lambda row: turns[row.id])
+    locked = connection.execute(lock, {"keys": list(turns), "now": claim.now}).all()
+    return sorted(locked, key=lambda row: turns[row.id])
 
 
 def _take(
-    connection: Connection, endpoint: Row[Any], allowance: int, now: datetime, lease_until: datetime, token: str
-) -> Sequence[Row[Any]]:
-    taken = connection.execute(_OWED_CURSORS, {"endpoint": endpoint.id, "now": now, "most": allowance}).all()
-    if taken:
-        keys = [row.room_key for row in taken]
-        connection.execute(_CLAIMED, {"of": endpoint.id, "keys": keys, "until": lease_until, "token": token})
-        spend_rate(connection, endpoint, len(taken), now)
-    return taken
-
-
-def _next_wanted(connection: Connection, endpoint: Row[Any], cursor: Row[Any]) -> Row[Any] | None:
-    """The first event that concerns the endpoint beyond the window, however far ahead."""
-    types = [wanted.value for wanted in EventType if matches(wanted, endpoint.events)]
-    is_room_wanted = cursor.upstream_id is None or matches(cursor.upstream_id, endpoint.rooms)
-    place = {"room": cursor.room_key, "beyond": cursor.acked + WINDOW, "head": cursor.head}
-    wanting = {"types": types if is_room_wanted else [], "endpoint": endpoint.id}
-    return connection.execute(_BEYOND, {**place, **wanting}).one_or_none()
-
-
-def _assemble(
     connection: Connection,
-    claimed: Sequence[_Taken],
-    targets: dict[int, Target],
-    token: str,
-) -> list[ClaimedCursor]:
-    """Give every claimed cursor its endpoint and the events within reach."""
-    within_reach = _events_within_reach(connection, [(one.endpoint.id, one.cursor.room_key) for one in claimed])
-    assembled = []
-    for one in claimed:
-        endpoint, cursor = one.endpoint, one.cursor
-        reach = min(cursor.head, cursor.acked + WINDOW)
-        wanted = [
-            row
-            for row in within_reach[endpoint.id, cursor.room_key]
-            if row.except_endpoint != endpoint.id
-            and matches(row.type, endpoint.events)
-            and (cursor.upstream_id is None or matches(cursor.upstream_id, endpoint.rooms))
-        ]
-        # One that fails may have to give way, and a line with nothing in reach may be moved on: how far?
-        is_failing = cursor.failed_attempts > 0 or endpoint.circuit != "closed"
-        beyond = None
-        if reach < cursor.head and (not wanted or (len(wanted) == 1 and is_failing)):
-            beyond = _next_wanted(connection, endpoint, cursor)
-            reach = cursor.head if beyond is None else beyond.sequence - 1
-        owed, behind = _owed(wanted, reach), None
-        if wanted and beyond is not None:
-            (behind,) = _owed([beyond], beyond.sequence)
-        if len(owed) > 1 and (endpoint.rate_per_second > 0 or is_failing):
-            turn = cursor.failed_attempts + endpoint.probes  # another one each time: the next may be poison too
-            owed, behind, reach = owed[:1], owed[1 + turn % (len(owed) - 1)], owed[0].passes_to
-        assembled.append(
-            ClaimedCursor(
-                target=targets[endpoint.id],
-                room_key=cursor.room_key,
-                room_id=cursor.upstream_id,
-                token=token,
-                acked=cursor.acked,
-                reach=reach,
-                lease_until=one.lease_until,
-                events=owed,
-                behind=behind,
-            )
-        )
-    return assembled
+    select_due: Select[Any],
+    claim_rows: Any,  # noqa: ANN401 - an UPDATE
+    endpoint: Row[Any],
+    limit: int,
+    lease_until: datetime,
+    claim: Claim,
+) -> Sequence[Row[Any]]:
+    """Claim due rows of one endpoint, cursors or redeliveries, and spend its rate."""
+    if limit <= 0:
+        return ()
+    rows = connection.execute(select_due, {"endpoint": endpoint.id, "now": claim.now, "limit": limit}).all()
+    if rows:
+        connection.execute(claim_rows, {"keys": [row.id for row in rows], "until": lease_until, "token": claim.token})
+        spend_rate(connection, endpoint, len(rows), claim.now)
+    return rows
 
 
-def _events_within_reach(
-    connection: Connection, places: Sequence[tuple[int, int]]
-) -> dict[tuple[int, int], list[Row[Any]]]:
-    """One query for all claims: what follows `acked` in each line, up to the window."""
-    rows = _WITHIN_REACH.rows(connection, places)
-    within: dict[tuple[int, int], list[Row[Any]]] = defaultdict(list)
-    for row in rows:
-        within[row.endpoint_key, row.room_key].append(row)
-    return within
-
-
-def _owed(wanted: Sequence[Row[Any]], reach: int) -> tuple[OwedEvent, ...]:
-    passes_to = [row.sequence - 1 for row in wanted[1:]] + [reach]
-    return tuple(
-        OwedEvent(
-            key=row.id,
-            public_id=row.public_id,
-            sequence=row.sequence,
-            type=row.type,
-            body=bytes(row.body),
-            passes_to=last,
-        )
-        for row, last in zip(wanted, passes_to, strict=False)
-    )
+def _targets(connection: Connection, endpoint_rows: Sequence[Row[Any]], claim: Claim) -> dict[int, Target]:
+    """Targets by key; an endpoint whose secret cannot be decrypted is paused instead."""
+    encrypted = encrypted_secrets(connection, [row.id for row in endpoint_rows], claim.now)
+    targets: dict[int, Target] = {}
+    for row in endpoint_rows:
+        try:
+            targets[row.id] = _target(row, decrypt_secrets(encrypted[row.id], claim.cipher), claim.cipher)
+        except (BridgeError, ValueError, LookupError) as error:
+            log.error("endpoint.secret_unreadable", endpoint=row.name, detail=str(error))  # noqa: TRY400 - the message is all
+            paused_until = claim.now + UNREADABLE_PAUSE
+            connection.execute(_PAUSE, {"key": row.id, "until": paused_until})
+    return targets
 
 
 def _target(endpoint: Row[Any], secrets: tuple[str, ...], cipher: SecretCipher) -> Target:
@@ -294,85 +258,204 @@ def _target(endpoint: Row[Any], secrets: tuple[str, ...], cipher: SecretCipher) 
         key=endpoint.id,
         name=endpoint.name,
         url=endpoint.url,
-        style=endpoint.style,
+        format=endpoint.style,
         signature=endpoint.signature,
         timeout=None if endpoint.timeout_seconds is None else timedelta(seconds=endpoint.timeout_seconds),
         rotated_at=endpoint.rotated_at,
-        headers=json.loads(cipher.open(endpoint.headers)),
+        headers=json.loads(cipher.decrypt(endpoint.headers)),
         secrets=secrets,
     )
 
 
-_MAY_BE_CALLED = and_(
-    endpoints.c.state == "active",
-    or_(endpoints.c.paused_until.is_(None), endpoints.c.paused_until <= bindparam("now")),
-)
-_WAITING_SINCE = (
-    select(func.min(cursors.c.next_attempt_at))
-    .where(
-        cursors.c.endpoint_key == endpoints.c.id,
-        cursors.c.acked < cursors.c.head,
-        cursors.c.next_attempt_at <= bindparam("now"),
+def _with_events(
+    connection: Connection, taken: Sequence[tuple[Row[Any], Row[Any]]], targets: Mapping[int, Target], claim: Claim
+) -> list[ClaimedCursor]:
+    """Read the next events of claimed cursors."""
+    if not taken:
+        return []
+    within_window: dict[int, list[Any]] = defaultdict(list)
+    for row in connection.execute(_WITHIN_WINDOW, {"keys": [cursor.id for _, cursor in taken]}):
+        within_window[row.cursor_key].append(row)
+    claimed = []
+    for endpoint, cursor in taken:
+        target = targets[endpoint.id]
+        owed, reach = _next_events(connection, endpoint, cursor, within_window[cursor.id])
+        claimed.append(
+            ClaimedCursor(
+                key=cursor.id,
+                target=target,
+                room_key=cursor.room_key,
+                room_id=cursor.upstream_id,
+                token=claim.token,
+                acked=cursor.acked,
+                reach=reach,
+                lease_until=claim.lease_until(target),
+                events=owed,
+            )
+        )
+    return claimed
+
+
+def _next_events(
+    connection: Connection, endpoint: Row[Any], cursor: Row[Any], found: Sequence[Row[Any]]
+) -> tuple[tuple[OwedEvent, ...], int]:
+    """The events to deliver now, and what is acknowledged after them."""
+    wanting = subscription(endpoint.id, endpoint.events, endpoint.rooms)
+    wanted = [row for row in found if wanting.wants(row.type, cursor.upstream_id, row.audience)]
+    reach = min(cursor.head, cursor.acked + WINDOW)
+    if not wanted and reach < cursor.head:
+        following = _first_wanted(connection, wanting, cursor)
+        reach = cursor.head if following is None else following - 1
+    owed = _owed(wanted, reach)
+    # One at a time where the rate counts attempts, and where the next one depends on how this one ends.
+    if owed and (endpoint.rate_per_second > 0 or endpoint.failures_in_row > 0 or cursor.last_failed_at is not None):
+        owed, reach = owed[:1], owed[0].acks_to
+    return owed, reach
+
+
+def _first_wanted(connection: Connection, wanting: Subscription, cursor: Row[Any]) -> int | None:
+    """Sequence of the first wanted event beyond the window."""
+    position = {"room": cursor.room_key, "beyond": cursor.acked + WINDOW, "head": cursor.head}
+    types = wanting.event_types if wanting.wants_room(cursor.upstream_id) else ()
+    found: int | None = connection.execute(
+        _BEYOND_WINDOW, {**position, "types": types, "endpoint": wanting.endpoint_key}
+    ).scalar()
+    return found
+
+
+def _owed(wanted: Sequence[Row[Any]], reach: int) -> tuple[OwedEvent, ...]:
+    acks_to = [row.sequence - 1 for row in wanted[1:]] + [reach]
+    return tuple(_owed_event(row, last) for row, last in zip(wanted, acks_to, strict=False))
+
+
+def _owed_event(row: Row[Any], acks_to: int) -> OwedEvent:
+    return OwedEvent(
+        key=row.event_key,
+        public_id=row.public_id,
+        sequence=row.sequence,
+        type=row.type,
+        body=bytes(row.body),
+        acks_to=acks_to,
     )
+
+
+def _redelivery(row: Row[Any]) -> ClaimedRedelivery:
+    return ClaimedRedelivery(key=row.id, event=_owed_event(row, row.sequence), room_id=row.upstream_id, tries=row.tries)
+
+
+def _ready(due_since: Any, *conditions: ColumnElement[bool]) -> Select[Any]:  # noqa: ANN401 - a scalar subquery
+    """Endpoints with due work that satisfy the conditions, longest due first."""
+    return (
+        select(endpoints.c.id, due_since.label("due_since"))
+        .where(RATE_ALLOWS, due_since.is_not(None), *conditions)
+        .order_by("due_since", endpoints.c.id)
+        .limit(bindparam("limit"))
+    )
+
+
+def _lock(condition: ColumnElement[bool]) -> Select[Any]:
+    return (
+        select(endpoints)
+        .where(endpoints.c.id.in_(bindparam("keys", expanding=True)), condition)
+        .order_by(endpoints.c.id)
+        .with_for_update(key_share=True)
+    )
+
+
+def _claim_rows(table: Any) -> Any:  # noqa: ANN401 - a Table, an UPDATE
+    return (
+        update(table)
+        .where(table.c.id.in_(bindparam("keys", expanding=True)))
+        .values(next_attempt_at=bindparam("until"), claim_token=bindparam("token"))
+    )
+
+
+_EVENT = (events.c.id.label("event_key"), events.c.public_id, events.c.sequence, events.c.type, events.c.body)
+
+# Cursors
+
+_IS_DUE = and_(cursors.c.acked < cursors.c.head, cursors.c.next_attempt_at <= bindparam("now"))
+_IS_NOT_PAUSED = or_(endpoints.c.paused_until.is_(None), endpoints.c.paused_until <= bindparam("now"))
+_MAY_BE_CALLED = and_(endpoints.c.state == "active", _IS_NOT_PAUSED)
+_DUE_SINCE = (
+    select(func.min(cursors.c.next_attempt_at))
+    .where(cursors.c.endpoint_key == endpoints.c.id, _IS_DUE)
     .scalar_subquery()
 )
-_READY = (
-    select(endpoints.c.id, _WAITING_SINCE.label("waiting_since"))
-    .where(_MAY_BE_CALLED, RATE_IS_FREE, _WAITING_SINCE.is_not(None), CURSORS_AT_ONCE > BUSY_CURSORS)
-    .order_by("waiting_since", endpoints.c.id)
-    .limit(bindparam("most"))
-)
-_LOCKED_ENDPOINTS = (
-    select(endpoints)
-    .where(endpoints.c.id.in_(bindparam("keys", expanding=True)), _MAY_BE_CALLED)
-    .order_by(endpoints.c.id)
-    .with_for_update(key_share=True)
-)
-_OWED_CURSORS = (
-    select(cursors.c.room_key, cursors.c.acked, cursors.c.head)
-    .add_columns(cursors.c.failed_attempts, rooms.c.upstream_id)
-    .join(rooms, rooms.c.id == cursors.c.room_key)
-    .where(
-        cursors.c.endpoint_key == bindparam("endpoint"),
-        cursors.c.acked < cursors.c.head,
-        cursors.c.next_attempt_at <= bindparam("now"),
+_READY = _ready(_DUE_SINCE, _MAY_BE_CALLED, CURSORS_AT_ONCE > BUSY_CURSORS)
+_LOCK_READY = _lock(_MAY_BE_CALLED)
+_OWED = (
+    select(
+        cursors.c.id, cursors.c.room_key, cursors.c.acked, cursors.c.head, cursors.c.last_failed_at, rooms.c.upstream_id
     )
+    .join(rooms, rooms.c.id == cursors.c.room_key)
+    .where(cursors.c.endpoint_key == bindparam("endpoint"), _IS_DUE)
     .order_by(cursors.c.next_attempt_at, cursors.c.room_key)
-    .limit(bindparam("most"))
+    .limit(bindparam("limit"))
     .with_for_update(of=cursors, skip_locked=True)
 )
-_CLAIMED = (
+_CLAIM_CURSORS = _claim_rows(cursors)
+_RELEASE = (
     update(cursors)
-    .where(cursors.c.endpoint_key == bindparam("of"), cursors.c.room_key.in_(bindparam("keys", expanding=True)))
-    .values(next_attempt_at=bindparam("until"), claim_token=bindparam("token"))
+    .where(cursors.c.id == bindparam("key"), cursors.c.claim_token == bindparam("token"))
+    .values(claim_token=None, next_attempt_at=bindparam("due"))
 )
-_WITHIN_REACH = ByPlaces(
-    lambda at_places: (
-        select(cursors.c.endpoint_key, events.c.id, events.c.room_key, events.c.public_id, events.c.sequence)
-        .add_columns(events.c.type, events.c.body, events.c.except_endpoint)
-        .join(
-            events,
-            and_(
-                events.c.room_key == cursors.c.room_key,
-                events.c.sequence > cursors.c.acked,
-                events.c.sequence <= cursors.c.acked + WINDOW,
-                events.c.sequence <= cursors.c.head,
-            ),
-        )
-        .where(at_places)
-        .order_by(cursors.c.endpoint_key, events.c.room_key, events.c.sequence)
+_WITHIN_WINDOW = (
+    select(cursors.c.id.label("cursor_key"), events.c.audience, *_EVENT)
+    .join(
+        events,
+        and_(
+            events.c.room_key == cursors.c.room_key,
+            events.c.sequence > cursors.c.acked,
+            events.c.sequence <= cursors.c.acked + WINDOW,
+            events.c.sequence <= cursors.c.head,
+        ),
     )
+    .where(cursors.c.id.in_(bindparam("keys", expanding=True)))
+    .order_by(cursors.c.id, events.c.sequence)
 )
-_BEYOND = (
-    select(events.c.id, events.c.public_id, events.c.sequence)
-    .add_columns(events.c.type, events.c.body)
+_BEYOND_WINDOW = (
+    select(events.c.sequence)
     .where(
         events.c.room_key == bindparam("room"),
         events.c.sequence > bindparam("beyond"),
         events.c.sequence <= bindparam("head"),
         events.c.type.in_(bindparam("types", expanding=True)),
-        or_(events.c.except_endpoint.is_(None), events.c.except_endpoint != bindparam("endpoint")),
+        is_in_audience(events.c.audience, bindparam("endpoint")),
     )
     .order_by(events.c.sequence)
     .limit(1)
 )
+_PAUSE = (
+    update(endpoints)
+    .where(endpoints.c.id == bindparam("key"))
+    .values(paused_until=bindparam("until"), redeliveries_paused_until=bindparam("until"))
+)
+
+# Redeliveries: a disabled endpoint gets them too, which is how it is tried out before it is enabled.
+
+_IS_REQUESTED = and_(redeliveries.c.state == "owed", redeliveries.c.next_attempt_at <= bindparam("now"))
+_MAY_BE_REDELIVERED_TO = and_(
+    or_(
+        endpoints.c.state != "active", endpoints.c.paused_until.is_(None), endpoints.c.paused_until <= bindparam("now")
+    ),
+    or_(endpoints.c.redeliveries_paused_until.is_(None), endpoints.c.redeliveries_paused_until <= bindparam("now")),
+)
+_REQUESTED_SINCE = (
+    select(func.min(redeliveries.c.next_attempt_at))
+    .where(redeliveries.c.endpoint_key == endpoints.c.id, _IS_REQUESTED)
+    .scalar_subquery()
+)
+_READY_TO_REDELIVER = _ready(_REQUESTED_SINCE, _MAY_BE_REDELIVERED_TO, ~REDELIVERING)
+_LOCK_READY_TO_REDELIVER = _lock(_MAY_BE_REDELIVERED_TO)
+_WITH_REDELIVERIES = select(endpoints.c.id).where(endpoints.c.id.in_(bindparam("keys", expanding=True)), REDELIVERING)
+_REQUESTED = (
+    select(redeliveries.c.id, redeliveries.c.tries, *_EVENT, rooms.c.upstream_id)
+    .join(events, events.c.id == redeliveries.c.event_key)
+    .join(rooms, rooms.c.id == events.c.room_key)
+    .where(redeliveries.c.endpoint_key == bindparam("endpoint"), _IS_REQUESTED)
+    .order_by(redeliveries.c.event_key)
+    .limit(bindparam("limit"))
+    .with_for_update(of=redeliveries, skip_locked=True)
+)
+_CLAIM_REDELIVERIES = _claim_rows(redeliveries)

@@ -1,8 +1,7 @@
-"""What a person asks to be sent again: single events, or all of a range that concerns an endpoint.
+"""Replay: requests to deliver events again, single ones or all of a period that an endpoint wants.
 
-A range may hold a million events, so it is asked for a few thousand at a time, each time in a transaction of its own:
-live events are written, and sent, in between. Who is killed in the middle asks again: what waits already is not asked
-for twice.
+A period may hold a million events, so they are requested a few thousand at a time, each time in a transaction of its
+own, with live events in between. After a crash in the middle, the same request adds only what is missing.
 """
 
 from __future__ import annotations
@@ -10,21 +9,21 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, and_, exists, func, insert, or_, select
+from sqlalchemy import ColumnElement, Connection, and_, exists, func, insert, select
 
+from bridge.db.event_log import is_in_audience
 from bridge.db.tables import dead_letters, endpoints, events, redeliveries, rooms
 from bridge.delivery.redeliver import RedeliveryState
 from bridge.errors import NotFoundError
-from bridge.events.types import EventType, matches
+from bridge.events.subscription import Subscription, subscription
 
-AT_ONCE = 5_000
+EVENTS_AT_ONCE = 5_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Range:
-    """Which events are to be sent again: those recorded in [since, until), or only those that ended as dead letters."""
+    """Events recorded in [since, until), or only those of them that are dead letters."""
 
     since: datetime | None = None
     until: datetime | None = None
@@ -33,31 +32,33 @@ class Range:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wanted:
-    """The events of a range that concern an endpoint, as far as the log went when it was asked."""
+    """Events of a range that an endpoint wants, up to the end of the log at the time of the request.
+
+    `types` and `room_keys` are None where every type or room is wanted.
+    """
 
     endpoint_key: int
-    asked: Range
+    range: Range
     up_to: int
     types: tuple[str, ...] | None = None
     room_keys: frozenset[int] | None = None
-    """None is every room."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
-    """What one step of a request did; `after` is where the next one begins, None if there is none."""
+    """Result of one step of a request; `after` is where the next one begins, None if there is none."""
 
     added: int
     after: int | None
 
 
 def request_events(connection: Connection, endpoint_key: int, event_ids: Sequence[str], now: datetime) -> int:
-    """Ask for single events to be sent again; answers how many were not being sent again already.
+    """Request single events; returns how many were not requested already.
 
     Raises:
         NotFoundError: an event does not exist.
     """
-    _hold(connection, endpoint_key)
+    _lock_endpoint(connection, endpoint_key)
     keys = find_events(connection, event_ids)
     fresh = select(events.c.id).where(events.c.id.in_(keys), ~_is_owed(endpoint_key)).order_by(events.c.id)
     return _add(connection, endpoint_key, connection.execute(fresh).scalars().all(), now)
@@ -77,53 +78,54 @@ def find_events(connection: Connection, event_ids: Sequence[str]) -> list[int]:
     return list(found.values())
 
 
-def find_range(connection: Connection, endpoint_key: int, asked: Range) -> Wanted:
-    """What a range means for an endpoint: its filters count, but not for dead letters, which it once wanted."""
+def find_range(connection: Connection, endpoint_key: int, wanted_range: Range) -> Wanted:
+    """The events of a range that an endpoint wants; dead letters count whatever it wants by now."""
     endpoint = connection.execute(select(endpoints).where(endpoints.c.id == endpoint_key)).one()
+    wanting = subscription(endpoint.id, endpoint.events, endpoint.rooms)
     up_to = connection.execute(select(func.coalesce(func.max(events.c.id), 0))).scalar_one()
-    if asked.only_failed:
-        return Wanted(endpoint_key=endpoint_key, asked=asked, up_to=up_to)
+    if wanted_range.only_failed:
+        return Wanted(endpoint_key=endpoint_key, range=wanted_range, up_to=up_to)
     return Wanted(
         endpoint_key=endpoint_key,
-        asked=asked,
+        range=wanted_range,
         up_to=up_to,
-        types=tuple(known.value for known in EventType if matches(known, endpoint.events)),
-        room_keys=_rooms_of(connection, endpoint),
+        types=wanting.event_types,
+        room_keys=_rooms_of(connection, wanting),
     )
 
 
 def count_wanted(connection: Connection, wanted: Wanted) -> int:
-    """How many events that is, those that are being sent again already among them."""
-    by_room = select(events.c.room_key, func.count().label("assign_sequences")).where(*_conditions(wanted, after=0))
+    """How many events these are, including those that were requested before."""
+    by_room = select(events.c.room_key, func.count().label("number")).where(*_conditions(wanted, after=0))
     rows = connection.execute(by_room.group_by(events.c.room_key))
-    return sum(row.assign_sequences for row in rows if _is_in(row.room_key, wanted.room_keys))
+    return sum(row.number for row in rows if _is_in(row.room_key, wanted.room_keys))
 
 
 def request_some(connection: Connection, wanted: Wanted, after: int, now: datetime) -> Progress:
-    """Ask for the next few thousand events behind the key `after`; 0 is the beginning."""
-    _hold(connection, wanted.endpoint_key)
+    """Request the next few thousand events after the key `after`; 0 is the beginning."""
+    _lock_endpoint(connection, wanted.endpoint_key)
     some = (
         select(events.c.id, events.c.room_key)
         .where(*_conditions(wanted, after=after), ~_is_owed(wanted.endpoint_key))
         .order_by(events.c.id)
-        .limit(AT_ONCE)
+        .limit(EVENTS_AT_ONCE)
     )
     found = connection.execute(some).all()
     keys = [row.id for row in found if _is_in(row.room_key, wanted.room_keys)]
     added = _add(connection, wanted.endpoint_key, keys, now)
-    return Progress(added=added, after=found[-1].id if len(found) == AT_ONCE else None)
+    return Progress(added=added, after=found[-1].id if len(found) == EVENTS_AT_ONCE else None)
 
 
-def _hold(connection: Connection, endpoint_key: int) -> None:
-    """One at a time asks for an endpoint: what one asks for, the next one finds."""
+def _lock_endpoint(connection: Connection, endpoint_key: int) -> None:
+    """Serialize requests for an endpoint, so that none is made twice."""
     connection.execute(select(endpoints.c.id).where(endpoints.c.id == endpoint_key).with_for_update(key_share=True))
 
 
-def _rooms_of(connection: Connection, endpoint: Row[Any]) -> frozenset[int] | None:
-    if "*" in endpoint.rooms:
+def _rooms_of(connection: Connection, wanting: Subscription) -> frozenset[int] | None:
+    if "*" in wanting.rooms:
         return None
     found = connection.execute(select(rooms.c.id, rooms.c.upstream_id))
-    return frozenset(row.id for row in found if row.upstream_id is None or matches(row.upstream_id, endpoint.rooms))
+    return frozenset(row.id for row in found if wanting.wants_room(row.upstream_id))
 
 
 def _is_in(room_key: int, room_keys: Collection[int] | None) -> bool:
@@ -131,18 +133,17 @@ def _is_in(room_key: int, room_keys: Collection[int] | None) -> bool:
 
 
 def _conditions(wanted: Wanted, *, after: int) -> list[ColumnElement[bool]]:
-    asked = wanted.asked
+    within_range = wanted.range
     within = [events.c.id > after, events.c.id <= wanted.up_to]
-    if asked.since is not None:
-        within.append(events.c.recorded_at >= asked.since)
-    if asked.until is not None:
-        within.append(events.c.recorded_at < asked.until)
+    if within_range.since is not None:
+        within.append(events.c.recorded_at >= within_range.since)
+    if within_range.until is not None:
+        within.append(events.c.recorded_at < within_range.until)
     if wanted.types is not None:
-        spared = events.c.except_endpoint
-        within += [events.c.type.in_(wanted.types), or_(spared.is_(None), spared != wanted.endpoint_key)]
-    if asked.only_failed:
-        parked = and_(dead_letters.c.endpoint_key == wanted.endpoint_key, dead_letters.c.event_key == events.c.id)
-        within.append(exists().where(parked))
+        within += [events.c.type.in_(wanted.types), is_in_audience(events.c.audience, wanted.endpoint_key)]
+    if within_range.only_failed:
+        is_dead = and_(dead_letters.c.endpoint_key == wanted.endpoint_key, dead_letters.c.event_key == events.c.id)
+        within.append(exists().where(is_dead))
     return within
 
 

@@ -1,66 +1,61 @@
-"""`room.snapshot` for an endpoint that is new, or newly wants it: where its picture of every room begins.
+"""`room.snapshot` for an endpoint that is new, or newly wants it, and for no other: who is in each room at the start.
 
-There may be a hundred thousand rooms, so they are told a few hundred at a time, each time in a transaction of its own.
-How far that has come stands in `endpoints.snapshots_after`: whoever is killed in the middle, somebody else goes on.
+There may be a hundred thousand rooms, so they are done a few hundred at a time, each time in a transaction of its own;
+`endpoints.snapshots_after` says how far it has come, so that any process can continue after a crash.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, select, update
+from sqlalchemy import Connection, Row, select, update
 
-from bridge.db.event_log import append, assign_sequences, room_log
+from bridge.db.event_log import append_events, room_log, write_log_ends
 from bridge.db.tables import endpoints, rooms
-from bridge.db.visits import load
+from bridge.db.visits import load_presence
 from bridge.events.bodies import draft_snapshot
+from bridge.events.log import number_events
+from bridge.events.subscription import only
 from bridge.events.types import matches
 
-AT_ONCE = 500
-BEFORE_THE_FIRST = 0
-
-
-def request_snapshots(connection: Connection, endpoint_key: int) -> None:
-    """Begin to tell an endpoint who is in every room that it may see."""
-    connection.execute(update(endpoints).where(endpoints.c.id == endpoint_key).values(snapshots_after=BEFORE_THE_FIRST))
+ROOMS_AT_ONCE = 500
 
 
 def append_snapshots(connection: Connection, now: datetime, new_id: Callable[[str], str]) -> bool:
-    """Tell the next few hundred rooms to the first endpoint that waits for them; answers whether somebody waits on."""
+    """Append snapshots of the next rooms for the first endpoint that waits; returns whether one still waits."""
     waiting = select(endpoints).where(endpoints.c.snapshots_after.is_not(None)).order_by(endpoints.c.id).limit(1)
     endpoint = connection.execute(waiting).one_or_none()
     if endpoint is None:
         return False
     known = (rooms.c.tracked, rooms.c.complete_at.is_not(None), rooms.c.id > endpoint.snapshots_after)
-    some = select(rooms).where(*known).order_by(rooms.c.id).limit(AT_ONCE)
-    found = connection.execute(some.with_for_update()).all()  # before the endpoint: everybody locks in this order
-    same = select(endpoints.c.id).where(endpoints.c.id == endpoint.id)
-    same = same.where(endpoints.c.snapshots_after == endpoint.snapshots_after)
-    if connection.execute(same.with_for_update(key_share=True)).one_or_none() is None:
-        return True  # somebody else told these rooms while we waited, or the endpoint is gone
-    _tell(connection, [row for row in found if matches(row.upstream_id, endpoint.rooms)], now, new_id)
-    after = found[-1].id if len(found) == AT_ONCE else None
+    some = select(rooms).where(*known).order_by(rooms.c.id).limit(ROOMS_AT_ONCE)
+    found = connection.execute(some.with_for_update()).all()  # rooms are locked before endpoints, as everywhere
+    unchanged = select(endpoints.c.id).where(endpoints.c.id == endpoint.id)
+    unchanged = unchanged.where(endpoints.c.snapshots_after == endpoint.snapshots_after)
+    if connection.execute(unchanged.with_for_update(key_share=True)).one_or_none() is None:
+        return True  # another process did these rooms meanwhile, or the endpoint is gone
+    _append(connection, endpoint, [row for row in found if matches(row.upstream_id, endpoint.rooms)], now, new_id)
+    after = found[-1].id if len(found) == ROOMS_AT_ONCE else None
     connection.execute(update(endpoints).where(endpoints.c.id == endpoint.id).values(snapshots_after=after))
     return True
 
 
-def _tell(connection: Connection, room_rows: list[Any], now: datetime, new_id: Callable[[str], str]) -> None:
-    presence = load(connection, room_rows)
-    entries, ends = [], []
+def _append(
+    connection: Connection,
+    endpoint: Row[Any],
+    room_rows: Sequence[Row[Any]],
+    now: datetime,
+    new_id: Callable[[str], str],
+) -> None:
+    presence = load_presence(connection, room_rows)
+    events, logs = [], []
     for row in room_rows:
-        told = draft_snapshot(presence[row.id].session, presence[row.id].visits.values(), row.complete_at)
-        log, numbered = assign_sequences(room_log(row), [told], new_id)
-        entries += numbered
-        ends.append({"where_id": row.id, "last_sequence": log.last_sequence, "chain_head": log.chain_head})
-    append(connection, entries, now)
-    if ends:
-        connection.execute(_ENDS, ends)
-
-
-_ENDS = (
-    update(rooms)
-    .where(rooms.c.id == bindparam("where_id"))
-    .values(last_sequence=bindparam("last_sequence"), chain_head=bindparam("chain_head"))
-)
+        draft = draft_snapshot(presence[row.id].session, presence[row.id].visits.values(), row.complete_at)
+        log, new = number_events(room_log(row), [replace(draft, audience=only(endpoint.id))], now, new_id)
+        events += new
+        logs.append(log)
+    write_log_ends(connection, logs)
+    append_events(connection, events)

@@ -1,4 +1,4 @@
-"""The types of events there are, and which of them an endpoint wants."""
+"""Types of events, and globs over them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from fnmatch import fnmatchcase
 
 
 class EventType(StrEnum):
-    """Every type that is ever delivered (CONTRACT section 4)."""
+    """The types of CONTRACT section 4 that this version emits."""
 
     PEER_JOINED = "peer.joined"
     PEER_LEFT = "peer.left"
@@ -16,18 +16,16 @@ class EventType(StrEnum):
     ROOM_OCCUPIED = "room.occupied"
     PEER_UPDATED = "peer.updated"
     ROOM_SNAPSHOT = "room.snapshot"
-    SESSION_RECONCILED = "session.reconciled"
     SOURCE_UNAVAILABLE = "source.unavailable"
     SOURCE_RECOVERED = "source.recovered"
     ENDPOINT_DISABLED = "endpoint.disabled"
     ENDPOINT_RECOVERED = "endpoint.recovered"
-    AUDIT_CHECKPOINT = "audit.checkpoint"
 
 
 DEFAULT_TYPES = (EventType.PEER_JOINED, EventType.PEER_LEFT, EventType.ROOM_EMPTY)
-"""What an endpoint gets that names no types."""
+"""Types for an endpoint that names none."""
 
 
 def matches(value: str, globs: Iterable[str]) -> bool:
-    """Whether a type or a room id is meant by one of the globs (case matters)."""
+    """Whether one of the globs matches a type or room id (case-sensitive)."""
     return any(glob in ("*", value) or fnmatchcase(value, glob) for glob in globs)

@@ -1,101 +1,101 @@
-"""One poll that a person asked for: the same claim, fence and T2 as the poller's, for one room that need not be due.
-
-Safe beside a running service: a room that somebody is asking about is not claimed until they are done, and if this
-claim's lease should end first, `record_polls` finds the token gone and writes nothing.
-"""
+"""One poll that an operator asked for: claim, fence and T2 are those of the poller, but the room need not be due."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import asyncio
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Any
 
-from sqlalchemy import Connection, Row, select, update
+from sqlalchemy import Connection
 
-from bridge.db.tables import rooms
-from bridge.db.visits import load
-from bridge.errors import BridgeError, UsageError
-from bridge.polling.record import ClaimedRoom
+from bridge.db.engine import Database
+from bridge.db.visits import load_presence
+from bridge.errors import BridgeError
+from bridge.polling.claim import claim_room
+from bridge.polling.plan import ClaimedRoom, Poll, PollingSettings, RecordedPoll, Skipped
+from bridge.polling.poller import POLL_LEASE_MARGIN
+from bridge.polling.record import record_polls
 from bridge.polling.rooms import find_room
-from bridge.polling.source_state import lock_source, spend
-from bridge.rules.polling import Condition
-from bridge.rules.presence import Presence
+from bridge.rules.presence import Failure, Presence, Snapshot
+from bridge.runtime import Runtime
+from bridge.sources.protocol import Source, SourceSettings
+
+RETRY_SECONDS = 0.1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class StoredRoom:
-    """A room as the next poll finds it."""
+class RoomPresence:
+    """A tracked room as the next poll finds it."""
 
     source: str
     leave_after_missed: int | None
     presence: Presence
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Busy:
-    """Somebody is asking about the room; their claim ends at the latest at `until`."""
-
-    until: datetime
-
-
-def stored_room(
+def room_presence(
     connection: Connection, room_id: str, source: str | None = None, *, seen: Collection[str] = ()
-) -> StoredRoom:
-    """Who is in a tracked room, as stored, ready to be compared with those who have been `seen`.
+) -> RoomPresence:
+    """Stored presence of a tracked room, ready to be compared with the peers that were `seen`.
 
     Raises:
-        NotFoundError: no such room is tracked, or several sources have one of that id.
+        NotFoundError: the room is not tracked, or several sources have one of that id.
     """
     row = find_room(connection, room_id, source)
-    presence = load(connection, [row], seen)[row.id]
-    return StoredRoom(source=row.source, leave_after_missed=row.leave_after_missed, presence=presence)
+    presence = load_presence(connection, [row], seen)[row.id]
+    return RoomPresence(source=row.source, leave_after_missed=row.leave_after_missed, presence=presence)
 
 
-def claim_room(
-    connection: Connection,
+async def poll_now(
+    database: Database,
+    account: SourceSettings,
+    source: Source,
     room_id: str,
-    source: str,
     *,
-    requests_per_second: float,
-    now: datetime,
-    lease_until: datetime,
-    token: str,
-) -> ClaimedRoom | Busy:
-    """Claim one room, due or not, and take the request out of its source's budget.
+    settings: PollingSettings,
+    runtime: Runtime,
+    on_wait: Callable[[], None] = lambda: None,
+) -> tuple[Poll, RecordedPoll]:
+    """Claim the room, ask its source, record the result.
 
-    While the source is in trouble, the poll is a probe: its response may lift the hold.
+    A poll of the room that is under way is waited for; `on_wait` is called once then.
 
     Raises:
         NotFoundError: the room is not tracked.
         UsageError: the room is disabled.
-        BridgeError: the source asked to be left alone for now.
+        BridgeError: the source is rate-limited, or another process took the room over.
     """
-    found = find_room(connection, room_id, source)
-    # The room before its source, as T2 does it: two that wait for each other would wait for ever.
-    room = connection.execute(select(rooms).where(rooms.c.id == found.id).with_for_update()).one()
-    if room.next_poll_at is None:
-        raise UsageError(f"room {room_id!r} is disabled and not polled: enable it first, or read_health with --dry-run")
-    account = lock_source(connection, source)
-    _refuse_while_limited(account, now)
-    if room.claim_token is not None and room.next_poll_at > now:
-        return Busy(until=room.next_poll_at)
-    connection.execute(update(rooms).where(rooms.c.id == room.id).values(next_poll_at=lease_until, claim_token=token))
-    spend(connection, account, requests_per_second, 1, now=now, lease_until=lease_until)
-    return ClaimedRoom(
-        key=room.id,
-        source=source,
-        upstream_id=room_id,
-        due_at=now,
-        token=token,
-        is_probe=account.condition != Condition.OK,
-    )
+    claimed = await _claim(database, account, room_id, runtime, on_wait)
+    started_at = runtime.now()
+    result: Snapshot | Failure | Skipped = Skipped()
+    try:
+        result = await source.fetch(room_id)
+    finally:  # after a cancellation too: the room is released at once
+        at, jitter = runtime.now(), runtime.jitter()
+        poll = Poll(room=claimed, started_at=started_at, at=at, result=result, jitter=jitter)
+        (recorded,) = database.write_now(record_polls, [poll], settings=settings, new_id=runtime.new_id)
+    if recorded.fenced:
+        raise BridgeError(f"another process polled room {room_id!r} meanwhile, so nothing was written: try again")
+    return poll, recorded
 
 
-def _refuse_while_limited(account: Row[Any], now: datetime) -> None:
-    paused_until = account.paused_until
-    if account.condition == Condition.RATE_LIMITED and paused_until is not None and paused_until > now:
-        seconds = (paused_until - now).total_seconds()
-        raise BridgeError(
-            f"source {account.name!r} asked to be left alone (too many requests): try again in {seconds:.0f} s"
+async def _claim(
+    database: Database, account: SourceSettings, room_id: str, runtime: Runtime, on_wait: Callable[[], None]
+) -> ClaimedRoom:
+    has_waited = False
+    while True:
+        now = runtime.now()
+        claimed = await database.write(
+            claim_room,
+            room_id,
+            account.name,
+            requests_per_second=account.requests_per_second,
+            now=now,
+            lease_until=now + 2 * account.timeout + POLL_LEASE_MARGIN,
+            token=runtime.new_token(),
         )
+        if claimed is not None:
+            return claimed
+        if not has_waited:
+            on_wait()
+            has_waited = True
+        await asyncio.sleep(RETRY_SECONDS)

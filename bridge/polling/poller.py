@@ -1,12 +1,12 @@
-"""The poller: asks each source about the rooms that are due, and has what it hears written down.
+"""The poller: one poll from claim to record, and the loop around it. It knows `Source`, not Huddle01.
 
-One pool per source, so that a slow source delays nobody else. The poller knows `Source`, not Huddle01.
+Each source has a pool of its own, so that a slow source delays no other.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import partial
 
@@ -14,45 +14,23 @@ import structlog
 
 from bridge.db.batch import GroupCommit
 from bridge.db.engine import Database
-from bridge.polling.record import (
-    ClaimedRoom,
-    PolledRoom,
-    PollingSettings,
-    Recorded,
-    Skipped,
-    claim_rooms,
-    record_polls,
-    release_rooms,
-)
-from bridge.rules.polling import RATE_LIMITED_PAUSE, RETRY_AFTER_LIMIT, SHORTEST_PAUSE, UNAUTHORIZED_PAUSE
+from bridge.polling.claim import claim_rooms, release_rooms
+from bridge.polling.plan import ClaimedRoom, Poll, PollingSettings, RecordedPoll, Skipped
+from bridge.polling.record import record_polls
+from bridge.rules.polling import pause_at_once
 from bridge.rules.presence import Failure, FailureKind, PeerJoined, PeerLeft, Snapshot
 from bridge.runtime import Runtime
 from bridge.sources.protocol import Source, SourceSettings
 from bridge.workers import WorkerPool
 
-LEASE_MARGIN = timedelta(seconds=5)
+POLL_LEASE_MARGIN = timedelta(seconds=5)
+"""Time for recording a poll, on top of its time-outs, before another process may claim the room."""
 
-
-class RequestSlots:
-    """How many requests each source may get at once, over all the pollers of this process that follow each other."""
-
-    def __init__(self) -> None:
-        self._slots: dict[str, tuple[int, asyncio.Semaphore]] = {}
-
-    def of(self, account: SourceSettings) -> asyncio.Semaphore:
-        """The slots of a source; new ones if there are to be more or fewer."""
-        count, slots = self._slots.get(account.name, (0, None))
-        if slots is None or count != account.max_concurrency:
-            slots = asyncio.Semaphore(account.max_concurrency)
-            self._slots[account.name] = (account.max_concurrency, slots)
-        return slots
-
-
-log: structlog.stdlib.BoundLogger = structlog.get_logger("bridge.polling.poller")
+log: structlog.stdlib.BoundLogger = structlog.get_logger("bridge.polling")
 
 
 class Poller:
-    """Polls what is due in every source, until stopped."""
+    """Polls the due rooms of every source until stopped."""
 
     def __init__(
         self,
@@ -62,67 +40,57 @@ class Poller:
         runtime: Runtime,
         *,
         on_events: Callable[[], None],
-        slots: RequestSlots | None = None,
     ) -> None:
         commits = GroupCommit(database, partial(record_polls, settings=settings, new_id=runtime.new_id))
-        slots = slots or RequestSlots()
-        self._watches = [
-            _Watch(database, account, source, commits, runtime, on_events, slots.of(account))
-            for account, source in sources.values()
+        self._pollers = [
+            SourcePoller(database, account, source, commits, runtime, on_events) for account, source in sources.values()
         ]
 
     def wake(self) -> None:
-        """Look for rooms that are due."""
-        for watch in self._watches:
-            watch.pool.wake()
+        """Claim due rooms soon."""
+        for poller in self._pollers:
+            poller.pool.wake()
 
     async def tick(self) -> int:
-        """Poll what is due now, once, and have it written down; answers how many rooms that were."""
-        polled = sum([await watch.pool.tick() for watch in self._watches])
-        for watch in self._watches:
-            await watch.pool.settle()
+        """Poll what is due now and record it; returns the number of rooms."""
+        polled = sum([await poller.pool.tick() for poller in self._pollers])
+        for poller in self._pollers:
+            await poller.pool.drain()
         return polled
 
     async def run(self) -> None:
         """Poll until `stop`."""
         async with asyncio.TaskGroup() as group:
-            for watch in self._watches:
-                group.create_task(watch.pool.run())
+            for poller in self._pollers:
+                group.create_task(poller.pool.run())
 
-    async def stop(self, grace: float | None) -> int:
-        """Stop claiming, finish what is under way; answers how many polls were dropped (they are due again)."""
-        return sum(await asyncio.gather(*(watch.stop(grace) for watch in self._watches)))
-
-    def disown(self, names: Collection[str]) -> None:
-        """What these sources still response says nothing any more: they are asked at another address, or as another."""
-        for watch in self._watches:
-            watch.disowned |= watch.name in names
+    async def stop(self, grace: float) -> int:
+        """Stop claiming, finish within `grace` seconds; returns the number of cancelled polls (they are due again)."""
+        return sum(await asyncio.gather(*(poller.stop(grace) for poller in self._pollers)))
 
 
-class _Watch:
-    """One source and the pool that polls it."""
+class SourcePoller:
+    """Polls the rooms of one source."""
 
     def __init__(
         self,
         database: Database,
         account: SourceSettings,
         source: Source,
-        commits: GroupCommit[PolledRoom, Recorded],
+        commits: GroupCommit[Poll, RecordedPoll],
         runtime: Runtime,
         on_events: Callable[[], None],
-        requests: asyncio.Semaphore,
     ) -> None:
-        self.disowned = False
         self._database = database
         self._account = account
         self._source = source
         self._commits = commits
-        self._world = runtime
+        self._runtime = runtime
         self._on_events = on_events
-        self._requests = requests
+        self._requests = asyncio.Semaphore(account.max_concurrency)
         self._stopping = False
         self._paused_until: datetime | None = None
-        # Twice as many slots as requests: while one half waits for its commit, the other half is on the wire.
+        # Twice as many slots as requests: one half waits for its commit while the other is on the wire.
         self.pool: WorkerPool[ClaimedRoom] = WorkerPool(
             f"poll {account.name}",
             slots=2 * account.max_concurrency,
@@ -131,26 +99,21 @@ class _Watch:
             release=self._release,
         )
 
-    @property
-    def name(self) -> str:
-        """The source's."""
-        return self._account.name
-
-    async def stop(self, grace: float | None) -> int:
-        """As `Poller.stop`; what has not been asked yet is given back unasked."""
+    async def stop(self, grace: float) -> int:
+        """As `Poller.stop`; rooms that were not asked yet are given back."""
         self._stopping = True
         return await self.pool.stop(grace)
 
     async def _claim(self, slots: int) -> Sequence[ClaimedRoom]:
-        now = self._world.now()
+        now = self._runtime.now()
         return await self._database.write(
             claim_rooms,
             self._account.name,
             requests_per_second=self._account.requests_per_second,
             limit=slots,
             now=now,
-            lease_until=now + 2 * self._account.timeout + LEASE_MARGIN,
-            token=self._world.new_token(),
+            lease_until=now + 2 * self._account.timeout + POLL_LEASE_MARGIN,
+            token=self._runtime.new_token(),
         )
 
     async def _release(self, rooms: Sequence[ClaimedRoom]) -> None:
@@ -158,67 +121,61 @@ class _Watch:
 
     async def _poll(self, room: ClaimedRoom) -> None:
         async with self._requests:
-            started_at = self._world.now()
-            response = self._hold(room, started_at) or await self._source.fetch(room.upstream_id)
-        at = self._world.now()
-        was_frozen = isinstance(response, Failure) and at - started_at > self._account.timeout + LEASE_MARGIN
-        if was_frozen or self.disowned:
-            response = Skipped(until=at)  # that says nothing about the source
-        if isinstance(response, Failure):
-            self._take_note(response, at)
-        polled = PolledRoom(room=room, started_at=started_at, at=at, response=response, jitter=self._world.jitter())
-        recorded = await self._commits.submit(polled)
-        if not recorded.fenced and not isinstance(response, Skipped):
-            self._paused_until = self._hold_that_counts(recorded.source_paused_until, lifts=room.is_probe)
+            started_at = self._runtime.now()
+            skipped = self._must_skip(room, started_at)
+            result = Skipped() if skipped else await self._source.fetch(room.upstream_id)
+        at = self._runtime.now()
+        if isinstance(result, Failure):
+            if at - started_at > self._account.timeout + POLL_LEASE_MARGIN:
+                result = Skipped()  # this process was frozen, which tells nothing about the source
+            else:
+                self._pause_at_once(result, at)
+        poll = Poll(room=room, started_at=started_at, at=at, result=result, jitter=self._runtime.jitter())
+        recorded = await self._commits.submit(poll)
+        if not recorded.fenced and not isinstance(result, Skipped):
+            self._update_pause(recorded.source_paused_until, ends=room.is_probe)
         if recorded.event_count:
             self._on_events()
-        _tell(polled, recorded)
+        _log_poll(poll, recorded)
 
-    def _hold(self, room: ClaimedRoom, now: datetime) -> Skipped | None:
-        """A room that was claimed before its source asked for quiet, or before we stop, is not asked about."""
-        if self._stopping or self.disowned:
-            return Skipped(until=now)
-        if room.is_probe or self._paused_until is None or self._paused_until <= now:
-            return None
-        return Skipped(until=self._paused_until)
+    def _must_skip(self, room: ClaimedRoom, now: datetime) -> bool:
+        """Whether the source was paused, or this poller stopped, after the room was claimed."""
+        is_paused = self._paused_until is not None and self._paused_until > now
+        return self._stopping or (is_paused and not room.is_probe)
 
-    def _hold_that_counts(self, judged: datetime | None, *, lifts: bool) -> datetime | None:
-        """An response that is recorded after another one asked for quiet does not lift that; a probe's does."""
-        if lifts or self._paused_until is None:
-            return judged
-        return self._paused_until if judged is None else max(self._paused_until, judged)
+    def _pause_at_once(self, failure: Failure, at: datetime) -> None:
+        """Keep claimed rooms from being asked before the failure is recorded."""
+        paused_until = pause_at_once(failure, at)
+        if paused_until is not None:
+            self._paused_until = paused_until
 
-    def _take_note(self, failure: Failure, at: datetime) -> None:
-        """Hold back what waits for a seat, before the source_update of the whole source is written down."""
-        match failure.kind:
-            case FailureKind.RATE_LIMITED:
-                asked = RATE_LIMITED_PAUSE if failure.retry_after is None else failure.retry_after
-                self._paused_until = at + min(max(asked, SHORTEST_PAUSE), RETRY_AFTER_LIMIT)
-            case FailureKind.UNAUTHORIZED:
-                self._paused_until = at + UNAUTHORIZED_PAUSE
-            case _:
-                pass
+    def _update_pause(self, recorded: datetime | None, *, ends: bool) -> None:
+        """Take over the recorded pause; an earlier poll that is recorded late does not end it, a probe does."""
+        if ends or self._paused_until is None:
+            self._paused_until = recorded
+        elif recorded is not None:
+            self._paused_until = max(self._paused_until, recorded)
 
 
-def _tell(polled: PolledRoom, recorded: Recorded) -> None:
-    """One line per poll: loud when something is wrong, quiet when nothing changed."""
+def _log_poll(poll: Poll, recorded: RecordedPoll) -> None:
+    """One line per poll: a warning for failures, debug if nothing changed."""
     facts: dict[str, object] = {
-        "source": polled.room.source,
-        "room": polled.room.upstream_id,
-        "duration_ms": round((polled.at - polled.started_at) / timedelta(milliseconds=1), 1),
+        "source": poll.room.source,
+        "room": poll.room.upstream_id,
+        "duration_ms": round((poll.at - poll.started_at) / timedelta(milliseconds=1), 1),
     }
     if recorded.fenced:
         log.warning("room.polled", outcome="fenced", **facts)
         return
-    match polled.response:
-        case Skipped(until=until):
-            log.debug("room.polled", outcome="held", until=until.isoformat(), **facts)
+    match poll.result:
+        case Skipped():
+            log.debug("room.polled", outcome="skipped", **facts)
         case Failure(kind=kind, detail=detail):
-            speak = log.error if kind is FailureKind.UNAUTHORIZED else log.warning  # only a person can mend a key
-            speak("room.polled", outcome=kind.value, detail=detail, **facts)
+            write = log.error if kind is FailureKind.UNAUTHORIZED else log.warning
+            write("room.polled", outcome=kind.value, detail=detail, **facts)
         case Snapshot(peers=peers, complete=complete, notes=notes):
-            speak = log.info if recorded.changes or notes else log.debug
-            speak(
+            write = log.info if recorded.changes or notes else log.debug
+            write(
                 "room.polled",
                 outcome="complete" if complete else "incomplete",
                 peers=len(peers),

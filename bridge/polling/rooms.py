@@ -1,4 +1,4 @@
-"""Tracked rooms: which there are, whose they are, and what happens when one is no longer watched."""
+"""Tracked rooms: adding, changing and removing them, by configuration or by an operator."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from typing import Any
 import structlog
 from sqlalchemy import Connection, Row, delete, insert, select, update
 
-from bridge.db.event_log import append, assign_sequences, room_log, upsert
+from bridge.db.event_log import append_events, room_log, upsert
 from bridge.db.tables import rooms, sources
-from bridge.db.visits import AT_ONCE, VisitWrites, batched, load
+from bridge.db.visits import BATCH_SIZE, PresenceWrites, batched, load_presence
 from bridge.errors import NotFoundError
 from bridge.events.bodies import draft
+from bridge.events.log import number_events
 from bridge.rules.chain import GENESIS
 from bridge.rules.presence import Change, end_tracking
 
@@ -23,7 +24,7 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger("bridge.db")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RoomSpec:
-    """A room as somebody asked for it; None means "as `[polling]` says"."""
+    """Settings of a room; None means the value of `[polling]`."""
 
     source: str
     upstream_id: str
@@ -33,34 +34,34 @@ class RoomSpec:
     enabled: bool = True
 
 
-def reconcile_sources(connection: Connection, names: Iterable[str]) -> None:
-    """Make sure that every configured source has a row to keep its health in."""
+def ensure_sources(connection: Connection, names: Iterable[str]) -> None:
+    """Insert a row for each configured source that has none."""
     rows = [{"name": name} for name in names]
     if rows:
         connection.execute(upsert(connection)(sources).on_conflict_do_nothing(), rows)
 
 
-def forget_sources(connection: Connection, named: Collection[str]) -> None:
-    """A source that is not configured any more is in no trouble either."""
-    connection.execute(delete(sources).where(sources.c.name.not_in(named)))
+def remove_other_sources(connection: Connection, configured: Collection[str]) -> None:
+    """Delete the health of sources that are no longer configured."""
+    connection.execute(delete(sources).where(sources.c.name.not_in(configured)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RoomChange:
-    """What the file says of a room that is known; no spec: it does not name it any more."""
+    """A stored room that the configuration changes; without a spec, the configuration no longer names it."""
 
     row: Row[Any]
     spec: RoomSpec | None
 
 
 def lock_changing_rooms(connection: Connection, specs: Sequence[RoomSpec]) -> list[RoomChange]:
-    """Find the rooms that the file changes, and lock them by key, as T2 does, before anything else is locked."""
+    """Find and lock the rooms that the configuration changes: by key and before anything else, as T2 does."""
     named = {(spec.source, spec.upstream_id): spec for spec in specs}
     known = select(rooms).where(rooms.c.source.is_not(None)).order_by(rooms.c.id)
     keys = [change.row.id for change in _changes(connection.execute(known), named)]
     return [
         change
-        for some in batched(keys, AT_ONCE)  # read anew: somebody may have changed them while we waited for the lock
+        for some in batched(keys, BATCH_SIZE)  # read again: they may have changed while we waited for the lock
         for change in _changes(connection.execute(known.where(rooms.c.id.in_(some)).with_for_update()), named)
     ]
 
@@ -78,22 +79,22 @@ def _is_changed(change: RoomChange) -> bool:
     return _differs(change.row, change.spec)
 
 
-def reconcile_rooms(
+def configure_rooms(
     connection: Connection,
     specs: Sequence[RoomSpec],
     changes: Sequence[RoomChange],
     now: datetime,
     new_id: Callable[[str], str],
 ) -> None:
-    """Make the configuration's rooms what the file says; rooms made by API or CLI are not touched.
+    """Make the configuration's rooms what the file says; rooms added by API or CLI are left alone.
 
-    A room that the file names becomes the file's, whoever added it first.
+    A room that the file names belongs to the file from then on, whoever added it.
     """
     stored = {(row.source, row.upstream_id) for row in connection.execute(select(rooms.c.source, rooms.c.upstream_id))}
     named = {(spec.source, spec.upstream_id): spec for spec in specs}
-    fresh = [_room_values(spec, "config", now) for place, spec in named.items() if place not in stored]
-    if fresh:
-        connection.execute(insert(rooms), fresh)
+    new = [_room_values(spec, "config", now) for key, spec in named.items() if key not in stored]
+    if new:
+        connection.execute(insert(rooms), new)
     for change in changes:
         if change.spec is None:
             stop_tracking(connection, change.row.id, now, new_id, tracked=False)
@@ -104,9 +105,9 @@ def reconcile_rooms(
 
 
 def add_room(connection: Connection, spec: RoomSpec, now: datetime, new_id: Callable[[str], str]) -> bool:
-    """Track a room; answers whether it was new. A room that the configuration owns stays as the file has it."""
-    row = _hold(connection, spec.source, spec.upstream_id)
-    reconcile_sources(connection, [spec.source])
+    """Track a room; returns whether it was not tracked before. A room of the configuration stays as the file has it."""
+    row = _lock_room(connection, spec.source, spec.upstream_id)
+    ensure_sources(connection, [spec.source])
     if row is None:
         connection.execute(insert(rooms).values(_room_values(spec, "manual", now)))
         return True
@@ -129,9 +130,9 @@ def remove_room(
 
 
 def apply_shorter_intervals(connection: Connection, default: timedelta, now: datetime) -> None:
-    """Let no room wait longer than its interval, which may have become shorter; `default` is that of `[polling]`.
+    """Let no healthy room wait longer than its interval, which may have become shorter.
 
-    One that fails is left alone: it waits by its back-off, or for as long as the upstream has asked for.
+    `default` is the interval of `[polling]`. Rooms that fail keep their back-off.
     """
     intervals = select(rooms.c.interval_seconds).where(rooms.c.next_poll_at.is_not(None)).distinct()
     for seconds in connection.execute(intervals).scalars().all():
@@ -160,22 +161,22 @@ def find_room(connection: Connection, upstream_id: str, source: str | None = Non
         )
     if len(rows) > 1:
         names = ", ".join(sorted(row.source for row in rows))
-        raise NotFoundError(f"room {upstream_id!r} is tracked in several sources ({names}): say which with --source")
+        raise NotFoundError(f"room {upstream_id!r} is tracked in several sources ({names}): name one with --source")
     return rows[0]
 
 
 def stop_tracking(
     connection: Connection, room_key: int, now: datetime, new_id: Callable[[str], str], *, tracked: bool
 ) -> tuple[Change, ...]:
-    """End what is under way in a room that will not be polled any more, and tell it (`leave_reason: unwatched`)."""
+    """End the visits and the session of a room that will not be polled any more (`leave_reason: unwatched`)."""
     row = connection.execute(select(rooms).where(rooms.c.id == room_key).with_for_update()).one()
-    before = load(connection, [row])[row.id]
+    before = load_presence(connection, [row])[row.id]
     difference = end_tracking(before, now)
-    writes = VisitWrites()
-    writes.gather(connection, row, before, difference, complete=True)
+    writes = PresenceWrites()
+    writes.add(row.id, before, difference, complete=True)
     writes.write(connection)
-    log, entries = assign_sequences(room_log(row), [draft(change, now) for change in difference.changes], new_id)
-    append(connection, entries, now)
+    log, events = number_events(room_log(row), [draft(change, now) for change in difference.changes], now, new_id)
+    append_events(connection, events)
     connection.execute(
         update(rooms)
         .where(rooms.c.id == room_key)
@@ -197,7 +198,7 @@ def stop_tracking(
     return difference.changes
 
 
-def _hold(connection: Connection, source: str, upstream_id: str) -> Row[Any] | None:
+def _lock_room(connection: Connection, source: str, upstream_id: str) -> Row[Any] | None:
     found = select(rooms).where(rooms.c.source == source, rooms.c.upstream_id == upstream_id)
     return connection.execute(found.with_for_update()).one_or_none()
 

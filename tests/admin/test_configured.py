@@ -11,24 +11,22 @@ import pytest
 from sqlalchemy import Connection, update
 from structlog.testing import capture_logs
 
-from bridge.admin.configured import reconcile
 from bridge.db.tables import cursors, endpoint_secrets, endpoints, rooms, sources
-from bridge.delivery.endpoint_state import enable_endpoint
 from bridge.delivery.endpoints import (
     EndpointContext,
     EndpointSpec,
     add_endpoint,
+    enable_endpoint,
     find_endpoint,
     remove_endpoint,
     replace_secret,
     secrets_of,
 )
 from bridge.errors import NotFoundError, UsageError
-from bridge.polling.record import PollingSettings
+from bridge.polling.plan import PollingSettings
 from bridge.polling.rooms import RoomSpec, add_room, apply_shorter_intervals, find_room, remove_room
-from tests.harness.builders import at, seen
 from tests.harness.deadlocks import meeting
-from tests.harness.store_driver import GONE, RETRYABLE, SECRET, StoreDriver, busy, tried
+from tests.harness.store_driver import GONE, RETRYABLE, SECRET, StoreDriver, at, attempted, busy, seen
 
 OTHER = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD"
 THIRD = "whsec_" + "A" * 32
@@ -49,7 +47,7 @@ def load(
     endpoints: tuple[EndpointSpec, ...] = (),
     seconds: float = 0,
 ) -> None:
-    store.write(reconcile, sources=["main"], rooms=rooms, endpoints=endpoints, context=store.context(seconds))
+    store.write(apply_configuration, sources=["main"], rooms=rooms, endpoints=endpoints, context=store.context(seconds))
     store.append_snapshots(seconds)
 
 
@@ -239,7 +237,7 @@ def test_a_secret_that_the_file_leaves_out_is_generated_once(store: StoreDriver)
 
     def load_generated(seconds: float) -> None:
         context = EndpointContext(now=at(seconds), new_id=store.new_id, new_secret=lambda _: next(made))
-        store.write(reconcile, sources=["main"], rooms=[], endpoints=[endpoint(secret=None)], context=context)
+        store.write(apply_configuration, sources=["main"], rooms=[], endpoints=[endpoint(secret=None)], context=context)
 
     load_generated(0)
     load_generated(100)
@@ -254,7 +252,7 @@ def test_a_generated_secret_follows_the_kind_of_signature(store: StoreDriver) ->
     def load_signature(signature: str, seconds: float) -> None:
         context = EndpointContext(now=at(seconds), new_id=store.new_id, new_secret=lambda kind: f"fresh {kind}")
         spec = endpoint(secret=None, signature=signature)
-        store.write(reconcile, sources=["main"], rooms=[], endpoints=[spec], context=context)
+        store.write(apply_configuration, sources=["main"], rooms=[], endpoints=[spec], context=context)
 
     load_signature("v1", 0)
     load_signature("v1a", 100)
@@ -280,14 +278,14 @@ def test_an_endpoint_that_the_file_switches_on_again_starts_anew(store: StoreDri
     rooms = (room("a"),)
     load(store, rooms=rooms, endpoints=(endpoint(),))
     store.poll(0, a=seen("p"))
-    store.settle(1, *(tried(cursor, 1, busy(3600)) for cursor in store.owed(1)))
+    store.report(1, *(attempted(cursor, 1, busy(3600)) for cursor in store.owed(1)))
     load(store, rooms=rooms, endpoints=(endpoint(enabled=False),), seconds=2)
     with pytest.raises(UsageError, match="enabled = true"):
         store.write(enable_endpoint, "crm", at(3))
     load(store, rooms=rooms, endpoints=(endpoint(),), seconds=10 * 86_400)
 
     (cursor,) = store.owed(10 * 86_400)
-    store.settle(10 * 86_400, tried(cursor, 10 * 86_400, RETRYABLE))
+    store.report(10 * 86_400, attempted(cursor, 10 * 86_400, RETRYABLE))
     assert stored(store).state == "active"
 
 
@@ -295,7 +293,7 @@ def test_the_file_does_not_enable_what_said_that_it_is_gone(store: StoreDriver) 
     load(store, rooms=(room("a"),), endpoints=(endpoint(),))
     store.poll(0, a=seen("p"))
     (cursor,) = store.owed(1)
-    store.settle(1, tried(cursor, 1, GONE))
+    store.report(1, attempted(cursor, 1, GONE))
     load(store, rooms=(room("a"),), endpoints=(endpoint(),), seconds=5)
 
     assert (stored(store).state, stored(store).state_reason) == ("disabled", "gone")
@@ -354,9 +352,9 @@ def add_by_hand(store: StoreDriver) -> None:
 
 @pytest.mark.parametrize("take_up", [name_in_the_file, add_by_hand])
 def test_a_room_that_was_removed_while_somebody_waited_to_change_it_is_taken_up_anew(
-    postgresql_store: StoreDriver, take_up: Callable[[StoreDriver], None]
+    postgresql_stage: StoreDriver, take_up: Callable[[StoreDriver], None]
 ) -> None:
-    store = postgresql_store
+    store = postgresql_stage
     store.track("a")
     store.poll(0, a=seen("p"))
     with meeting(store.database, lambda: take_up(store)) as (removing, _):
@@ -369,9 +367,9 @@ def test_a_room_that_was_removed_while_somebody_waited_to_change_it_is_taken_up_
 
 
 def test_a_room_that_the_file_gave_up_while_somebody_waited_to_add_it_becomes_theirs(
-    postgresql_store: StoreDriver,
+    postgresql_stage: StoreDriver,
 ) -> None:
-    store = postgresql_store
+    store = postgresql_stage
     load(store, rooms=(room("a", name="A"),))
 
     def give_up(connection: Connection) -> None:
@@ -384,9 +382,9 @@ def test_a_room_that_the_file_gave_up_while_somebody_waited_to_add_it_becomes_th
     assert (store.room("a").origin, store.room("a").tracked, store.room("a").next_poll_at) == ("manual", True, at(5))
 
 
-def test_a_room_that_the_file_took_over_while_it_waited_is_not_changed_twice(postgresql_store: StoreDriver) -> None:
+def test_a_room_that_the_file_took_over_while_it_waited_is_not_changed_twice(postgresql_stage: StoreDriver) -> None:
     """What the file finds changed before it waits may be as it wants it by the time it has the lock."""
-    store = postgresql_store
+    store = postgresql_stage
     store.track("a", enabled=False)
     with meeting(store.database, lambda: load(store, rooms=(room("a"),), seconds=5)) as (other, _):
         adopted = update(rooms).where(rooms.c.upstream_id == "a")
@@ -400,7 +398,7 @@ def test_a_new_rate_counts_from_now_and_the_same_one_goes_on(store: StoreDriver)
     hourly, fast = endpoint(events=("*",), rate_per_second=1 / 3600), endpoint(events=("*",), rate_per_second=1)
     load(store, rooms=(room("a"),), endpoints=(hourly,))
     store.poll(0, a=seen("p"))
-    store.settle(1, *(tried(cursor, 1) for cursor in store.owed(1)))
+    store.report(1, *(attempted(cursor, 1) for cursor in store.owed(1)))
     assert stored(store).rate_at == at(1 + 3600)
     load(store, rooms=(room("a"),), endpoints=(hourly,), seconds=2)
     assert store.owed(2) == []
@@ -419,7 +417,9 @@ def test_all_or_nothing(store: StoreDriver) -> None:
 
     context = EndpointContext(now=at(5), new_id=broken, new_secret=lambda _: SECRET)
     with pytest.raises(TestError):
-        store.write(reconcile, sources=["new"], rooms=[room("b")], endpoints=[endpoint("new")], context=context)
+        store.write(
+            apply_configuration, sources=["new"], rooms=[room("b")], endpoints=[endpoint("new")], context=context
+        )
 
     assert [row.name for row in store.rows(sources, "name")] == ["main"]
     assert [row.upstream_id for row in store.rooms()] == ["a"]

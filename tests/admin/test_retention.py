@@ -5,15 +5,15 @@ from __future__ import annotations
 import threading
 from datetime import timedelta
 
+from bridge.db.reencryption import delete_expired_secrets
 from sqlalchemy import Connection, func, insert, select
 
 from bridge.admin.retention import AT_ONCE, prune_attempts
 from bridge.db.engine import Database
 from bridge.db.leases import take_lease
-from bridge.db.reencryption import prune_secrets
 from bridge.db.tables import attempts, endpoint_secrets, events, redeliveries
-from bridge.delivery.claim import target_of
-from bridge.delivery.endpoint_state import rotate_secret
+from bridge.delivery.claim import load_target
+from bridge.delivery.endpoints import rotate_secret
 from bridge.delivery.replay import request_events
 from tests.harness.builders import at, peer, seen
 from tests.harness.store_driver import REJECTED, SECRET, StoreDriver
@@ -30,9 +30,9 @@ def tried_at(store: StoreDriver) -> list[object]:
 def test_attempts_older_than_retention_go_and_the_others_stay(store: StoreDriver) -> None:
     key = store.subscribe(events=["peer.joined"])
     store.track("a")
-    for assign_sequences in range(4):
-        store.poll(100 * assign_sequences, a=seen(*(peer(f"p{other}", 0) for other in range(assign_sequences + 1))))
-        store.deliver(100 * assign_sequences)
+    for number in range(4):
+        store.poll(100 * number, a=seen(*(peer(f"p{other}", 0) for other in range(number + 1))))
+        store.deliver(100 * number)
     assert tried_at(store) == [at(0), at(100), at(200), at(300)]
     cursor, log = store.cursor(key, "a"), store.log("a")
 
@@ -87,7 +87,7 @@ def test_a_great_deal_is_forgotten_little_by_little(store: StoreDriver) -> None:
         "detail": "",
         "response": "",
     }
-    many = [row | {"started_at": at(assign_sequences)} for assign_sequences in range(AT_ONCE + 10)]
+    many = [row | {"started_at": at(number)} for number in range(AT_ONCE + 10)]
     store.write(lambda connection: connection.execute(insert(attempts), many))
     counts = [prune(store, AT_ONCE + 5) for _ in range(3)]
     assert counts == [AT_ONCE, 5, 0]
@@ -98,11 +98,11 @@ def test_a_great_deal_is_forgotten_little_by_little(store: StoreDriver) -> None:
 def test_secrets_whose_grace_is_over_are_forgotten(store: StoreDriver) -> None:
     store.subscribe(secret=None)
     store.write(rotate_secret, "crm", store.context(0), timedelta(seconds=60))
-    assert store.write(prune_secrets, at(59.9)) == 0
+    assert store.write(delete_expired_secrets, at(59.9)) == 0
     assert len(store.rows(endpoint_secrets, "id")) == 2
-    assert store.write(prune_secrets, at(60)) == 1
+    assert store.write(delete_expired_secrets, at(60)) == 1
     assert len(store.rows(endpoint_secrets, "id")) == 1
-    assert store.database.read_now(target_of, "crm", now=at(60), cipher=store.cipher).secrets == (SECRET,)
+    assert store.database.read_now(load_target, "crm", now=at(60), cipher=store.cipher).secrets == (SECRET,)
 
 
 def lease(store: StoreDriver, token: str, seconds: float, until: float, name: str = "prune") -> bool:
@@ -130,7 +130,7 @@ def test_of_many_that_ask_at_once_one_gets_it(migrated_url: str) -> None:
             given.append(token)
         database.close()
 
-    asking = [threading.Thread(target=ask, args=(f"token-{assign_sequences}",)) for assign_sequences in range(4)]
+    asking = [threading.Thread(target=ask, args=(f"token-{number}",)) for number in range(4)]
     for thread in asking:
         thread.start()
     for thread in asking:

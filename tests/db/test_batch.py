@@ -44,7 +44,7 @@ class Names:
 
 async def test_what_is_ready_together_is_written_together(store: StoreDriver) -> None:
     names = Names(store)
-    wanted = [f"n{assign_sequences:03}" for assign_sequences in range(100)]
+    wanted = [f"n{number:03}" for number in range(100)]
 
     assert await names.submit(*wanted) == [f"wrote {name}" for name in wanted]
     assert names.stored() == wanted
@@ -55,9 +55,7 @@ async def test_what_comes_during_a_commit_is_not_forgotten(store: StoreDriver) -
     names = Names(store)
     waves: list[asyncio.Task[list[str | BaseException]]] = []
     for wave in range(5):
-        waves.append(
-            asyncio.create_task(names.submit(*(f"{wave}-{assign_sequences}" for assign_sequences in range(10))))
-        )
+        waves.append(asyncio.create_task(names.submit(*(f"{wave}-{number}" for number in range(10)))))
         await asyncio.sleep(0)
     await asyncio.gather(*waves)
 
@@ -66,9 +64,9 @@ async def test_what_comes_during_a_commit_is_not_forgotten(store: StoreDriver) -
 
 async def test_a_large_crowd_is_written_in_several_batches(store: StoreDriver) -> None:
     names = Names(store)
-    results = await names.submit(*(f"n{assign_sequences:04}" for assign_sequences in range(1200)))
+    results = await names.submit(*(f"n{number:04}" for number in range(1200)))
 
-    assert results == [f"wrote n{assign_sequences:04}" for assign_sequences in range(1200)]
+    assert results == [f"wrote n{number:04}" for number in range(1200)]
     assert max(names.batches) <= 500
 
 

@@ -4,12 +4,10 @@ from datetime import timedelta
 
 import pytest
 
-from bridge.admin.configured import reconcile
 from bridge.db.encryption import SecretCipher
 from bridge.db.tables import metadata
-from bridge.delivery.claim import target_of
-from bridge.delivery.endpoint_state import rotate_secret
-from bridge.delivery.endpoints import EndpointSpec, secrets_of
+from bridge.delivery.claim import load_target
+from bridge.delivery.endpoints import EndpointSpec, rotate_secret, secrets_of
 from bridge.errors import BridgeError
 from tests.harness.builders import at, seen
 from tests.harness.store_driver import SECRET, StoreDriver
@@ -19,35 +17,35 @@ def test_what_is_sealed_can_be_opened_and_not_read() -> None:
     cipher = SecretCipher(["key"])
     ciphertext = cipher.encrypt("hunter2")
 
-    assert cipher.encrypts
+    assert cipher.has_key
     assert "hunter2" not in ciphertext
-    assert cipher.open(ciphertext) == "hunter2"
+    assert cipher.decrypt(ciphertext) == "hunter2"
     assert cipher.encrypt("hunter2") != ciphertext
 
 
 def test_without_a_key_it_stands_in_clear_and_says_so() -> None:
-    assert not SecretCipher().encrypts
+    assert not SecretCipher().has_key
     assert SecretCipher().encrypt("x") == "clear:x"
 
 
 def test_old_keys_and_clear_text_still_open() -> None:
     old = SecretCipher(["old"]).encrypt("x")
 
-    assert SecretCipher(["new", "old"]).open(old) == "x"
-    assert SecretCipher(["new", "old"]).open(SecretCipher().encrypt("x")) == "x"
-    assert SecretCipher(["new"]).open(SecretCipher(["new", "old"]).encrypt("x")) == "x"
+    assert SecretCipher(["new", "old"]).decrypt(old) == "x"
+    assert SecretCipher(["new", "old"]).decrypt(SecretCipher().encrypt("x")) == "x"
+    assert SecretCipher(["new"]).decrypt(SecretCipher(["new", "old"]).encrypt("x")) == "x"
 
 
 @pytest.mark.parametrize("cipher", [SecretCipher(), SecretCipher(["another"])])
 def test_a_missing_key_is_named(cipher: SecretCipher) -> None:
     with pytest.raises(BridgeError, match="BRIDGE_ENCRYPTION_KEY"):
-        cipher.open(SecretCipher(["key"]).encrypt("x"))
+        cipher.decrypt(SecretCipher(["key"]).encrypt("x"))
 
 
 @pytest.mark.parametrize("text", ["", "clear:x", "ciphertext:x", "ü\x00"])
 def test_any_text_comes_back(text: str) -> None:
     for cipher in (SecretCipher(), SecretCipher(["key"])):
-        assert cipher.open(cipher.encrypt(text)) == text
+        assert cipher.decrypt(cipher.encrypt(text)) == text
 
 
 def dump(store: StoreDriver) -> str:
@@ -57,7 +55,7 @@ def dump(store: StoreDriver) -> str:
 def take_up(store: StoreDriver, *keys: str, seconds: float = 0) -> None:
     """Start a service with these keys."""
     store.cipher = SecretCipher(keys)
-    store.write(reconcile, sources=[], rooms=[], endpoints=[], context=store.context(seconds))
+    store.write(apply_configuration, sources=[], rooms=[], endpoints=[], context=store.context(seconds))
 
 
 def test_a_key_that_is_set_later_seals_what_stood_in_clear(store: StoreDriver) -> None:
@@ -80,7 +78,7 @@ def test_after_a_start_with_a_new_key_first_the_old_one_is_needed_no_more(store:
     take_up(store, "new", seconds=20)
 
     assert dump(store) == before, "nothing is ciphertext twice"
-    target = store.database.read_now(target_of, "crm", now=at(20), cipher=SecretCipher(["new"]))
+    target = store.database.read_now(load_target, "crm", now=at(20), cipher=SecretCipher(["new"]))
     assert (target.secrets, target.headers) == ((SECRET,), {"X-Auth": "hunter2"})
 
 
@@ -133,16 +131,16 @@ def test_what_the_file_says_unlocks_an_endpoint_of_the_file(store: StoreDriver) 
 
     def start(*keys: str) -> None:
         store.cipher = SecretCipher(keys)
-        store.write(reconcile, sources=[], rooms=[], endpoints=[spec, generated], context=store.context())
+        store.write(apply_configuration, sources=[], rooms=[], endpoints=[spec, generated], context=store.context())
 
     start("lost")
     start("new")
 
-    target = store.database.read_now(target_of, "crm", now=at(0), cipher=SecretCipher(["new"]))
+    target = store.database.read_now(load_target, "crm", now=at(0), cipher=SecretCipher(["new"]))
     assert (target.secrets, target.headers) == ((SECRET,), {"X-Auth": "hunter2"})
     with pytest.raises(BridgeError):
-        store.database.read_now(target_of, "generated", now=at(0), cipher=SecretCipher(["new"]))
-    store.database.read_now(target_of, "generated", now=at(0), cipher=SecretCipher(["new", "lost"]))
+        store.database.read_now(load_target, "generated", now=at(0), cipher=SecretCipher(["new"]))
+    store.database.read_now(load_target, "generated", now=at(0), cipher=SecretCipher(["new", "lost"]))
 
 
 def test_no_column_holds_a_secret_in_clear(store: StoreDriver) -> None:

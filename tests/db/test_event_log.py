@@ -15,8 +15,7 @@ from bridge.delivery import snapshots
 from bridge.delivery.endpoints import EndpointSpec, add_endpoint, remove_endpoint
 from bridge.events.bodies import Draft, draft_source
 from bridge.rules.presence import FailureKind
-from tests.harness.builders import at, peer, seen
-from tests.harness.store_driver import GOOD, StoreDriver, by_room, failed, tried
+from tests.harness.store_driver import GOOD, StoreDriver, at, attempted, by_room, failed, peer, seen
 from tests.harness.waiting import wait_until
 
 
@@ -81,7 +80,7 @@ def test_however_many_rooms_there_are_each_is_told_once_whoever_is_killed_in_bet
     store: StoreDriver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(snapshots, "AT_ONCE", 3)
-    names = [f"r{assign_sequences}" for assign_sequences in range(7)]
+    names = [f"r{number}" for number in range(7)]
     store.track(*names)
     store.poll(0, **{name: seen("p") for name in names})
     spec = EndpointSpec(name="crm", url="https://crm.example.com/", events=("room.snapshot",), rooms=("r[0-5]",))
@@ -122,7 +121,7 @@ def test_events_that_come_during_a_claim_are_owed_after_it(store: StoreDriver) -
     store.poll(0, a=seen("p"))
     (cursor,) = store.owed(1)
     store.poll(10, a=seen("p", "q"))
-    (settled,) = store.settle(11, tried(cursor, 11))
+    (settled,) = store.report(11, attempted(cursor, 11))
 
     assert settled.owes
     row = store.cursor(key, "a")
@@ -183,8 +182,8 @@ def test_what_lies_behind_many_unwanted_events_is_found_by_the_first_claim(store
     assert [event.type for event in cursor.events] == ["room.empty"]
 
 
-def test_the_first_of_the_bridges_own_events_come_from_two_writers(postgresql_store: StoreDriver) -> None:
-    store = postgresql_store
+def test_the_first_of_the_bridges_own_events_come_from_two_writers(postgresql_stage: StoreDriver) -> None:
+    store = postgresql_stage
     with store.database._writing.begin() as first:
         append_system_events(first, [unavailable("one")], at(0), store.new_id)
         second = in_thread(lambda: store.write(append_system_events, [unavailable("two")], at(0), store.new_id))
@@ -195,9 +194,9 @@ def test_the_first_of_the_bridges_own_events_come_from_two_writers(postgresql_st
     assert [(room.source, room.last_sequence) for room in own] == [(None, 2)]
 
 
-def test_cursors_are_locked_in_one_order_by_those_who_raise_and_those_who_settle(postgresql_store: StoreDriver) -> None:
+def test_cursors_are_locked_in_one_order_by_those_who_raise_and_those_who_settle(postgresql_stage: StoreDriver) -> None:
     """`settle` locks by endpoint, then room: whoever raises cursors in another order meets it in a deadlock."""
-    store = postgresql_store
+    store = postgresql_stage
     store.track("a", "b")
     one, two = store.subscribe("one"), store.subscribe("two")
     store.poll(0, a=seen("p"), b=seen("p"))

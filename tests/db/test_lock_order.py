@@ -7,10 +7,9 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 
 import pytest
+from bridge.db.clock import forgive_clock
 from sqlalchemy import Connection, select, update
 
-from bridge.admin.configured import reconcile
-from bridge.db.clock import forgive_clock
 from bridge.db.engine import Database
 from bridge.db.tables import cursors, endpoints, rooms
 from bridge.delivery.claim import ClaimedCursor, claim_cursors, release_cursors
@@ -19,7 +18,8 @@ from bridge.delivery.record import Tried, settle
 from bridge.delivery.redeliver import ClaimedRedeliveries, Redelivered, claim_redeliveries, record_redelivery
 from bridge.delivery.replay import Range, find_range, request_some
 from bridge.delivery.snapshots import append_snapshots
-from bridge.polling.record import ClaimedRoom, record_polls
+from bridge.polling.plan import ClaimedRoom
+from bridge.polling.record import record_polls
 from bridge.polling.rooms import RoomSpec, add_room
 from bridge.rules.presence import FailureKind
 from tests.harness import postgres

@@ -13,8 +13,19 @@ from sqlalchemy import Connection, text, update
 from bridge.db.tables import cursors, endpoints, events, rooms
 from bridge.delivery import claim as deliveries
 from bridge.delivery.claim import WINDOW, ClaimedCursor, claim_cursors
-from tests.harness.builders import at, peer, seen
-from tests.harness.store_driver import GONE, GOOD, RETRYABLE, SECRET, StoreDriver, busy, by_room, tried
+from tests.harness.store_driver import (
+    GONE,
+    GOOD,
+    RETRYABLE,
+    SECRET,
+    StoreDriver,
+    at,
+    attempted,
+    busy,
+    by_room,
+    peer,
+    seen,
+)
 from tests.harness.waiting import wait_until
 
 
@@ -37,7 +48,7 @@ def test_a_claim_brings_the_events_in_order_and_what_is_needed_to_send_them(stor
 
     assert (cursor.token, cursor.acked, cursor.reach, cursor.room_id) == ("mine", 1, 3, "a")
     assert [event.sequence for event in cursor.events] == [2, 3]
-    assert [event.passes_to for event in cursor.events] == [2, 3]
+    assert [event.acks_to for event in cursor.events] == [2, 3]
     assert [event.body for event in cursor.events] == [
         bytes(row.body) for row in store.rows(events, "sequence") if row.type == "peer.joined"
     ]
@@ -69,14 +80,14 @@ def test_unwanted_events_are_passed_over_with_the_one_before(store: StoreDriver)
     (cursor,) = store.owed(30)
 
     assert store.told("a")[3:] == ["peer.left", "peer.joined", "peer.left", "peer.left", "room.empty"]
-    assert [(event.sequence, event.passes_to) for event in cursor.events] == [(4, 5), (6, 6), (7, 7), (8, 8)]
+    assert [(event.sequence, event.acks_to) for event in cursor.events] == [(4, 5), (6, 6), (7, 7), (8, 8)]
     assert (cursor.acked, cursor.reach) == (3, 8)
 
 
 def test_a_claim_looks_no_further_than_its_window(store: StoreDriver) -> None:
     store.track("a")
     store.subscribe()
-    store.poll(0, a=seen(*(f"p{assign_sequences:03}" for assign_sequences in range(3 * WINDOW))))
+    store.poll(0, a=seen(*(f"p{number:03}" for number in range(3 * WINDOW))))
     (cursor,) = store.owed(1)
 
     assert [event.sequence for event in cursor.events] == list(range(1, WINDOW + 1))
@@ -103,13 +114,13 @@ def test_an_endpoint_gets_no_more_lines_than_it_can_take(store: StoreDriver) -> 
     first = store.owed(1)
     assert len(first) == 2
     assert store.owed(1) == []
-    store.settle(2, tried(first[0], 2, place=0))
+    store.report(2, attempted(first[0], 2, index=0))
     assert len(store.owed(2)) == 1
 
 
-def test_max_concurrency_is_exact_over_two_senders(postgresql_store: StoreDriver) -> None:
-    store = postgresql_store
-    names = [f"r{assign_sequences}" for assign_sequences in range(30)]
+def test_max_concurrency_is_exact_over_two_senders(postgresql_stage: StoreDriver) -> None:
+    store = postgresql_stage
+    names = [f"r{number}" for number in range(30)]
     store.track(*names)
     store.subscribe("one", max_concurrency=3)
     store.subscribe("two", max_concurrency=5)
@@ -139,7 +150,7 @@ def test_a_saturated_endpoint_does_not_take_the_seats_of_others(store: StoreDriv
 
 @pytest.mark.parametrize("rate", [2, 10, 40])
 def test_the_rate_is_exact_over_two_senders(store: StoreDriver, rate: float) -> None:
-    names = [f"r{assign_sequences}" for assign_sequences in range(100)]
+    names = [f"r{number}" for number in range(100)]
     store.track(*names)
     store.subscribe(rate_per_second=rate, max_concurrency=1000)
     joined(store, 0, *names)
@@ -162,7 +173,7 @@ def test_lines_take_turns_under_a_rate(store: StoreDriver) -> None:
     for second in range(1, 7):
         (cursor,) = store.owed(second)
         asked.append((cursor.room_id, cursor.events[0].sequence))
-        store.settle(second, tried(cursor, second))
+        store.report(second, attempted(cursor, second))
 
     assert asked == [("a", 1), ("b", 1), ("c", 1), ("a", 2), ("b", 2), ("c", 2)]
 
@@ -193,7 +204,7 @@ def test_an_open_circuit_whose_probe_is_under_way_takes_no_turn(
     store: StoreDriver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(deliveries, "SPARE_ENDPOINTS", 0)
-    names = [f"r{assign_sequences}" for assign_sequences in range(5)]
+    names = [f"r{number}" for number in range(5)]
     store.track(*names, "other")
     store.subscribe("down", rooms=names)
     store.subscribe("live", rooms=["other"])
@@ -213,8 +224,8 @@ def test_one_event_at_a_time_under_a_rate_passes_over_what_follows(store: StoreD
     store.poll(10, a=seen())
     (cursor,) = store.owed(10)
 
-    assert [(event.sequence, event.passes_to) for event in cursor.events] == [(2, 3)]
-    store.settle(10, tried(cursor, 10))
+    assert [(event.sequence, event.acks_to) for event in cursor.events] == [(2, 3)]
+    store.report(10, attempted(cursor, 10))
     assert store.cursor(key, "a").acked == 3
 
 
@@ -223,7 +234,7 @@ def test_a_disabled_endpoint_gets_nothing_and_keeps_its_backlog(store: StoreDriv
     key = store.subscribe()
     store.poll(0, a=seen("p"))
     (cursor,) = store.owed(0)
-    store.settle(0, tried(cursor, 0, GONE))
+    store.report(0, attempted(cursor, 0, GONE))
     store.poll(10, a=seen("p", "q"))
 
     assert store.owed(100) == []
@@ -237,7 +248,7 @@ def test_a_held_endpoint_is_left_alone_until_then(store: StoreDriver) -> None:
     store.subscribe()
     joined(store, 0, "a", "b")
     first = by_room(store.owed(0, slots=1))
-    store.settle(1, tried(next(iter(first.values())), 1, busy(60)))
+    store.report(1, attempted(next(iter(first.values())), 1, busy(60)))
 
     assert store.owed(60.9) == []
     assert len(store.owed(61)) == 2
@@ -246,11 +257,11 @@ def test_a_held_endpoint_is_left_alone_until_then(store: StoreDriver) -> None:
 def open_circuit(store: StoreDriver, names: list[str], seconds: float) -> None:
     claimed = store.owed(seconds)
     assert len(claimed) == len(names)
-    store.settle(seconds, *(tried(cursor, seconds, RETRYABLE) for cursor in claimed))
+    store.report(seconds, *(attempted(cursor, seconds, RETRYABLE) for cursor in claimed))
 
 
 def test_an_open_circuit_gets_one_probe_at_a_time_and_the_rooms_take_turns(store: StoreDriver) -> None:
-    names = [f"r{assign_sequences}" for assign_sequences in range(6)]
+    names = [f"r{number}" for number in range(6)]
     store.track(*names)
     key = store.subscribe()
     joined(store, 0, *names)
@@ -265,21 +276,21 @@ def test_an_open_circuit_gets_one_probe_at_a_time_and_the_rooms_take_turns(store
         assert store.owed(now) == []
         assert len(probe.events) == 1
         asked.append(probe.room_id)
-        store.settle(now + 1, tried(probe, now + 1, RETRYABLE))
+        store.report(now + 1, attempted(probe, now + 1, RETRYABLE))
 
     assert sorted(one or "" for one in asked) == names
     assert all(store.cursor(key, name).acked == 0 for name in names)
 
 
 def test_the_first_success_closes_the_circuit_and_all_is_due(store: StoreDriver) -> None:
-    names = [f"r{assign_sequences}" for assign_sequences in range(6)]
+    names = [f"r{number}" for number in range(6)]
     store.track(*names)
     store.subscribe()
     joined(store, 0, *names)
     open_circuit(store, names, 1)
     now = (store.rows(endpoints, "id")[0].paused_until - at(0)).total_seconds()
     (probe,) = store.owed(now)
-    (settled,) = store.settle(now + 1, tried(probe, now + 1))
+    (settled,) = store.report(now + 1, attempted(probe, now + 1))
 
     assert settled.released
     assert len(store.owed(now + 1)) == 6
@@ -292,14 +303,14 @@ def test_a_backlog_behind_a_dead_endpoint_costs_claims_nothing(store: StoreDrive
     joined(store, 0, "dead")
     fill(store, "dead", 10_000)
     (cursor,) = store.owed(0)
-    store.settle(0, tried(cursor, 0, RETRYABLE))
+    store.report(0, attempted(cursor, 0, RETRYABLE))
     joined(store, 1, "live")
 
     assert lines(store.owed(1)) == [("live", "live")]
     again = by_room(store.owed(100))["dead"]
     assert len(again.events) == 1, "it may have to give way, to the one that is known behind it"
     assert again.behind is not None
-    store.settle(101, tried(again, 101))
+    store.report(101, attempted(again, 101))
     assert len(by_room(store.owed(102))["dead"].events) == WINDOW
     assert store.cursor(key, "dead").head > 10_000
 
@@ -311,15 +322,15 @@ def fill(store: StoreDriver, name: str, count: int) -> None:
     def write(connection: Connection) -> None:
         rows = [
             {
-                "public_id": f"evt_{name}_{assign_sequences}",
+                "public_id": f"evt_{name}_{number}",
                 "room_key": room.id,
-                "sequence": room.last_sequence + assign_sequences,
+                "sequence": room.last_sequence + number,
                 "type": "peer.joined",
                 "recorded_at": at(0),
                 "body": b"{}",
                 "hash": b"",
             }
-            for assign_sequences in range(1, count + 1)
+            for number in range(1, count + 1)
         ]
         connection.execute(events.insert(), rows)
         last = room.last_sequence + count
@@ -329,8 +340,8 @@ def fill(store: StoreDriver, name: str, count: int) -> None:
     store.write(write)
 
 
-def test_claims_find_what_is_owed_by_the_index(sqlite_store: StoreDriver) -> None:
-    store = sqlite_store
+def test_claims_find_what_is_owed_by_the_index(sqlite_stage: StoreDriver) -> None:
+    store = sqlite_stage
     plans: list[str] = []
     store.track("a")
     store.subscribe()
@@ -359,8 +370,8 @@ def test_claims_find_what_is_owed_by_the_index(sqlite_store: StoreDriver) -> Non
     assert any("ix_cursors_owed" in plan for plan in plans)
 
 
-def test_an_endpoint_that_was_disabled_while_a_claim_waited_gets_nothing(postgresql_store: StoreDriver) -> None:
-    store = postgresql_store
+def test_an_endpoint_that_was_disabled_while_a_claim_waited_gets_nothing(postgresql_stage: StoreDriver) -> None:
+    store = postgresql_stage
     store.track("a")
     store.subscribe()
     store.poll(0, a=seen("p"))
@@ -379,9 +390,9 @@ def test_an_endpoint_that_was_disabled_while_a_claim_waited_gets_nothing(postgre
     assert lines(claimed) == []
 
 
-def test_two_senders_never_get_the_same_line(postgresql_store: StoreDriver) -> None:
-    store = postgresql_store
-    names = [f"r{assign_sequences}" for assign_sequences in range(40)]
+def test_two_senders_never_get_the_same_line(postgresql_stage: StoreDriver) -> None:
+    store = postgresql_stage
+    names = [f"r{number}" for number in range(40)]
     store.track(*names)
     store.subscribe(max_concurrency=1000)
     joined(store, 0, *names)
@@ -398,4 +409,4 @@ def test_two_senders_never_get_the_same_line(postgresql_store: StoreDriver) -> N
         thread.join()
 
     assert len(set(lines(claimed))) == len(claimed) == 40
-    assert store.settle(2, *(tried(cursor, 2, GOOD) for cursor in claimed))
+    assert store.report(2, *(attempted(cursor, 2, GOOD) for cursor in claimed))

@@ -20,7 +20,7 @@ SECRET = "whsec_C2FVsBQIhrscChlQIMV/b5sSYspob7oD"
 FORMER = "un secret très long"
 CREDENTIAL = 'abc/def"0123456789'
 HEADER = f"Bearer {CREDENTIAL}"
-EVENT = OwedEvent(key=1, public_id="evt_1", sequence=1, type="peer.joined", body=b'{"id":"evt_1"}', passes_to=1)
+EVENT = OwedEvent(key=1, public_id="evt_1", sequence=1, type="peer.joined", body=b'{"id":"evt_1"}', acks_to=1)
 
 
 def as_json(text: str) -> str:

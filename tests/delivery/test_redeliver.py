@@ -13,8 +13,7 @@ from bridge.db.encryption import SecretCipher
 from bridge.db.tables import cursors, endpoints, events, redeliveries
 from bridge.delivery import redeliver as redeliveries_module
 from bridge.delivery import replay as replays
-from bridge.delivery.endpoint_state import disable_endpoint
-from bridge.delivery.endpoints import remove_endpoint
+from bridge.delivery.endpoints import disable_endpoint, remove_endpoint
 from bridge.delivery.record import Tried
 from bridge.delivery.redeliver import (
     LINE,
@@ -70,7 +69,7 @@ def happened(store: StoreDriver, seconds: float, *rooms: str, people: int = 2) -
     store.track(*rooms, seconds=seconds)
     store.poll(
         seconds,
-        **{room: seen(*(peer(f"p{assign_sequences}", 0) for assign_sequences in range(people))) for room in rooms},
+        **{room: seen(*(peer(f"p{number}", 0) for number in range(people))) for room in rooms},
     )
 
 

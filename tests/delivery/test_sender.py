@@ -19,7 +19,7 @@ from structlog.testing import capture_logs
 from bridge.db.engine import Database
 from bridge.db.tables import endpoints
 from bridge.delivery.client import WebhookClient
-from bridge.delivery.endpoints import EndpointSpec, reconcile_endpoints
+from bridge.delivery.endpoints import EndpointSpec, configure_endpoints
 from bridge.delivery.replay import request_events
 from bridge.delivery.sender import SLOTS, Sender
 from bridge.rules.egress import EgressPolicy
@@ -66,7 +66,7 @@ class Scene:
     def move(self, name: str, to: str) -> None:
         """The configuration names another URL for an endpoint now."""
         spec = EndpointSpec(name=name, url=f"{self.receiver.url}/{to}", secret=SECRET, events=("*",))
-        self.store.write(reconcile_endpoints, [spec], self.store.context(self.clock.seconds))
+        self.store.write(configure_endpoints, [spec], self.store.context(self.clock.seconds))
 
     def replay(self, key: int, room: str) -> None:
         """Ask for all of a room to be sent to an endpoint again."""
@@ -81,7 +81,7 @@ class Scene:
     def happen(self, *rooms: str, people: int = 2) -> None:
         """A room.occupied and `people` joins in each of the rooms."""
         self.store.track(*rooms, seconds=self.clock.seconds)
-        snapshot = seen(*(peer(f"p{assign_sequences}", -1) for assign_sequences in range(people)))
+        snapshot = seen(*(peer(f"p{number}", -1) for number in range(people)))
         self.store.poll(self.clock.seconds, **dict.fromkeys(rooms, snapshot))
 
     def sequences(self, room: str, name: str = "crm") -> list[int]:
@@ -411,7 +411,7 @@ async def test_two_senders_share_the_work_in_order(
     store = StoreDriver(database=Database(url))
     scene = Scene(store=store, client=client, receiver=receiver)
     scene.subscribe()
-    names = [f"r{assign_sequences}" for assign_sequences in range(12)]
+    names = [f"r{number}" for number in range(12)]
     scene.happen(*names, people=5)
     await asyncio.gather(drain(scene, scene.sender()), drain(scene, scene.sender()))
 
@@ -423,7 +423,7 @@ async def test_two_senders_share_the_work_in_order(
 
 async def test_an_endpoint_that_is_down_keeps_its_backlog_and_gets_it_in_order(scene: Scene) -> None:
     scene.subscribe()
-    names = [f"r{assign_sequences}" for assign_sequences in range(6)]
+    names = [f"r{number}" for number in range(6)]
     scene.happen(*names, people=3)
     scene.receiver.script(Response(status=503))
     for seconds in range(0, 600, 20):

@@ -24,7 +24,7 @@ LOOPBACK = EgressPolicy(allow_private_networks=(ip_network("127.0.0.0/8"),))
 @pytest.fixture
 def left() -> OwedEvent:
     body = next(body for body in examples.bodies() if json.loads(body)["type"] == "peer.left")
-    return OwedEvent(key=1, public_id=json.loads(body)["id"], sequence=6, type="peer.left", body=body, passes_to=6)
+    return OwedEvent(key=1, public_id=json.loads(body)["id"], sequence=6, type="peer.left", body=body, acks_to=6)
 
 
 @pytest.fixture

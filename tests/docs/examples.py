@@ -68,8 +68,8 @@ def told() -> Iterator[tuple[Draft, RoomName]]:
     yield from ((each, OWN) for each in own_news())
 
 
-def _id(prefix: str, assign_sequences: int) -> str:
-    return f"{prefix}_01m83ve4rwa4xk2cbdz5h7n{assign_sequences:03}"
+def _id(prefix: str, number: int) -> str:
+    return f"{prefix}_01m83ve4rwa4xk2cbdz5h7n{number:03}"
 
 
 def own_news() -> Iterator[Draft]:
@@ -86,10 +86,8 @@ def bodies() -> list[bytes]:
     """The canonical bodies."""
     sequences = {ROOM: count(1), OWN: count(1)}
     return [
-        encode(
-            each, room, event_id=f"evt_01m83vdq{assign_sequences:02}j5t8wy0s6rc3ke9g", sequence=next(sequences[room])
-        )
-        for assign_sequences, (each, room) in enumerate(told())
+        encode(each, room, event_id=f"evt_01m83vdq{number:02}j5t8wy0s6rc3ke9g", sequence=next(sequences[room]))
+        for number, (each, room) in enumerate(told())
     ]
 
 

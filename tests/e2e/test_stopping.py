@@ -14,12 +14,14 @@ from tests.harness.deliveries import all_problems, delivery_problems, duplicates
 from tests.harness.process import BridgeProcess
 from tests.harness.receiver import Receiver, Response
 from tests.harness.simulator import Simulator
-from tests.harness.tables import connected, rows
+from tests.harness.tables import connected
 from tests.harness.waiting import wait_until
 
 ROOMS = [f"room-{number}" for number in range(12)]
 GRACE = 10
 SHORT_GRACE = 2
+LOADED = "configuration.loaded"
+"""Logged just before the configuration is written to the database."""
 CLOSING = 40
 """Seconds beyond the grace that a busy machine may need to end a process; still less than what it would hang for."""
 
@@ -40,7 +42,7 @@ def configure_busy(configure: Configure, receiver: Receiver) -> Callable[..., Pa
 @pytest.fixture
 def idle_config(configure: Configure) -> Path:
     """Nothing to poll and nothing to send."""
-    return configure(bridge={"shutdown_grace": f"{SHORT_GRACE}s"})
+    return configure(bridge={"shutdown_grace": f"{SHORT_GRACE}s"}, log={"level": "debug"})
 
 
 @contextmanager
@@ -51,12 +53,6 @@ def locked(database_url: str) -> Iterator[None]:
             "BEGIN IMMEDIATE" if database_url.startswith("sqlite") else "LOCK TABLE rooms, endpoints"
         )
         yield
-
-
-def wait_for_waiting(database_url: str) -> None:
-    """Wait until a process waits for a lock of the PostgreSQL database."""
-    waiting = "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
-    wait_until(lambda: rows(database_url, waiting), what="a process that waits for a lock")
 
 
 @pytest.mark.slow
@@ -127,17 +123,11 @@ def test_a_locked_database_does_not_keep_it_from_stopping(
 
 def test_a_locked_database_does_not_keep_it_from_stopping_while_it_starts(idle_config: Path, migrated_url: str) -> None:
     with locked(migrated_url), BridgeProcess(idle_config) as program:
-        if migrated_url.startswith("sqlite"):
-            files = Path(f"/proc/{program.pid}/fd")
-            opened = lambda: any(file.resolve().name.startswith("bridge.db") for file in files.iterdir())  # noqa: E731
-            wait_until(opened, what="the open database")
-        else:
-            wait_for_waiting(migrated_url)
+        program.wait_for_output(LOADED)
         assert program.stop(timeout=SHORT_GRACE + CLOSING) == 0
     assert list(program.lines("bridge.started")) == []
 
 
-@pytest.mark.parametrize("migrated_url", ["postgresql"], indirect=True)
 def test_a_locked_database_does_not_keep_it_from_stopping_while_it_reloads(
     idle_config: Path, migrated_url: str
 ) -> None:
@@ -145,7 +135,7 @@ def test_a_locked_database_does_not_keep_it_from_stopping_while_it_reloads(
         program.wait_ready()
         with locked(migrated_url):
             program.send(signal.SIGHUP)
-            wait_for_waiting(migrated_url)
+            wait_until(lambda: len(list(program.lines(LOADED))) == 2, what="a reload that has read the file")
             assert program.stop(timeout=SHORT_GRACE + CLOSING) == 0
     assert list(program.lines("configuration.reloaded")) == []
 

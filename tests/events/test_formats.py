@@ -404,7 +404,7 @@ def test_the_official_receiver_accepts_whatever_the_metadata(
     require_oracles()
     bodies = [joined(*each) for each in zip(metadata, peer_ids, rooms, strict=False)]
     bodies += [updated(each, other) for each, other in pairwise(metadata)]
-    bodies.append(snapshot(*(visit(each, str(assign_sequences)) for assign_sequences, each in enumerate(metadata))))
+    bodies.append(snapshot(*(visit(each, str(number)) for number, each in enumerate(metadata))))
     assert outcomes(bodies) == ["accepted"] * len(bodies)
 
 
@@ -438,7 +438,7 @@ def test_cloudevents_has_a_subject_only_where_there_is_a_peer(kind: str) -> None
 def test_cloudevents_sequence_sorts_as_text() -> None:
     told = draft(RoomOccupied(session=SESSION, peer_count=1), LEFT)
     numbers = [1, 2, 9, 10, 11, 99, 100, 12345, 2**31 - 1]
-    bodies = [encode(told, ROOM, event_id="evt_1", sequence=assign_sequences) for assign_sequences in numbers]
+    bodies = [encode(told, ROOM, event_id="evt_1", sequence=number) for number in numbers]
     sequences = [document(Format.CLOUDEVENTS, body)["sequence"] for body in bodies]
     assert sorted(sequences) == sequences
     assert [int(sequence) for sequence in sequences] == numbers

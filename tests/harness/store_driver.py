@@ -1,4 +1,4 @@
-"""A migrated database and the calls on it: rooms, polls, claims, records in a line each. Seconds count from START."""
+"""A migrated database and calls on it: rooms, polls, claims and records in a line each. Seconds count from START."""
 
 from __future__ import annotations
 
@@ -17,19 +17,15 @@ from bridge.db.encryption import SecretCipher
 from bridge.db.engine import Database
 from bridge.db.migrate import migrate
 from bridge.db.tables import attempts, cursors, dead_letters, events, rooms
-from bridge.delivery.claim import ClaimedCursor, claim_cursors
-from bridge.delivery.endpoints import EndpointContext, EndpointSpec, add_endpoint, find_endpoint
-from bridge.delivery.record import Settled, Settlement, Tried, settle
+from bridge.delivery.claim import Claim, ClaimedCursor, claim_cursors
+from bridge.delivery.endpoints import EndpointSpec, add_endpoint, find_endpoint
+from bridge.delivery.plan import Attempt, Moved, Recorded, Report
+from bridge.delivery.record import record_attempts
+from bridge.delivery.secrets import EndpointContext
 from bridge.delivery.snapshots import append_snapshots
-from bridge.polling.record import (
-    ClaimedRoom,
-    PolledRoom,
-    PollingSettings,
-    Recorded,
-    Skipped,
-    claim_rooms,
-    record_polls,
-)
+from bridge.polling.claim import claim_rooms
+from bridge.polling.plan import ClaimedRoom, Poll, PollingSettings, RecordedPoll, Skipped
+from bridge.polling.record import record_polls
 from bridge.polling.rooms import RoomSpec, add_room
 from bridge.rules.chain import GENESIS, link
 from bridge.rules.delivery import Cause, DeliveryPolicy, Outcome, PostResult
@@ -44,7 +40,7 @@ SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 LEASE = timedelta(seconds=21)
 GOOD = PostResult(outcome=Outcome.DELIVERED, duration=timedelta(milliseconds=5), status=200)
 RETRYABLE = PostResult(
-    outcome=Outcome.RETRYABLE, duration=timedelta(milliseconds=5), status=500, cause=Cause.STATUS, detail="answered 500"
+    outcome=Outcome.RETRYABLE, duration=timedelta(milliseconds=5), status=500, cause=Cause.STATUS, detail="status 500"
 )
 REJECTED = PostResult(outcome=Outcome.REJECTED, duration=timedelta(milliseconds=5), status=400, cause=Cause.STATUS)
 GONE = PostResult(outcome=Outcome.GONE, duration=timedelta(milliseconds=5), status=410, cause=Cause.STATUS)
@@ -139,18 +135,18 @@ class StoreDriver:
         )
 
     def record(
-        self, claimed: Sequence[ClaimedRoom], response: Callable[[str], Snapshot | Failure | Skipped], seconds: float
-    ) -> list[Recorded]:
-        polled = [polled_room(room, response(room.upstream_id), seconds) for room in claimed]
-        return self.write(record_polls, polled, settings=self.settings, new_id=self.new_id)
+        self, claimed: Sequence[ClaimedRoom], result: Callable[[str], Snapshot | Failure | Skipped], seconds: float
+    ) -> list[RecordedPoll]:
+        polled = [polled_room(room, result(room.upstream_id), seconds) for room in claimed]
+        return self.write(record_polls, polled, settings=self.settings, new_id=self.new_id) if polled else []
 
-    def poll(self, seconds: float, /, **answers: Snapshot | Failure) -> dict[str, Recorded]:
+    def poll(self, seconds: float, /, **responses: Snapshot | Failure) -> dict[str, RecordedPoll]:
         """Claim the named rooms (they must be due) and record these responses, in one batch."""
         due = self.claim(seconds)
-        claimed = [room for room in due if room.upstream_id in answers]
-        assert {room.upstream_id for room in claimed} == set(answers), "not due"
-        self._give_back([room for room in due if room.upstream_id not in answers])
-        recorded = self.record(claimed, answers.__getitem__, seconds)
+        claimed = [room for room in due if room.upstream_id in responses]
+        assert {room.upstream_id for room in claimed} == set(responses), "not due"
+        self._give_back([room for room in due if room.upstream_id not in responses])
+        recorded = self.record(claimed, responses.__getitem__, seconds)
         return {room.upstream_id: one for room, one in zip(claimed, recorded, strict=True)}
 
     def _give_back(self, claimed: Sequence[ClaimedRoom]) -> None:
@@ -175,8 +171,10 @@ class StoreDriver:
             pass
 
     def owed(self, seconds: float, *, slots: int = 1000, token: str | None = None) -> list[ClaimedCursor]:
-        return self.write(
-            claim_cursors,
+        return self.write(claim_cursors, self.terms(seconds, slots=slots, token=token))
+
+    def terms(self, seconds: float, *, slots: int = 1000, token: str | None = None) -> Claim:
+        return Claim(
             slots=slots,
             now=at(seconds),
             timeout=self.policy.timeout,
@@ -184,9 +182,9 @@ class StoreDriver:
             cipher=self.cipher,
         )
 
-    def settle(self, seconds: float, *settlements: Settlement) -> list[Settled]:
-        assert {one.at for one in settlements} <= {at(seconds)}
-        return self.write(settle, settlements, policy=self.policy, new_id=self.new_id)
+    def report(self, seconds: float, *reports: Report) -> list[Recorded]:
+        assert {one.at for one in reports} <= {at(seconds)}
+        return self.write(record_attempts, reports, policy=self.policy, new_id=self.new_id)
 
     def deliver(
         self, seconds: float, result: Callable[[ClaimedCursor, str], PostResult] = lambda *_: GOOD
@@ -195,24 +193,24 @@ class StoreDriver:
         sent = []
         while claimed := self.owed(seconds):
             for cursor in claimed:
-                sent += self.work_off(cursor, seconds, result)
+                sent += self.deliver_cursor(cursor, seconds, result)
         return sent
 
-    def work_off(
+    def deliver_cursor(
         self, cursor: ClaimedCursor, seconds: float, result: Callable[[ClaimedCursor, str], PostResult]
     ) -> list[str]:
         if not cursor.events:
-            self.settle(seconds, passed_over(cursor, seconds))
+            self.report(seconds, nothing_wanted(cursor, seconds))
             return []
         sent, acked = [], cursor.acked
-        for place, event in enumerate(cursor.events):
+        for index, event in enumerate(cursor.events):
             sent.append(event.public_id)
-            more = place + 1 < len(cursor.events)
-            one = tried(cursor, seconds, result(cursor, event.type), place=place, acked=acked, goes_on=more)
-            (settled,) = self.settle(seconds, one)
-            if not settled.keeps_claim:
+            more = index + 1 < len(cursor.events)
+            one = attempted(cursor, seconds, result(cursor, event.type), index=index, acked=acked, wants_next=more)
+            (recorded,) = self.report(seconds, one)
+            if not (isinstance(recorded, Moved) and recorded.keeps_claim):
                 break
-            acked = event.passes_to
+            acked = event.acks_to
         return sent
 
     # reading
@@ -239,7 +237,7 @@ class StoreDriver:
         key = self.room(upstream_id).id
         return [json.loads(row.body) for row in self.rows(events, "room_key", "sequence") if row.room_key == key]
 
-    def told(self, upstream_id: str | None) -> list[str]:
+    def event_types(self, upstream_id: str | None) -> list[str]:
         return [event["type"] for event in self.log(upstream_id)]
 
     def attempts(self) -> list[Any]:
@@ -268,38 +266,38 @@ class StoreDriver:
         return problems
 
 
-def polled_room(room: ClaimedRoom, response: Snapshot | Failure | Skipped, seconds: float) -> PolledRoom:
-    return PolledRoom(room=room, started_at=at(seconds), at=at(seconds), response=response, jitter=0.5)
+def polled_room(room: ClaimedRoom, result: Snapshot | Failure | Skipped, seconds: float) -> Poll:
+    return Poll(room=room, started_at=at(seconds), at=at(seconds), result=result, jitter=0.5)
 
 
-def tried(
+def attempted(
     cursor: ClaimedCursor,
     seconds: float,
     result: PostResult = GOOD,
     *,
-    place: int = 0,
+    index: int = 0,
     acked: int | None = None,
-    goes_on: bool = False,
-) -> Settlement:
+    wants_next: bool = False,
+) -> Report:
     """An attempt at one of a claimed cursor's events."""
-    return Settlement(
+    return Report(
         cursor=cursor,
         acked=cursor.acked if acked is None else acked,
-        tried=Tried(event=cursor.events[place], result=result, started_at=at(seconds)),
-        goes_on=goes_on,
+        attempt=Attempt(event=cursor.events[index], result=result, started_at=at(seconds)),
+        wants_next=wants_next,
         at=at(seconds),
         lease_until=at(seconds) + timedelta(seconds=25),
         jitter=0.5,
     )
 
 
-def passed_over(cursor: ClaimedCursor, seconds: float) -> Settlement:
-    """No event within reach is for the endpoint."""
-    return Settlement(
+def nothing_wanted(cursor: ClaimedCursor, seconds: float) -> Report:
+    """The endpoint wants nothing up to the cursor's reach."""
+    return Report(
         cursor=cursor,
         acked=cursor.acked,
-        tried=None,
-        goes_on=False,
+        attempt=None,
+        wants_next=False,
         at=at(seconds),
         lease_until=cursor.lease_until,
         jitter=0.5,

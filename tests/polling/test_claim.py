@@ -9,10 +9,9 @@ import pytest
 from sqlalchemy import select
 
 from bridge.db.tables import rooms
-from bridge.polling.record import ClaimedRoom
+from bridge.polling.plan import ClaimedRoom
 from bridge.rules.presence import FailureKind
-from tests.harness.builders import at, seen
-from tests.harness.store_driver import StoreDriver, failed
+from tests.harness.store_driver import StoreDriver, at, failed, seen
 
 
 def names(claimed: list[ClaimedRoom]) -> list[str]:
@@ -63,7 +62,7 @@ def test_a_lease_that_ran_out_makes_the_room_due_again(store: StoreDriver) -> No
 
 @pytest.mark.parametrize("rate", [1, 3, 20, 100])
 def test_two_pollers_share_one_budget_exactly(store: StoreDriver, rate: float) -> None:
-    store.track(*(f"room{assign_sequences}" for assign_sequences in range(400)))
+    store.track(*(f"room{number}" for number in range(400)))
     claimed = 0
     for tick in range(26):
         for _ in ("one poller", "the other"):
@@ -74,7 +73,7 @@ def test_two_pollers_share_one_budget_exactly(store: StoreDriver, rate: float) -
 
 
 def test_what_was_not_asked_for_does_not_pile_up(store: StoreDriver) -> None:
-    store.track(*(f"room{assign_sequences}" for assign_sequences in range(100)))
+    store.track(*(f"room{number}" for number in range(100)))
 
     assert len(store.claim(0, rate=20)) == 5
     assert len(store.claim(3600, rate=20)) == 5
@@ -89,7 +88,7 @@ def test_a_budget_that_is_spent_in_part_leaves_the_rest(store: StoreDriver) -> N
 
 
 def test_no_budget_means_no_limit(store: StoreDriver) -> None:
-    store.track(*(f"room{assign_sequences}" for assign_sequences in range(100)))
+    store.track(*(f"room{number}" for number in range(100)))
 
     assert len(store.claim(0, rate=0)) == 100
 
@@ -130,8 +129,8 @@ def test_a_good_probe_frees_the_source_and_its_failed_rooms(store: StoreDriver) 
 
 def test_a_few_rooms_that_always_fail_do_not_take_the_source_down(store: StoreDriver) -> None:
     """Most rooms response well: the source as a whole works, and nobody is told that it does not."""
-    bad = {f"bad{assign_sequences}" for assign_sequences in range(8)}
-    store.track(*sorted(bad), *(f"good{assign_sequences:02}" for assign_sequences in range(32)))
+    bad = {f"bad{number}" for number in range(8)}
+    store.track(*sorted(bad), *(f"good{number:02}" for number in range(32)))
     asked: dict[str, int] = {}
     now = 0.0
     while now < 120:
@@ -144,13 +143,13 @@ def test_a_few_rooms_that_always_fail_do_not_take_the_source_down(store: StoreDr
 
     told = store.told(None) if any(room.upstream_id is None for room in store.rooms()) else []
     assert told.count("source.unavailable") <= 1, f"{len(told)} events about a source that works: {told[:6]}…"
-    assert min(asked[f"good{assign_sequences:02}"] for assign_sequences in range(32)) >= 11
+    assert min(asked[f"good{number:02}"] for number in range(32)) >= 11
     assert max(asked[name] for name in bad) <= 9, "a failing room backs off to a minute"
 
 
-def test_two_connections_never_claim_the_same_room(postgresql_store: StoreDriver) -> None:
-    store = postgresql_store
-    store.track(*(f"room{assign_sequences}" for assign_sequences in range(60)))
+def test_two_connections_never_claim_the_same_room(postgresql_stage: StoreDriver) -> None:
+    store = postgresql_stage
+    store.track(*(f"room{number}" for number in range(60)))
     claimed: list[str] = []
 
     def take() -> None:
@@ -167,8 +166,8 @@ def test_two_connections_never_claim_the_same_room(postgresql_store: StoreDriver
     assert len(claimed) == 60
 
 
-def test_rooms_that_somebody_else_is_writing_are_skipped_not_waited_for(postgresql_store: StoreDriver) -> None:
-    store = postgresql_store
+def test_rooms_that_somebody_else_is_writing_are_skipped_not_waited_for(postgresql_stage: StoreDriver) -> None:
+    store = postgresql_stage
     store.track("a", "b")
     key = store.room("a").id
     with store.database._writing.begin() as other:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from bridge.db.engine import Database
 from bridge.db.tables import visits
-from bridge.polling.record import PollingSettings
+from bridge.polling.plan import PollingSettings
 from bridge.rules.presence import Failure, Peer, PresencePolicy, Snapshot
 from tests.harness import postgres
 from tests.harness.builders import peer, seen

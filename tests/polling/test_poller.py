@@ -172,7 +172,7 @@ async def test_a_failed_poll_keeps_the_presence_and_says_so(scene: Scene, source
 
 
 async def test_no_more_is_asked_at_once_than_the_account_allows(scene: Scene, source: ScriptedSource) -> None:
-    scene.store.track(*(f"r{assign_sequences}" for assign_sequences in range(12)))
+    scene.store.track(*(f"r{number}" for number in range(12)))
     source.gate.clear()
     poller = scene.poller(source, max_concurrency=3)
     ticking = asyncio.create_task(poller.tick())
@@ -313,7 +313,7 @@ async def test_stopping_gives_back_unasked_what_waits_for_a_request(scene: Scene
 async def test_two_pollers_that_follow_each_other_ask_no_more_at_once_than_the_account_allows(
     scene: Scene, source: ScriptedSource
 ) -> None:
-    scene.store.track(*(f"r{assign_sequences}" for assign_sequences in range(8)))
+    scene.store.track(*(f"r{number}" for number in range(8)))
     source.gate.clear()
     old = asyncio.create_task(scene.poller(source, max_concurrency=2).tick())
     await until(lambda: source.under_way == 2)

@@ -10,9 +10,10 @@ import pytest
 
 from bridge.db.tables import events, sessions, sources, visits
 from bridge.errors import DatabaseError
-from bridge.polling.record import PollingSettings, Skipped, record_polls
-from bridge.polling.rooms import forget_sources, remove_room
-from bridge.rules.polling import Condition, failure_score_limit
+from bridge.polling.plan import PollingSettings, Skipped
+from bridge.polling.record import record_polls
+from bridge.polling.rooms import remove_other_sources, remove_room
+from bridge.rules.polling import Condition, failure_limit
 from bridge.rules.presence import FailureKind, FirstSnapshot, Json, PresencePolicy
 from tests.harness.builders import at, peer, seen
 from tests.harness.log import log_problems
@@ -70,13 +71,13 @@ def test_a_failed_poll_writes_no_presence(store: StoreDriver) -> None:
     assert (store.room("a").failures, store.room("a").last_failure) == (0, None)
 
 
-def test_a_room_that_was_held_back_waits_and_counts_no_failure(store: StoreDriver) -> None:
+def test_a_skipped_poll_leaves_the_room_as_it_was(store: StoreDriver) -> None:
     store.track("a")
-    (recorded,) = store.record(store.claim(0), lambda _: Skipped(until=at(30)), 1)
+    (recorded,) = store.record(store.claim(5), lambda _: Skipped(), 6)
 
     row = store.room("a")
-    assert recorded.source_paused_until == at(30)
-    assert (row.next_poll_at, row.failures, row.polled_at, row.claim_token) == (at(30), 0, None, None)
+    assert recorded.source_paused_until is None
+    assert (row.next_poll_at, row.failures, row.polled_at, row.claim_token) == (at(0), 0, None, None)
 
 
 def test_a_quiet_poll_writes_no_visit_and_yet_the_last_sighting_is_known(store: StoreDriver) -> None:
@@ -199,16 +200,17 @@ def test_a_rejoin_and_a_return_are_no_new_people(store: StoreDriver) -> None:
     assert (empty["visit_count"], empty["unique_peers"], empty["peak_peer_count"]) == (4, 2, 2)
 
 
-def test_baseline_writes_the_visits_and_tells_nothing(store: StoreDriver) -> None:
+def test_baseline_logs_the_peers_present_at_the_start_and_delivers_them_to_nobody(store: StoreDriver) -> None:
     store.settings = PollingSettings(policy=PresencePolicy(first_snapshot=FirstSnapshot.BASELINE))
     store.track("a")
+    key = store.subscribe()
     store.poll(0, a=seen("p"))
 
-    assert store.log("a") == []
-    assert len(store.rows(visits, "id")) == 1
+    assert store.told("a") == ["room.occupied", "peer.joined"]
+    assert store.cursor(key, "a") is None
     store.poll(10, a=seen("p", "q"))
-    assert store.told("a") == ["peer.joined"]
-    assert store.log("a")[0]["data"]["peer_count"] == 2
+    assert store.log("a")[-1]["data"]["peer_count"] == 2
+    assert store.deliver(10) == [store.log("a")[-1]["id"]]
 
 
 def test_a_token_that_is_gone_writes_nothing(store: StoreDriver) -> None:
@@ -305,32 +307,26 @@ def test_an_exception_in_the_middle_writes_nothing(store: StoreDriver) -> None:
 
 
 def test_many_rooms_in_one_batch_keep_apart(store: StoreDriver) -> None:
-    store.track(*(f"r{assign_sequences}" for assign_sequences in range(20)))
+    store.track(*(f"r{number}" for number in range(20)))
     store.poll(
         0,
-        **{
-            f"r{assign_sequences}": seen(*(f"p{peer}" for peer in range(assign_sequences % 4)))
-            for assign_sequences in range(20)
-        },
+        **{f"r{number}": seen(*(f"p{peer}" for peer in range(number % 4))) for number in range(20)},
     )
     store.poll(
         10,
-        **{
-            f"r{assign_sequences}": seen(*(f"p{peer}" for peer in range(assign_sequences % 3)))
-            for assign_sequences in range(20)
-        },
+        **{f"r{number}": seen(*(f"p{peer}" for peer in range(number % 3))) for number in range(20)},
     )
 
     assert store.chain_problems() == []
-    for assign_sequences in range(20):
-        log = store.log(f"r{assign_sequences}")
+    for number in range(20):
+        log = store.log(f"r{number}")
         assert log_problems(log) == []
         present = {
             one.peer_id
             for one in store.rows(visits, "id")
-            if one.room_key == store.room(f"r{assign_sequences}").id and one.left_at is None
+            if one.room_key == store.room(f"r{number}").id and one.left_at is None
         }
-        assert present == {f"p{peer}" for peer in range(assign_sequences % 3)}
+        assert present == {f"p{peer}" for peer in range(number % 3)}
 
 
 def facts(store: StoreDriver, event_type: str) -> list[dict[str, Any]]:
@@ -352,8 +348,8 @@ def test_a_source_that_fails_and_recovers_is_told_in_the_bridges_own_log(store: 
 
 @pytest.mark.parametrize(("count", "rounds"), [(1, 3), (2, 2), (3, 2), (20, 1)])
 def test_a_source_of_any_size_is_unavailable_when_all_of_it_fails(store: StoreDriver, count: int, rounds: int) -> None:
-    store.track(*(f"room{assign_sequences:02}" for assign_sequences in range(count)))
-    now, limit = 0.0, failure_score_limit(count)
+    store.track(*(f"room{number:02}" for number in range(count)))
+    now, limit = 0.0, failure_limit(count)
     for _ in range(rounds):
         assert store.rows(sources, "name")[0].condition == "ok"
         while claimed := store.claim(now, limit=limit):
@@ -397,10 +393,10 @@ def test_a_failed_follow_up_is_made_up_for_soon(store: StoreDriver) -> None:
 def test_a_source_that_another_process_does_not_know_is_polled_all_the_same(store: StoreDriver) -> None:
     store.track("a")
     claimed = store.claim(0)
-    store.write(forget_sources, [])
+    store.write(remove_other_sources, [])
 
     store.record(claimed, lambda _: seen("p"), 0)
-    store.write(forget_sources, [])
+    store.write(remove_other_sources, [])
     assert [room.upstream_id for room in store.claim(10)] == ["a"]
 
 

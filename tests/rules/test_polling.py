@@ -6,22 +6,22 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bridge.rules.backoff import LONGEST_RETRY_AFTER
 from bridge.rules.polling import (
-    FAILURE_SCORE_LIMIT,
     FOLLOW_UP,
-    RETRY_AFTER_LIMIT,
+    HIGHEST_FAILURE_SCORE,
     Condition,
     SourceHealth,
-    failure_score_limit,
-    judge,
+    failure_limit,
     next_poll,
     next_poll_after_failure,
+    update_source_health,
 )
 from bridge.rules.presence import Failure, FailureKind
 
 START = datetime(2026, 11, 23, 9, 0, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)
-TROUBLES = [FailureKind.SERVER_ERROR, FailureKind.BAD_RESPONSE, FailureKind.TIMEOUT, FailureKind.UNREACHABLE]
+FAILURES = [FailureKind.SERVER_ERROR, FailureKind.BAD_RESPONSE, FailureKind.TIMEOUT, FailureKind.UNREACHABLE]
 
 
 def at(seconds: float) -> datetime:
@@ -39,7 +39,7 @@ def failure(kind: FailureKind = FailureKind.SERVER_ERROR, retry_after: float | N
 def failing(times: int, health: SourceHealth | None = None, kind: FailureKind = FailureKind.TIMEOUT) -> SourceHealth:
     health = health or SourceHealth()
     for _ in range(times):
-        health = judge(health, failure(kind), is_probe=False, now=at(0), jitter=0.5)
+        health = update_source_health(health, failure(kind), is_probe=False, now=at(0), jitter=0.5)
     return health
 
 
@@ -132,42 +132,48 @@ def test_a_proxys_page_of_maintenance_blinds_a_room_for_five_minutes_at_most(
     assert next_poll_after_failure(at(0), spans(interval), 1, 0.5, retry_after=spans(asked)) == at(wait)
 
 
-@pytest.mark.parametrize("kind", TROUBLES)
+@pytest.mark.parametrize("kind", FAILURES)
 def test_no_page_of_maintenance_holds_a_failing_source_for_longer_than_that(kind: FailureKind) -> None:
     straggler = failure(kind, retry_after=86_400)
 
-    after = judge(failing(FAILURE_SCORE_LIMIT), straggler, is_probe=False, now=at(0), jitter=0.5)
+    after = update_source_health(failing(HIGHEST_FAILURE_SCORE), straggler, is_probe=False, now=at(0), jitter=0.5)
 
     assert after.paused_until == at(300)
 
 
-@pytest.mark.parametrize("kind", TROUBLES)
+@pytest.mark.parametrize("kind", FAILURES)
 def test_what_a_single_room_is_asked_to_wait_holds_no_source(kind: FailureKind) -> None:
-    health = judge(SourceHealth(), failure(kind, retry_after=86_400), is_probe=False, now=at(0), jitter=0.5)
+    health = update_source_health(
+        SourceHealth(), failure(kind, retry_after=86_400), is_probe=False, now=at(0), jitter=0.5
+    )
 
     assert (health.condition, health.paused_until) == (Condition.OK, None)
 
 
 def test_two_rounds_of_failures_are_a_failing_source_within_bounds() -> None:
-    assert [failure_score_limit(rooms) for rooms in (0, 1, 2, 3, 4, 5, 100_000)] == [3, 3, 4, 6, 8, 8, 8]
+    assert [failure_limit(rooms) for rooms in (0, 1, 2, 3, 4, 5, 100_000)] == [3, 3, 4, 6, 8, 8, 8]
     health = SourceHealth()
     for limit, condition in ((3, Condition.OK), (3, Condition.OK), (3, Condition.FAILING)):
-        health = judge(health, failure(), is_probe=False, limit=limit, now=at(0), jitter=0.5)
+        health = update_source_health(health, failure(), is_probe=False, limit=limit, now=at(0), jitter=0.5)
         assert health.condition is condition
 
 
 def test_a_bad_key_slows_the_source_to_a_try_a_minute() -> None:
-    health = judge(SourceHealth(), failure(FailureKind.UNAUTHORIZED), is_probe=False, now=at(0), jitter=0.9)
+    health = update_source_health(
+        SourceHealth(), failure(FailureKind.UNAUTHORIZED), is_probe=False, now=at(0), jitter=0.9
+    )
 
     assert (health.condition, health.since, health.paused_until) == (Condition.UNAUTHORIZED, at(0), at(60))
-    later = judge(health, failure(FailureKind.UNAUTHORIZED), is_probe=True, now=at(60), jitter=0.1)
+    later = update_source_health(health, failure(FailureKind.UNAUTHORIZED), is_probe=True, now=at(60), jitter=0.1)
     assert (later.condition, later.since, later.paused_until) == (Condition.UNAUTHORIZED, at(0), at(120))
 
 
 def test_a_rate_limit_without_a_wish_waits_longer_each_time_up_to_a_minute() -> None:
     health, waits, now = SourceHealth(), [], 0.0
     for turn in range(6):
-        health = judge(health, failure(FailureKind.RATE_LIMITED), is_probe=turn > 0, now=at(now), jitter=0.5)
+        health = update_source_health(
+            health, failure(FailureKind.RATE_LIMITED), is_probe=turn > 0, now=at(now), jitter=0.5
+        )
         assert health.paused_until is not None
         waits.append((health.paused_until - at(now)).total_seconds())
         now += waits[-1]
@@ -177,7 +183,7 @@ def test_a_rate_limit_without_a_wish_waits_longer_each_time_up_to_a_minute() -> 
 
 @pytest.mark.parametrize(("asked", "waits"), [(1, 1), (30, 30), (3600, 3600), (10**8, 86_400)])
 def test_a_rate_limit_waits_as_long_as_it_is_asked_to(asked: float, waits: float) -> None:
-    health = judge(
+    health = update_source_health(
         SourceHealth(), failure(FailureKind.RATE_LIMITED, retry_after=asked), is_probe=False, now=at(0), jitter=0.5
     )
 
@@ -189,24 +195,24 @@ def test_a_rate_limit_that_asks_for_no_pause_gets_one_all_the_same(asked: float)
     health = SourceHealth()
     for turn in range(3):
         limited = failure(FailureKind.RATE_LIMITED, retry_after=asked)
-        health = judge(health, limited, is_probe=turn > 0, now=at(0), jitter=0.5)
+        health = update_source_health(health, limited, is_probe=turn > 0, now=at(0), jitter=0.5)
 
         assert health.paused_until is not None
         assert health.paused_until >= at(1), "429 after 429 without a pause is hammering"
 
 
-@pytest.mark.parametrize("kind", TROUBLES)
+@pytest.mark.parametrize("kind", FAILURES)
 def test_failures_in_a_row_hold_the_source(kind: FailureKind) -> None:
-    before, after = failing(FAILURE_SCORE_LIMIT - 1, kind=kind), failing(FAILURE_SCORE_LIMIT, kind=kind)
+    before, after = failing(HIGHEST_FAILURE_SCORE - 1, kind=kind), failing(HIGHEST_FAILURE_SCORE, kind=kind)
 
     assert (before.condition, before.paused_until) == (Condition.OK, None)
     assert (after.condition, after.paused_until) == (Condition.FAILING, at(2))
 
 
 def test_the_pause_of_a_failing_source_doubles_up_to_a_minute() -> None:
-    health, waits, now = failing(FAILURE_SCORE_LIMIT), [2.0], 2.0
+    health, waits, now = failing(HIGHEST_FAILURE_SCORE), [2.0], 2.0
     for _ in range(6):
-        health = judge(health, failure(), is_probe=True, now=at(now), jitter=0.5)
+        health = update_source_health(health, failure(), is_probe=True, now=at(now), jitter=0.5)
         assert health.paused_until is not None
         waits.append((health.paused_until - at(now)).total_seconds())
         now += waits[-1]
@@ -217,32 +223,38 @@ def test_the_pause_of_a_failing_source_doubles_up_to_a_minute() -> None:
 
 @pytest.mark.parametrize("condition", [Condition.UNAUTHORIZED, Condition.RATE_LIMITED, Condition.FAILING])
 def test_one_good_probe_lifts_the_hold(condition: Condition) -> None:
-    held = SourceHealth(condition=condition, since=at(0), paused_until=at(60), failure_score=8, pauses=4)
+    paused = SourceHealth(condition=condition, since=at(0), paused_until=at(60), failure_score=8, pauses=4)
 
-    assert judge(held, None, is_probe=True, now=at(61), jitter=0.5) == SourceHealth()
+    assert update_source_health(paused, None, is_probe=True, now=at(61), jitter=0.5) == SourceHealth()
 
 
 @pytest.mark.parametrize("condition", [Condition.UNAUTHORIZED, Condition.RATE_LIMITED, Condition.FAILING])
 def test_answers_that_were_under_way_neither_lift_nor_lengthen_the_hold(condition: Condition) -> None:
-    held = SourceHealth(condition=condition, since=at(0), paused_until=at(60), failure_score=8, pauses=4)
+    paused = SourceHealth(condition=condition, since=at(0), paused_until=at(60), failure_score=8, pauses=4)
 
-    assert judge(held, None, is_probe=False, now=at(1), jitter=0.5) == held
+    assert update_source_health(paused, None, is_probe=False, now=at(1), jitter=0.5) == paused
     for kind in FailureKind:
-        assert judge(held, failure(kind), is_probe=False, now=at(1), jitter=0.5) == held
+        assert update_source_health(paused, failure(kind), is_probe=False, now=at(1), jitter=0.5) == paused
 
 
 def test_a_straggler_may_ask_for_more_patience_and_not_for_less() -> None:
-    held = SourceHealth(condition=Condition.RATE_LIMITED, since=at(0), paused_until=at(60), pauses=1)
+    paused = SourceHealth(condition=Condition.RATE_LIMITED, since=at(0), paused_until=at(60), pauses=1)
 
-    more = judge(held, failure(FailureKind.RATE_LIMITED, retry_after=90), is_probe=False, now=at(1), jitter=0.5)
-    less = judge(held, failure(FailureKind.RATE_LIMITED, retry_after=9), is_probe=False, now=at(1), jitter=0.5)
+    more = update_source_health(
+        paused, failure(FailureKind.RATE_LIMITED, retry_after=90), is_probe=False, now=at(1), jitter=0.5
+    )
+    less = update_source_health(
+        paused, failure(FailureKind.RATE_LIMITED, retry_after=9), is_probe=False, now=at(1), jitter=0.5
+    )
 
     assert (more.paused_until, less.paused_until) == (at(91), at(60))
 
 
 def test_one_server_error_of_a_rate_limited_source_is_no_majority() -> None:
-    limited = judge(SourceHealth(), failure(FailureKind.RATE_LIMITED), is_probe=False, now=at(0), jitter=0.5)
-    after = judge(limited, failure(FailureKind.SERVER_ERROR), is_probe=True, now=at(5), jitter=0.5)
+    limited = update_source_health(
+        SourceHealth(), failure(FailureKind.RATE_LIMITED), is_probe=False, now=at(0), jitter=0.5
+    )
+    after = update_source_health(limited, failure(FailureKind.SERVER_ERROR), is_probe=True, now=at(5), jitter=0.5)
 
     assert after.condition is not Condition.FAILING
     assert after.paused_until is not None
@@ -250,17 +262,16 @@ def test_one_server_error_of_a_rate_limited_source_is_no_majority() -> None:
 
 
 @settings(max_examples=200, deadline=None)
-@given(st.lists(st.tuples(st.booleans(), st.sampled_from(TROUBLES)), max_size=60))
-def test_trouble_needs_more_failures_than_successes(answers: list[tuple[bool, FailureKind]]) -> None:
+@given(st.lists(st.tuples(st.booleans(), st.sampled_from(FAILURES)), max_size=60))
+def test_trouble_needs_more_failures_than_successes(polls: list[tuple[bool, FailureKind]]) -> None:
     health = SourceHealth()
-    for assign_sequences, (good, kind) in enumerate(answers, start=1):
-        health = judge(health, None if good else failure(kind), is_probe=False, now=at(assign_sequences), jitter=0.5)
+    for number, (good, kind) in enumerate(polls, start=1):
+        health = update_source_health(
+            health, None if good else failure(kind), is_probe=False, now=at(number), jitter=0.5
+        )
         if health.condition is not Condition.OK:
-            streaks = [
-                sum(1 if not one else -1 for one, _ in answers[begin:assign_sequences])
-                for begin in range(assign_sequences)
-            ]
-            assert max(streaks) >= FAILURE_SCORE_LIMIT
+            streaks = [sum(1 if not one else -1 for one, _ in polls[begin:number]) for begin in range(number)]
+            assert max(streaks) >= HIGHEST_FAILURE_SCORE
             return
 
 
@@ -275,18 +286,18 @@ PROBES = st.tuples(
 @settings(max_examples=300, deadline=None)
 @given(st.lists(PROBES, max_size=40))
 def test_a_hold_never_ends_before_what_was_asked_for(
-    answers: list[tuple[FailureKind | None, float | None, float, bool]],
+    polls: list[tuple[FailureKind | None, float | None, float, bool]],
 ) -> None:
     health, now, asked = SourceHealth(), 0.0, None
-    for kind, retry_after, jitter, is_probe in answers:
+    for kind, retry_after, jitter, is_probe in polls:
         if health.paused_until is not None and is_probe:
             now = max(now, (health.paused_until - START).total_seconds())  # a probe begins after the hold
         now += 0.01
         heard = None if kind is None else failure(kind, retry_after)
         probing = is_probe and health.condition is not Condition.OK
-        health = judge(health, heard, is_probe=probing, now=at(now), jitter=jitter)
+        health = update_source_health(health, heard, is_probe=probing, now=at(now), jitter=jitter)
         if kind is FailureKind.RATE_LIMITED and retry_after is not None:
-            wish = at(now) + min(spans(retry_after), RETRY_AFTER_LIMIT)
+            wish = at(now) + min(spans(retry_after), LONGEST_RETRY_AFTER)
             asked = wish if asked is None else max(asked, wish)
         if asked is not None and asked > at(now):
             assert health.paused_until is not None

@@ -98,8 +98,8 @@ class Account:
 def as_events(told: list[tuple[float, tuple[Change, ...]]]) -> list[dict[str, Any]]:
     changes = [(now, change) for now, some in told for change in some]
     return [
-        json.loads(encode(draft(change, at(now)), NAME, event_id=f"evt_{assign_sequences}", sequence=assign_sequences))
-        for assign_sequences, (now, change) in enumerate(changes, start=1)
+        json.loads(encode(draft(change, at(now)), NAME, event_id=f"evt_{number}", sequence=number))
+        for number, (now, change) in enumerate(changes, start=1)
     ]
 
 

@@ -253,7 +253,7 @@ async def test_a_connection_serves_many_polls() -> None:
 
 async def test_no_more_connections_than_allowed() -> None:
     async with upstream(http(LIST)) as served, source(settings(served.address, max_concurrency=2)) as asked:
-        found = await asyncio.gather(*(asked.fetch(f"room-{assign_sequences}") for assign_sequences in range(20)))
+        found = await asyncio.gather(*(asked.fetch(f"room-{number}") for number in range(20)))
     assert all(isinstance(each, Snapshot) for each in found)
     assert (len(served.requests), served.connections) == (20, 2)
 

@@ -224,16 +224,16 @@ def test_a_count_that_nobody_can_read_agrees_with_no_list(count: str) -> None:
     assert not found.complete
 
 
-@pytest.mark.parametrize("assign_sequences", ["1e400", "-1e400", "7" * 5000, "-" + "7" * 5000])
+@pytest.mark.parametrize("number", ["1e400", "-1e400", "7" * 5000, "-" + "7" * 5000])
 @pytest.mark.parametrize("as_text", [False, True])
-def test_a_number_that_nobody_can_read_is_kept_as_text(assign_sequences: str, *, as_text: bool) -> None:
+def test_a_number_that_nobody_can_read_is_kept_as_text(number: str, *, as_text: bool) -> None:
     """One participant's metadata must not hide the others."""
-    metadata = json.dumps(f'{{"n":{assign_sequences}}}') if as_text else f'{{"n":{assign_sequences}}}'
+    metadata = json.dumps(f'{{"n":{number}}}') if as_text else f'{{"n":{number}}}'
     body = f'{{"count":2,"participants":[{{"peerId":"a","metadata":{metadata}}},{{"peerId":"b"}}]}}'.encode()
     found = interpret(200, {}, body, NOW)
     assert isinstance(found, Snapshot)
     assert [peer.peer_id for peer in found.peers] == ["a", "b"]
-    assert found.peers[0].metadata == {"n": assign_sequences}
+    assert found.peers[0].metadata == {"n": number}
 
 
 def test_a_display_name_outlives_metadata_that_is_cut() -> None:

@@ -43,8 +43,8 @@ def test_rooms_asked_in_turn_do_not_push_each_other_out() -> None:
     known = SnapshotCache(100)
     hits = []
     for _ in range(10):
-        for assign_sequences in range(15):
-            room, fingerprint = f"room-{assign_sequences}", b"%d" % assign_sequences
+        for number in range(15):
+            room, fingerprint = f"room-{number}", b"%d" % number
             found = known.recall(room, fingerprint)
             hits.append(found is not None)
             if found is None:
@@ -54,8 +54,8 @@ def test_rooms_asked_in_turn_do_not_push_each_other_out() -> None:
 
 def test_rooms_that_nobody_asks_for_any_more_make_room_in_the_end() -> None:
     known = SnapshotCache(100)
-    for assign_sequences in range(10):
-        known.remember(f"gone-{assign_sequences}", snapshot(b"g"), 10)
+    for number in range(10):
+        known.remember(f"gone-{number}", snapshot(b"g"), 10)
     for _ in range(30):
         if known.recall("new", b"n") is None:
             known.remember("new", snapshot(b"n"), 10)

@@ -8,9 +8,8 @@ from itertools import count
 import pytest
 
 from bridge.db.tables import endpoints
-from bridge.delivery.claim import target_of
-from bridge.delivery.endpoint_state import disable_endpoint, enable_endpoint, rotate_secret
-from bridge.delivery.endpoints import EndpointContext
+from bridge.delivery.claim import load_target
+from bridge.delivery.endpoints import EndpointContext, disable_endpoint, enable_endpoint, rotate_secret
 from bridge.errors import NotFoundError, UsageError
 from tests.harness.builders import at, peer, seen
 from tests.harness.store_driver import GONE, REJECTED, RETRYABLE, SECRET, StoreDriver, busy, tried
@@ -20,7 +19,7 @@ def happened(store: StoreDriver, seconds: float, *rooms: str, people: int = 1) -
     store.track(*rooms, seconds=seconds)
     store.poll(
         seconds,
-        **{room: seen(*(peer(f"p{assign_sequences}", 0) for assign_sequences in range(people))) for room in rooms},
+        **{room: seen(*(peer(f"p{number}", 0) for number in range(people))) for room in rooms},
     )
 
 
@@ -42,7 +41,7 @@ def numbered_secrets(store: StoreDriver, seconds: float, *, grace: timedelta = t
 
 
 def signing(store: StoreDriver, seconds: float) -> tuple[str, ...]:
-    return store.database.read_now(target_of, "crm", now=at(seconds), cipher=store.cipher).secrets
+    return store.database.read_now(load_target, "crm", now=at(seconds), cipher=store.cipher).secrets
 
 
 def test_a_disabled_endpoint_is_left_alone_and_its_backlog_grows(store: StoreDriver) -> None:
@@ -72,7 +71,7 @@ def test_a_line_that_is_being_worked_off_ends_when_a_person_disables_its_endpoin
 @pytest.mark.parametrize("result", [RETRYABLE, REJECTED, GONE, busy(3600)])
 def test_enabling_makes_everything_due_at_once_whatever_it_waited_for(result: object, store: StoreDriver) -> None:
     key = store.subscribe()
-    happened(store, 0, *(f"r{assign_sequences}" for assign_sequences in range(6)))
+    happened(store, 0, *(f"r{number}" for number in range(6)))
     store.settle(2, *(tried(cursor, 2, result) for cursor in store.owed(1)))  # type: ignore[arg-type]  # an PostResult
     assert store.owed(2.5) == []
     was_disabled = store.write(enable_endpoint, "crm", at(3))

@@ -1,0 +1,274 @@
+"""What a batch of attempts changes: the plan of T4, pure. `bridge.delivery.record` loads what it needs and writes it.
+
+An attempt whose claim was lost is fenced: nothing of it is written. What an outcome means is decided by
+`bridge.rules.delivery.decide`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import NamedTuple
+
+from bridge.delivery.claim import ClaimedCursor, OwedEvent
+from bridge.events.bodies import Draft, draft_endpoint
+from bridge.events.subscription import all_but
+from bridge.rules.delivery import (
+    Acknowledge,
+    Circuit,
+    CursorState,
+    DeadLetter,
+    DeadLetterReason,
+    DeliveryPolicy,
+    Disable,
+    DisableReason,
+    EndpointState,
+    Outcome,
+    PostResult,
+    Retry,
+    decide,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attempt:
+    """One POST of an event and its result."""
+
+    event: OwedEvent
+    result: PostResult
+    started_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """What a sender did with a claimed cursor; no attempt if the endpoint wants nothing up to the cursor's reach.
+
+    `acked` is where the cursor stood before. With `wants_next`, the sender would like to keep the claim, until
+    `lease_until`, for the next event.
+    """
+
+    cursor: ClaimedCursor
+    acked: int
+    attempt: Attempt | None
+    wants_next: bool
+    at: datetime
+    lease_until: datetime
+    jitter: float
+
+
+@dataclass(frozen=True, slots=True)
+class Fenced:
+    """The claim was lost; nothing was written."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Moved:
+    """The cursor moved past the event, delivered or, with `dead_letter`, given up.
+
+    `keeps_claim`: the next event may be sent. `owes_more`: it may not, but something is owed and due.
+    """
+
+    keeps_claim: bool
+    owes_more: bool
+    dead_letter: DeadLetterReason | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Waiting:
+    """The event is tried again at this time."""
+
+    retry_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Disabled:
+    """The endpoint was disabled; the event stays owed."""
+
+    reason: DisableReason
+
+
+Recorded = Fenced | Moved | Waiting | Disabled
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredCursor:
+    """The row of a cursor, locked."""
+
+    key: int
+    endpoint_key: int
+    acked: int
+    head: int
+    claim_token: str | None
+    state: CursorState
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredEndpoint:
+    """The row of an endpoint, locked."""
+
+    key: int
+    name: str
+    url: str
+    active: bool
+    rotated_at: datetime | None
+    state: EndpointState
+
+
+class AttemptRow(NamedTuple):
+    """A row of `attempts`."""
+
+    endpoint_key: int
+    attempt: Attempt
+
+
+class MovedCursor(NamedTuple):
+    """New values of a cursor."""
+
+    key: int
+    acked: int
+    claim_token: str | None
+    next_attempt_at: datetime
+    failed_attempts: int
+    rejections: int
+    last_failed_at: datetime | None
+
+
+class NewDeadLetter(NamedTuple):
+    """A row of `dead_letters`."""
+
+    endpoint_key: int
+    event_key: int
+    parked_at: datetime
+    reason: str
+
+
+@dataclass(slots=True)
+class DeliveryPlan:
+    """What one transaction writes; `recorded` has one entry per report, in order.
+
+    `released`: endpoints whose waiting cursors are due at the given time. `notices`: events of the bridge's own log.
+    """
+
+    recorded: list[Recorded] = field(default_factory=list)
+    attempts: list[AttemptRow] = field(default_factory=list)
+    cursors: dict[int, MovedCursor] = field(default_factory=dict)
+    dead_letters: list[NewDeadLetter] = field(default_factory=list)
+    endpoints: dict[int, StoredEndpoint] = field(default_factory=dict)
+    disabled: dict[int, DisableReason] = field(default_factory=dict)
+    released: dict[int, datetime] = field(default_factory=dict)
+    notices: list[Draft] = field(default_factory=list)
+
+
+def plan_reports(
+    reports: Sequence[Report],
+    cursors: Mapping[int, StoredCursor],
+    endpoints: Mapping[int, StoredEndpoint],
+    policy: DeliveryPolicy,
+) -> DeliveryPlan:
+    """Decide what the reports change; a batch has one report of a cursor."""
+    plan = DeliveryPlan()
+    for report in reports:
+        cursor = cursors.get(report.cursor.key)
+        if cursor is None or cursor.claim_token != report.cursor.token or cursor.acked != report.acked:
+            plan.recorded.append(Fenced())
+        elif report.attempt is None:
+            plan.recorded.append(_move(plan, cursor, report, to=report.cursor.reach, keeps_claim=False))
+        else:
+            # An earlier report of the batch may have changed the endpoint.
+            endpoint = plan.endpoints.get(cursor.endpoint_key, endpoints[cursor.endpoint_key])
+            plan.attempts.append(AttemptRow(endpoint.key, report.attempt))
+            plan.recorded.append(_plan_attempt(plan, cursor, endpoint, report, report.attempt, policy))
+    return plan
+
+
+def _plan_attempt(
+    plan: DeliveryPlan,
+    cursor: StoredCursor,
+    endpoint: StoredEndpoint,
+    report: Report,
+    attempt: Attempt,
+    policy: DeliveryPolicy,
+) -> Recorded:
+    delivered = attempt.result.outcome is Outcome.DELIVERED
+    if endpoint.url != report.cursor.target.url:  # a response from the old URL tells nothing about the new one
+        if delivered:
+            return _move(plan, cursor, report, to=attempt.event.acks_to, keeps_claim=False)
+        return _wait(plan, cursor, cursor.state, report.at)
+    decision = decide(attempt.result, cursor.state, endpoint.state, policy, now=report.at, jitter=report.jitter)
+    _plan_health(plan, endpoint, decision.endpoint, report.at)
+    if decision.releases:
+        plan.released[endpoint.key] = report.at
+    may_continue = _may_continue(endpoint, decision.endpoint, report)
+    match decision.step:
+        case Acknowledge():
+            return _move(plan, cursor, report, to=attempt.event.acks_to, keeps_claim=may_continue)
+        case DeadLetter(reason=reason):
+            plan.dead_letters.append(NewDeadLetter(endpoint.key, attempt.event.key, report.at, reason.value))
+            moved = _move(plan, cursor, report, to=attempt.event.acks_to, keeps_claim=may_continue)
+            return replace(moved, dead_letter=reason)
+        case Retry(at=at):
+            return _wait(plan, cursor, decision.cursor, at)
+        case Disable(reason=reason):
+            _wait(plan, cursor, decision.cursor, report.at)
+            _disable(plan, endpoint, reason, decision.endpoint, report.at)
+            return Disabled(reason=reason)
+
+
+def _may_continue(endpoint: StoredEndpoint, state: EndpointState, report: Report) -> bool:
+    """Whether the sender may go on with this claim: the endpoint is as it was claimed, and may be called."""
+    unchanged = endpoint.active and endpoint.rotated_at == report.cursor.target.rotated_at
+    return report.wants_next and unchanged and state.circuit is Circuit.CLOSED and not state.is_paused(report.at)
+
+
+def _move(plan: DeliveryPlan, cursor: StoredCursor, report: Report, *, to: int, keeps_claim: bool) -> Moved:
+    plan.cursors[cursor.key] = _moved(
+        cursor,
+        CursorState(),
+        acked=to,
+        due_at=report.lease_until if keeps_claim else report.at,
+        token=cursor.claim_token if keeps_claim else None,
+    )
+    return Moved(keeps_claim=keeps_claim, owes_more=not keeps_claim and to < cursor.head)
+
+
+def _wait(plan: DeliveryPlan, cursor: StoredCursor, state: CursorState, at: datetime) -> Waiting:
+    plan.cursors[cursor.key] = _moved(cursor, state, acked=cursor.acked, due_at=at, token=None)
+    return Waiting(retry_at=at)
+
+
+def _moved(cursor: StoredCursor, state: CursorState, *, acked: int, due_at: datetime, token: str | None) -> MovedCursor:
+    return MovedCursor(
+        key=cursor.key,
+        acked=acked,
+        claim_token=token,
+        next_attempt_at=due_at,
+        failed_attempts=state.failed_attempts,
+        rejections=state.rejections,
+        last_failed_at=state.last_failed_at,
+    )
+
+
+def _plan_health(plan: DeliveryPlan, endpoint: StoredEndpoint, after: EndpointState, at: datetime) -> None:
+    plan.endpoints[endpoint.key] = replace(endpoint, state=after)
+    before = endpoint.state
+    if before.circuit is Circuit.OPEN and after.circuit is Circuit.CLOSED:
+        plan.notices.append(
+            replace(
+                draft_endpoint(recovered=True, endpoint=endpoint.name, reason=None, since=before.failing_since, at=at),
+                audience=all_but(endpoint.key),
+            )
+        )
+
+
+def _disable(
+    plan: DeliveryPlan, endpoint: StoredEndpoint, reason: DisableReason, state: EndpointState, at: datetime
+) -> None:
+    if not endpoint.active:
+        return
+    plan.disabled[endpoint.key] = reason
+    plan.endpoints[endpoint.key] = replace(endpoint, state=state, active=False)
+    notice = draft_endpoint(
+        recovered=False, endpoint=endpoint.name, reason=reason.value, since=state.failing_since, at=at
+    )
+    plan.notices.append(replace(notice, audience=all_but(endpoint.key)))
