@@ -20,6 +20,9 @@ from tests.harness.store_driver import StoreDriver, copied_sqlite, migrated_post
 
 SERVER = pytest.StashKey[Path]()
 
+# Every TLS context would load the system's certificates, which takes longer than most tests.
+os.environ["SSL_CERT_FILE"] = os.devnull
+
 # No deadlines: on a busy machine any example may take a second.
 hypothesis.settings.register_profile("test", max_examples=50, deadline=None)
 hypothesis.settings.register_profile("campaign", max_examples=1000, deadline=None)

@@ -28,9 +28,8 @@ from bridge.errors import BridgeError, VerificationError
 from bridge.logs import configure_logs
 from bridge.service import Service
 from bridge.simulator import DEFAULT_API_KEY, Simulation
-from bridge.simulator.crowd import room_ids
+from bridge.simulator.crowd import Crowd, room_ids
 from bridge.simulator.routes import API_PATH
-from bridge.simulator.scenario import play_random
 from bridge.simulator.server import serve
 
 LOOPBACK: Final = "127.0.0.1"
@@ -85,7 +84,7 @@ async def _run(plan: _Plan) -> Listener:
 
         def start(status_page: str | None) -> None:
             _introduce(screen, plan, upstream, receiver, status_page or "off")
-            crowd = play_random(simulation, plan.seed, tuple(plan.rooms), CHANGES_PER_SECOND)
+            crowd = Crowd(simulation, seed=plan.seed, rooms=tuple(plan.rooms)).run(CHANGES_PER_SECOND)
             stack.callback(asyncio.create_task(crowd).cancel)
             if plan.duration is not None:
                 asyncio.get_running_loop().call_later(plan.duration.total_seconds(), service.stop)

@@ -7,7 +7,6 @@ last leave; a peer that joins while it is present has left and come back. Times 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from bridge.errors import NotFoundError
@@ -16,24 +15,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 Json = str | int | float | bool | None | list["Json"] | dict[str, "Json"]
-
-
-class ChangeKind(StrEnum):
-    """The kinds of change in a room."""
-
-    JOIN = "join"
-    LEAVE = "leave"
-    METADATA = "metadata"
-    END = "end"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Change:
-    """One entry of a room's history; `peer_id` is None for the end of a session."""
-
-    at: int
-    kind: ChangeKind
-    peer_id: str | None = None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -59,7 +40,7 @@ class Session:
 
 @dataclass(slots=True, kw_only=True)
 class Room:
-    """A room of one project (`api_key`), with everything that ever happened in it."""
+    """A room of one project (`api_key`), with all its sessions."""
 
     room_id: str
     api_key: str = field(repr=False)
@@ -67,9 +48,6 @@ class Room:
     metadata: Json = None
     present: dict[str, Visit] = field(default_factory=dict)
     sessions: list[Session] = field(default_factory=list)
-    history: list[Change] = field(default_factory=list)
-    polls: int = 0
-    """The number of requests for the room's participants so far."""
     listing: bytes | None = field(default=None, repr=False)
     """The list of participants as last serialized (upstream.py); every change clears it."""
 
@@ -90,7 +68,7 @@ class Room:
         session.empty_since = None
         session.visits.append(visit)
         self.present[visit.peer_id] = visit
-        self._record(ChangeKind.JOIN, now=now, peer_id=visit.peer_id)
+        self.listing = None
 
     def leave(self, peer_id: str, *, now: int) -> None:
         """Let a peer go.
@@ -103,16 +81,16 @@ class Room:
         session = self.session
         if session is not None and not self.present:
             session.empty_since = now
-        self._record(ChangeKind.LEAVE, now=now, peer_id=peer_id)
+        self.listing = None
 
-    def change_metadata(self, peer_id: str, metadata: Json, *, now: int) -> None:
+    def change_metadata(self, peer_id: str, metadata: Json) -> None:
         """Give a peer new metadata.
 
         Raises:
             NotFoundError: the peer is not in the room.
         """
         self._visit_of(peer_id).metadata = metadata
-        self._record(ChangeKind.METADATA, now=now, peer_id=peer_id)
+        self.listing = None
 
     def end(self, *, now: int) -> None:
         """Let all peers go and end the session at once, whatever the lag."""
@@ -120,17 +98,13 @@ class Room:
             self.leave(peer_id, now=now)
         session = self.session
         if session is not None:
-            self._close(session, at=now)
+            session.ended_at = now
 
     def expire(self, *, now: int, lag: int) -> None:
         """End the session if the room has been empty for `lag` milliseconds."""
         session = self.session
         if session is not None and session.empty_since is not None and now >= session.empty_since + lag:
-            self._close(session, at=session.empty_since + lag)
-
-    def _close(self, session: Session, *, at: int) -> None:
-        session.ended_at = at
-        self._record(ChangeKind.END, now=at)
+            session.ended_at = session.empty_since + lag
 
     def _visit_of(self, peer_id: str) -> Visit:
         visit = self.present.get(peer_id)
@@ -138,7 +112,3 @@ class Room:
             present = ", ".join(self.present) or "none"
             raise NotFoundError(f"peer {peer_id!r} is not in room {self.room_id!r} (peers in it: {present})")
         return visit
-
-    def _record(self, kind: ChangeKind, *, now: int, peer_id: str | None = None) -> None:
-        self.listing = None
-        self.history.append(Change(at=now, kind=kind, peer_id=peer_id))

@@ -118,7 +118,7 @@ class Simulation:
         Raises:
             NotFoundError: the room does not exist, or the peer is not in it.
         """
-        self.room(room_id).change_metadata(peer_id, metadata, now=self.now())
+        self.room(room_id).change_metadata(peer_id, metadata)
 
     def end(self, room_id: str) -> None:
         """Let all peers go and end the session at once.

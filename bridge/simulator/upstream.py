@@ -34,10 +34,7 @@ def _root(_simulation: Simulation, _target: Target) -> Response:
 
 def _participants(simulation: Simulation, target: Target) -> Response:
     room = simulation.owned_room(target.room_id or "", target.api_key)
-    if room is None:
-        return documents.NO_SESSION
-    room.polls += 1
-    if room.session is None:
+    if room is None or room.session is None:
         return documents.NO_SESSION
     if room.listing is None:
         room.listing = documents.encode(documents.participants(room.present.values()))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,26 +21,11 @@ from bridge.db.engine import Database
 from bridge.db.migrate import ensure_schema
 from bridge.delivery.sender import Sender
 from bridge.runtime import system_runtime
-from bridge.simulator import Simulation
-from bridge.simulator.server import serve
 from tests.harness.config import Table, write_config
-from tests.harness.loop_thread import LoopThread
 from tests.harness.receiver import Receiver
-from tests.harness.simulator import SimulatorClient
+from tests.harness.simulator import Simulator
 
 Json = Any
-
-
-class _Upstream(LoopThread):
-    """The simulated upstream in a thread of this process."""
-
-    url = ""
-
-    async def _serve(self) -> None:
-        async with serve(Simulation()) as url:
-            self.url = url
-            self._ready()
-            await self._stopping.wait()
 
 
 @dataclass(frozen=True)
@@ -134,23 +119,7 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def simulator() -> Iterator[SimulatorClient]:
-    """A simulated upstream for one test."""
-    with _Upstream("upstream") as upstream:
-        client = SimulatorClient(upstream.url)
-        yield client
-        client.close()
-
-
-@pytest.fixture
-def receiver() -> Iterator[Receiver]:
-    """A receiver that accepts everything until it is scripted."""
-    with Receiver() as subscriber:
-        yield subscriber
-
-
-@pytest.fixture
-def cli(tmp_path: Path, simulator: SimulatorClient, capsys: pytest.CaptureFixture[str]) -> Cli:
+def cli(tmp_path: Path, simulator: Simulator, capsys: pytest.CaptureFixture[str]) -> Cli:
     """One source, no room, no endpoint, no database yet."""
     return Cli(tmp_path, simulator.url, capsys)
 

@@ -8,18 +8,18 @@ import pytest
 
 from tests.cli.conftest import Cli
 from tests.harness.receiver import Receiver, Response
-from tests.harness.simulator import SimulatorClient
+from tests.harness.simulator import Simulator
 
 ROOM = "abc-defg-hij"
 
 
 @pytest.fixture
-def each(tmp_path: Path, database_url: str, simulator: SimulatorClient, capsys: pytest.CaptureFixture[str]) -> Cli:
+def each(tmp_path: Path, database_url: str, simulator: Simulator, capsys: pytest.CaptureFixture[str]) -> Cli:
     """The command line with an empty database of each kind."""
     return Cli(tmp_path, simulator.url, capsys, database_url=database_url)
 
 
-def test_an_empty_database_is_named_with_the_command_to_run(each: Cli, simulator: SimulatorClient) -> None:
+def test_an_empty_database_is_named_with_the_command_to_run(each: Cli, simulator: Simulator) -> None:
     for command in ("rooms", "endpoints", "events", "deliveries"):
         assert "bridge migrate" in each.refuses(command, "list", code=1)
     simulator.join(ROOM, "anna")
@@ -28,7 +28,7 @@ def test_an_empty_database_is_named_with_the_command_to_run(each: Cli, simulator
     assert each("rooms", "list", "--json").json() == []
 
 
-def test_every_command_works(each: Cli, simulator: SimulatorClient, receiver: Receiver) -> None:
+def test_every_command_works(each: Cli, simulator: Simulator, receiver: Receiver) -> None:
     each("migrate")
     receiver.script(Response(status=400, when=lambda delivery: delivery.path == "/bad"))
     each.configure(delivery={"refused_schedule": []})

@@ -6,7 +6,7 @@ from bridge.delivery.skip import skip_event
 from bridge.runtime import system_runtime
 from tests.cli.conftest import Cli
 from tests.harness.receiver import Delivery, Receiver, Response
-from tests.harness.simulator import SimulatorClient
+from tests.harness.simulator import Simulator
 
 ROOM, OTHER = "abc-defg-hij", "xyz-xyzx-xyz"
 EVENT_KEYS = {"event_id", "type", "source", "room_id", "sequence", "endpoint", "endpoint_id"}
@@ -17,7 +17,7 @@ DEAD_KEYS = EVENT_KEYS | {"parked_at", "reason", "tries"}
 
 
 @pytest.fixture
-def tried(cli: Cli, simulator: SimulatorClient, receiver: Receiver) -> Cli:
+def tried(cli: Cli, simulator: Simulator, receiver: Receiver) -> Cli:
     """One join in each of two rooms: `good` accepted it, `bad` refused it, `down` fails, `other` filters it out."""
     receiver.script(
         Response(status=400, body=b"no \x1b[31mthanks\x00", when=lambda delivery: delivery.path == "/bad"),
@@ -125,7 +125,7 @@ def test_the_delivery_of_one_event_as_text(tried: Cli) -> None:
     assert "\x1b" not in out
 
 
-def test_an_event_that_waits_for_another_one_has_no_next_attempt(tried: Cli, simulator: SimulatorClient) -> None:
+def test_an_event_that_waits_for_another_one_has_no_next_attempt(tried: Cli, simulator: Simulator) -> None:
     simulator.join(ROOM, "bert")
     tried("poll", ROOM)
     event = tried.events("--room", ROOM)[0]
@@ -138,9 +138,7 @@ def test_an_event_that_waits_for_another_one_has_no_next_attempt(tried: Cli, sim
     assert "down: owed; it waits for the events before it" in tried("deliveries", "show", event["id"]).out
 
 
-def test_an_event_older_than_the_endpoint_is_passed_over(
-    tried: Cli, receiver: Receiver, simulator: SimulatorClient
-) -> None:
+def test_an_event_older_than_the_endpoint_is_passed_over(tried: Cli, receiver: Receiver, simulator: Simulator) -> None:
     tried("endpoints", "add", "late", f"{receiver.url}/late", "--secret", receiver.secret)
     simulator.join(ROOM, "bert")
     tried("poll", ROOM)
@@ -167,7 +165,7 @@ def test_unknown_names_are_errors(tried: Cli) -> None:
     assert "--since" in tried.refuses("deliveries", "list", "--since", "whenever", code=2)
 
 
-def test_the_next_event_of_a_room_can_be_skipped(tried: Cli, simulator: SimulatorClient, receiver: Receiver) -> None:
+def test_the_next_event_of_a_room_can_be_skipped(tried: Cli, simulator: Simulator, receiver: Receiver) -> None:
     simulator.join(ROOM, "bert")
     tried("poll", ROOM)
     later, first = tried.events("--room", ROOM, "--type", "peer.joined")
@@ -192,7 +190,7 @@ def test_a_skipped_event_can_be_replayed(tried: Cli, receiver: Receiver) -> None
     assert tried("deliveries", "list", "--dead", "--endpoint", "down", "--json").json() == []
 
 
-def test_only_the_next_owed_event_can_be_skipped(tried: Cli, simulator: SimulatorClient) -> None:
+def test_only_the_next_owed_event_can_be_skipped(tried: Cli, simulator: Simulator) -> None:
     simulator.join(ROOM, "bert")
     tried("poll", ROOM)
     later, first = tried.events("--room", ROOM, "--type", "peer.joined")
@@ -216,9 +214,7 @@ def test_a_listing_has_a_limit_and_names_the_number_of_the_others(tried: Cli) ->
     assert tried("deliveries", "list", "--dead", "--limit", "1", "--json").err.startswith("1 more is not shown")
 
 
-def test_a_sender_in_flight_cannot_restore_a_skipped_event(
-    cli: Cli, simulator: SimulatorClient, receiver: Receiver
-) -> None:
+def test_a_sender_in_flight_cannot_restore_a_skipped_event(cli: Cli, simulator: Simulator, receiver: Receiver) -> None:
     cli.configure(rooms=[ROOM], endpoints=[receiver.endpoint("crm", events=["peer.joined"])])
     cli.take_up()
     simulator.join(ROOM, "anna")

@@ -11,14 +11,14 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.harness.process import Process, bridge_command, environment
+from tests.harness.process import Bridge, bridge_command, environment
 from tests.harness.waiting import PATIENCE, wait_until
 
 A_DELIVERY = re.compile(r"\d\d:\d\d:\d\d  .{16} +#\d+  (?P<type>[a-z.]+) .* ✓ verified  evt_\w+")
 ENDING = 60
 
 
-class Demo(Process):
+class Demo(Bridge):
     """`bridge demo` in a directory of its own, with its temporary files below it."""
 
     def __init__(self, directory: Path, *arguments: str) -> None:
@@ -26,7 +26,7 @@ class Demo(Process):
         self.temporary.mkdir()
         self.directory = directory
         hostile = {"BRIDGE__WEB__LISTEN": "0.0.0.0:1", "http_proxy": "http://127.0.0.1:9", "COLUMNS": "40"}
-        super().__init__(bridge_command("demo", *arguments), directory, env={**hostile, "TMPDIR": str(self.temporary)})
+        super().__init__("demo", *arguments, directory=directory, env={**hostile, "TMPDIR": str(self.temporary)})
 
     @property
     def deliveries(self) -> list[re.Match[str]]:

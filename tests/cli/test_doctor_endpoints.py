@@ -16,13 +16,13 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from tests.cli.conftest import Cli
 from tests.harness.doctor_runs import Listener, closed_port, examine, http_response, only, serve_once
 from tests.harness.receiver import Receiver
-from tests.harness.simulator import SimulatorClient
+from tests.harness.simulator import Simulator
 
 OPEN_LOOPBACK = {"allow_private_networks": ["127.0.0.0/8"]}
 
 
 @pytest.fixture
-def busy(cli: Cli, simulator: SimulatorClient, receiver: Receiver) -> Cli:
+def busy(cli: Cli, simulator: Simulator, receiver: Receiver) -> Cli:
     return serve_once(cli, simulator, receiver)
 
 

@@ -21,14 +21,14 @@ from tests.harness.doctor_runs import (
     serve_once,
 )
 from tests.harness.receiver import Receiver
-from tests.harness.simulator import SimulatorClient
+from tests.harness.simulator import Simulator
 
 NOW = datetime(2026, 11, 23, 9, 30, tzinfo=UTC)
 LIVE_SESSIONS = b'{"liveSessions":[]}'
 
 
 @pytest.fixture
-def busy(cli: Cli, simulator: SimulatorClient, receiver: Receiver) -> Cli:
+def busy(cli: Cli, simulator: Simulator, receiver: Receiver) -> Cli:
     return serve_once(cli, simulator, receiver)
 
 
@@ -47,7 +47,7 @@ def busy(cli: Cli, simulator: SimulatorClient, receiver: Receiver) -> Cli:
     ],
 )
 def test_the_response_of_a_source(
-    cli: Cli, simulator: SimulatorClient, fault: Mapping[str, object], state: str, detail: str
+    cli: Cli, simulator: Simulator, fault: Mapping[str, object], state: str, detail: str
 ) -> None:
     cli.configure(sources={"main": {"timeout": "500ms"}}, rooms=[ROOM])
     simulator.faults(fault)
@@ -172,7 +172,7 @@ def test_a_room_that_was_never_live_may_not_exist(cli: Cli) -> None:
     assert "never seen live; the upstream responds the same for an unknown id" in room["detail"]
 
 
-def test_a_room_that_fails_is_a_warning_until_it_lasts(busy: Cli, simulator: SimulatorClient) -> None:
+def test_a_room_that_fails_is_a_warning_until_it_lasts(busy: Cli, simulator: Simulator) -> None:
     simulator.faults({"kind": "status", "status": 500}, room=ROOM)
     busy("poll", ROOM, code=1)
     room = only(examine(busy), "room")
@@ -184,7 +184,7 @@ def test_a_room_that_fails_is_a_warning_until_it_lasts(busy: Cli, simulator: Sim
     assert room["detail"].startswith("last complete snapshot 10m")
 
 
-def test_a_room_without_any_snapshot_says_so(cli: Cli, simulator: SimulatorClient) -> None:
+def test_a_room_without_any_snapshot_says_so(cli: Cli, simulator: Simulator) -> None:
     cli("rooms", "add", ROOM)
     simulator.faults({"kind": "html_200"}, room=ROOM)
     cli("poll", ROOM, code=1)
@@ -200,7 +200,7 @@ def test_a_disabled_room_is_ok(cli: Cli) -> None:
 
 
 @pytest.mark.parametrize("is_taken_up", [True, False])
-def test_rooms_without_a_poll_are_polled_now(cli: Cli, simulator: SimulatorClient, *, is_taken_up: bool) -> None:
+def test_rooms_without_a_poll_are_polled_now(cli: Cli, simulator: Simulator, *, is_taken_up: bool) -> None:
     cli.configure(rooms=[ROOM, "quiet", "broken"])
     simulator.join(ROOM, "anna")
     simulator.faults({"kind": "status", "status": 500}, room="broken")
@@ -224,7 +224,7 @@ def test_rooms_of_several_sources_are_listed_with_their_source(cli: Cli) -> None
     assert only(found, "room", f"other/{ROOM}")
 
 
-def test_many_rooms_are_counted(cli: Cli, simulator: SimulatorClient) -> None:
+def test_many_rooms_are_counted(cli: Cli, simulator: Simulator) -> None:
     rooms = [f"room-{number:02}" for number in range(30)]
     cli.configure(rooms=[{"id": ROOM, "enabled": False}, *rooms])
     cli.take_up()

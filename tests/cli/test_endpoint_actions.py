@@ -11,7 +11,7 @@ from bridge.rules.signing import parse_key, parse_secret, verify
 from tests.cli.conftest import Cli
 from tests.harness.config import Table
 from tests.harness.receiver import SECRET, Delivery, Receiver, Response
-from tests.harness.simulator import SimulatorClient
+from tests.harness.simulator import Simulator
 from tests.harness.tables import everything
 
 ROOM = "abc-defg-hij"
@@ -20,7 +20,7 @@ HEADER = "Bearer hush-hush-0123456789"
 
 
 @pytest.fixture
-def served(cli: Cli, simulator: SimulatorClient, endpoint: Table) -> Cli:
+def served(cli: Cli, simulator: Simulator, endpoint: Table) -> Cli:
     """A room whose events `crm` gets."""
     cli.configure(rooms=[ROOM], endpoints=[endpoint], delivery={"retry_schedule": ["1h"], "refused_schedule": ["1h"]})
     cli.take_up()
@@ -114,7 +114,7 @@ def test_a_sample_has_the_style_of_its_endpoint(style: str, kind: str, cli: Cli,
 # --- enable, disable
 
 
-def test_events_wait_for_a_disabled_endpoint(served: Cli, receiver: Receiver, simulator: SimulatorClient) -> None:
+def test_events_wait_for_a_disabled_endpoint(served: Cli, receiver: Receiver, simulator: Simulator) -> None:
     assert "is disabled" in served("endpoints", "disable", "crm").err
     assert "already" in served("endpoints", "disable", "crm").err
     served("poll", ROOM)
@@ -341,7 +341,7 @@ def test_no_secret_is_stored_with_keys_that_the_service_has_not_started_with(
 
 
 def test_secrets_that_a_receiver_repeats_are_neither_stored_nor_shown(
-    encrypted: str, cli: Cli, simulator: SimulatorClient, receiver: Receiver
+    encrypted: str, cli: Cli, simulator: Simulator, receiver: Receiver
 ) -> None:
     credential = HEADER.removeprefix("Bearer ")
     receiver.script(Response(status=500, body=f"{encrypted} {HEADER} {credential}".encode()))
@@ -424,7 +424,7 @@ def test_a_secret_can_be_given_without_being_shown_by_ps(
     assert receiver.deliveries[0].headers["authorization"] == HEADER
 
 
-def test_an_endpoint_can_leave_the_style_huddle01(cli: Cli, simulator: SimulatorClient, receiver: Receiver) -> None:
+def test_an_endpoint_can_leave_the_style_huddle01(cli: Cli, simulator: Simulator, receiver: Receiver) -> None:
     """The former secret may be any text: it cannot sign beside the new one, and must not stop it."""
     before = receiver.endpoint("crm", style="huddle01", secret="any text that both sides know")
     cli.configure(rooms=[ROOM], endpoints=[before])

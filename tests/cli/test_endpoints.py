@@ -8,7 +8,7 @@ from bridge.rules.signing import parse_secret
 from tests.cli.conftest import Cli
 from tests.harness.config import Table
 from tests.harness.receiver import SECRET, Receiver
-from tests.harness.simulator import SimulatorClient
+from tests.harness.simulator import Simulator
 
 ROOM = "abc-defg-hij"
 URL = "http://127.0.0.1:9/hook"
@@ -238,7 +238,7 @@ def test_secrets_are_encrypted_in_the_database(cli: Cli, monkeypatch: pytest.Mon
     assert [listed["name"] for listed in cli("endpoints", "list", "--json").json()] == ["crm"]
 
 
-def test_the_backlog_counts_what_is_wanted(cli: Cli, simulator: SimulatorClient) -> None:
+def test_the_backlog_counts_what_is_wanted(cli: Cli, simulator: Simulator) -> None:
     for room in (ROOM, "xyz"):
         cli("rooms", "add", room)
         simulator.join(room, "anna")
@@ -257,7 +257,7 @@ def test_the_backlog_counts_what_is_wanted(cli: Cli, simulator: SimulatorClient)
     assert "4 events in 2 rooms" in cli("endpoints", "list").out
 
 
-def test_removing_an_endpoint_names_its_backlog(cli: Cli, simulator: SimulatorClient) -> None:
+def test_removing_an_endpoint_names_its_backlog(cli: Cli, simulator: Simulator) -> None:
     cli("rooms", "add", ROOM)
     cli("endpoints", "add", "crm", URL)
     simulator.join(ROOM, "anna")
@@ -269,7 +269,7 @@ def test_removing_an_endpoint_names_its_backlog(cli: Cli, simulator: SimulatorCl
         assert "no endpoint is named 'crm'" in cli.refuses("endpoints", command, "crm", code=1)
 
 
-def test_listings_show_health(cli: Cli, simulator: SimulatorClient, receiver: Receiver) -> None:
+def test_listings_show_health(cli: Cli, simulator: Simulator, receiver: Receiver) -> None:
     cli("rooms", "add", ROOM)
     cli("endpoints", "add", "up", f"{receiver.url}/up", "--secret", SECRET)
     cli("endpoints", "add", "down", "http://127.0.0.1:1/down")

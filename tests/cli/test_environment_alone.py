@@ -20,7 +20,7 @@ from bridge.polling.rooms import RoomSpec
 from bridge.runtime import system_runtime
 from tests.cli.conftest import Cli
 from tests.harness.config import Table
-from tests.harness.process import READY, Process, bridge_command
+from tests.harness.process import READY, Bridge
 from tests.harness.tables import everything
 
 ROOM = RoomSpec(source="main", upstream_id="abc-defg-hij")
@@ -142,7 +142,7 @@ def test_a_service_without_configuration_does_not_start_on_a_database_with_confi
     cli.take_up()
     before = everything(cli.database_url)
 
-    with Process(bridge_command("run"), elsewhere, env={"BRIDGE__DATABASE__URL": cli.database_url}) as program:
+    with Bridge("run", directory=elsewhere, env={"BRIDGE__DATABASE__URL": cli.database_url}) as program:
         assert program.wait() == 1
         assert program.output == (
             f"bridge: {REJECTED}: name it with --config or BRIDGE_CONFIG; "
@@ -156,7 +156,7 @@ def test_a_service_removes_what_its_file_no_longer_names_and_rejects_a_missing_f
     cli.take_up()
     cli.configure()
 
-    with Process(bridge_command("run"), cli.directory, env={"BRIDGE__LOG__LEVEL": "info"}) as program:
+    with Bridge("run", directory=cli.directory, env={"BRIDGE__LOG__LEVEL": "info"}) as program:
         program.wait_for_output(READY)
         assert cli("endpoints", "list", "--json").json() == []
         cli.config.unlink()

@@ -11,15 +11,15 @@ import pytest
 from bridge.admin.events import EventFilter
 from bridge.cli.events import _Tail
 from tests.cli.conftest import Cli
-from tests.harness.process import Process, bridge_command, environment
-from tests.harness.simulator import SimulatorClient
+from tests.harness.process import Bridge, bridge_command, environment
+from tests.harness.simulator import Simulator
 from tests.harness.waiting import wait_until
 
 ROOM, OTHER = "abc-defg-hij", "xyz-xyzx-xyz"
 
 
 @pytest.fixture
-def meeting(cli: Cli, simulator: SimulatorClient) -> Cli:
+def meeting(cli: Cli, simulator: Simulator) -> Cli:
     """Anna joined, Bert joined and left in one room; Cleo joined in another."""
     for room in (ROOM, OTHER):
         cli("rooms", "add", room)
@@ -109,7 +109,7 @@ def test_the_log_of_a_removed_room_stays(meeting: Cli) -> None:
     assert len(meeting.events("--room", ROOM)) == 6
 
 
-def test_no_name_can_disturb_the_table(meeting: Cli, simulator: SimulatorClient) -> None:
+def test_no_name_can_disturb_the_table(meeting: Cli, simulator: Simulator) -> None:
     simulator.join(OTHER, "evil", metadata={"displayName": "[red]\x1b[2J:boom:\r\n\u202e\x9b31m"})
     meeting("poll", OTHER)
     out = meeting("events", "list").out
@@ -120,7 +120,7 @@ def test_no_name_can_disturb_the_table(meeting: Cli, simulator: SimulatorClient)
     assert "Anna A." in lines[-2]
 
 
-def test_events_of_the_bridge_itself_are_in_no_room(cli: Cli, simulator: SimulatorClient) -> None:
+def test_events_of_the_bridge_itself_are_in_no_room(cli: Cli, simulator: Simulator) -> None:
     cli("rooms", "add", ROOM)
     simulator.faults({"kind": "unauthorized", "times": 1})
     for code in (1, 0):
@@ -142,9 +142,9 @@ def test_an_empty_log_is_an_empty_array_or_a_message(cli: Cli) -> None:
 
 
 @pytest.mark.parametrize("form", [["--json"], []], ids=["json", "lines"])
-def test_tail_follows_the_log_until_ctrl_c(meeting: Cli, simulator: SimulatorClient, form: list[str]) -> None:
-    command = bridge_command("events", "tail", "--limit", "2", *form, "--config", str(meeting.config))
-    with Process(command, meeting.directory) as program:
+def test_tail_follows_the_log_until_ctrl_c(meeting: Cli, simulator: Simulator, form: list[str]) -> None:
+    command = ("events", "tail", "--limit", "2", *form, "--config", str(meeting.config))
+    with Bridge(*command, directory=meeting.directory) as program:
         wait_until(lambda: len(program.output.splitlines()) >= 2, what="the last two events")
         for name in ("dora", "emil"):
             simulator.join(OTHER, name)
@@ -160,9 +160,9 @@ def test_tail_follows_the_log_until_ctrl_c(meeting: Cli, simulator: SimulatorCli
         assert all(event["id"] in line and event["type"] in line for event, line in zip(events, lines, strict=True))
 
 
-def test_tail_filters(meeting: Cli, simulator: SimulatorClient) -> None:
-    command = bridge_command("events", "tail", "--json", "--type", "peer.left", "--room", ROOM)
-    with Process([*command, "--config", str(meeting.config)], meeting.directory) as program:
+def test_tail_filters(meeting: Cli, simulator: Simulator) -> None:
+    command = ("events", "tail", "--json", "--type", "peer.left", "--room", ROOM, "--config", str(meeting.config))
+    with Bridge(*command, directory=meeting.directory) as program:
         program.wait_for_output("bert")
         simulator.join(ROOM, "dora")
         meeting("poll", ROOM)

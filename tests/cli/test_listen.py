@@ -18,7 +18,7 @@ import pytest
 from standardwebhooks import Webhook
 
 from bridge.rules.signing import Ed25519Secret, generate_signing_key, parse_secret, sign
-from tests.harness.process import Process, bridge_command
+from tests.harness.process import Bridge
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 PREVIOUS_SECRET = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD"
@@ -29,11 +29,11 @@ ids = (f"evt_{number:026d}" for number in count(1))
 Headers = Mapping[str, str]
 
 
-class Listener(Process):
+class Listener(Bridge):
     """`bridge listen` on a free port."""
 
     def __init__(self, directory: Path, *arguments: str, env: Mapping[str, str] | None = None) -> None:
-        super().__init__(bridge_command("listen", "--port", "0", *arguments), directory, env=env)
+        super().__init__("listen", "--port", "0", *arguments, directory=directory, env=env)
         line = self.wait_for_output("listening on ")
         self.url = line.removeprefix("listening on ").split()[0]
 
@@ -266,7 +266,7 @@ def test_deliveries_of_style_huddle01_are_verified(tmp_path: Path) -> None:
 
 
 def run_refused(directory: Path, *arguments: str) -> tuple[int, str]:
-    with Process(bridge_command("listen", *arguments), directory) as program:
+    with Bridge("listen", *arguments, directory=directory) as program:
         return program.wait(), program.output
 
 

@@ -3,33 +3,22 @@ from __future__ import annotations
 import signal
 import sqlite3
 import threading
-from collections.abc import Iterator
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
-
-import pytest
 
 from bridge.polling.claim import claim_room
 from bridge.runtime import system_runtime
 from tests.cli.conftest import Cli
 from tests.harness.log import log_problems, replay
-from tests.harness.process import BridgeProcess, Process, bridge_command
-from tests.harness.simulator import SimulatorClient
-from tests.harness.upstream_gate import Journal, UpstreamGate
+from tests.harness.process import Bridge, BridgeProcess
+from tests.harness.simulator import Simulator
 from tests.harness.waiting import wait_until
 
 ROOM = "abc-defg-hij"
 
 
-@pytest.fixture
-def gate(simulator: SimulatorClient) -> Iterator[UpstreamGate]:
-    """A proxy of the upstream that can hold a response back."""
-    with UpstreamGate("cli", simulator.url, Journal()) as door:
-        yield door
-
-
-def test_a_dry_run_needs_no_database_and_creates_none(cli: Cli, simulator: SimulatorClient) -> None:
+def test_a_dry_run_needs_no_database_and_creates_none(cli: Cli, simulator: Simulator) -> None:
     simulator.join(ROOM, "anna", metadata={"displayName": "Anna A."})
     before = sorted(cli.directory.iterdir())
     seen = cli("poll", ROOM, "--dry-run", "--json").json()
@@ -40,7 +29,7 @@ def test_a_dry_run_needs_no_database_and_creates_none(cli: Cli, simulator: Simul
     assert sorted(cli.directory.iterdir()) == before
 
 
-def test_a_dry_run_writes_nothing_and_a_poll_finds_the_same(cli: Cli, simulator: SimulatorClient) -> None:
+def test_a_dry_run_writes_nothing_and_a_poll_finds_the_same(cli: Cli, simulator: Simulator) -> None:
     cli("rooms", "add", ROOM)
     simulator.join(ROOM, "anna")
     cli("poll", ROOM)
@@ -64,7 +53,7 @@ def test_a_dry_run_does_not_migrate_an_outdated_database(cli: Cli) -> None:
     assert "run `bridge migrate`" in cli.refuses("poll", ROOM, "--dry-run", code=1)
 
 
-def test_a_poll_writes_events_and_the_next_one_finds_no_change(cli: Cli, simulator: SimulatorClient) -> None:
+def test_a_poll_writes_events_and_the_next_one_finds_no_change(cli: Cli, simulator: Simulator) -> None:
     cli("rooms", "add", ROOM)
     simulator.join(ROOM, "anna", metadata={"displayName": "Anna A."})
     done = cli("poll", ROOM)
@@ -78,7 +67,7 @@ def test_a_poll_writes_events_and_the_next_one_finds_no_change(cli: Cli, simulat
     assert len(cli.events()) == 2
 
 
-def test_the_changes_of_a_poll_have_the_data_of_its_events(cli: Cli, simulator: SimulatorClient) -> None:
+def test_the_changes_of_a_poll_have_the_data_of_its_events(cli: Cli, simulator: Simulator) -> None:
     cli("rooms", "add", ROOM)
     simulator.join(ROOM, "anna")
     seen = cli("poll", ROOM, "--json").json()
@@ -96,7 +85,7 @@ def test_a_room_without_a_session_is_empty(cli: Cli) -> None:
     assert (seen["outcome"], seen["peer_count"], seen["changes"]) == ("no_session", 0, [])
 
 
-def test_a_failure_is_explained_and_changes_nothing(cli: Cli, simulator: SimulatorClient) -> None:
+def test_a_failure_is_explained_and_changes_nothing(cli: Cli, simulator: Simulator) -> None:
     cli("rooms", "add", ROOM)
     simulator.join(ROOM, "anna")
     cli("poll", ROOM)
@@ -112,7 +101,7 @@ def test_a_failure_is_explained_and_changes_nothing(cli: Cli, simulator: Simulat
     assert (room["failures"], room["state"]) == (2, "occupied")
 
 
-def test_a_key_that_the_upstream_repeats_is_not_shown(cli: Cli, simulator: SimulatorClient) -> None:
+def test_a_key_that_the_upstream_repeats_is_not_shown(cli: Cli, simulator: Simulator) -> None:
     simulator.faults({"kind": "status", "status": 500, "body": "you sent simulated-key"})
     assert "simulated-key" not in cli.refuses("poll", ROOM, "--dry-run", code=1)
 
@@ -140,7 +129,7 @@ def test_the_source_is_that_of_the_room_the_only_one_or_the_named_one(cli: Cli) 
     assert 'did you mean "main"?' in cli.refuses("poll", "x", "--dry-run", "--source", "mian", code=2)
 
 
-def test_a_dry_run_waits_for_confirmation_as_the_room_does(cli: Cli, simulator: SimulatorClient) -> None:
+def test_a_dry_run_waits_for_confirmation_as_the_room_does(cli: Cli, simulator: Simulator) -> None:
     cli("rooms", "add", ROOM, "--leave-after-missed", "2")
     simulator.join(ROOM, "anna")
     cli("poll", ROOM)
@@ -151,7 +140,7 @@ def test_a_dry_run_waits_for_confirmation_as_the_room_does(cli: Cli, simulator: 
     assert [change["type"] for change in preview["changes"]] == ["peer.left", "room.empty"]
 
 
-def test_a_source_that_rate_limits_is_not_asked(cli: Cli, simulator: SimulatorClient) -> None:
+def test_a_source_that_rate_limits_is_not_asked(cli: Cli, simulator: Simulator) -> None:
     cli("rooms", "add", ROOM)
     simulator.faults({"kind": "rate_limited", "retry_after": 3600, "times": 1})
     assert "rate_limited" in cli.refuses("poll", ROOM, code=1)
@@ -160,7 +149,7 @@ def test_a_source_that_rate_limits_is_not_asked(cli: Cli, simulator: SimulatorCl
     assert len(simulator.polls(ROOM)) == asked
 
 
-def test_a_successful_poll_restores_an_unauthorized_source(cli: Cli, simulator: SimulatorClient) -> None:
+def test_a_successful_poll_restores_an_unauthorized_source(cli: Cli, simulator: Simulator) -> None:
     cli("rooms", "add", ROOM)
     simulator.faults({"kind": "unauthorized", "times": 1})
     cli.refuses("poll", ROOM, code=1)
@@ -168,7 +157,7 @@ def test_a_successful_poll_restores_an_unauthorized_source(cli: Cli, simulator: 
     assert cli("rooms", "show", ROOM, "--json").json()["source_condition"] == "ok"
 
 
-def test_a_poll_waits_for_a_poll_that_is_under_way(cli: Cli, simulator: SimulatorClient) -> None:
+def test_a_poll_waits_for_a_poll_that_is_under_way(cli: Cli, simulator: Simulator) -> None:
     cli("rooms", "add", ROOM)
     simulator.join(ROOM, "anna")
     database, now = cli.database(), system_runtime().now()
@@ -181,16 +170,16 @@ def test_a_poll_waits_for_a_poll_that_is_under_way(cli: Cli, simulator: Simulato
     database.close()
 
 
-def test_a_poll_that_lost_its_claim_writes_nothing(cli: Cli, simulator: SimulatorClient, gate: UpstreamGate) -> None:
+def test_a_poll_that_lost_its_claim_writes_nothing(cli: Cli, simulator: Simulator) -> None:
     cli("rooms", "add", ROOM)
     simulator.join(ROOM, "anna")
-    cli.configure(upstream=gate.url)
-    gate.hold()
+    cli.configure(upstream=simulator.via("cli"))
+    simulator.pause("cli")
 
     def overtake() -> None:
-        wait_until(lambda: gate.journal.waiting("cli"), what="the response at the gate")
+        wait_until(lambda: simulator.paused_rooms("cli"), what="a response that is paused")
         _execute(cli.database_file, "UPDATE rooms SET claim_token = 'theirs'")
-        gate.release()
+        simulator.resume("cli")
 
     thread = threading.Thread(target=overtake)
     thread.start()
@@ -199,22 +188,22 @@ def test_a_poll_that_lost_its_claim_writes_nothing(cli: Cli, simulator: Simulato
     assert cli.events() == []
 
 
-def test_ctrl_c_releases_the_room(cli: Cli, simulator: SimulatorClient, gate: UpstreamGate) -> None:
+def test_ctrl_c_releases_the_room(cli: Cli, simulator: Simulator) -> None:
     cli("rooms", "add", ROOM)
     simulator.join(ROOM, "anna")
-    cli.configure(upstream=gate.url)
-    gate.hold()
-    with Process(bridge_command("poll", ROOM, "--config", str(cli.config)), cli.directory) as program:
-        wait_until(lambda: gate.journal.waiting("cli"), what="the response at the gate")
+    cli.configure(upstream=simulator.via("cli"))
+    simulator.pause("cli")
+    with Bridge("poll", ROOM, "--config", str(cli.config), directory=cli.directory) as program:
+        wait_until(lambda: simulator.paused_rooms("cli"), what="a response that is paused")
         assert program.stop(signal.SIGINT) == 130
         assert program.output == ""
-    gate.release()
+    simulator.resume("cli")
     assert cli.events() == []
     assert "is being polled" not in cli("poll", ROOM).err
     assert len(cli.events()) == 2
 
 
-def test_polls_beside_a_running_service_neither_lose_nor_invent_events(cli: Cli, simulator: SimulatorClient) -> None:
+def test_polls_beside_a_running_service_neither_lose_nor_invent_events(cli: Cli, simulator: Simulator) -> None:
     cli.configure(rooms=[ROOM])
     with BridgeProcess(cli.config) as service:
         service.wait_ready()

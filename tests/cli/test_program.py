@@ -14,7 +14,7 @@ from bridge.cli.main import COMMANDS, app, run
 from tests.cli.conftest import Cli
 from tests.harness.process import bridge_command, environment
 from tests.harness.receiver import Receiver
-from tests.harness.simulator import SimulatorClient
+from tests.harness.simulator import Simulator
 
 ROOM = "abc-defg-hij"
 LISTINGS = [("rooms", "list"), ("endpoints", "list"), ("events", "list"), ("deliveries", "list")]
@@ -94,7 +94,7 @@ def test_the_configuration_can_be_named_by_the_environment(cli: Cli, monkeypatch
 
 
 @pytest.fixture
-def busy(cli: Cli, simulator: SimulatorClient, receiver: Receiver) -> Cli:
+def busy(cli: Cli, simulator: Simulator, receiver: Receiver) -> Cli:
     """A bridge with something in every listing."""
     cli.configure(rooms=[{"id": ROOM, "name": "Weekly stand-up"}], endpoints=[receiver.endpoint("crm")])
     cli.take_up()
@@ -126,7 +126,7 @@ def test_without_a_terminal_there_are_no_colours(busy: Cli, command: tuple[str, 
     assert "\x1b" not in done.out + done.err
 
 
-def test_a_name_that_cannot_be_encoded_is_escaped(busy: Cli, simulator: SimulatorClient) -> None:
+def test_a_name_that_cannot_be_encoded_is_escaped(busy: Cli, simulator: Simulator) -> None:
     simulator.join(ROOM, "zoe", metadata={"displayName": "Zoë 🦊"})
     busy("poll", ROOM)
     for form in ([], ["--json"]):

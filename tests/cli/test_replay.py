@@ -7,7 +7,7 @@ from standardwebhooks import Webhook, WebhookVerificationError
 
 from tests.cli.conftest import Cli
 from tests.harness.receiver import Delivery, Receiver, Response
-from tests.harness.simulator import SimulatorClient
+from tests.harness.simulator import Simulator
 
 ROOM, OTHER = "abc-defg-hij", "xyz-xyzx-xyz"
 
@@ -16,7 +16,7 @@ ROOM, OTHER = "abc-defg-hij", "xyz-xyzx-xyz"
 def had(
     tmp_path: Path,
     database_url: str,
-    simulator: SimulatorClient,
+    simulator: Simulator,
     receiver: Receiver,
     capsys: pytest.CaptureFixture[str],
 ) -> Cli:
@@ -134,9 +134,7 @@ def test_a_dry_run_only_counts(had: Cli, receiver: Receiver) -> None:
     assert len(receiver.deliveries) == before
 
 
-def test_a_disabled_endpoint_gets_replays_and_nothing_else(
-    had: Cli, receiver: Receiver, simulator: SimulatorClient
-) -> None:
+def test_a_disabled_endpoint_gets_replays_and_nothing_else(had: Cli, receiver: Receiver, simulator: Simulator) -> None:
     had("endpoints", "disable", "crm")
     simulator.join(ROOM, "cleo")
     had("poll", ROOM)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.conftest import Cli
-from tests.harness.simulator import SimulatorClient
+from tests.harness.simulator import Simulator
 
 ROOM = "abc-defg-hij"
 KEYS = {
@@ -44,7 +44,7 @@ def test_an_added_room_is_listed_as_unknown_until_it_is_polled(cli: Cli) -> None
     }
 
 
-def test_the_state_of_a_room_follows_its_polls(cli: Cli, simulator: SimulatorClient) -> None:
+def test_the_state_of_a_room_follows_its_polls(cli: Cli, simulator: Simulator) -> None:
     cli("rooms", "add", ROOM)
     simulator.join(ROOM, "anna")
     simulator.join(ROOM, "bert")
@@ -58,9 +58,9 @@ def test_the_state_of_a_room_follows_its_polls(cli: Cli, simulator: SimulatorCli
     assert (room["state"], room["peer_count"], room["session_id"]) == ("empty", 0, None)
 
 
-def test_a_room_is_shown_with_its_peers(cli: Cli, simulator: SimulatorClient) -> None:
+def test_a_room_is_shown_with_its_peers(cli: Cli, simulator: Simulator) -> None:
     cli("rooms", "add", ROOM)
-    simulator.join(ROOM, "anna", metadata={"displayName": "Anna A."}, join_time=1_700_000_000_000)
+    simulator.join(ROOM, "anna", metadata={"displayName": "Anna A."}, joined_at=1_700_000_000_000)
     cli("poll", ROOM)
     shown = cli("rooms", "show", ROOM, "--json").json()
     assert shown.keys() == KEYS | {"source_condition", "session", "peers"}
@@ -83,7 +83,7 @@ def test_a_room_is_shown_with_its_peers(cli: Cli, simulator: SimulatorClient) ->
     assert shown["session_id"] in out
 
 
-def test_a_room_is_shown_with_its_last_failure(cli: Cli, simulator: SimulatorClient) -> None:
+def test_a_room_is_shown_with_its_last_failure(cli: Cli, simulator: Simulator) -> None:
     cli("rooms", "add", ROOM)
     simulator.faults({"kind": "unauthorized"})
     cli("poll", ROOM, code=1)
@@ -178,7 +178,7 @@ def test_a_room_that_left_the_configuration_waits_for_the_reload(cli: Cli) -> No
     assert [room["origin"] for room in cli("rooms", "list", "--json").json()] == ["manual"]
 
 
-def test_removing_a_room_ends_its_visits_as_unwatched(cli: Cli, simulator: SimulatorClient) -> None:
+def test_removing_a_room_ends_its_visits_as_unwatched(cli: Cli, simulator: Simulator) -> None:
     cli("rooms", "add", ROOM)
     simulator.join(ROOM, "anna")
     simulator.join(ROOM, "bert")
@@ -192,7 +192,7 @@ def test_removing_a_room_ends_its_visits_as_unwatched(cli: Cli, simulator: Simul
     assert "is not tracked" in cli.refuses("rooms", "remove", ROOM, code=1)
 
 
-def test_a_removed_room_can_be_added_again(cli: Cli, simulator: SimulatorClient) -> None:
+def test_a_removed_room_can_be_added_again(cli: Cli, simulator: Simulator) -> None:
     cli("rooms", "add", ROOM)
     assert "the room was empty" in cli("rooms", "remove", ROOM).err
     assert "polls it at once" in cli("rooms", "add", ROOM).err
@@ -210,7 +210,7 @@ def test_a_disabled_room_is_shown_as_such(cli: Cli) -> None:
     assert "is disabled" in cli.refuses("poll", ROOM, code=2)
 
 
-def test_rooms_are_filtered_by_state(cli: Cli, simulator: SimulatorClient) -> None:
+def test_rooms_are_filtered_by_state(cli: Cli, simulator: Simulator) -> None:
     for room in ("empty", "occupied", "unknown"):
         cli("rooms", "add", room)
     simulator.join("occupied", "anna")

@@ -23,9 +23,8 @@ from bridge.polling.record import record_polls
 from bridge.polling.rooms import RoomSpec, add_room
 from bridge.rules.presence import FailureKind
 from tests.harness import postgres
-from tests.harness.builders import at, seen
 from tests.harness.deadlocks import crossings, meeting
-from tests.harness.store_driver import RETRYABLE, SECRET, StoreDriver, busy, failed, polled_room, tried
+from tests.harness.store_driver import RETRYABLE, SECRET, StoreDriver, at, busy, failed, polled_room, seen, tried
 
 NOW = 100
 CRM, ERP = (
@@ -203,8 +202,8 @@ def test_rows_that_are_locked_the_other_way_round_are_found(scene: Scene) -> Non
     assert place.startswith("2: SELECT rooms.id")
 
 
-def test_a_poll_that_waited_for_the_removal_of_an_endpoint_owes_it_nothing(postgresql_store: StoreDriver) -> None:
-    store = postgresql_store
+def test_a_poll_that_waited_for_the_removal_of_an_endpoint_owes_it_nothing(postgresql_stage: StoreDriver) -> None:
+    store = postgresql_stage
     store.track("a")
     kept = store.subscribe("kept")
     store.subscribe("hand")

@@ -25,11 +25,18 @@ from bridge.delivery.sender import SLOTS, Sender
 from bridge.rules.egress import EgressPolicy
 from bridge.runtime import Runtime
 from tests.harness import postgres
-from tests.harness.builders import at, peer, seen
 from tests.harness.deliveries import duplicates
 from tests.harness.receiver import SECRET, Delivery, Receiver, Response
-from tests.harness.store_driver import StoreDriver, copied_sqlite, migrated_postgresql, migrated_sqlite
-from tests.harness.waiting import until
+from tests.harness.store_driver import (
+    StoreDriver,
+    at,
+    copied_sqlite,
+    migrated_postgresql,
+    migrated_sqlite,
+    peer,
+    seen,
+    until,
+)
 
 LOOPBACK = EgressPolicy(allow_private_networks=(ip_network("127.0.0.0/8"),))
 
@@ -219,7 +226,7 @@ async def test_a_refused_event_is_parked_and_its_room_goes_on(scene: Scene) -> N
 async def test_gone_ends_all_posting_at_once(scene: Scene) -> None:
     key = scene.subscribe()
     scene.happen("a", "b", people=10)
-    scene.receiver.script(Response(status=410, when=of_room("a")), Response(pause=True, when=of_room("b", 1)))
+    scene.receiver.script(Response(status=410, when=of_room("a")), Response(hold=True, when=of_room("b", 1)))
     ticking = asyncio.create_task(scene.sender().tick())
     await until(lambda: any(one.status == 410 for one in scene.receiver.deliveries))
     await until(lambda: scene.store.attempts() != [])
@@ -234,7 +241,7 @@ async def test_retry_after_silences_the_other_lines_of_the_endpoint(scene: Scene
     scene.subscribe()
     scene.happen("a", "b", people=10)
     busy = Response(status=429, headers={"Retry-After": "60"}, when=of_room("a"), times=1)
-    scene.receiver.script(busy, Response(pause=True, when=of_room("b", 1), times=1))
+    scene.receiver.script(busy, Response(hold=True, when=of_room("b", 1), times=1))
     ticking = asyncio.create_task(scene.sender().tick())
     await until(lambda: scene.store.attempts() != [])
     scene.receiver.release()
@@ -251,7 +258,7 @@ async def test_a_line_that_was_overtaken_posts_nothing_more(scene: Scene) -> Non
     """As after SIGSTOP: it wakes up when its lease is over and another sender has been there."""
     scene.subscribe()
     scene.happen("a", people=6)
-    scene.receiver.script(Response(pause=True, times=1))
+    scene.receiver.script(Response(hold=True, times=1))
     sleeping = asyncio.create_task(scene.sender().tick())
     await until(lambda: len(scene.receiver.deliveries) == 1)
     scene.clock.seconds = 3600
@@ -270,7 +277,7 @@ async def test_a_line_that_was_overtaken_posts_nothing_more(scene: Scene) -> Non
 async def test_a_line_that_nobody_took_over_goes_on_and_loses_nothing(scene: Scene) -> None:
     scene.subscribe()
     scene.happen("a", people=6)
-    scene.receiver.script(Response(pause=True, times=1))
+    scene.receiver.script(Response(hold=True, times=1))
     sleeping = asyncio.create_task(scene.sender().tick())
     await until(lambda: len(scene.receiver.deliveries) == 1)
     scene.clock.seconds = 3600
@@ -284,7 +291,7 @@ async def test_a_line_that_nobody_took_over_goes_on_and_loses_nothing(scene: Sce
 async def test_stopping_finishes_the_event_in_flight_and_starts_no_line(scene: Scene) -> None:
     key = scene.subscribe()
     scene.happen("a", people=10)
-    scene.receiver.script(Response(pause=True, times=1))
+    scene.receiver.script(Response(hold=True, times=1))
     sender = scene.sender()
     running = asyncio.create_task(sender.run())
     sender.wake()
@@ -304,7 +311,7 @@ async def test_stopping_finishes_the_event_in_flight_and_starts_no_line(scene: S
 async def test_a_line_that_stopping_drops_is_due_again_at_once(scene: Scene) -> None:
     scene.subscribe()
     scene.happen("a")
-    scene.receiver.script(Response(pause=True, times=1))
+    scene.receiver.script(Response(hold=True, times=1))
     sender = scene.sender()
     running = asyncio.create_task(sender.run())
     sender.wake()
@@ -324,7 +331,7 @@ async def test_redeliveries_that_stopping_leaves_are_due_again_at_once(
     scene.happen("a")
     await drain(scene)
     scene.replay(key, "a")
-    scene.receiver.script(Response(pause=True, times=1))
+    scene.receiver.script(Response(hold=True, times=1))
     sender = scene.sender()
     running = asyncio.create_task(sender.run())
     sender.wake()
@@ -344,7 +351,7 @@ async def test_redeliveries_that_stopping_leaves_are_due_again_at_once(
 async def test_more_seats_are_used_at_once(scene: Scene) -> None:
     scene.subscribe()
     scene.happen("a", "b")
-    scene.receiver.script(Response(pause=True))
+    scene.receiver.script(Response(hold=True))
     sender = scene.sender(slots=1)
     running = asyncio.create_task(sender.run())
     sender.wake()
@@ -362,7 +369,7 @@ async def test_more_seats_are_used_at_once(scene: Scene) -> None:
 async def move_while_one_waits(scene: Scene, response: Response) -> None:
     """The endpoint `old` gets another URL before it has answered a request; then whatever is owed is sent."""
     count = len(scene.receiver.deliveries)
-    scene.receiver.script(replace(response, pause=True, times=1))
+    scene.receiver.script(replace(response, hold=True, times=1))
     sender = scene.sender()
     ticking = asyncio.create_task(sender.tick())
     await until(lambda: len(scene.receiver.deliveries) == count + 1)
@@ -474,7 +481,7 @@ async def test_each_attempt_is_said_once(scene: Scene) -> None:
 async def test_a_time_out_is_the_endpoints_own(scene: Scene) -> None:
     scene.subscribe(timeout=timedelta(milliseconds=50))
     scene.happen("a")
-    scene.receiver.script(Response(pause=True, times=1))
+    scene.receiver.script(Response(hold=True, times=1))
     await drain(scene)
 
     (attempt,) = scene.store.attempts()

@@ -77,4 +77,4 @@ def check(database_url: str, simulator: Simulator, receiver: Receiver, *, least:
     assert len(log) > least, "too little happened for this to mean anything"
     assert all_problems(receiver.deliveries, database_url) == []
     joined = {(event["data"]["room_id"], event["data"]["peer_id"]) for event in log if event["type"] == "peer.joined"}
-    assert joined <= {(room, peer) for room in ROOMS for peer in simulator.ever_joined(room)}
+    assert joined <= {(room, visit.peer_id) for room in ROOMS for visit in simulator.visits(room)}

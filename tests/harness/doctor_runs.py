@@ -16,7 +16,7 @@ from typing import Any
 from tests.cli.conftest import Cli
 from tests.harness.loop_thread import LoopThread
 from tests.harness.receiver import Receiver
-from tests.harness.simulator import SimulatorClient
+from tests.harness.simulator import Simulator
 
 ROOM = "abc-defg-hij"
 Finding = Mapping[str, Any]
@@ -93,7 +93,7 @@ def closed_port() -> int:
         return port
 
 
-def serve_once(cli: Cli, simulator: SimulatorClient, receiver: Receiver) -> Cli:
+def serve_once(cli: Cli, simulator: Simulator, receiver: Receiver) -> Cli:
     """Do what a service has done after some time: a room has been live, an endpoint has had deliveries."""
     cli.configure(rooms=[ROOM], endpoints=[receiver.endpoint("crm")])
     cli.take_up()

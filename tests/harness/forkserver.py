@@ -12,6 +12,7 @@ import importlib
 import itertools
 import json
 import os
+import pkgutil
 import re
 import select
 import signal
@@ -168,8 +169,8 @@ def _respond(response: object) -> None:
 
 
 def _load() -> None:
-    for module in ("main", "serve", "deliveries"):  # the program imports commands when they are used
-        importlib.import_module(f"bridge.cli.{module}")
+    for module in pkgutil.iter_modules(importlib.import_module("bridge.cli").__path__):
+        importlib.import_module(f"bridge.cli.{module.name}")  # the program imports commands when they are used
     create_engine("postgresql+psycopg://").dispose()  # the driver is loaded late; no connection is made
     assert threading.active_count() == 1, "a fork would lose the other threads, and keep their locks"
     gc.collect()

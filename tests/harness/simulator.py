@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from bridge.simulator import Simulation
 from bridge.simulator.crowd import Crowd
-from bridge.simulator.rooms import Change, ChangeKind, Json
+from bridge.simulator.rooms import Json, Visit
 from tests.faults.kinds import Fault, FaultKind
 from tests.faults.server import VIA, FaultyUpstream, Poll
 from tests.harness.log import replay
@@ -91,11 +91,11 @@ class Simulator(LoopThread):
         """Return the ids of the peers in the room."""
         return self.at_once(lambda simulation: set(simulation.room(room).present))
 
-    def history(self, room: str) -> Sequence[Change]:
-        return self.at_once(lambda simulation: tuple(simulation.room(room).history))
-
-    def ever_joined(self, room: str) -> set[str | None]:
-        return {change.peer_id for change in self.history(room) if change.kind is ChangeKind.JOIN}
+    def visits(self, room: str) -> Sequence[Visit]:
+        """Return every visit so far."""
+        return self.at_once(
+            lambda simulation: [one for session in simulation.room(room).sessions for one in session.visits]
+        )
 
     @contextmanager
     def crowd(self, rooms: Sequence[str], *, seed: int, rate: float = 30) -> Iterator[RunningCrowd]:

@@ -20,9 +20,7 @@ from bridge.polling.source_state import retry_sources
 from bridge.rules.presence import Failure, FailureKind, Snapshot
 from bridge.runtime import Runtime
 from bridge.sources.protocol import SourceSettings
-from tests.harness.builders import at, seen
-from tests.harness.store_driver import StoreDriver, copied_sqlite, failed, migrated_sqlite
-from tests.harness.waiting import until
+from tests.harness.store_driver import StoreDriver, at, copied_sqlite, failed, migrated_sqlite, seen, until
 
 Response = Snapshot | Failure | Exception
 

@@ -15,9 +15,8 @@ from bridge.polling.record import record_polls
 from bridge.polling.rooms import remove_other_sources, remove_room
 from bridge.rules.polling import Condition, failure_limit
 from bridge.rules.presence import FailureKind, FirstSnapshot, Json, PresencePolicy
-from tests.harness.builders import at, peer, seen
 from tests.harness.log import log_problems
-from tests.harness.store_driver import StoreDriver, failed, polled_room
+from tests.harness.store_driver import StoreDriver, at, failed, peer, polled_room, seen
 
 
 def test_a_first_snapshot_writes_session_visits_events_and_the_next_poll(store: StoreDriver) -> None:

@@ -23,7 +23,7 @@ from bridge.rules.presence import (
     end_tracking,
     same_json,
 )
-from tests.harness.builders import START, Room, at, brief, ids, peer, policy, seen
+from tests.harness.presence_builders import START, Room, at, brief, ids, peer, policy, seen
 
 
 def only_left(changes: tuple[object, ...]) -> PeerLeft:
@@ -179,8 +179,8 @@ def test_the_first_miss_says_why() -> None:
 
 def test_a_swap_is_a_leave_and_a_join_in_one_session() -> None:
     room = Room()
-    session = room.diff(0, "a").after.session
-    difference = room.diff(10, peer("b", 7))
+    session = room.read_health(0, "a").after.session
+    difference = room.read_health(10, peer("b", 7))
 
     assert brief(difference.changes) == ["left a absent 0", "joined b 1"]
     assert difference.after.session is not None
@@ -370,7 +370,7 @@ def test_baseline_keeps_silent_about_those_who_are_there_and_tells_the_rest() ->
 
 
 def test_baseline_still_knows_the_visits() -> None:
-    difference = Room(policy=policy(first=FirstSnapshot.BASELINE)).diff(0, "a")
+    difference = Room(policy=policy(first=FirstSnapshot.BASELINE)).read_health(0, "a")
 
     assert [visit.peer_id for visit in difference.arrived] == ["a"]
     assert difference.after.visits["a"].initial
@@ -420,8 +420,8 @@ def test_baseline_tells_of_the_return_of_one_who_was_there_before() -> None:
 
 def test_initial_marks_those_who_were_there_when_tracking_started() -> None:
     room = Room()
-    first = room.diff(0, "a").arrived
-    later = room.diff(10, "a", "b").arrived
+    first = room.read_health(0, "a").arrived
+    later = room.read_health(10, "a", "b").arrived
 
     assert [visit.initial for visit in (*first, *later)] == [True, False]
 
@@ -432,7 +432,7 @@ def test_the_upstream_says_who_was_there_when_tracking_started(joined: float, in
     after_a_glimpse.see(0, "somebody", complete=False)
 
     for room in (late, after_a_glimpse):
-        (visit,) = (one for one in room.diff(60, "somebody", peer("a", joined)).arrived if one.peer_id == "a")
+        (visit,) = (one for one in room.read_health(60, "somebody", peer("a", joined)).arrived if one.peer_id == "a")
         assert visit.initial is initial
 
 
@@ -458,7 +458,7 @@ def test_the_display_name_is_the_first_text(metadata: Json, name: str | None) ->
 def test_a_visit_is_called_by_its_newest_name_and_else_by_the_peer_id() -> None:
     room = Room()
     names = [
-        room.diff(seconds, one).after.visits["a"].display_name
+        room.read_health(seconds, one).after.visits["a"].display_name
         for seconds, one in enumerate(
             [
                 peer("a"),
@@ -506,9 +506,9 @@ def test_the_next_session_counts_anew_who_was_in_the_last() -> None:
 
 def test_sessions_have_ids_of_their_own() -> None:
     room = Room()
-    first = room.diff(0, "a").after.session
+    first = room.read_health(0, "a").after.session
     room.see(10)
-    second = room.diff(20, "a").after.session
+    second = room.read_health(20, "a").after.session
 
     assert first is not None
     assert second is not None

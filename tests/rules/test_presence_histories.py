@@ -22,8 +22,8 @@ from bridge.rules.presence import (
     RoomEmptied,
     RoomOccupied,
 )
-from tests.harness.builders import Room, at, peer, policy
 from tests.harness.log import log_problems, replay
+from tests.harness.presence_builders import Room, at, peer, policy
 
 NAME = RoomName(source="main", room_id="room", room_name=None)
 
@@ -205,7 +205,7 @@ def test_a_baseline_hides_only_those_who_were_there(history: list[Look], missed:
         if read_health.kind == "failed":
             continue
         known = room.presence.complete_at is not None
-        difference = room.diff(
+        difference = room.read_health(
             now, *read_health.peers, complete=read_health.complete, no_session=read_health.kind == "no_session"
         )
         hidden = {visit.peer_id for visit in difference.arrived if visit.initial}
