@@ -54,7 +54,7 @@ def test_attempts_are_recorded_and_pruned_in_time(
         ("retryable", 503, "status"),
         ("retryable", None, "reset"),
         ("delivered", 200, None),
-        ("refused", 404, "status"),
+        ("rejected", 404, "status"),
     ]
     assert tried[0]["response"].startswith("busy\ufffd yyy")
     assert len(tried[0]["response"]) == 1024

@@ -211,10 +211,10 @@ async def test_a_redirect_is_not_followed_and_costs_one_event(begin: Callable[..
 
     assert {one.path for one in day.receiver.deliveries} == {"/moved"}
     assert day.took("moved", "room") == [2]
-    refused = [row for row in day.store.attempts() if row.outcome == "refused"]
+    refused = [row for row in day.store.attempts() if row.outcome == "rejected"]
     assert [(row.status, row.cause) for row in refused] == [(301, "status")] * 3
     assert all("not followed" in row.detail and elsewhere in row.detail for row in refused)
-    assert [(row.reason, row.tries) for row in day.store.dead_letters()] == [("refused", 3)]
+    assert [(row.reason, row.tries) for row in day.store.dead_letters()] == [("rejected", 3)]
 
 
 async def test_a_poison_event_of_the_only_room_ends_as_a_dead_letter_and_the_room_goes_on(

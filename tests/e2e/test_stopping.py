@@ -14,7 +14,7 @@ from tests.harness.deliveries import all_problems, delivery_problems, duplicates
 from tests.harness.process import BridgeProcess
 from tests.harness.receiver import Receiver, Response
 from tests.harness.simulator import Simulator
-from tests.harness.tables import connected
+from tests.harness.tables import connected, rows
 from tests.harness.waiting import wait_until
 
 ROOMS = [f"room-{number}" for number in range(12)]
@@ -23,7 +23,9 @@ SHORT_GRACE = 2
 LOADED = "configuration.loaded"
 """Logged just before the configuration is written to the database."""
 CLOSING = 40
-"""Seconds beyond the grace that a busy machine may need to end a process; still less than what it would hang for."""
+"""Seconds beyond the grace that a busy machine may need to end a process; still less than a delivery may take."""
+UNLOCKING = 7
+"""The same for a locked database: less than the ten seconds that SQLite waits for a lock."""
 
 
 @pytest.fixture
@@ -118,13 +120,13 @@ def test_a_locked_database_does_not_keep_it_from_stopping(
         with locked(migrated_url):
             receiver.release()
             wait_until(lambda: receiver.accepted, what="a response that cannot be recorded")
-            assert program.stop(timeout=SHORT_GRACE + CLOSING) == 0
+            assert program.stop(timeout=SHORT_GRACE + UNLOCKING) == 0
 
 
 def test_a_locked_database_does_not_keep_it_from_stopping_while_it_starts(idle_config: Path, migrated_url: str) -> None:
     with locked(migrated_url), BridgeProcess(idle_config) as program:
         program.wait_for_output(LOADED)
-        assert program.stop(timeout=SHORT_GRACE + CLOSING) == 0
+        assert program.stop(timeout=SHORT_GRACE + UNLOCKING) == 0
     assert list(program.lines("bridge.started")) == []
 
 
@@ -133,10 +135,11 @@ def test_a_locked_database_does_not_keep_it_from_stopping_while_it_reloads(
 ) -> None:
     with BridgeProcess(idle_config, "web") as program:  # a role without work: only the reload needs the database
         program.wait_ready()
+        wait_until(lambda: rows(migrated_url, "SELECT name FROM leases"), what="the first check for old attempts")
         with locked(migrated_url):
             program.send(signal.SIGHUP)
             wait_until(lambda: len(list(program.lines(LOADED))) == 2, what="a reload that has read the file")
-            assert program.stop(timeout=SHORT_GRACE + CLOSING) == 0
+            assert program.stop(timeout=SHORT_GRACE + UNLOCKING) == 0
     assert list(program.lines("configuration.reloaded")) == []
 
 
