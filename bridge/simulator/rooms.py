@@ -63,7 +63,7 @@ class Room:
             self.leave(visit.peer_id, now=now)
         session = self.session
         if session is None:
-            session = Session(session_id=new_session_id(), started_at=now)
+            session = Session(session_id=new_session_id(), started_at=visit.joined_at)
             self.sessions.append(session)
         session.empty_since = None
         session.visits.append(visit)

@@ -423,6 +423,7 @@ def test_kills_in_every_phase_lose_nothing_and_invent_nothing(
     for survivor in victims.running.values():
         survivor.kill()
     with BridgeProcess(victims.config) as program:
+        simulator.wait_for_polls(2, *ROOMS, timeout=CATCHING_UP)
         wait_until(
             lambda: not victims.problems(crowd.truth()),
             timeout=CATCHING_UP,

@@ -60,7 +60,7 @@ def test_an_outage_while_polling_and_sending_loses_nothing(
             assert program.running
             relay.restore()
         receiver.wait_for_count(60, timeout=LEASES_END)
-    crowd.wait_until_known(receiver, timeout=LEASES_END)
+    crowd.wait_until_delivered(receiver, postgresql_migrated_url, timeout=LEASES_END)
     assert program.stop() == 0
     assert all_problems(receiver.deliveries, postgresql_migrated_url) == []
 

@@ -11,7 +11,7 @@ from random import Random
 import pytest
 
 from tests.harness.config import Configure
-from tests.harness.deliveries import all_problems, stored_events, wait_until_delivered
+from tests.harness.deliveries import all_problems, stored_events
 from tests.harness.process import BridgeProcess
 from tests.harness.receiver import Receiver, Response
 from tests.harness.simulator import Simulator
@@ -46,8 +46,7 @@ def test_kills_lose_nothing_and_invent_nothing(
             kill(config, receiver, rng)
     receiver.script()
     with BridgeProcess(config) as program:
-        crowd.wait_until_known(receiver, timeout=CATCHING_UP)
-        wait_until_delivered(receiver, migrated_url)
+        crowd.wait_until_delivered(receiver, migrated_url, timeout=CATCHING_UP)
         assert program.stop() == 0
     check(migrated_url, simulator, receiver, least=kills)
 

@@ -71,7 +71,7 @@ def test_two_of_each_role_share_the_work_and_never_do_it_twice(
             wait_until(
                 lambda: all(any(sender.lines("delivery.attempted")) for sender in senders), what="work for both senders"
             )
-        crowd.wait_until_known(receiver)
+        crowd.wait_until_delivered(receiver, postgresql_migrated_url)
         assert [process.stop() for process in (*pollers, *senders)] == [0, 0, 0, 0]
     assert simulator.upstream.overlaps == []
     assert simulator.polls(via="poller-1")

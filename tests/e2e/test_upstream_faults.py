@@ -5,6 +5,7 @@ One bridge tracks one room per fault. Those that fail have a source of their own
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -91,10 +92,11 @@ def key_of(source: str) -> str:
 def test_no_fault_makes_a_peer_leave(
     configure: Configure, migrated_url: str, simulator: Simulator, receiver: Receiver
 ) -> None:
+    a_minute_ago = round(1000 * (time.time() - 60))
     for fault in ALL:
         simulator.create_room(fault, key_of(source_of(fault)))
         for peer in ("anna", "bert"):
-            simulator.join(fault, peer, metadata={"displayName": peer.title()})
+            simulator.join(fault, peer, metadata={"displayName": peer.title()}, joined_at=a_minute_ago)
     config = configure(
         rooms=[{"id": fault, "source": source_of(fault)} for fault in ALL],
         sources={source: {"api_key": key_of(source), "timeout": "1500ms"} for source in map(source_of, ALL)},

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from tests.harness.log import log_problems
 from tests.harness.receiver import Delivery, Event, Receiver
 from tests.harness.tables import rows
-from tests.harness.waiting import wait_until
+from tests.harness.waiting import PATIENCE, wait_until
 
 
 def all_problems(deliveries: Sequence[Delivery], database_url: str) -> list[str]:
@@ -22,13 +22,13 @@ def all_problems(deliveries: Sequence[Delivery], database_url: str) -> list[str]
     return [*log_problems(log), *difference_from_log(deliveries, stored), *delivery_problems(deliveries)]
 
 
-def wait_until_delivered(receiver: Receiver, database_url: str) -> None:
+def wait_until_delivered(receiver: Receiver, database_url: str, *, timeout: float = PATIENCE) -> None:
     """Wait until the receiver has accepted every event of the rooms' logs."""
 
     def difference() -> list[str]:
         return difference_from_log(receiver.deliveries, stored_events(database_url))
 
-    wait_until(lambda: not difference(), what=lambda: f"the log at the receiver: {difference()[:10]}")
+    wait_until(lambda: not difference(), timeout=timeout, what=lambda: f"the log at the receiver: {difference()[:10]}")
 
 
 def delivery_problems(deliveries: Sequence[Delivery]) -> list[str]:

@@ -14,6 +14,7 @@ from bridge.simulator.crowd import Crowd
 from bridge.simulator.rooms import Json, Visit
 from tests.faults.kinds import Fault, FaultKind
 from tests.faults.server import VIA, FaultyUpstream, Poll
+from tests.harness.deliveries import wait_until_delivered
 from tests.harness.log import replay
 from tests.harness.loop_thread import LoopThread
 from tests.harness.receiver import Receiver
@@ -146,7 +147,7 @@ class Simulator(LoopThread):
         """Return the number of the newest poll."""
         return len(self.upstream.polls)
 
-    def wait_for_polls(self, count: int, *rooms: str, since: int | None = None) -> None:
+    def wait_for_polls(self, count: int, *rooms: str, since: int | None = None, timeout: float = PATIENCE) -> None:
         """Wait until each of the rooms has been polled `count` times more; default: from now on."""
         start = self.last_poll() if since is None else since
 
@@ -154,7 +155,7 @@ class Simulator(LoopThread):
             polls = Counter(poll.room for poll in self.polls(since=start))
             return [room for room in rooms if polls[room] < count]
 
-        wait_until(lambda: not lacking(), what=lambda: f"{count} polls of {lacking()}")
+        wait_until(lambda: not lacking(), timeout=timeout, what=lambda: f"{count} polls of {lacking()}")
 
 
 @dataclass(slots=True)
@@ -178,11 +179,8 @@ class RunningCrowd:
             lambda simulation: {room: set(simulation.room(room).present) for room in self.rooms}
         )
 
-    def wait_until_known(self, receiver: Receiver, *, timeout: float = PATIENCE) -> None:
-        """Wait until the members of each room follow from the events at the receiver."""
-
-        def unknown() -> list[str]:
-            present = replay(receiver.events())
-            return [room for room, members in self.truth().items() if present.get(room, set()) != members]
-
-        wait_until(lambda: not unknown(), timeout=timeout, what=lambda: f"the truth in {unknown()}")
+    def wait_until_delivered(self, receiver: Receiver, database_url: str, *, timeout: float = PATIENCE) -> None:
+        """After the crowd's end, wait until the receiver has every event; the members of each room follow from them."""
+        self.simulator.wait_for_polls(2, *self.rooms, timeout=timeout)  # the second begins when the first is recorded
+        wait_until_delivered(receiver, database_url, timeout=timeout)
+        assert {room: set() for room in self.rooms} | replay(receiver.events()) == self.truth()
