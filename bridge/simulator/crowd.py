@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from bridge.simulator.simulation import Simulation
 
 FULL = 6
-"""The number of people from which on nobody joins a room."""
+"""The number of people in a full room."""
 JOIN, LEAVE, RAISE_HAND, DROP_OUT, ALL_LEAVE, END = 10, 8, 4, 4, 1, 2
 """The relative frequency of each change in a room where it is possible."""
 COME_BACK = 12

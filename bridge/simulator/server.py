@@ -32,10 +32,10 @@ async def serve(simulation: Simulation, host: str = "127.0.0.1", port: int = 0) 
 
 
 def _app(simulation: Simulation) -> Starlette:
-    async def answer(request: Request) -> Response:
+    async def serve_request(request: Request) -> Response:
         raw_path = request.scope["raw_path"].decode("latin-1")  # an encoded slash in a room id is no separator
         target = read_target(f"{raw_path}?{request.url.query}", api_key=request.headers.get("x-api-key", ""))
         response = respond(simulation, target)
         return Response(response.body, response.status, response.headers, response.content_type)
 
-    return Starlette(routes=[Route("/{path:path}", answer)])
+    return Starlette(routes=[Route("/{path:path}", serve_request)])

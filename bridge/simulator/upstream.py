@@ -20,7 +20,7 @@ DEFAULT_PAGE_SIZE = 10
 
 
 def respond(simulation: Simulation, target: Target) -> Response:
-    """Return what the upstream answers to a request."""
+    """Return the response to a request."""
     if target.route is Route.UNKNOWN:
         return documents.NOT_FOUND
     if target.api_key not in simulation.api_keys:

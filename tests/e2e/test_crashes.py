@@ -64,16 +64,16 @@ class Aim(StrEnum):
     POLL_STUCK = "the same, while PostgreSQL executes its statement"
     LOGGED = "after that transaction, before the POST"
     POSTED = "after the POST has arrived, before its response"
-    ANSWERED = "after the response, before its record"
+    RESPONDED = "after the response, before its record"
     RECORD = "inside the transaction that records attempts"
     RECORD_STUCK = "inside that one, while PostgreSQL executes its statement"
     RECORDED = "after that transaction"
     REPLAY_POSTED = "in a replay, before the response"
-    REPLAY_ANSWERED = "in a replay, after the response"
+    REPLAY_RESPONDED = "in a replay, after the response"
     REPLAY_RECORD = "in a replay, inside the transaction that records it"
 
 
-REPLAYS = {Aim.REPLAY_POSTED, Aim.REPLAY_ANSWERED, Aim.REPLAY_RECORD}
+REPLAYS = {Aim.REPLAY_POSTED, Aim.REPLAY_RESPONDED, Aim.REPLAY_RECORD}
 
 
 class Evidence(StrEnum):
@@ -142,22 +142,22 @@ ON_SQLITE = [aim for aim in Aim if aim not in STUCK]
 SHORT = Plan(
     sqlite=dict.fromkeys(ON_SQLITE, 1) | {Aim.START: 3},
     postgresql=dict.fromkeys(Aim, 1),
-    two_on_postgresql={Aim.ANY: 2, Aim.POLL_STUCK: 1, Aim.RECORD_STUCK: 1, Aim.REPLAY_ANSWERED: 1},
+    two_on_postgresql={Aim.ANY: 2, Aim.POLL_STUCK: 1, Aim.RECORD_STUCK: 1, Aim.REPLAY_RESPONDED: 1},
     least={Evidence.IN_POLL_WRITE: 1, Evidence.IN_RECORD: 1, Evidence.IN_REPLAY_RECORD: 1, Evidence.UNRECORDED: 1},
 )
 LONG = Plan(
     sqlite={
-        Aim.START: 16, Aim.ANY: 54, Aim.POLL: 30, Aim.LOGGED: 14, Aim.POSTED: 15, Aim.ANSWERED: 23, Aim.RECORD: 18,
-        Aim.RECORDED: 6, Aim.REPLAY_POSTED: 8, Aim.REPLAY_ANSWERED: 8, Aim.REPLAY_RECORD: 8,
+        Aim.START: 16, Aim.ANY: 54, Aim.POLL: 30, Aim.LOGGED: 14, Aim.POSTED: 15, Aim.RESPONDED: 23, Aim.RECORD: 18,
+        Aim.RECORDED: 6, Aim.REPLAY_POSTED: 8, Aim.REPLAY_RESPONDED: 8, Aim.REPLAY_RECORD: 8,
     },
     postgresql={
-        Aim.START: 10, Aim.ANY: 36, Aim.POLL: 18, Aim.POLL_STUCK: 8, Aim.LOGGED: 10, Aim.POSTED: 10, Aim.ANSWERED: 16,
-        Aim.RECORD: 12, Aim.RECORD_STUCK: 8, Aim.RECORDED: 4, Aim.REPLAY_POSTED: 6, Aim.REPLAY_ANSWERED: 6,
+        Aim.START: 10, Aim.ANY: 36, Aim.POLL: 18, Aim.POLL_STUCK: 8, Aim.LOGGED: 10, Aim.POSTED: 10, Aim.RESPONDED: 16,
+        Aim.RECORD: 12, Aim.RECORD_STUCK: 8, Aim.RECORDED: 4, Aim.REPLAY_POSTED: 6, Aim.REPLAY_RESPONDED: 6,
         Aim.REPLAY_RECORD: 6,
     },
     two_on_postgresql={
-        Aim.START: 4, Aim.ANY: 18, Aim.POLL_STUCK: 8, Aim.POSTED: 4, Aim.ANSWERED: 5, Aim.RECORD_STUCK: 6,
-        Aim.REPLAY_POSTED: 2, Aim.REPLAY_ANSWERED: 3,
+        Aim.START: 4, Aim.ANY: 18, Aim.POLL_STUCK: 8, Aim.POSTED: 4, Aim.RESPONDED: 5, Aim.RECORD_STUCK: 6,
+        Aim.REPLAY_POSTED: 2, Aim.REPLAY_RESPONDED: 3,
     },
     least={
         Evidence.IN_POLL_WRITE: 20, Evidence.IN_RECORD: 15, Evidence.IN_REPLAY_RECORD: 5, Evidence.UNSENT: 20,
@@ -248,7 +248,7 @@ class Victims:
             case Aim.POSTED | Aim.REPLAY_POSTED:
                 self._on_request(aim, Response(times=1, reset=True, before=lambda _: victim.send(signal.SIGKILL)))
                 victim.wait()
-            case Aim.ANSWERED | Aim.REPLAY_ANSWERED:
+            case Aim.RESPONDED | Aim.REPLAY_RESPONDED:
                 self._on_request(aim, Response(times=1, after=lambda _: victim.send(signal.SIGKILL)))
                 victim.wait()
             case Aim.POLL_STUCK | Aim.RECORD_STUCK:

@@ -22,7 +22,7 @@ HOW_TO = "install Node 20 or newer and run `npm ci` in tests/oracles"
 
 def require_oracles() -> None:
     """Skip the calling test if the oracles are not installed; fail it where CI is set."""
-    missing = what_is_missing(ORACLES)
+    missing = find_missing(ORACLES)
     if missing is None:
         return
     reason = f"{missing}: {HOW_TO}"
@@ -31,9 +31,9 @@ def require_oracles() -> None:
     pytest.skip(reason)
 
 
-def what_is_missing(oracles: Path, *, path: str | None = None) -> str | None:
-    """Return what is not installed, or None; `path` is where to look for Node, by default the PATH."""
-    if shutil.which("node", path=path) is None:
+def find_missing(oracles: Path) -> str | None:
+    """Return what is not installed, or None."""
+    if shutil.which("node") is None:
         return "there is no node on this machine"
     wanted: dict[str, str] = json.loads((oracles / "package.json").read_text(encoding="utf-8"))["dependencies"]
     for name, version in wanted.items():

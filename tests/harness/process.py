@@ -6,8 +6,6 @@ of pytest: a start of Python and the program costs two seconds of CPU time.
 
 from __future__ import annotations
 
-import atexit
-import functools
 import io
 import itertools
 import json
@@ -16,13 +14,13 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from bridge.cli.main import run
-from tests.harness.forkserver import KILLED_ITSELF, ChildProcess, ForkServer, KillPoint
+from tests.harness.forkserver import KILLED_ITSELF, KillPoint, fork
 from tests.harness.waiting import PATIENCE, wait_until
 
 ROOT = Path(__file__).parents[2]
@@ -43,11 +41,11 @@ class Process:
     def __init__(self, command: Sequence[str], directory: Path, *, env: Mapping[str, str] | None = None) -> None:
         self.log = directory / f"process-{next(_numbers)}.log"
         self._command = command
-        self._process = self._start(directory, environment(env))
+        self._start(directory, environment(env))
 
-    def _start(self, directory: Path, env: Mapping[str, str]) -> subprocess.Popen[bytes] | ChildProcess:
+    def _start(self, directory: Path, env: Mapping[str, str]) -> None:
         with self.log.open("wb") as output:
-            return subprocess.Popen(
+            self._process = subprocess.Popen(
                 self._command,
                 cwd=directory,
                 env=env,
@@ -148,23 +146,42 @@ class Bridge(Process):
         self._kill_point = kill_point
         super().__init__(arguments, directory, env=env)
 
-    def _start(self, directory: Path, env: Mapping[str, str]) -> ChildProcess:
+    def _start(self, directory: Path, env: Mapping[str, str]) -> None:
         self.log.touch()
-        return _fork_server().fork(
+        self._fork = fork(
             self._command, directory=directory, environment=env, log=self.log, kill_point=self._kill_point
         )
 
     def __str__(self) -> str:
-        return f"bridge {' '.join(self._command)} (exit {self._process.poll()}, {self.log})"
+        return f"bridge {' '.join(self._command)} (exit {self._fork.exitcode}, {self.log})"
+
+    @property
+    def pid(self) -> int:
+        assert self._fork.pid is not None
+        return self._fork.pid
+
+    @property
+    def running(self) -> bool:
+        return self._fork.exitcode is None
 
     @property
     def killed_itself(self) -> bool:
         return KILLED_ITSELF in self.output
 
+    def send(self, number: signal.Signals) -> None:
+        with suppress(ProcessLookupError):  # perhaps from another thread than the one that waits for its end
+            os.kill(self.pid, number)
+
+    def wait(self, timeout: float = PATIENCE) -> int:
+        self._fork.join(timeout)
+        if self._fork.exitcode is None:
+            raise AssertionError(f"still running after {timeout:g} s: {self}\n{self.output[-6000:]}")
+        return self._fork.exitcode
+
     def kill(self) -> None:
-        """End it at once, frozen or not."""
-        self._process.send_signal(signal.SIGKILL)
-        self._process.wait()
+        if self.running:
+            self.send(signal.SIGKILL)
+        self.wait()
 
 
 class BridgeProcess(Bridge):
@@ -186,13 +203,6 @@ class BridgeProcess(Bridge):
         """Wait for the log line of a service that is up."""
         self.wait_for_output(READY, timeout=timeout)
         return self
-
-
-@functools.cache
-def _fork_server() -> ForkServer:
-    server = ForkServer(environment())
-    atexit.register(server.close)
-    return server
 
 
 def bridge_command(*arguments: str) -> list[str]:
