@@ -41,6 +41,7 @@ from bridge.polling.rooms import RoomSpec
 from bridge.rules.delivery import DeliveryPolicy
 from bridge.rules.egress import EgressPolicy
 from bridge.rules.presence import FirstSnapshot, PresencePolicy
+from bridge.sources.kinds import KINDS
 from bridge.sources.protocol import SourceSettings
 
 T = TypeVar("T")
@@ -93,7 +94,7 @@ class DatabaseTable(Table):
 class SourceTable(Table):
     """`[sources.NAME]`: one API key."""
 
-    kind: Annotated[str, choice(["huddle01"])] = "huddle01"
+    kind: Annotated[str, choice(KINDS)] = "huddle01"
     base_url: Annotated[str, AfterValidator(checks.check_base_url)] = "https://api.huddle01.com/api/v2/sdk"
     api_key: Annotated[Secret[str], AfterValidator(checks.check_credential)]
     timeout: PositiveDuration = timedelta(seconds=8)
