@@ -60,9 +60,7 @@ class RandomWalk:
         outcome = Outcome.GONE if self.random.random() < 0.002 else self.random.choice(self.outcomes)
         result = PostResult(outcome=outcome, duration=timedelta())
         before = self.endpoint
-        decision = decide(
-            result, self.cursors[cursor], before, SHORT_POLICY, now=self.now, jitter=self.random.random()
-        )
+        decision = decide(result, self.cursors[cursor], before, SHORT_POLICY, now=self.now, jitter=self.random.random())
         self.cursors[cursor], self.endpoint = decision.cursor, decision.endpoint
         if isinstance(decision.step, Disable):  # an operator enables it again
             self.cursors, self.endpoint = [CursorState()] * 3, EndpointState()
