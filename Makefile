@@ -38,7 +38,7 @@ bench: $(DEV) ## measure polling, delivering and latency
 	@$(RUN) -m benchmarks.delivering $(ARGS)
 	@$(RUN) -m benchmarks.latency $(ARGS)
 
-lock: ## write the lock files anew from pyproject.toml; UPGRADE=1 takes the newest versions
+lock: ## write the lock files from pyproject.toml; UPGRADE=1 takes the newest versions
 	@$(PYTHON) -m venv build/uv && build/uv/bin/python -m pip --quiet --disable-pip-version-check install uv
 	@printf 'hatchling\neditables\n' | build/uv/bin/uv pip compile $(COMPILE) pyproject.toml - -o requirements.lock
 	@build/uv/bin/uv pip compile $(COMPILE) --group dev --constraints requirements.lock -o requirements-dev.lock

@@ -37,7 +37,7 @@ COMMANDS = {
     "events": ("events.app", "List or follow the event log."),
     "deliveries": ("deliveries.app", "List attempts and dead letters; replay or skip events."),
 }
-"""The place of each command below `bridge.cli`, and its line in the help."""
+"""The module and function of each command below `bridge.cli`, and its line in the help."""
 
 
 class _Commands(UserDict[str, Any]):

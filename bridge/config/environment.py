@@ -24,7 +24,7 @@ _LONGEST_INDEX: Final = 9
 
 
 def assign_environment(layers: Layers, env: Mapping[str, str]) -> Iterator[Problem]:
-    """Lay every `BRIDGE__…` variable over the tree; yield a problem for each that has no place in it."""
+    """Lay every `BRIDGE__…` variable over the tree; yield a problem for each that names no key."""
     given: set[KeyPath] = set()
     for name in sorted((name for name in env if name.startswith(PREFIX)), key=_order):
         try:

@@ -81,7 +81,7 @@ class BridgeTable(Table):
 
 
 class DatabaseTable(Table):
-    """`[database]`; the URL may hold a password."""
+    """`[database]`; the URL may contain a password."""
 
     url: Annotated[Secret[str], AfterValidator(checks.check_database_url)] = "sqlite:///bridge.db"
 

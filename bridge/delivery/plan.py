@@ -1,7 +1,7 @@
-"""What a batch of attempts changes: the plan of T4, pure. `bridge.delivery.record` loads what it needs and writes it.
+"""The plan of T4, pure: the changes that a batch of attempts makes. `bridge.delivery.record` loads and writes.
 
-An attempt whose claim was lost is fenced: nothing of it is written. What an outcome means is decided by
-`bridge.rules.delivery.decide`.
+An attempt whose claim was lost is fenced: nothing of it is written. The meaning of an outcome is
+decided by `bridge.rules.delivery.decide`.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """What a sender did with a claimed cursor; no attempt if the endpoint wants nothing up to the cursor's reach.
+    """Work of a sender on a claimed cursor; no attempt if the endpoint wants nothing up to the cursor's reach.
 
     `acked` is where the cursor stood before. With `wants_next`, the sender would like to keep the claim, until
     `lease_until`, for the next event.
@@ -145,7 +145,7 @@ class NewDeadLetter(NamedTuple):
 
 @dataclass(slots=True)
 class DeliveryPlan:
-    """What one transaction writes; `recorded` has one entry per report, in order.
+    """The rows that one transaction writes; `recorded` has one entry per report, in order.
 
     `released`: endpoints whose waiting cursors are due at the given time. `notices`: events of the bridge's own log.
     """

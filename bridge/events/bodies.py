@@ -217,7 +217,7 @@ def draft_endpoint(
 ) -> Draft:
     """The event of an endpoint that was disabled (`reason`: gone, failing) or recovered.
 
-    It has the name, not the URL, which may hold a token: the event goes to other endpoints.
+    It has the name, not the URL, which may contain a token: the event goes to other endpoints.
     """
     return Draft(
         type=EventType.ENDPOINT_RECOVERED if recovered else EventType.ENDPOINT_DISABLED,

@@ -3,13 +3,13 @@
 Pure and without memory: the same event in the same style is the same bytes on every attempt (DESIGN promise 4).
 
 - `standard`: the canonical body itself.
-- `flat`: one level. What `data` holds moves to the top, objects and lists become JSON text, and metadata that is an
+- `flat`: one level. The fields of `data` move to the top, objects and lists become JSON text, and metadata that is an
   object becomes one key per entry, `metadata_<key>`; any other metadata stays `metadata`. An event's own keys win.
 - `huddle01`: Huddle01's own webhooks (upstream.md section 2), `{id, event, payload}` as text/plain, with names in
   camelCase and colons for full stops. Their receiver compares what JavaScript's JSON.stringify makes of the body, so
   there are only texts, booleans and whole numbers: moments in epoch milliseconds, spans in milliseconds (Huddle01 does
-  not say which unit its `duration` has; in this one it is `leftAt - joinedAt`), metadata as JSON text in ASCII. What
-  is unknown is left out.
+  not document the unit of its `duration`; here it is `leftAt - joinedAt`), metadata as JSON text in ASCII. Unknown
+  values are left out.
 - `cloudevents`: CloudEvents 1.0, structured mode. `source` names the room and `subject` the peer; `type` is ours as it
   stands, for the bridge has no domain to reverse; `sequence` has ten digits, so that it sorts as text.
 """
@@ -84,7 +84,7 @@ def flatten(event: Event) -> dict[str, Json]:
 
 
 def imitate_huddle01(event: Event) -> dict[str, Json]:
-    """What `WebhookReceiver` of `@huddle01/server-sdk` accepts, in the shapes of its own types where there is one."""
+    """A body that `WebhookReceiver` of `@huddle01/server-sdk` accepts, in the shape of its own type if it has one."""
     kind: str = event["type"]
     facts = {"timestamp": event["timestamp"], "schema_version": event["schema_version"], **event["data"]}
     payload: dict[str, Json] = {

@@ -1,4 +1,4 @@
-"""The meaning of a response to a delivery, and what happens next: every rule about both lives in this file.
+"""The meaning of a response to a delivery, and what happens next: every rule about both is in this file.
 
 `classify_response` turns a response into a `PostResult`. `decide` turns a result, the failures of the event that is
 next at a cursor (`CursorState`) and the health of the endpoint (`EndpointState`) into a `Decision`. Pure: `now` and
@@ -9,8 +9,8 @@ jitter are arguments. The rules are DESIGN section 3 and webhooks.md section 2:
 | delivered | acknowledged | failures forgotten; an open circuit closes, and everything it owes is due at once |
 | rejected | tried again by `refused_schedule`, then a dead letter | failing |
 | retryable, blocked; circuit closed | tried again by `retry_schedule`, then a dead letter | failing |
-| retryable, blocked; circuit open | keeps its place in the schedule | paused until the next probe |
-| gone | stays owed | disabled at once |
+| retryable, blocked; circuit open | waits; its schedule does not advance | paused until the next probe |
+| gone (status 410) | stays owed | disabled at once |
 
 - The circuit opens when `circuit_failures` different events fail one after the other without a success in between. An
   event counts once, so that one bad event cannot open it. While it is open, one cursor at a time probes the endpoint:
@@ -195,7 +195,7 @@ Step = Acknowledge | Retry | DeadLetter | Disable
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decision:
-    """What happens after an attempt, to be written in one transaction.
+    """Consequences of an attempt, to be written in one transaction.
 
     `releases`: the circuit closed, so every cursor of the endpoint that waits for a retry is due at once.
     """
@@ -247,7 +247,7 @@ def decide(
     now: datetime,
     jitter: float,
 ) -> Decision:
-    """What happens after an attempt.
+    """Decide the consequences of an attempt.
 
     Args:
         result: of the attempt.
@@ -278,7 +278,7 @@ def decide(
 def retry_redelivery(
     result: PostResult, attempts: int, policy: DeliveryPolicy, *, now: datetime, jitter: float
 ) -> datetime | None:
-    """When a redelivery is tried again; None if it has ended. It follows the schedules of the event itself.
+    """The time of the next attempt at a redelivery; None if it has ended. The schedules are those of live events.
 
     Args:
         result: of the attempt.

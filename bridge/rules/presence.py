@@ -1,4 +1,4 @@
-"""Presence of a room and its changes: every rule about them lives in this file, and nothing else does.
+"""Presence of a room and its changes: every rule about them is in this file, and nothing else.
 
 Pure: `now`, ids and policy are arguments. The rules are CONTRACT section 4 ("Events") and DESIGN section 4:
 only a valid response changes presence; an incomplete one may add and never removes; a peer has left when
@@ -89,7 +89,7 @@ class PresencePolicy:
 
 
 class TimeSource(StrEnum):
-    """Where a time comes from: the upstream's own record, or our polls."""
+    """Origin of a time: the upstream's own record, or our polls."""
 
     UPSTREAM = "upstream"
     OBSERVED = "observed"

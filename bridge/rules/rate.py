@@ -28,7 +28,7 @@ class Rate:
         return timedelta(seconds=1 / self.per_second) if self.per_second > 0 else timedelta()
 
     def available(self, next_at: datetime | None, now: datetime) -> int:
-        """How many requests are allowed now. A `next_at` that no request can have set (the clock moved) is ignored."""
+        """Number of requests allowed now. A `next_at` that no request can have set (the clock moved) is ignored."""
         if self.per_second <= 0:
             return UNLIMITED
         if next_at is not None and now < next_at <= now + self.spacing + BURST:
