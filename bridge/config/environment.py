@@ -1,4 +1,4 @@
-"""`BRIDGE__SECTION__KEY` variables as keys of the configuration (CONTRACT section 3).
+"""`BRIDGE__SECTION__KEY` variables as keys of the configuration.
 
 Two underscores separate the parts of a key, in upper or lower case: `BRIDGE__SOURCES__MAIN__API_KEY` is
 `sources.main.api_key`, `BRIDGE__ENDPOINTS__0__URL` the URL of the first endpoint. Lists and tables are written as JSON

@@ -1,4 +1,4 @@
-"""The tables of `bridge.toml` (CONTRACT section 3) as frozen models: what has been validated is the settings.
+"""The tables of `bridge.toml` as frozen models: what has been validated is the settings.
 
 A new key is one field here and one line in `bridge.toml`. Fields are checked by themselves; rules between tables are
 in `cross`. Settings whose type belongs to another package (`RoomSpec`, `DeliveryPolicy`) are built by properties.

@@ -1,7 +1,7 @@
 """The event log and the cursors over it: appending events raises the cursor of every endpoint that wants one.
 
-The row of the room is locked by the caller; sequences, hashes, events and raised cursors commit together (DESIGN
-section 3). Subscriptions are read in that same transaction, never from a cache that a new endpoint could miss.
+The row of the room is locked by the caller; sequences, hashes, events and raised cursors commit together. Subscriptions
+are read in that same transaction, never from a cache that a new endpoint could miss.
 """
 
 from __future__ import annotations

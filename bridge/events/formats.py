@@ -1,11 +1,11 @@
 """Formats of a delivery, the values of an endpoint's `style`: one canonical body in, the bytes to send out.
 
-Pure and without memory: the same event in the same style is the same bytes on every attempt (DESIGN promise 4).
+Pure and without memory: the same event in the same style is the same bytes on every attempt.
 
 - `standard`: the canonical body itself.
 - `flat`: one level. The fields of `data` move to the top, objects and lists become JSON text, and metadata that is an
   object becomes one key per entry, `metadata_<key>`; any other metadata stays `metadata`. An event's own keys win.
-- `huddle01`: Huddle01's own webhooks (upstream.md section 2), `{id, event, payload}` as text/plain, with names in
+- `huddle01`: Huddle01's own webhooks, `{id, event, payload}` as text/plain, with names in
   camelCase and colons for full stops. Their receiver compares what JavaScript's JSON.stringify makes of the body, so
   there are only texts, booleans and whole numbers: moments in epoch milliseconds, spans in milliseconds (Huddle01 does
   not document the unit of its `duration`; here it is `leftAt - joinedAt`), metadata as JSON text in ASCII. Unknown
@@ -47,7 +47,7 @@ class Rendered:
 
 
 Event = dict[str, Any]
-"""A canonical body, parsed (CONTRACT section 4)."""
+"""A canonical body, parsed."""
 
 SAFE_INTEGER: Final = 2**53 - 1
 """The largest integer that JavaScript prints unchanged."""

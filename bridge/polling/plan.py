@@ -30,7 +30,7 @@ from bridge.rules.presence import Change, Failure, Presence, PresencePolicy, Sna
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PollingSettings:
-    """Polling of rooms that have no settings of their own (CONTRACT section 3, `[polling]`)."""
+    """Polling of rooms that have no settings of their own (`[polling]`)."""
 
     interval: timedelta = timedelta(seconds=10)
     policy: PresencePolicy = field(default_factory=PresencePolicy)

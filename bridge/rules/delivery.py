@@ -2,7 +2,7 @@
 
 `classify_response` turns a response into a `PostResult`. `decide` turns a result, the failures of the event that is
 next at a cursor (`CursorState`) and the health of the endpoint (`EndpointState`) into a `Decision`. Pure: `now` and
-jitter are arguments. The rules are DESIGN section 3 and webhooks.md section 2:
+jitter are arguments. docs/delivery.md explains the rules:
 
 | outcome | the event | the endpoint |
 |---|---|---|
@@ -54,7 +54,7 @@ OUTCOMES: Final[tuple[tuple[range, Outcome], ...]] = (
 
 
 class Cause(StrEnum):
-    """Why an attempt did not deliver, in one word (webhooks.md section 3)."""
+    """Why an attempt did not deliver, in one word."""
 
     DNS = "dns"
     CONNECT = "connect"
@@ -108,7 +108,7 @@ def _steps(text: str) -> tuple[timedelta, ...]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeliveryPolicy:
-    """Time-outs and schedules (CONTRACT section 3, `[delivery]`).
+    """Time-outs and schedules (`[delivery]`).
 
     `circuit_failures` failing events in a row open the circuit; probes follow `retry_schedule` with waits of at most
     `longest_probe_wait` (or the first step, if that is longer).
@@ -207,7 +207,7 @@ class Decision:
 
 
 def outcome_of(status: int) -> Outcome:
-    """Outcome of a response with this status (webhooks.md section 2)."""
+    """Outcome of a response with this status."""
     return next((outcome for statuses, outcome in OUTCOMES if status in statuses), Outcome.RETRYABLE)
 
 

@@ -1,4 +1,4 @@
-"""Allowed destinations of deliveries: URLs, and the addresses behind their names (webhooks.md section 4).
+"""Allowed destinations of deliveries: URLs, and the addresses behind their names.
 
 A URL is checked when an endpoint is saved, tested and sent to; an address before each connection, after DNS and before
 a socket exists, because a name may resolve to anything and differently every time. Whether plain http is allowed
@@ -53,7 +53,7 @@ _ENDS_IN_NUMBER: Final = re.compile(r"(^|\.)([0-9]+|0x[0-9a-f]*)\.?$", re.IGNORE
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EgressPolicy:
-    """Exceptions that the operator allows (CONTRACT section 3, `[delivery]`) beyond public addresses over https."""
+    """Exceptions that the operator allows (`[delivery]`) beyond public addresses over https."""
 
     allow_http: bool = False
     allow_private_networks: tuple[Network, ...] = ()

@@ -1,8 +1,8 @@
 """Rules of polling: when a room is polled next, and when a whole source is paused. All of them are in this file.
 
-Pure: `now` and `jitter` (uniform in [0, 1)) are arguments. DESIGN section 4: a suspected leave is confirmed early, a
-failing room backs off, a rejected key slows its source to one probe a minute, `Retry-After` of a 429 pauses the whole
-source, and so do failures of most of its rooms.
+Pure: `now` and `jitter` (uniform in [0, 1)) are arguments. A suspected leave is confirmed early, a failing room backs
+off, a rejected key slows its source to one probe a minute, `Retry-After` of a 429 pauses the whole source, and so do
+failures of most of its rooms.
 """
 
 from __future__ import annotations

@@ -107,7 +107,7 @@ class Huddle01Secret:
     key: bytes = field(repr=False)
 
     def sign(self, event_id: str, timestamp_ms: int, canonical: bytes) -> str:
-        """The value of `huddle01-signature` (upstream.md section 2).
+        """The value of `huddle01-signature`.
 
         Args:
             event_id: the body's `id`.

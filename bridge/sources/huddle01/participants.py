@@ -1,7 +1,7 @@
 """Huddle01's participants as peers: usable items, their times and metadata.
 
-Rules: upstream.md section 5, points 1 to 4. An item that cannot be used is skipped and counted, never a reason to
-fail; whether the list is complete in spite of it is decided in `responses.py`.
+An item that cannot be used is skipped and counted, never a reason to fail; whether the list is complete in spite of it
+is decided in `responses.py`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from bridge.rules.presence import ABSENT, Absent, Json, Peer, display_name
 from bridge.sources.untrusted_json import decode_json_text, encode_json
 
 METADATA_LIMIT: Final = 8 * 1024
-"""Bytes of compact UTF-8 JSON (CONTRACT section 4)."""
+"""Bytes of compact UTF-8 JSON."""
 METADATA_DEPTH: Final = 100
 """Levels of nesting; deeper metadata is cut like longer metadata, because it is compared recursively."""
 NAME_LIMIT: Final = METADATA_LIMIT

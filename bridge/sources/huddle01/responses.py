@@ -1,7 +1,7 @@
 """Interprets a response of Huddle01: a snapshot of the room, or a failure that changes nothing.
 
-Pure: `now` is an argument. The rules are DESIGN section 4 and upstream.md section 5. A 404 empties a room only if
-its JSON reports that there is no session: a proxy's page, another server's 404 or a wrong path is no empty room.
+Pure: `now` is an argument. A 404 empties a room only if its JSON reports that there is no session: a proxy's page,
+another server's 404 or a wrong path is no empty room.
 """
 
 from __future__ import annotations
