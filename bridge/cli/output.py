@@ -36,12 +36,12 @@ class Column:
     right: bool = False
 
 
-def complain(message: str) -> None:
+def print_error(message: str) -> None:
     """Write an error message to stderr."""
-    say("\n".join(f"bridge: {line}" for line in message.splitlines()))
+    print_message("\n".join(f"bridge: {line}" for line in message.splitlines()))
 
 
-def say(message: str) -> None:
+def print_message(message: str) -> None:
     """Write a message, which is not data, to stderr; a closed stderr is ignored."""
     with contextlib.suppress(OSError, ValueError):
         for line in message.splitlines():
@@ -67,7 +67,7 @@ def print_table(columns: Sequence[Column], rows: Iterable[Sequence[object]], *, 
     """Print a table; if there is no row, write `empty` to stderr."""
     rows, has_room = list(rows), is_wide()
     if not rows:
-        say(empty)
+        print_message(empty)
         return
     shown = []
     for index, column in enumerate(columns):

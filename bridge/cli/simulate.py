@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from bridge.cli.output import Screen, say
+from bridge.cli.output import Screen, print_message
 from bridge.cli.signals import Stopping
 from bridge.errors import UsageError
 from bridge.simulator import DEFAULT_API_KEY, Simulation
@@ -70,7 +70,7 @@ async def _simulate(simulation: Simulation, host: str, port: int, crowd: _Crowd 
     screen = Screen(on_gone=stopping.asked.set)
     async with serve(simulation, host, port) as url:
         screen.write_line(f"simulating Huddle01 on {url}{API_PATH}")
-        _say_how_to_use(f"{url}{API_PATH}", simulation.api_keys[0], () if crowd is None else crowd.rooms)
+        _print_instructions(f"{url}{API_PATH}", simulation.api_keys[0], () if crowd is None else crowd.rooms)
         lives: list[Coroutine[None, None, None]] = []
         if crowd is not None:
             lives.append(play_random(simulation, crowd.seed, crowd.rooms, crowd.rate, tell=_teller(screen)))
@@ -93,7 +93,7 @@ async def _live(lives: Sequence[Coroutine[None, None, None]], stopping: Stopping
 
 async def _play(simulation: Simulation, scenes: Scenario, screen: Screen) -> None:
     await play_scenario(simulation, scenes, tell=_teller(screen))
-    say("the scenario is over; the rooms stay as they are")
+    print_message("the scenario is over; the rooms stay as they are")
 
 
 def _teller(screen: Screen) -> Callable[[str], None]:
@@ -103,10 +103,10 @@ def _teller(screen: Screen) -> Callable[[str], None]:
     return tell
 
 
-def _say_how_to_use(base_url: str, api_key: str, room_names: tuple[str, ...]) -> None:
+def _print_instructions(base_url: str, api_key: str, room_names: tuple[str, ...]) -> None:
     shown = "".join(f'\n  [[rooms]]\n  id = "{name}"\n' for name in room_names[:SHOWN])
     more = f"  # and {len(room_names) - SHOWN} more\n" if len(room_names) > SHOWN else ""
-    say(
+    print_message(
         f'point a bridge at it in bridge.toml:\n\n  [sources.main]\n  base_url = "{base_url}"\n'
         f'  api_key = "{api_key}"\n{shown}{more}\n'
         f"move its people with the control API, say\n\n"
