@@ -1,4 +1,4 @@
-"""Snapshots and rooms in a few words; seconds count from START."""
+"""Builders of snapshots and rooms; seconds count from START."""
 
 from __future__ import annotations
 
@@ -53,13 +53,13 @@ def policy(missed: int = 1, first: FirstSnapshot = FirstSnapshot.EMIT) -> Presen
 
 @dataclass(slots=True, kw_only=True)
 class Room:
-    """A room as snapshots come in; between sessions it forgets who has departed, as the store does."""
+    """A room that is polled; between sessions it forgets who has departed, as the database does."""
 
     policy: PresencePolicy = field(default_factory=PresencePolicy)
     presence: Presence = field(default_factory=lambda: Presence(tracked_since=START))
     new_id: Callable[[str], str] = field(default_factory=ids)
 
-    def read_health(
+    def compare(
         self, seconds: float, *peers: Peer | str, complete: bool = True, no_session: bool = False
     ) -> PresenceDiff:
         snapshot = seen(*peers, complete=complete, no_session=no_session)
@@ -71,11 +71,11 @@ class Room:
     def see(
         self, seconds: float, *peers: Peer | str, complete: bool = True, no_session: bool = False
     ) -> tuple[Change, ...]:
-        return self.read_health(seconds, *peers, complete=complete, no_session=no_session).changes
+        return self.compare(seconds, *peers, complete=complete, no_session=no_session).changes
 
 
 def brief(changes: tuple[Change, ...]) -> list[str]:
-    """What was told, in order, with the peer and the count after it."""
+    """Each change in a few words: its kind, the peer, and the peer count after it."""
     return [_brief(change) for change in changes]
 
 
