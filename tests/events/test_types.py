@@ -5,7 +5,7 @@ import pytest
 from bridge.events.types import DEFAULT_TYPES, EventType, matches
 
 
-def test_the_types_are_the_contracts() -> None:
+def test_the_types_are_those_of_the_contract() -> None:
     assert {event_type.value for event_type in EventType} == {
         "peer.joined",
         "peer.left",
@@ -22,7 +22,7 @@ def test_the_types_are_the_contracts() -> None:
     }
 
 
-def test_three_types_are_delivered_unasked() -> None:
+def test_three_types_are_delivered_by_default() -> None:
     assert set(DEFAULT_TYPES) == {"peer.joined", "peer.left", "room.empty"}
 
 
