@@ -13,19 +13,22 @@ from sqlalchemy import Connection, select, update
 
 from benchmarks import rig
 from bridge import __version__
+from bridge.compose import new_secret
 from bridge.db.encryption import SecretCipher
 from bridge.db.engine import Database
-from bridge.db.event_log import append, assign_sequences, room_log
+from bridge.db.event_log import append_events, room_log, write_log_ends
 from bridge.db.tables import cursors, rooms
 from bridge.delivery.client import WebhookClient
-from bridge.delivery.endpoints import EndpointContext, EndpointSpec, add_endpoint
+from bridge.delivery.endpoints import EndpointSpec, add_endpoint
+from bridge.delivery.secrets import EndpointContext
 from bridge.delivery.sender import Sender
 from bridge.events.bodies import draft_snapshot
-from bridge.polling.rooms import RoomSpec, reconcile_rooms, reconcile_sources
+from bridge.events.log import number_events
+from bridge.polling.rooms import RoomSpec, configure_rooms, ensure_sources
 from bridge.rules.delivery import DeliveryPolicy
 from bridge.rules.egress import EgressPolicy
 from bridge.rules.signing import parse_secret, sign
-from bridge.service import new_secret, system_runtime
+from bridge.runtime import system_runtime
 
 ROOMS = 400
 EVENTS_PER_ROOM = 40
@@ -52,7 +55,7 @@ async def main() -> None:
 
 
 async def _post_bare(address: str, body: bytes, options: Namespace) -> float:
-    """What a loop would do that records nothing: sign and post, with httpx over the transport that we use."""
+    """A loop that records nothing: sign and post, with httpx over the same transport."""
     secret, runtime = parse_secret(SECRET), system_runtime()
     async with httpx.AsyncClient(transport=AiohttpTransport(), timeout=15, trust_env=False) as client:
 
@@ -90,24 +93,25 @@ async def _deliver_for(database: Database, client: WebhookClient, seconds: float
 
 
 def _fill(database: Database, address: str, concurrency: int) -> bytes:
-    """A log of a realistic size, owed in whole to one endpoint."""
+    """Write a log of a realistic size that is owed to one endpoint."""
     runtime = system_runtime()
     context = EndpointContext(now=runtime.now(), new_id=runtime.new_id, new_secret=new_secret)
     specs = [RoomSpec(source="main", upstream_id=f"room-{number}") for number in range(ROOMS)]
     endpoint = EndpointSpec(name="all", url=address, secret=SECRET, events=("*",), max_concurrency=concurrency)
-    database.write_now(reconcile_sources, ["main"])
-    database.write_now(reconcile_rooms, specs, (), runtime.now(), runtime.new_id)
+    database.write_now(ensure_sources, ["main"])
+    database.write_now(configure_rooms, specs, (), runtime.now(), runtime.new_id)
     database.write_now(add_endpoint, endpoint, context)
 
     def write(connection: Connection) -> bytes:
-        told = draft_snapshot(None, (), context.now)
-        entries = []
+        draft = draft_snapshot(None, (), context.now)
+        events, logs = [], []
         for row in connection.execute(select(rooms)).all():
-            log, numbered = assign_sequences(room_log(row), [told] * EVENTS_PER_ROOM, runtime.new_id)
-            connection.execute(update(rooms).where(rooms.c.id == row.id).values(last_sequence=log.last_sequence))
-            entries += numbered
-        append(connection, entries, context.now)
-        return entries[0].body
+            log, new = number_events(room_log(row), [draft] * EVENTS_PER_ROOM, context.now, runtime.new_id)
+            events += new
+            logs.append(log)
+        write_log_ends(connection, logs)
+        append_events(connection, events)
+        return events[0].body
 
     return database.write_now(write)
 

@@ -12,55 +12,57 @@ from typing import ClassVar
 
 from benchmarks import rig
 from bridge import __version__
+from bridge.compose import new_secret
 from bridge.db.encryption import SecretCipher
 from bridge.db.engine import Database
 from bridge.delivery.client import WebhookClient
-from bridge.delivery.endpoints import EndpointContext, EndpointSpec, add_endpoint
+from bridge.delivery.endpoints import EndpointSpec, add_endpoint
+from bridge.delivery.secrets import EndpointContext
 from bridge.delivery.sender import Sender
+from bridge.polling.plan import PollingSettings
 from bridge.polling.poller import Poller
-from bridge.polling.record import PollingSettings
-from bridge.polling.rooms import RoomSpec, reconcile_rooms, reconcile_sources
+from bridge.polling.rooms import RoomSpec, configure_rooms, ensure_sources
 from bridge.rules.delivery import DeliveryPolicy, PostResult
 from bridge.rules.egress import EgressPolicy
 from bridge.rules.presence import Peer, Snapshot
-from bridge.service import new_secret, system_runtime
+from bridge.runtime import system_runtime
 from bridge.sources.protocol import SourceSettings
 
 ROOMS = 50
 EVENTS_PER_SECOND = 100
 
 
-class Revolving:
+class RevolvingSource:
     """A source whose rooms gain and lose a peer in turn: every poll but the first brings one event."""
 
     name = "main"
 
     def __init__(self) -> None:
-        self.answered_at: dict[str, datetime] = {}
+        self.responded_at: dict[str, datetime] = {}
         self._turns: dict[str, int] = {}
 
     async def fetch(self, room_id: str) -> Snapshot:
-        """Response at once, and remember when."""
+        """Respond at once, and remember the time."""
         turn = self._turns[room_id] = self._turns.get(room_id, 0) + 1
         resident, guest = Peer(peer_id="resident"), Peer(peer_id=f"guest-{turn}")
-        self.answered_at[room_id] = system_runtime().now()
+        self.responded_at[room_id] = system_runtime().now()
         return Snapshot(peers=(resident, guest) if turn % 2 == 0 else (resident,))
 
     async def aclose(self) -> None:
-        """Nothing to release."""
+        """There is nothing to release."""
 
 
-class NotingClient(WebhookClient):
-    """Notes, just before it posts, how long ago the poll's response came."""
+class TimingClient(WebhookClient):
+    """Measures, just before it posts, the time since the poll's response."""
 
-    source: Revolving
+    source: RevolvingSource
     delays: ClassVar[list[float]] = []
 
     async def post(self, url: str, *, headers: Mapping[str, str], body: bytes, timeout: timedelta) -> PostResult:  # noqa: ASYNC109 - as the client has it
-        """Post it, and note the delay unless it belongs to a room's first poll."""
+        """Post, and keep the delay unless it belongs to a room's first poll."""
         data = json.loads(body)["data"]
         if data["sequence"] > 2:  # noqa: PLR2004 - the first poll's
-            delay = system_runtime().now() - self.source.answered_at[data["room_id"]]
+            delay = system_runtime().now() - self.source.responded_at[data["room_id"]]
             self.delays.append(delay / timedelta(milliseconds=1))
         return await super().post(url, headers=headers, body=body, timeout=timeout)
 
@@ -80,18 +82,18 @@ async def main() -> None:
 
 
 async def _measure(database: Database, address: str, seconds: float) -> list[float]:
-    runtime, source = system_runtime(), Revolving()
+    runtime, source = system_runtime(), RevolvingSource()
     context = EndpointContext(now=runtime.now(), new_id=runtime.new_id, new_secret=new_secret)
     rooms = [RoomSpec(source="main", upstream_id=f"room-{number}") for number in range(ROOMS)]
-    database.write_now(reconcile_sources, ["main"])
-    database.write_now(reconcile_rooms, rooms, (), runtime.now(), runtime.new_id)
+    database.write_now(ensure_sources, ["main"])
+    database.write_now(configure_rooms, rooms, (), runtime.now(), runtime.new_id)
     endpoint = EndpointSpec(name="all", url=address, events=("peer.*",), max_concurrency=ROOMS)
     database.write_now(add_endpoint, endpoint, context)
 
     policy = EgressPolicy(allow_private_networks=(ip_network("127.0.0.0/8"),))
     account = SourceSettings(name="main", kind="", base_url="", api_key="", requests_per_second=EVENTS_PER_SECOND)
     settings = PollingSettings(interval=timedelta(seconds=ROOMS / EVENTS_PER_SECOND))
-    async with NotingClient(policy, user_agent=f"presence-bridge/{__version__}", clock=runtime.now) as client:
+    async with TimingClient(policy, user_agent=f"presence-bridge/{__version__}", clock=runtime.now) as client:
         client.source = source
         client.delays.clear()
         sender = Sender(database, client, DeliveryPolicy(), runtime, cipher=SecretCipher())

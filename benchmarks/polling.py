@@ -8,11 +8,12 @@ from datetime import timedelta
 
 from benchmarks import rig
 from bridge.db.engine import Database
+from bridge.polling.plan import PollingSettings
 from bridge.polling.poller import Poller
-from bridge.polling.record import PollingSettings
-from bridge.polling.rooms import RoomSpec, reconcile_rooms, reconcile_sources
-from bridge.service import open_source, system_runtime
+from bridge.polling.rooms import RoomSpec, configure_rooms, ensure_sources
+from bridge.runtime import system_runtime
 from bridge.sources.huddle01.client import open_client
+from bridge.sources.kinds import open_source
 from bridge.sources.protocol import SourceSettings
 
 ROOMS = 500
@@ -22,7 +23,7 @@ PEERS = 5
 async def main() -> None:
     """Print one line per database."""
     options = rig.arguments(__doc__ or "")
-    with rig.upstream(ROOMS, PEERS) as address:
+    with rig.upstream(PEERS) as address:
         account = SourceSettings(
             name="main",
             kind="huddle01",
@@ -46,12 +47,10 @@ async def main() -> None:
 
         for name, database in rig.databases(options.database):
             runtime = system_runtime()
-            rooms = [
-                RoomSpec(source="main", upstream_id=f"room-{number}") for number in range(ROOMS)
-            ]
-            database.write_now(reconcile_sources, ["main"])
-            database.write_now(reconcile_rooms, rooms, (), runtime.now(), runtime.new_id)
-            await poll_for(database, account, 1)  # everybody joins
+            rooms = [RoomSpec(source="main", upstream_id=f"room-{number}") for number in range(ROOMS)]
+            database.write_now(ensure_sources, ["main"])
+            database.write_now(configure_rooms, rooms, (), runtime.now(), runtime.new_id)
+            await poll_for(database, account, 1)  # every peer joins
 
             async def ours(database: Database = database) -> float:
                 return await poll_for(database, account, options.seconds)
@@ -63,7 +62,7 @@ async def main() -> None:
 async def poll_for(database: Database, account: SourceSettings, seconds: float) -> float:
     """Polls a second, with rooms that are always due."""
     runtime = system_runtime()
-    source = open_source(account, runtime)
+    source = open_source(account, runtime.now)
     settings = PollingSettings(interval=timedelta(microseconds=1))
     done = 0
 

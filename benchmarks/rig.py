@@ -1,7 +1,7 @@
-"""What the benchmarks share: an upstream and a receiver in processes of their own, databases, and fair comparison.
+"""Shared by the benchmarks: an upstream and a receiver in processes of their own, databases, and comparison.
 
 Every figure is a ratio against a bare loop with the same client, transport and concurrency in the same run, taken
-in turns (A B A B …), because machines are noisy and differ; the absolute rates are printed only to be looked at.
+in turns (A B A B …), because machines are noisy and differ; absolute rates are printed for orientation only.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import json
 import multiprocessing
 import statistics
 import tempfile
@@ -22,8 +23,6 @@ from aiohttp import web
 from bridge.db.engine import Database
 from bridge.db.migrate import migrate
 from bridge.logs import configure_logs
-from bridge.simulator import Simulation
-from bridge.simulator.server import serve
 
 
 def arguments(description: str) -> argparse.Namespace:
@@ -57,15 +56,15 @@ def _migrated(url: str) -> Database:
 
 
 @contextlib.contextmanager
-def upstream(rooms: int, peers: int) -> Iterator[str]:
-    """A simulated upstream with `peers` in each of its rooms `room-0` …; yields its address."""
-    with _process(_serve_upstream, rooms, peers) as address:
+def upstream(peers: int) -> Iterator[str]:
+    """An upstream with the same `peers` in every room; yields its address."""
+    with _process(_serve_upstream, peers) as address:
         yield address
 
 
 @contextlib.contextmanager
 def receiver() -> Iterator[str]:
-    """A receiver that answers 204 to everything; yields its address."""
+    """A receiver that responds 204 to everything; yields its address."""
     with _process(_serve_receiver) as address:
         yield address
 
@@ -112,28 +111,35 @@ def _process(target: Callable[..., None], *args: object) -> Iterator[str]:
         process.join()
 
 
-def _serve_upstream(pipe: Connection, rooms: int, peers: int) -> None:
-    async def run() -> None:
-        simulation = Simulation(seed=1)
-        for number in range(rooms):
-            for peer in range(peers):
-                simulation.join(
-                    f"room-{number}", metadata={"displayName": f"Peer {peer}", "avatarUrl": "x" * 200}
-                )
-        async with serve(simulation) as address:
-            pipe.send(address)
-            await asyncio.Event().wait()
+def _serve_upstream(pipe: Connection, peers: int) -> None:
+    """Respond to every request with the same participants."""
+    participants = [
+        {
+            "peerId": f"peerId-{number:021}",
+            "joinTime": 1_795_000_000_000 + number,
+            "metadata": {"displayName": f"Peer {number}", "avatarUrl": "x" * 200},
+        }
+        for number in range(peers)
+    ]
+    body = json.dumps({"count": peers, "participants": participants}).encode()
 
-    asyncio.run(run())
+    async def respond(_: web.BaseRequest) -> web.StreamResponse:
+        return web.Response(body=body, content_type="application/json")
+
+    _serve(pipe, respond)
 
 
 def _serve_receiver(pipe: Connection) -> None:
-    async def response(request: web.BaseRequest) -> web.StreamResponse:
+    async def respond(request: web.BaseRequest) -> web.StreamResponse:
         await request.read()
         return web.Response(status=204)
 
+    _serve(pipe, respond)
+
+
+def _serve(pipe: Connection, respond: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]) -> None:
     async def run() -> None:
-        runner = web.ServerRunner(web.Server(response))
+        runner = web.ServerRunner(web.Server(respond))
         await runner.setup()
         site = web.TCPSite(runner, "127.0.0.1", 0, backlog=1024)
         await site.start()

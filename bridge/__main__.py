@@ -8,11 +8,11 @@ import signal
 import sys
 
 INTERRUPTED = 130
-"""What shells say of a program that ended by Ctrl-C."""
+"""Exit code of a program that was ended by Ctrl-C."""
 
 
 def main() -> None:
-    """Run the program; Ctrl-C before it has even been loaded is no reason for a traceback."""
+    """Run the program; Ctrl-C while it is being imported prints no traceback."""
     if _command(sys.argv[1:]) == "run":  # what comes before the service listens
         signal.signal(signal.SIGHUP, signal.SIG_IGN)  # a reload is no hang-up
         signal.signal(signal.SIGTERM, lambda *_: os._exit(0))  # nothing has begun that would have to end in order
@@ -38,14 +38,14 @@ def _command(arguments: list[str]) -> str | None:
 
 
 def _open_streams() -> None:
-    """Whoever closed stdout or stderr does not want to read them: that is no reason to fail."""
+    """Replace closed standard streams, so that writing to them does not fail."""
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115, PTH123 - for as long as we run
 
 
 def _close_streams() -> None:
-    """Python ends with 120 if it cannot write what is left; what could not be written has been told."""
+    """Flush the standard streams; if that fails, Python must not exit with 120 because of it."""
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()

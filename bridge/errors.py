@@ -1,4 +1,4 @@
-"""Every error that the bridge raises on purpose: one small tree, each with the data its message is made of.
+"""Errors that the bridge raises on purpose.
 
 A message says what is wrong, where, and what to do. The CLI prints it and exits with `exit_code`
 (CONTRACT section 2: 1 failed, 2 usage or configuration, 3 verification failed); no traceback reaches a user.
@@ -17,7 +17,7 @@ class BridgeError(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Problem:
-    """One thing wrong with the configuration: where it stands and what to do about it."""
+    """A problem of the configuration: where it is and what to do about it."""
 
     key: str
     message: str
@@ -29,7 +29,7 @@ class Problem:
 
 
 class ConfigurationError(BridgeError):
-    """The configuration cannot be used; holds every problem found, not the first."""
+    """The configuration cannot be used; `problems` has every problem that was found."""
 
     exit_code = 2
 
@@ -40,13 +40,13 @@ class ConfigurationError(BridgeError):
 
 
 class UsageError(BridgeError):
-    """The command cannot be carried out as it was asked."""
+    """The command cannot be carried out as given."""
 
     exit_code = 2
 
 
 class NotFoundError(BridgeError):
-    """What the command names does not exist."""
+    """Something that the command names does not exist."""
 
 
 class SchemaError(BridgeError):
@@ -54,17 +54,17 @@ class SchemaError(BridgeError):
 
 
 class VerificationError(BridgeError):
-    """A signature, or the audit chain, does not hold."""
+    """A signature or the audit chain does not verify."""
 
     exit_code = 3
 
 
 class ForbiddenAddressError(BridgeError):
-    """An address that deliveries may not be aimed at (webhooks.egress)."""
+    """A destination that deliveries may not have (bridge.rules.egress)."""
 
 
 class DatabaseError(BridgeError):
-    """The database does not response (`is_away`), or not as it should."""
+    """The database failed; `is_away`: it does not respond, or cannot be written to for now."""
 
     def __init__(self, message: str, *, is_away: bool) -> None:
         self.is_away = is_away

@@ -1,4 +1,4 @@
-"""How log lines read_health: structlog to stderr, for people on a terminal, else one JSON document a line."""
+"""Log lines: structlog to stderr, readable on a terminal, otherwise one JSON document per line."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import structlog
 
 
 def configure_logs(*, console: bool, level: str) -> None:
-    """Set up logging for the whole process; libraries speak only from `warning` on."""
+    """Set up logging for the whole process; lines of libraries are logged from `warning` on."""
     threshold = logging.getLevelNamesMapping()[level.upper()]
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
@@ -26,7 +26,7 @@ def configure_logs(*, console: bool, level: str) -> None:
             structlog.dev.ConsoleRenderer(colors=colors, exception_formatter=plain)
         ]
     else:
-        # Without local variables: those of a failed delivery hold secrets.
+        # Without local variables: those of a failed delivery are secrets.
         tracebacks = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
         last = [structlog.processors.ExceptionRenderer(tracebacks), structlog.processors.JSONRenderer()]
     structlog.configure(
@@ -35,28 +35,26 @@ def configure_logs(*, console: bool, level: str) -> None:
         logger_factory=lambda *_: _Unfailing(sys.stderr),
         cache_logger_on_first_use=False,
     )
-    logging.basicConfig(level=max(threshold, logging.WARNING), handlers=[_Retelling()], force=True)
+    logging.basicConfig(level=max(threshold, logging.WARNING), handlers=[_LibraryHandler()], force=True)
     logging.getLogger("apscheduler").setLevel(logging.ERROR)  # a tick that was skipped is made up for by the next one
 
 
-class _Retelling(logging.Handler):
-    """What libraries say, in the form of our own lines."""
+class _LibraryHandler(logging.Handler):
+    """Log lines of libraries, in the form of our own."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Say it again."""
         log = structlog.get_logger("bridge.logs")
-        speak = log.warning if record.levelno < logging.ERROR else log.error
-        speak("library.said", library=record.name, detail=record.getMessage())
+        write = log.warning if record.levelno < logging.ERROR else log.error
+        write("library.logged", library=record.name, detail=record.getMessage())
 
 
 class _Unfailing:
-    """A logger that never raises: a full disk, or a reader that has gone, must not stop what it would tell of."""
+    """A logger that never raises: a full disk or a closed pipe must not stop the work."""
 
     def __init__(self, file: TextIO) -> None:
         self._logger = structlog.PrintLogger(file)
 
     def msg(self, message: str) -> None:
-        """Write a line, if it can be written."""
         with contextlib.suppress(OSError, ValueError):
             self._logger.msg(message)
 

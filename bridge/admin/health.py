@@ -1,4 +1,4 @@
-"""How late the work is: what `/readyz` and the page say about the database's side."""
+"""Counts and overdue work, for `/readyz` and the status page."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from bridge.rules.polling import Condition
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Health:
-    """Counts, and since when the longest waiting poll and delivery have been due; None if none is."""
+    """Counts, and the due times of the longest overdue poll and delivery (None: nothing is due)."""
 
     rooms: int
     occupied_rooms: int
@@ -23,11 +23,11 @@ class Health:
     disabled_endpoints: int
     poll_due_since: datetime | None
     delivery_due_since: datetime | None
-    troubled_sources: dict[str, str]
+    unavailable_sources: dict[str, str]
 
 
 def read_health(connection: Connection, now: datetime) -> Health:
-    """Take stock. A source or an endpoint that is held back on purpose makes nothing late."""
+    """Read counts and overdue work. Work of a paused source or endpoint is not overdue."""
     ok_sources = select(sources.c.name).where(sources.c.condition == Condition.OK.value)
     poll_due = select(func.min(rooms.c.next_poll_at)).where(
         rooms.c.tracked, rooms.c.next_poll_at <= now, rooms.c.source.in_(ok_sources)
@@ -43,7 +43,7 @@ def read_health(connection: Connection, now: datetime) -> Health:
             or_(endpoints.c.paused_until.is_(None), endpoints.c.paused_until <= now),
         )
     )
-    troubled = select(sources.c.name, sources.c.condition).where(sources.c.condition != Condition.OK.value)
+    unavailable = select(sources.c.name, sources.c.condition).where(sources.c.condition != Condition.OK.value)
     count = func.count()
     return Health(
         rooms=connection.execute(select(count).select_from(rooms).where(rooms.c.tracked)).scalar_one(),
@@ -58,5 +58,5 @@ def read_health(connection: Connection, now: datetime) -> Health:
         ).scalar_one(),
         poll_due_since=connection.execute(poll_due).scalar_one(),
         delivery_due_since=connection.execute(delivery_due).scalar_one(),
-        troubled_sources={row.name: row.condition for row in connection.execute(troubled)},
+        unavailable_sources={row.name: row.condition for row in connection.execute(unavailable)},
     )

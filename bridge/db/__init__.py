@@ -1,0 +1,1 @@
+"""The database: engine, tables, migration, group commit, encryption, and the event log."""

@@ -1,7 +1,7 @@
-"""One POST → one `PostResult`: moves the bytes, under one deadline, and says in one word why they did not arrive.
+"""One POST → one `PostResult`: sends the bytes under one deadline, and names the cause if they did not arrive.
 
 httpx over the aiohttp transport, used without `httpx.AsyncClient`: a client would keep cookies and log every URL, and
-a webhook's URL is often a secret. http and https have a pool each, because plain http is judged more strictly and a
+a webhook's URL is often a secret. http and https have a pool each, because plain http has stricter rules and a
 connector knows addresses, not schemes.
 """
 
@@ -49,7 +49,7 @@ _CAUSES: Final[tuple[tuple[type[BaseException] | tuple[type[BaseException], ...]
     (_CUT_OFF, Cause.RESET),
     (TimeoutError, Cause.TIMEOUT),
 )
-"""The first that fits; whatever else goes wrong is the receiver's idea of the protocol."""
+"""The first match counts; anything else is a protocol error."""
 
 _SHOWN: Final = 300
 _ROUTES: Final = 4096
@@ -57,11 +57,10 @@ _ROUTES: Final = 4096
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClientLimits:
-    """What one client takes for itself.
+    """Limits of a client.
 
-    `response_bytes` of an response are read; if there is more, the connection is closed. An idle connection is kept for
-    `keep_alive`. `connections` bounds those in use over all endpoints; 0 leaves that to the sender, whose slots are
-    fair: in a full pool, a slow endpoint takes the others' connections.
+    `response_bytes` of a response are read; if there is more, the connection is closed. An idle connection is kept for
+    `keep_alive`. `connections` limits those in use over all endpoints; 0 leaves that to the sender's slots.
     """
 
     response_bytes: int = 16 * 1024
@@ -84,12 +83,12 @@ class WebhookClient:
     """Posts deliveries; an async context manager, to be used inside one event loop.
 
     Args:
-        policy: which addresses may be called.
+        policy: allowed destinations.
         user_agent: sent with every request.
         clock: the time now, with a zone: a `Retry-After` may be a date.
-        limits: what the client takes for itself.
-        tls: how certificates are verified; by the system's certificates if left out.
-        resolver: where names are looked up; in the system's DNS if left out. Its answers are checked either way.
+        limits: see `ClientLimits`.
+        tls: verification of certificates; default: the system's.
+        resolver: of names; default: the system's DNS. Its addresses are always checked.
     """
 
     def __init__(
@@ -130,12 +129,12 @@ class WebhookClient:
         *,
         headers: Mapping[str, str],
         body: bytes,
-        timeout: timedelta,  # noqa: ASYNC109 - to the caller it is an result, not an exception
+        timeout: timedelta,  # noqa: ASYNC109 - a time-out is a result, not an exception
     ) -> PostResult:
-        """Deliver once. Whatever the receiver or the network does is an result; only cancellation is raised.
+        """Deliver once. Anything that the receiver or the network does is a result; only cancellation is raised.
 
         Args:
-            url: of the endpoint; judged by the egress policy on every new connection.
+            url: of the endpoint; its addresses are checked for every new connection.
             headers: of this attempt, already signed.
             body: the bytes that were signed.
             timeout: for the whole attempt, from DNS to the last byte of the response.
@@ -147,7 +146,7 @@ class WebhookClient:
         try:
             async with asyncio.timeout(timeout.total_seconds()) as deadline:
                 response, excerpt = await self._exchange(attempt, url, {**headers, **self._own_headers}, body)
-        except Exception as error:  # noqa: BLE001 - a hostile receiver chooses which
+        except Exception as error:  # noqa: BLE001 - a hostile receiver chooses the error
             late = timeout if deadline.expired() else None
             return _failed(error, attempt, late, timedelta(seconds=elapsed() - started))
         return classify_response(
@@ -163,13 +162,13 @@ class WebhookClient:
     ) -> tuple[httpx.Response, bytes]:
         route = self._route(url)
         request = httpx.Request("POST", route.url, headers=headers, content=body)
-        request.headers.encoding = "ascii"  # unsaid, it is found out again for every header that is read
+        request.headers.encoding = "ascii"  # otherwise it is detected again for every header
         try:
             return await self._send(attempt, route.transport, request)
         except httpx.TransportError as error:
             if attempt.is_fresh or attempt.status is not None or not isinstance(error.__cause__, _CUT_OFF):
                 raise
-        # A kept connection that the receiver closed meanwhile says nothing about the receiver: once more, same id.
+        # A kept connection that the receiver closed meanwhile is no failure: the request is sent once more.
         return await self._send(attempt, route.transport, request)
 
     async def _send(
@@ -221,7 +220,7 @@ def _failed(error: Exception, attempt: _Attempt, late: timedelta | None, duratio
     else:
         cause, detail = _reason(error)
     if attempt.status is not None:
-        detail = f"answered {attempt.status}, but not completely: {detail}"
+        detail = f"status {attempt.status}, but the response was cut off: {detail}"
     return PostResult(
         outcome=Outcome.BLOCKED if cause is Cause.BLOCKED else Outcome.RETRYABLE,
         status=attempt.status,
@@ -246,7 +245,7 @@ def _detail(error: BaseException) -> str:
         case aiohttp.ClientConnectorError():
             return f"{error.host}:{error.port}: {os_reason(error.os_error)}"
         case aiohttp.ServerDisconnectedError():
-            return "the connection was closed without an response"
+            return "the connection was closed without a response"
         case aiohttp.ClientResponseError():
             return f"the response is not HTTP: {error.message!a}"
         case OSError():

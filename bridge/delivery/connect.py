@@ -1,6 +1,6 @@
-"""Who is dialled: the one way from a URL to a socket, and the guard that stands in it.
+"""Guarded sockets: the only way from a URL to a connection checks every address before a socket exists.
 
-The rules are `egress`'s; here is where they are asked. The resolver sees all answers of a name and refuses the name
+The rules are in `bridge.rules.egress`. The resolver sees all answers of a name and refuses the name
 if one of them is forbidden, because which one is dialled is chance; the socket factory sees every address, those
 written out in a URL too, before its socket exists.
 """
@@ -29,19 +29,19 @@ _SCOPED: Final = 4
 
 
 class UnresolvedNameError(BridgeError):
-    """A host name has no address, or DNS does not response."""
+    """A host name has no address, or DNS does not respond."""
 
 
 @dataclass(slots=True, kw_only=True)
 class ConnectAttempt:
-    """What becomes known while an attempt looks for its connection: whether it made a new one, and what was refused."""
+    """What an attempt learns about its connection: whether it is a new one, and whether its address was refused."""
 
     is_fresh: bool = False
     forbidden: ForbiddenAddressError | None = None
 
 
 current_attempt: ContextVar[ConnectAttempt] = ContextVar("current_attempt")
-"""Set by whoever sends, before it sends; the socket factory is told nothing else of the request it works for."""
+"""Set before a request is sent: the socket factory gets no other reference to the request."""
 
 
 class SystemResolver(AbstractResolver):
@@ -57,12 +57,12 @@ class SystemResolver(AbstractResolver):
         """All addresses of a name.
 
         Raises:
-            OSError: it has none, or DNS does not response.
+            OSError: it has none, or DNS does not respond.
         """
         return [_resolved(host, port, info) for info in await _look_up(host, port, family)]
 
     async def close(self) -> None:
-        """Nothing to release."""
+        """There is nothing to release."""
 
 
 class GuardedResolver(AbstractResolver):
@@ -80,15 +80,15 @@ class GuardedResolver(AbstractResolver):
 
         Raises:
             ForbiddenAddressError: one of them may not be called.
-            OSError: it has none, or DNS does not response.
+            OSError: it has none, or DNS does not respond.
         """
-        answers = await self._resolver.resolve(host, port, family)
-        for response in answers:
-            check_address(response["host"], self._policy, scheme=self._scheme)
-        return answers
+        found = await self._resolver.resolve(host, port, family)
+        for address in found:
+            check_address(address["host"], self._policy, scheme=self._scheme)
+        return found
 
     async def close(self) -> None:
-        """Release what the guarded one holds."""
+        """Close the guarded resolver."""
         await self._resolver.close()
 
 
@@ -110,7 +110,7 @@ def guarded_socket(policy: EgressPolicy, scheme: str, info: AddrInfoType) -> soc
 
 
 async def check_endpoint(url: str, policy: EgressPolicy, *, resolver: AbstractResolver | None = None) -> Sequence[str]:
-    """Judge a URL as a delivery would, without sending: when an endpoint is saved, tested or examined.
+    """Check a URL as a delivery does, without sending: when an endpoint is saved, tested or examined.
 
     Returns:
         The addresses that would be dialled.
@@ -122,16 +122,16 @@ async def check_endpoint(url: str, policy: EgressPolicy, *, resolver: AbstractRe
     destination = check_url(url, policy)
     guarded = GuardedResolver(resolver or SystemResolver(), policy, destination.scheme)
     try:
-        answers = await guarded.resolve(destination.host, destination.port)
+        found = await guarded.resolve(destination.host, destination.port)
     except OSError as error:
         raise UnresolvedNameError(
             f"{destination.host} cannot be resolved ({os_reason(error)}): check the name, and the DNS of this machine"
         ) from error
-    return sorted({response["host"] for response in answers})
+    return sorted({address["host"] for address in found})
 
 
 def os_reason(error: OSError) -> str:
-    """The system's words, without the number and without the addresses that asyncio adds."""
+    """The system's message, without the number and without the addresses that asyncio adds."""
     if isinstance(error, socket.gaierror | ssl.SSLError) or not error.errno:
         return error.strerror or str(error)
     return os.strerror(error.errno).lower()
@@ -141,7 +141,7 @@ async def _look_up(host: str, port: int, family: socket.AddressFamily) -> Sequen
     loop = asyncio.get_running_loop()
     found: asyncio.Future[Sequence[_AddressInfo]] = loop.create_future()
 
-    def settle(result: Sequence[_AddressInfo] | OSError) -> None:
+    def finish(result: Sequence[_AddressInfo] | OSError) -> None:
         if found.done():
             return
         if isinstance(result, OSError):
@@ -150,8 +150,8 @@ async def _look_up(host: str, port: int, family: socket.AddressFamily) -> Sequen
             found.set_result(result)
 
     def run() -> None:
-        with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile: nobody waits any more
-            loop.call_soon_threadsafe(settle, _getaddrinfo(host, port, family))
+        with contextlib.suppress(RuntimeError):  # the loop has ended
+            loop.call_soon_threadsafe(finish, _getaddrinfo(host, port, family))
 
     threading.Thread(target=run, name="dns", daemon=True).start()
     return await found

@@ -1,1 +1,1 @@
-"""What is told: the types of events, what each says, the formats it can be said in, and the chain of a room's log."""
+"""Events: their types, bodies, formats and numbering, and the subscriptions to them."""

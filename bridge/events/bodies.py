@@ -1,4 +1,4 @@
-"""What an event says: from a change of presence to the canonical bytes that every attempt and replay carries.
+"""Bodies of events: from a change of presence to the canonical bytes that every attempt and replay carries.
 
 The shapes are CONTRACT section 4. Within one type and `schema_version` every key is always present. Times are RFC 3339
 in UTC, cut to milliseconds; spans are differences of the times as printed, so that a reader's arithmetic agrees.
@@ -29,7 +29,7 @@ SCHEMA_VERSION = 1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RoomName:
-    """How events name a room; all None for the bridge's own log."""
+    """Names of a room in events; all None in the bridge's own log."""
 
     source: str | None = None
     room_id: str | None = None
@@ -47,17 +47,17 @@ class Draft:
 
 
 def rfc3339(moment: datetime) -> str:
-    """UTC with milliseconds and `Z`; what is finer is cut off."""
+    """UTC with milliseconds (cut, not rounded) and `Z`."""
     return moment.astimezone(UTC).isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"
 
 
 def seconds_between(start: datetime, end: datetime) -> float:
-    """The span between two times as printed, never negative: clocks of two machines may disagree."""
+    """Seconds between two times as printed, never negative: the clocks of two machines may disagree."""
     return max(0, _milliseconds(end) - _milliseconds(start)) / 1000
 
 
 def draft(change: Change, observed_at: datetime) -> Draft:
-    """Say a change of presence as an event."""
+    """The event of a change of presence."""
     match change:
         case RoomOccupied():
             return _occupied(change, observed_at)
@@ -74,7 +74,7 @@ def draft(change: Change, observed_at: datetime) -> Draft:
 
 
 def draft_snapshot(session: Session | None, visits: Iterable[Visit], observed_at: datetime) -> Draft:
-    """Say who is in a room, for a subscriber that has not followed it so far."""
+    """The `room.snapshot` of a room, for an endpoint that has not followed it so far."""
     peers: list[Json] = [
         {
             "visit_id": visit.visit_id,
@@ -198,7 +198,7 @@ def _left(change: PeerLeft, observed_at: datetime) -> Draft:
 def draft_source(
     *, available: bool, source: str, condition: str, since: datetime, detail: str | None, observed_at: datetime
 ) -> Draft:
-    """Say that a source stopped answering as it should, or does so again; `since` is when the trouble began."""
+    """The event of a source that became unavailable or recovered; `since` is the time of the first failure."""
     return Draft(
         type=EventType.SOURCE_RECOVERED if available else EventType.SOURCE_UNAVAILABLE,
         timestamp=observed_at,
@@ -215,9 +215,9 @@ def draft_source(
 def draft_endpoint(
     *, recovered: bool, endpoint: str, reason: str | None, since: datetime | None, at: datetime
 ) -> Draft:
-    """Say that an endpoint was given up for now (`reason`: gone, failing), or answers again.
+    """The event of an endpoint that was disabled (`reason`: gone, failing) or recovered.
 
-    By its name only: its URL may hold a token, and this goes to other subscribers.
+    It has the name, not the URL, which may hold a token: the event goes to other endpoints.
     """
     return Draft(
         type=EventType.ENDPOINT_RECOVERED if recovered else EventType.ENDPOINT_DISABLED,

@@ -1,4 +1,4 @@
-"""How an event is written for receivers of different habits: one canonical body in, the bytes that are sent out.
+"""Formats of a delivery, the values of an endpoint's `style`: one canonical body in, the bytes to send out.
 
 Pure and without memory: the same event in the same style is the same bytes on every attempt (DESIGN promise 4).
 
@@ -29,7 +29,7 @@ from bridge.rules.presence import Json
 
 
 class Format(StrEnum):
-    """What an endpoint wants to read."""
+    """Values of an endpoint's `style`."""
 
     STANDARD = "standard"
     FLAT = "flat"
@@ -39,7 +39,7 @@ class Format(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rendered:
-    """What is signed and sent."""
+    """The bytes to sign and send."""
 
     body: bytes
     content_type: str
@@ -50,7 +50,7 @@ Event = dict[str, Any]
 """A canonical body, parsed (CONTRACT section 4)."""
 
 SAFE_INTEGER: Final = 2**53 - 1
-"""The largest whole number that JavaScript prints as it was."""
+"""The largest integer that JavaScript prints unchanged."""
 
 _ID: Final = re.compile(rb'\{"id":"([^"\\]+)"')
 _METADATA: Final = ("metadata", "previous_metadata")
@@ -58,7 +58,7 @@ _MOMENTS: Final = ("timestamp", "since")
 
 
 def render(style: Format, body: bytes) -> Rendered:
-    """Write a canonical body, as `bodies.encode` makes it, in a style."""
+    """Write a canonical body, as `bodies.encode` makes it, in a format."""
     match style:
         case Format.STANDARD:
             return Rendered(body=body, content_type="application/json", event_id=_event_id(body))
@@ -72,7 +72,7 @@ def render(style: Format, body: bytes) -> Rendered:
 
 
 def flatten(event: Event) -> dict[str, Json]:
-    """One level of scalars; for one type the keys are always the same, but for `metadata` and what is in it."""
+    """One level of scalars; apart from `metadata_…`, an event type always has the same keys."""
     flat: dict[str, Json] = {key: value for key, value in event.items() if key != "data"}
     entries: dict[str, Json] = {}
     for key, value in event["data"].items():
@@ -159,7 +159,7 @@ def _epoch_milliseconds(text: str) -> int:
 
 
 def _cloudevent_source(data: Mapping[str, Any]) -> str:
-    """A URI reference without an authority: the bridge does not know by which name the runtime calls it."""
+    """A URI reference without an authority: the bridge does not know its public name."""
     source, room_id = data.get("source"), data.get("room_id")
     if source is None:
         return "/bridge"
@@ -168,6 +168,6 @@ def _cloudevent_source(data: Mapping[str, Any]) -> str:
 
 
 def _cloudevent_sequence(data: Mapping[str, Any]) -> dict[str, Json]:
-    """A test delivery has no place in the log, so it may have no number."""
+    """A test delivery is not in a log, so it may have no sequence."""
     sequence = data.get("sequence")
     return {} if sequence is None else {"sequence": f"{sequence:010d}", "sequencetype": "Integer"}

@@ -1,4 +1,4 @@
-"""Events that never happened, for trying a subscriber out: the shapes of real ones, with people who do not exist."""
+"""Sample events for testing endpoints: the shapes of real ones, with invented people."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ SAMPLED = (
     EventType.ENDPOINT_DISABLED,
     EventType.ENDPOINT_RECOVERED,
 )
-"""The types that there are samples of."""
+"""Types with samples."""
 
 
 def draft_sample(wanted: EventType, now: datetime, new_id: Callable[[str], str]) -> Draft:
-    """An event of that type as it would be said at `now`.
+    """A sample of an event type, as if it happened at `now`.
 
     Raises:
         KeyError: there are no samples of that type (see `SAMPLED`).

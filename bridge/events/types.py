@@ -1,4 +1,4 @@
-"""The types of events there are, and which of them an endpoint wants."""
+"""Types of events, and globs over them."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ class EventType(StrEnum):
 
 
 DEFAULT_TYPES = (EventType.PEER_JOINED, EventType.PEER_LEFT, EventType.ROOM_EMPTY)
-"""What an endpoint gets that names no types."""
+"""Types for an endpoint that names none."""
 
 
 def matches(value: str, globs: Iterable[str]) -> bool:
-    """Whether a type or a room id is meant by one of the globs (case matters)."""
+    """Whether one of the globs matches a type or room id (case-sensitive)."""
     return any(glob in ("*", value) or fnmatchcase(value, glob) for glob in globs)

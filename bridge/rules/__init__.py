@@ -1,0 +1,1 @@
+"""Rules without I/O, clock or chance: the files to read first."""

@@ -1,8 +1,8 @@
-"""Where a delivery may be aimed: which URLs, and which addresses behind their names (webhooks.md section 4).
+"""Allowed destinations of deliveries: URLs, and the addresses behind their names (webhooks.md section 4).
 
-A URL is judged when an endpoint is saved, tested and sent to; an address whenever one is about to be dialled, after
-DNS and before a socket exists, because a name may resolve to anything and differently every time. Plain http is
-settled at the address: without `allow_http` it may only go to an allowed private network.
+A URL is checked when an endpoint is saved, tested and sent to; an address before each connection, after DNS and before
+a socket exists, because a name may resolve to anything and differently every time. Whether plain http is allowed
+depends on the address: without `allow_http` it may only go to an allowed private network.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ NEVER_ALLOWED: Final[frozenset[Address]] = frozenset(
     ip_address(text)
     for text in ("169.254.169.254", "169.254.170.2", "fd00:ec2::254", "168.63.129.16", "100.100.100.200")
 )
-"""Metadata services of clouds: whoever reads them has the machine's credentials."""
+"""Metadata services of clouds, which hand out the machine's credentials."""
 
 _NAT64: Final = IPv6Network("64:ff9b::/96")
 _PORTS: Final = {"http": 80, "https": 443}
@@ -53,19 +53,19 @@ _ENDS_IN_NUMBER: Final = re.compile(r"(^|\.)([0-9]+|0x[0-9a-f]*)\.?$", re.IGNORE
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EgressPolicy:
-    """What the operator opens (CONTRACT section 3, `[delivery]`); the default is public addresses over https."""
+    """Exceptions that the operator allows (CONTRACT section 3, `[delivery]`) beyond public addresses over https."""
 
     allow_http: bool = False
     allow_private_networks: tuple[Network, ...] = ()
 
     def allows_privately(self, address: Address) -> bool:
-        """Whether the address is in a network that the operator opened."""
+        """Whether the address is in one of the allowed private networks."""
         return any(address in network for network in self.allow_private_networks)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Destination:
-    """What a URL says about whom to dial; the host of an IPv6 address stands without brackets."""
+    """Scheme, host (of an IPv6 address without brackets) and port of a URL."""
 
     scheme: str
     host: str
@@ -73,10 +73,10 @@ class Destination:
 
 
 def check_url(url: str, policy: EgressPolicy) -> Destination:
-    """Judge what can be judged before DNS: the form of the URL, its scheme, and an address written out.
+    """Check what can be checked before DNS: the form of the URL, its scheme, and a literal address.
 
     Raises:
-        ForbiddenAddressError: nothing may be sent there; names are judged further, by `check_address`.
+        ForbiddenAddressError: nothing may be sent there. Addresses of names are checked by `check_address`.
     """
     parts, port = _split(url)
     if parts.scheme not in _PORTS:
@@ -95,7 +95,7 @@ def check_url(url: str, policy: EgressPolicy) -> Destination:
 
 
 def check_address(address: str | Address, policy: EgressPolicy, *, scheme: str) -> None:
-    """Judge an address that is about to be dialled.
+    """Check an address before a connection is made to it.
 
     Args:
         address: as DNS, or the URL itself, gave it.
@@ -108,12 +108,12 @@ def check_address(address: str | Address, policy: EgressPolicy, *, scheme: str) 
     dialled = _parsed(address) if isinstance(address, str) else address
     if dialled is None or getattr(dialled, "scope_id", None):
         raise ForbiddenAddressError(f"{address} is not a plain IP address: write it without a scope (%) or remove it")
-    judged = _embedded(dialled) or dialled
-    if not NEVER_ALLOWED.isdisjoint((dialled, judged, _six_to_four(dialled))):
+    reached = _embedded(dialled) or dialled
+    if not NEVER_ALLOWED.isdisjoint((dialled, reached, _six_to_four(dialled))):
         raise ForbiddenAddressError(f"{dialled} is a cloud metadata address: it is never called, whatever is allowed")
-    if policy.allows_privately(judged) or policy.allows_privately(dialled):
+    if policy.allows_privately(reached) or policy.allows_privately(dialled):
         return
-    kind = _forbidden_kind(judged)
+    kind = _forbidden_kind(reached)
     if kind is not None:
         raise ForbiddenAddressError(
             f"{dialled} is not a public address ({kind}): use a public one, or open its network"
@@ -130,18 +130,16 @@ def _split(url: str) -> tuple[SplitResult, int | None]:
         parts = urlsplit(url)
         port = parts.port
     except ValueError as error:
-        raise ForbiddenAddressError(
-            "the URL cannot be read: it should read_health like https://host:port/path"
-        ) from error
+        raise ForbiddenAddressError("the URL cannot be read: it should look like https://host:port/path") from error
     if port == 0:
-        raise ForbiddenAddressError("the URL names port 0, which nobody can listen on: change the port")
+        raise ForbiddenAddressError("the URL names port 0, which cannot be listened on: change the port")
     return parts, port
 
 
 def _host(parts: SplitResult) -> str:
     host = parts.hostname or ""
     if not host:
-        raise ForbiddenAddressError("the URL names no host: it should read_health like https://host/path")
+        raise ForbiddenAddressError("the URL names no host: it should look like https://host/path")
     if "%" in host:
         raise ForbiddenAddressError(
             f"the host {host!r} holds a % (an address scope or an encoded character): remove it"
@@ -161,7 +159,7 @@ def _parsed(text: str) -> Address | None:
 
 
 def _embedded(address: Address) -> IPv4Address | None:
-    """The IPv4 address that is really called when this IPv6 address is."""
+    """The IPv4 address that is reached through this IPv6 address."""
     if isinstance(address, IPv4Address):
         return None
     if address in _NAT64:

@@ -1,4 +1,4 @@
-"""Who is in a room, and what changed: every rule about presence lives in this file, and nothing else does.
+"""Presence of a room and its changes: every rule about them lives in this file, and nothing else does.
 
 Pure: `now`, ids and policy are arguments. The rules are CONTRACT section 4 ("Events") and DESIGN section 4:
 only a valid response changes presence; an incomplete one may add and never removes; a peer has left when
@@ -16,7 +16,7 @@ Json = str | int | float | bool | None | list["Json"] | dict[str, "Json"]
 
 
 class Absent:
-    """The type of ABSENT: the upstream did not say (unlike null, which it did say)."""
+    """The type of ABSENT: the upstream sent no value, not even null."""
 
     def __repr__(self) -> str:
         return "ABSENT"
@@ -27,9 +27,9 @@ ABSENT = Absent()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Peer:
-    """One participant as a snapshot saw it; `join_time` is the upstream's word, not yet judged.
+    """One participant of a snapshot; `join_time` is what the upstream reported, plausible or not.
 
-    `display_name` is for sources that cut metadata: what the name was read from may not be there any more.
+    `display_name` is read by the source before it cuts metadata.
     """
 
     peer_id: str
@@ -40,19 +40,20 @@ class Peer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshot:
-    """A valid response. `complete` ones may remove peers; `no_session` says that the upstream knows of no session."""
+    """A valid response. A complete one may remove peers; with `no_session` the upstream knows of no session.
+
+    `notes` are oddities for the log. Equal `fingerprint`s mean equal peers, so that a poll without changes is cheap.
+    """
 
     peers: tuple[Peer, ...]
     complete: bool = True
     no_session: bool = False
-    notes: tuple[str, ...] = field(default=())
-    """What was odd about the response, for the log: never a reason to fail."""
+    notes: tuple[str, ...] = ()
     fingerprint: bytes | None = None
-    """Equal for equal answers: lets a poll in which nothing changed skip everything that changes nothing."""
 
 
 class FailureKind(StrEnum):
-    """Why a poll says nothing about the room."""
+    """Why a poll failed."""
 
     UNAUTHORIZED = "unauthorized"
     RATE_LIMITED = "rate_limited"
@@ -73,7 +74,7 @@ class Failure:
 
 
 class FirstSnapshot(StrEnum):
-    """What becomes of those who are already there when tracking starts: events, or silence."""
+    """Whether peers that are present when tracking starts are delivered as events, or only logged."""
 
     EMIT = "emit"
     BASELINE = "baseline"
@@ -81,14 +82,14 @@ class FirstSnapshot(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PresencePolicy:
-    """How a room's snapshots are judged (CONTRACT section 3, `[polling]`)."""
+    """Policy for comparing snapshots (CONTRACT section 3, `[polling]`)."""
 
     leave_after_missed: int = 1
     first_snapshot: FirstSnapshot = FirstSnapshot.EMIT
 
 
 class TimeSource(StrEnum):
-    """Who says when it happened: the upstream's own record, or our polls."""
+    """Where a time comes from: the upstream's own record, or our polls."""
 
     UPSTREAM = "upstream"
     OBSERVED = "observed"
@@ -111,15 +112,15 @@ class EmptyReason(StrEnum):
 
 
 FUTURE_TOLERANCE = timedelta(minutes=5)
-"""A `joinTime` further ahead than this is not believed (CONTRACT section 4)."""
+"""A `joinTime` further ahead than this is ignored (CONTRACT section 4)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Visit:
-    """A peer's continuous presence that has not ended.
+    """A continuous presence of a peer that has not ended.
 
-    `join_time` is the upstream's word that was believed; `reported_join_time` its newest word, believed or not.
-    `initial` says that it was under way when tracking started.
+    `join_time` is the plausible `joinTime` it began with; `reported_join_time` is the latest one, plausible or not.
+    `initial`: it was under way when tracking started.
     """
 
     visit_id: str
@@ -139,7 +140,7 @@ class Visit:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Session:
-    """One occupied period of a room, as far as it has come."""
+    """An occupied period of a room that has not ended."""
 
     session_id: str
     started_at: datetime
@@ -150,25 +151,27 @@ class Session:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Presence:
-    """Who is in a room, as stored. `complete_at` is the last complete snapshot: None while the room is unknown."""
+    """Stored presence of a room.
+
+    `tracked_since` is None if the room is not tracked, `complete_at` (the last complete snapshot) until there is one.
+    `departed` are peers whose visits of the current session have ended: their return is no new unique peer.
+    """
 
     visits: Mapping[str, Visit] = field(default_factory=dict)
     session: Session | None = None
     tracked_since: datetime | None = None
-    """When tracking started; None if the room is not tracked."""
     complete_at: datetime | None = None
     departed: frozenset[str] = frozenset()
-    """Peer ids whose visits of the current session have ended: a return is no new unique peer."""
 
     @property
     def has_suspects(self) -> bool:
-        """Somebody was missed and has not yet been missed often enough."""
+        """Whether a leave waits to be confirmed."""
         return any(visit.missed for visit in self.visits.values())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RoomOccupied:
-    """The first of a session's peers came; `peer_count` is how many the snapshot saw."""
+    """A session began; `peer_count` is the number of peers in the snapshot."""
 
     session: Session
     peer_count: int
@@ -220,10 +223,9 @@ Change = RoomOccupied | PeerLeft | PeerJoined | PeerUpdated | RoomEmptied
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PresenceDiff:
-    """What a snapshot did to a room.
+    """Effect of a snapshot on a room.
 
-    `changes` are what is told, in the order in which it is told; `arrived`, `left` and `emptied` are what happened,
-    told or not.
+    `changes` are in the order of their events; `arrived`, `left` and `emptied` are the same facts by kind.
     """
 
     after: Presence
@@ -236,7 +238,7 @@ class PresenceDiff:
 def diff(
     before: Presence, snapshot: Snapshot, policy: PresencePolicy, now: datetime, new_id: Callable[[str], str]
 ) -> PresenceDiff:
-    """Compare a room with what a poll saw at `now`; `new_id("vis")` and `new_id("ses")` name what is new."""
+    """Compare stored presence with a snapshot taken at `now`; `new_id("vis")` and `new_id("ses")` make ids."""
     seen = {peer.peer_id: peer for peer in snapshot.peers}
     stayed, departures = _match_visits(before, seen, snapshot, policy, now)
     arrived = _arrivals(before, stayed, seen, now, new_id)
@@ -277,7 +279,7 @@ def is_announced(change: Change, diff: PresenceDiff, policy: PresencePolicy) -> 
 
 
 def end_tracking(before: Presence, now: datetime) -> PresenceDiff:
-    """End everything that is under way in a room, because nobody will read_health at it any more."""
+    """End every visit and the session of a room that is no longer polled."""
     session = before.session
     if session is None:
         return PresenceDiff(after=Presence())
@@ -328,18 +330,18 @@ def _match_visits(
     return tuple(stayed), left
 
 
-def _believed(join_time: datetime | None, now: datetime) -> datetime | None:
-    """The upstream's `joinTime`, unless it lies too far in the future."""
+def _plausible(join_time: datetime | None, now: datetime) -> datetime | None:
+    """The `joinTime`, unless it lies too far in the future."""
     return join_time if join_time is not None and join_time <= now + FUTURE_TOLERANCE else None
 
 
 def _rejoined_at(visit: Visit, peer: Peer, now: datetime) -> datetime | None:
-    """When the peer came back under its old id, if its newer `joinTime` says that it had gone in between.
+    """Time at which the peer came back under the same id, if a newer `joinTime` shows that it had left in between.
 
-    A visit that began without a believed `joinTime` may learn it late: only one after the peer was last seen is a
-    return, and not one that was said before and could not be believed then.
+    A visit that began without a plausible `joinTime` may get one later: it is a return only if it lies after the peer
+    was last seen, and was not reported before.
     """
-    join_time = _believed(peer.join_time, now)
+    join_time = _plausible(peer.join_time, now)
     if join_time is None or join_time == visit.reported_join_time:
         return None
     known = visit.join_time if visit.join_time is not None else visit.last_seen_at
@@ -350,7 +352,7 @@ def _seen_again(visit: Visit, peer: Peer, now: datetime) -> Visit:
     return replace(
         visit,
         last_seen_at=now,
-        join_time=visit.join_time or _believed(peer.join_time, now),
+        join_time=visit.join_time or _plausible(peer.join_time, now),
         reported_join_time=peer.join_time or visit.reported_join_time,
         metadata=visit.metadata if isinstance(peer.metadata, Absent) else peer.metadata,
         display_name=visit.display_name if isinstance(peer.metadata, Absent) else _name(peer),
@@ -399,7 +401,7 @@ def _arrivals(
 
 
 def _arrive(before: Presence, peer: Peer, now: datetime, *, visit_id: str) -> Visit:
-    join_time = _believed(peer.join_time, now)
+    join_time = _plausible(peer.join_time, now)
     return Visit(
         visit_id=visit_id,
         peer_id=peer.peer_id,
@@ -415,9 +417,9 @@ def _arrive(before: Presence, peer: Peer, now: datetime, *, visit_id: str) -> Vi
 
 
 def _is_initial(before: Presence, join_time: datetime | None) -> bool:
-    """Whether a visit was under way when tracking started: only those of a room not yet known can have been.
+    """Whether a visit was under way when tracking started, which needs a room without a complete snapshot.
 
-    The upstream's word decides. Without one, whoever is there at the first read_health is taken to have been there before.
+    The `joinTime` decides. Without one, peers of the first snapshot count as present before.
     """
     if before.complete_at is not None:
         return False
@@ -444,7 +446,7 @@ def _name(peer: Peer) -> str:
 def _session_after(
     before: Presence, arrived: tuple[Visit, ...], peer_count: int, new_id: Callable[[str], str]
 ) -> Session | None:
-    """The session with this poll's arrivals counted; the room may still turn out to be empty."""
+    """The session with this poll's arrivals counted, before it is known whether the room is empty."""
     session = before.session
     if session is None:
         if not arrived:
@@ -466,7 +468,7 @@ def _session_after(
 
 
 def _leaves(before: Presence, session: Session, departures: Iterable[_Departure]) -> tuple[PeerLeft, ...]:
-    """Every leave, by time, then peer id; each with the count that it leaves behind."""
+    """The leaves by time, then peer id, each with the number of peers after it."""
     in_order = sorted(departures, key=lambda departure: (departure.left_at, departure.visit.peer_id))
     return tuple(
         _left(departure, session.session_id, len(before.visits) - gone) for gone, departure in enumerate(in_order, 1)
@@ -482,7 +484,7 @@ def _in_order(
     arrived: tuple[Visit, ...],
     emptied: RoomEmptied | None,
 ) -> tuple[Change, ...]:
-    """One poll's news: occupied, every leave, every join, updates, empty (CONTRACT section 4)."""
+    """Changes of one poll: occupied, every leave, every join, updates, empty (CONTRACT section 4)."""
     final_count = len(stayed) + len(arrived)
     remaining = len(before.visits) - len(left)
     occupied = [RoomOccupied(session=session, peer_count=final_count)] if before.session is None else []
@@ -525,7 +527,7 @@ def _emptied(session: Session, left: list[_Departure], *, no_session: bool) -> R
 
 
 def same_json(one: Json, other: Json) -> bool:
-    """Equality as JSON sees it: unlike Python's, `true` is not 1."""
+    """Equality of JSON values: unlike in Python, `true` is not 1."""
     if isinstance(one, dict) and isinstance(other, dict):
         return one.keys() == other.keys() and all(same_json(value, other[key]) for key, value in one.items())
     if isinstance(one, list) and isinstance(other, list):

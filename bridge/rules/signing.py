@@ -1,4 +1,4 @@
-"""How a delivery is signed and how a signature is checked: every rule about secrets, signatures and reserved headers.
+"""Signing and verifying deliveries: every rule about secrets, signatures and reserved headers.
 
 Standard Webhooks 1.0.0: the signed content is `id.timestamp.body`, the raw bytes sent, with the time in whole Unix
 seconds. `v1` is HMAC-SHA256 (`whsec_`), `v1a` is ed25519 (`whsk_`, checked with `whpk_`). The `huddle01-signature`
@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from bridge.errors import UsageError, VerificationError
 
 TOLERANCE: Final = timedelta(minutes=5)
-"""How far a delivery's timestamp may be from the receiver's clock, either way."""
+"""Largest difference between a delivery's timestamp and the receiver's clock."""
 
 HMAC_KEY_BYTES: Final = range(24, 65)
 SEED_BYTES: Final = 32
@@ -54,7 +54,7 @@ class HmacSecret:
     key: bytes = field(repr=False)
 
     def sign(self, content: bytes) -> str:
-        """One signature, as it stands in the header."""
+        """One signature, as in the header."""
         return "v1," + b64encode(hmac.digest(self.key, content, "sha256")).decode()
 
     def accepts(self, signature: str, content: bytes) -> bool:
@@ -92,7 +92,7 @@ class Ed25519Secret:
     public_key: VerifyKey
 
     def sign(self, content: bytes) -> str:
-        """One signature, as it stands in the header."""
+        """One signature, as in the header."""
         return "v1a," + b64encode(self.private.sign(content)).decode()
 
     def accepts(self, signature: str, content: bytes) -> bool:
@@ -102,7 +102,7 @@ class Ed25519Secret:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Huddle01Secret:
-    """What the receiver gives to `WebhookReceiver` as `apiKey`, in UTF-8: any text, not only a `whsec_` secret."""
+    """The `apiKey` of the receiver's `WebhookReceiver`, in UTF-8: any text, not only a `whsec_` secret."""
 
     key: bytes = field(repr=False)
 
@@ -216,7 +216,7 @@ def verify(
 
 def forbidden_header(name: str) -> bool:
     """Whether an endpoint may not set this header itself: it would break the signature or the request."""
-    lowered = name.strip().lower().replace("_", "-")  # WSGI and CGI cannot tell the two apart
+    lowered = name.strip().lower().replace("_", "-")  # WSGI and CGI do not distinguish them
     return lowered in RESERVED_HEADERS or lowered.startswith(RESERVED_PREFIXES)
 
 
@@ -264,7 +264,7 @@ def _ed25519_secret(raw: bytes | None) -> Ed25519Secret:
         raise InvalidSecretError(f"after whsk_ there must be base64 of a 32-byte seed and its key, {_found(raw)}")
     private = Ed25519PrivateKey.from_private_bytes(raw[:SEED_BYTES])
     if private.public_key().public_bytes_raw() != raw[SEED_BYTES:]:
-        raise InvalidSecretError("the second half of the whsk_ secret is not the public key of the first: copy it anew")
+        raise InvalidSecretError("the second half of the whsk_ secret is not the public key of the first half")
     return Ed25519Secret(private=private, public_key=VerifyKey(public=raw[SEED_BYTES:]))
 
 

@@ -1,0 +1,1 @@
+"""Sources of presence: the protocol, and a folder for each kind."""

@@ -1,4 +1,4 @@
-"""What one request says of an account and of this machine's clock: the rule by which two clocks are compared."""
+"""Checkup of an account with one request, and of this machine's clock against the upstream's."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import Final
 from bridge.rules.presence import Failure
 
 _RESOLUTION: Final = timedelta(seconds=1)
-"""What a `Date` header leaves open (RFC 9110, section 5.6.7)."""
+"""Of a `Date` header (RFC 9110 section 5.6.7)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Checkup:
-    """One response, or why there was none; `dated_at` is the response's `Date`, None if it has none that can be read."""
+    """A response, or the failure to get one; `dated_at` is its `Date`, None if absent or unreadable."""
 
     failure: Failure | None
     asked_at: datetime
@@ -24,15 +24,15 @@ class Checkup:
 
     @property
     def duration(self) -> timedelta:
-        """How long the response took."""
+        """Duration of the request."""
         return self.answered_at - self.asked_at
 
     @property
     def clock_skew(self) -> timedelta | None:
-        """How far this machine's clock is ahead of the upstream's, negative if behind; None if nobody can say.
+        """How far this machine's clock is ahead of the upstream's, negative if behind; None if unknown.
 
-        The response was dated at some moment between question and response: what that explains is no skew, so that a
-        slow network is not taken for a wrong clock.
+        The response was dated between request and response: what that explains is no skew, so that a slow network does
+        not look like a wrong clock.
         """
         if self.dated_at is None:
             return None
@@ -42,7 +42,7 @@ class Checkup:
 
 
 def parse_date(header: str | None) -> datetime | None:
-    """The moment that a `Date` header names; None if it names none."""
+    """The time of a `Date` header; None if it is absent or unreadable."""
     try:
         moment = parsedate_to_datetime(header or "")
         return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)

@@ -1,4 +1,4 @@
-"""Where presence comes from. The poller knows this protocol and nothing of Huddle01; a second kind is one new file."""
+"""The protocol of a source. A new kind provides these methods, in a folder of its own, and a line in `kinds.py`."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class SourceSettings:
 
 
 class Source(Protocol):
-    """An upstream account that can be asked who is in a room."""
+    """An upstream account whose rooms are polled."""
 
     @property
     def name(self) -> str:
@@ -34,7 +34,7 @@ class Source(Protocol):
         ...
 
     async def fetch(self, room_id: str) -> Snapshot | Failure:
-        """Ask once who is in the room; never raises for what the upstream or the network does: that is a Failure."""
+        """Ask once for the peers of a room; whatever the upstream or the network does wrong is a Failure."""
         ...
 
     async def aclose(self) -> None:
@@ -43,8 +43,8 @@ class Source(Protocol):
 
 
 class CheckableSource(Source, Protocol):
-    """A source that `bridge doctor` can examine; the poller asks for less."""
+    """A source that `bridge doctor` can examine."""
 
     async def check_up(self) -> Checkup:
-        """Ask once whether it answers and takes the key; never raises, as `fetch`."""
+        """Find out with one request if it responds and accepts the key; never raises, as `fetch`."""
         ...

@@ -1,8 +1,8 @@
-"""Reading JSON that strangers wrote: what comes out can be encoded as UTF-8 and as JSON again.
+"""Parsing untrusted JSON: the result can always be encoded as UTF-8 and as JSON again.
 
-Stricter than `json.loads` (no NaN, no Infinity, UTF-8 only) and kinder in three things that any participant could put
-into metadata: lone surrogates become U+FFFD, what is nested too deeply for the parser becomes null, and a number that
-no receiver could read (1e400, or thousands of digits) becomes a text.
+Stricter than `json.loads` (no NaN, no Infinity, UTF-8 only), and more lenient in three things that a participant could
+put into metadata: lone surrogates become U+FFFD, values nested too deeply for the parser become null, and numbers that no
+receiver could read (1e400, or thousands of digits) become text.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from typing import Final, NoReturn, cast
 from bridge.rules.presence import Json
 
 PARSED_DEPTH: Final = 128
-"""How many levels are kept of a text that is nested too deeply to be parsed."""
+"""Levels kept of a text that is nested too deeply to be parsed."""
 
 _DIGITS: Final = 400
-"""Of a whole number: more than any double has; Python itself refuses to read several thousands."""
+"""Of an integer: more than any double has; Python refuses to parse several thousands."""
 _BOM: Final = b"\xef\xbb\xbf"
 _SURROGATE: Final = re.compile(r"\\u[dD][89a-fA-F]")
 _ESCAPE: Final = re.compile(
@@ -57,7 +57,7 @@ def encode_json(value: Json) -> bytes:
 
 
 def _without_lone_surrogate(escape: re.Match[str]) -> str:
-    """Pairs are longer and other escapes shorter than the one that stands alone."""
+    """Escapes of surrogate pairs are longer than that of a lone one, other escapes shorter."""
     return r"\ufffd" if len(escape[0]) == _LONE_ESCAPE_LENGTH else escape[0]
 
 

@@ -1,4 +1,4 @@
-"""The FastAPI app. Handlers are plain functions of the module; what they need stands in `app.state.state`."""
+"""The FastAPI app. Handlers are module-level functions; they get `AppState` by dependency injection."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from bridge.db.migrate import schema_state
 from bridge.errors import DatabaseError
 
 LATE = timedelta(seconds=60)
-"""From when a poll or a delivery that is due makes the service not ready."""
+"""A poll or delivery that is overdue by more than this makes the service not ready."""
 
 router = APIRouter()
 pages = Environment(loader=PackageLoader("bridge.web"), autoescape=select_autoescape(), trim_blocks=True)
@@ -26,7 +26,7 @@ pages = Environment(loader=PackageLoader("bridge.web"), autoescape=select_autoes
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AppState:
-    """What the handlers work with."""
+    """What handlers need."""
 
     name: str
     database: Database
@@ -34,7 +34,6 @@ class AppState:
 
 
 def create_app(state: AppState) -> FastAPI:
-    """The app of one process."""
     app = FastAPI(title="Presence bridge", version=__version__, docs_url=None, redoc_url=None, openapi_url=None)
     app.state.state = state
     app.include_router(router)
@@ -52,14 +51,14 @@ State = Annotated[AppState, Depends(_state)]
 @router.head("/healthz")
 @router.get("/healthz")
 async def healthz() -> Response:
-    """Alive: the process answers."""
+    """Alive: the process responds."""
     return PlainTextResponse("ok\n")
 
 
 @router.head("/readyz")
 @router.get("/readyz")
 async def readyz(state: State) -> Response:
-    """Ready: the database answers, its schema is current, nothing that is due waits for long. Else 503, with why."""
+    """Ready: the database responds, its schema is current, nothing is overdue. Otherwise 503 with the reasons."""
     reasons = await _reasons(state)
     return JSONResponse({"ready": not reasons, "reasons": reasons}, status_code=503 if reasons else 200)
 
@@ -67,7 +66,7 @@ async def readyz(state: State) -> Response:
 @router.head("/")
 @router.get("/")
 async def index(state: State) -> Response:
-    """A plain page: what the bridge is at."""
+    """A status page."""
     now = state.now()
     try:
         health = await state.database.read(read_health, now)
@@ -89,7 +88,7 @@ async def _reasons(state: AppState) -> list[str]:
 
 
 def _lateness(health: Health, now: datetime) -> list[str]:
-    reasons = [f"source {name} is {condition}" for name, condition in sorted(health.troubled_sources.items())]
+    reasons = [f"source {name} is {condition}" for name, condition in sorted(health.unavailable_sources.items())]
     for work, since in (("polls", health.poll_due_since), ("deliveries", health.delivery_due_since)):
         if since is not None and now - since > LATE:
             late = (now - since).total_seconds()

@@ -1,4 +1,4 @@
-"""An ASGI app on a socket, inside somebody else's event loop: uvicorn without its own ideas about signals and logs."""
+"""An ASGI app on a socket, inside a running event loop: uvicorn without its signal handlers and logs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from bridge.errors import BridgeError
 
 KEEP_ALIVE_SECONDS = 60
 CLOSING_SECONDS = 1
-"""How long an response that is still under way is waited for at the end."""
+"""Time for responses under way when the server stops."""
 
 
 @asynccontextmanager
@@ -22,7 +22,7 @@ async def serve_app(app: Starlette, *, host: str, port: int, remedy: str) -> Asy
     """Serve until the block is left; yields the URL, as in `http://127.0.0.1:9000/`.
 
     Args:
-        app: What answers.
+        app: The ASGI app.
         host: The address to listen on.
         port: The port; 0 is a free one.
         remedy: What to do when it cannot be listened on, for the message.
@@ -50,7 +50,7 @@ async def serve_app(app: Starlette, *, host: str, port: int, remedy: str) -> Asy
 
 
 class _Server(uvicorn.Server):
-    """Whoever serves stops it: it takes no signals."""
+    """Handles no signals."""
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:

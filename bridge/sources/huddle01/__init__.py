@@ -1,0 +1,1 @@
+"""Huddle01 as a source."""

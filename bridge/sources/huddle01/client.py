@@ -1,4 +1,4 @@
-"""Asking Huddle01 who is in a room: one GET, one deadline, an response or a Failure. What it means: huddle01_answers.py.
+"""Requests to Huddle01: one GET under one deadline; `responses.py` interprets the response.
 
 Nothing that the upstream or the network does is raised, and no failure repeats the API key.
 """
@@ -35,13 +35,13 @@ class UnusableResponseError(Exception):
 
 
 RESPONSE_LIMIT: Final = 4 * 1024 * 1024
-"""Bytes of an response that are read, before and after decompression."""
+"""Bytes of a response, before and after decompression."""
 SNAPSHOT_CACHE_BYTES: Final = 8 * 1024 * 1024
-"""Bytes of answers that are remembered, some 3,500 rooms of ten peers; their snapshots take about three times that."""
+"""Bytes of cached responses, some 3,500 rooms of ten peers; their snapshots take about three times that."""
 LEAST_KEY: Final = 6
-"""Characters; a shorter key is a placeholder, and would be found in every response."""
+"""Characters; a shorter key is a placeholder, and would match in every response."""
 KEEPALIVE_SECONDS: Final = 60
-"""Longer than most polling intervals, so that a quiet bridge need not shake hands anew for every poll."""
+"""Longer than most polling intervals, so that connections are kept between polls."""
 
 _NAMES: Final = (
     ((aiohttp.ClientConnectorDNSError,), FailureKind.UNREACHABLE, "dns"),
@@ -53,12 +53,12 @@ _NAMES: Final = (
     ((httpx.ProtocolError, httpx.InvalidURL, UnicodeError), FailureKind.BAD_RESPONSE, "protocol"),
     ((UnusableResponseError,), FailureKind.BAD_RESPONSE, "response"),
 )
-"""What an error is called, by its first cause that has a name; the special before the general."""
+"""Failure kind and name of an error, by its first cause that is listed; the special before the general."""
 _DECOMPRESSED: Final = {"gzip": zlib.MAX_WBITS | 16, "x-gzip": zlib.MAX_WBITS | 16, "deflate": zlib.MAX_WBITS}
 
 
 def open_huddle01(settings: SourceSettings, now: Callable[[], datetime]) -> Huddle01Source:
-    """A source that asks Huddle01."""
+    """A source of kind `huddle01`."""
     return Huddle01Source(settings, open_client(settings), __version__, now)
 
 
@@ -81,7 +81,7 @@ def open_client(settings: SourceSettings) -> httpx.AsyncClient:
     return httpx.AsyncClient(
         transport=transport,
         trust_env=False,
-        timeout=None,  # noqa: S113 - fetch has one limit for the whole request, which also ends an response that drips
+        timeout=None,  # noqa: S113 - fetch has one deadline for the whole request
         follow_redirects=False,
     )
 
@@ -114,19 +114,19 @@ class Huddle01Source:
         return self._settings.name
 
     async def fetch(self, room_id: str) -> Snapshot | Failure:
-        """Ask once who is in the room."""
-        if room_id in ("", ".", ".."):  # URLs treat `%2E%2E` like `..`: there is no way to spell these as one segment
-            return Failure(kind=FailureKind.BAD_RESPONSE, detail=f"no address can name the room {room_id!r}")
+        """Ask once for the peers of a room."""
+        if room_id in ("", ".", ".."):  # URLs treat `%2E%2E` like `..`, so these cannot be a path segment
+            return Failure(kind=FailureKind.BAD_RESPONSE, detail=f"no URL can name the room {room_id!r}")
         url = self._participants_url + quote(room_id, safe="", errors="replace")
         try:
             async with asyncio.timeout(self._seconds):
                 response, body = await self._get(url)
-        except Exception as error:  # noqa: BLE001 - three libraries deep, each with a tree of its own: all mean no response
+        except Exception as error:  # noqa: BLE001 - errors of three libraries: all mean no response
             return self._redact_key(_classify_error(error, self._seconds), str(error))
         return self._recall(room_id, response, body) or self._read(room_id, response, body)
 
     async def check_up(self) -> Checkup:
-        """Ask once which rooms are live: that takes a key, but no room (upstream.md section 1.1)."""
+        """Ask once for the live rooms: that needs a key, but no room (upstream.md section 1.1)."""
         asked_at, date = self._clock(), None
         try:
             async with asyncio.timeout(self._seconds):
@@ -171,7 +171,7 @@ class Huddle01Source:
         return None  # no room is live
 
     def _redact_key(self, failure: Failure, *sources: str) -> Failure:
-        """Whoever echoes our headers must not get the key into our logs: not even the part that an excerpt shows."""
+        """A server that echoes the request must not get the key into the logs, not even a part of it."""
         key = self._settings.api_key
         if len(key) >= LEAST_KEY and any(key in source for source in sources):
             return replace(failure, detail="the response repeats the API key, so it is not shown")
@@ -217,13 +217,13 @@ def _lists_sessions(body: bytes) -> bool:
 
 def _classify_error(error: Exception, seconds: float) -> Failure:
     if any(isinstance(cause, TimeoutError) for cause in _causes(error)):
-        return Failure(kind=FailureKind.TIMEOUT, detail=f"timeout: no whole response within {seconds:g} s")
+        return Failure(kind=FailureKind.TIMEOUT, detail=f"timeout: no complete response within {seconds:g} s")
     kind, word = _name_cause(error)
     return Failure(kind=kind, detail=f"{word}: {excerpt(str(error).encode(errors='replace')) or type(error).__name__}")
 
 
 def _name_cause(error: Exception) -> tuple[FailureKind, str]:
-    """Go by what lies at the bottom: the transport calls a reset a time-out, and a cut body a read error."""
+    """Name the innermost cause: the transport calls a reset a time-out, and a cut body a read error."""
     for cause in _causes(error):
         for types, kind, word in _NAMES:
             if isinstance(cause, types):

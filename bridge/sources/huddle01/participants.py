@@ -1,4 +1,4 @@
-"""Huddle01's participants as peers: which items can be used, what their times and metadata mean.
+"""Huddle01's participants as peers: usable items, their times and metadata.
 
 Rules: upstream.md section 5, points 1 to 4. An item that cannot be used is skipped and counted, never a reason to
 fail; whether the list is complete in spite of it is decided in huddle01_answers.py.
@@ -18,11 +18,11 @@ from bridge.sources.untrusted_json import decode_json_text, encode_json
 METADATA_LIMIT: Final = 8 * 1024
 """Bytes of compact UTF-8 JSON (CONTRACT section 4)."""
 METADATA_DEPTH: Final = 100
-"""Levels of nesting; what is deeper is cut like what is too long, for whoever compares metadata does so recursively."""
+"""Levels of nesting; deeper metadata is cut like longer metadata, because it is compared recursively."""
 NAME_LIMIT: Final = METADATA_LIMIT
-"""Characters of a display name; only one out of metadata that is cut can be longer."""
+"""Characters of a display name."""
 PEER_ID_LIMIT: Final = 512
-"""Characters; a longer id is not one (Huddle01's have 28), and no database index would take it."""
+"""Characters; Huddle01's ids have 28, and a database index would not take a much longer one."""
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _END: Final = datetime(9999, 1, 1, tzinfo=UTC)
@@ -31,7 +31,7 @@ _NUMBER: Final = re.compile(r"\s*[0-9]+(?:\.[0-9]+)?\s*", re.ASCII)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Listing:
-    """What a list of participants holds; `usable` counts items, of which several may be about one peer."""
+    """A parsed list of participants; `usable` counts items, of which several may be about one peer."""
 
     peers: tuple[Peer, ...]
     usable: int
@@ -56,7 +56,7 @@ def read_listing(items: Sequence[Json]) -> Listing:
 
 
 def read_number(value: Json) -> int | float | None:
-    """A number, or the text of one that is not negative; true and false are none."""
+    """A number, or the text of a non-negative one; a boolean is none."""
     match value:
         case bool():
             return None
@@ -69,7 +69,7 @@ def read_number(value: Json) -> int | float | None:
 
 
 def read_join_time(value: Json) -> datetime | None:
-    """Epoch milliseconds, or ISO 8601 (UTC unless it says otherwise); None unless it is a moment after 1970-01-01.
+    """Epoch milliseconds, or ISO 8601 (UTC unless it says otherwise); None unless it lies after 1970-01-01.
 
     The last year that there is counts as none: in another time zone it may already be over.
     """
@@ -87,12 +87,12 @@ def read_join_time(value: Json) -> datetime | None:
 
 
 def read_metadata(value: Json) -> Json:
-    """As it came, except that JSON text of an object becomes the object."""
+    """The metadata, with JSON text that is an object decoded."""
     return _read_object(value) if isinstance(value, str) and value.lstrip().startswith("{") else value
 
 
 def cut_metadata(value: Json) -> Json:
-    """What is kept of metadata: all, or the mark that it was too much."""
+    """The metadata, or a mark in its place if it is too large."""
     return value if _fits(value) else {"_truncated": True}
 
 
@@ -111,12 +111,12 @@ def _read_peer(item: dict[str, Json]) -> Peer | None:
 
 
 def _storable(text: str) -> str:
-    """PostgreSQL takes any character but this one."""
+    """PostgreSQL stores no NUL."""
     return text.replace("\0", "\ufffd")
 
 
 def _precedence(peer: Peer) -> tuple[bool, datetime, bytes]:
-    """The earliest joinTime first; beyond that nothing but the same choice whatever the order of the items."""
+    """The earliest joinTime first; then any order that does not depend on the order of the items."""
     metadata = b"" if isinstance(peer.metadata, Absent) else encode_json(peer.metadata)
     return peer.join_time is None, peer.join_time or _EPOCH, metadata
 

@@ -1,7 +1,7 @@
-"""What an response of Huddle01 says about a room: a snapshot, or a failure that changes nothing.
+"""Interprets a response of Huddle01: a snapshot of the room, or a failure that changes nothing.
 
-Pure: `now` is an argument. The rules are DESIGN section 4 and upstream.md section 5. A 404 empties a room only when
-its JSON says that there is no session: a proxy's page, another server's 404 or a wrong path is not an empty room.
+Pure: `now` is an argument. The rules are DESIGN section 4 and upstream.md section 5. A 404 empties a room only if
+its JSON says that there is no session: a proxy's page, another server's 404 or a wrong path is no empty room.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from bridge.sources.huddle01.participants import Listing, read_listing, read_num
 from bridge.sources.untrusted_json import decode_json
 
 EXCERPT_LENGTH: Final = 200
-"""How many characters of an response a failure repeats."""
+"""Characters of a response that a failure shows."""
 
 _MAY_SAY_NO_SESSION: Final = (HTTPStatus.OK, HTTPStatus.NOT_FOUND, HTTPStatus.PRECONDITION_FAILED)
 _UNAUTHORIZED: Final = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN)
@@ -47,16 +47,16 @@ _BAD_KEY: Final = re.compile(
 
 
 def fingerprint(body: bytes) -> bytes:
-    """Equal for equal lists of participants, as long as they are read by the same version of the bridge."""
+    """A digest of a body, salted with the bridge's version: another version may interpret the same body differently."""
     return blake2b(body, digest_size=16, key=_READER).digest()
 
 
 NO_SESSION: Final = Snapshot(peers=(), no_session=True, fingerprint=fingerprint(b""))
-"""Nobody is there, and the upstream knows of no session."""
+"""An empty room without a session."""
 
 
 def interpret(status: int, headers: Mapping[str, str], body: bytes, now: datetime) -> Snapshot | Failure:
-    """Judge one response; never raises for anything that it may hold.
+    """Interpret one response; never raises, whatever it contains.
 
     Args:
         status: the HTTP status.
@@ -78,7 +78,7 @@ def interpret(status: int, headers: Mapping[str, str], body: bytes, now: datetim
 
 
 def excerpt(body: bytes) -> str:
-    """The beginning of a body, fit for a log line."""
+    """The beginning of a body, printable."""
     text = " ".join(body[: EXCERPT_LENGTH * 8].decode(errors="replace").split())
     return "".join(character if character.isprintable() else "\ufffd" for character in text)[:EXCERPT_LENGTH]
 
@@ -90,7 +90,7 @@ def _snapshot(listing: Listing, count: Json, body: bytes) -> Snapshot:
 
 
 def _is_complete(listing: Listing, count: Json) -> bool:
-    """Whether all are listed: `count` may count a peer that is listed twice once or twice."""
+    """Whether every peer is listed: `count` may count a peer that is listed twice once or twice."""
     if count is None:
         return listing.skipped == 0
     return read_number(count) in (listing.usable, len(listing.peers))
@@ -99,13 +99,13 @@ def _is_complete(listing: Listing, count: Json) -> bool:
 def _notes(listing: Listing, count: Json, *, complete: bool) -> tuple[str, ...]:
     notes = []
     if listing.skipped:
-        notes.append(f"{listing.skipped} skipped: no object with a usable peerId")
+        notes.append(f"{listing.skipped} skipped: not an object with a usable peerId")
     if duplicates := listing.usable - len(listing.peers):
         notes.append(f"{duplicates} listed again: the earliest joinTime counts")
     if listing.exited:
         notes.append(f"{listing.exited} with an exitTime: counted as present")
     if not complete and count is not None:
-        notes.append(f"count is {count!r:.40}, but {listing.usable} can be used: may add, removes nobody")
+        notes.append(f"count is {count!r:.40}, but {listing.usable} are usable: incomplete, so it removes no peer")
     return tuple(notes)
 
 
@@ -142,7 +142,7 @@ def _says_bad_key(fields: Mapping[str, Json]) -> bool:
 
 
 def _says_no_session(fields: Mapping[str, Json]) -> bool:
-    """Only `message` in words about a session or room: `ok: false` alone, or "not found", is what any server says."""
+    """Whether the message is about a missing session or room: `ok: false` or "not found" alone may mean anything."""
     message = fields.get("message")
     if not isinstance(message, str) or fields.get("participants"):
         return False
