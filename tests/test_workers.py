@@ -10,7 +10,7 @@ from structlog.testing import capture_logs
 
 from bridge.errors import DatabaseError
 from bridge.workers import WorkerPool
-from tests.harness.store_driver import until
+from tests.harness.waiting import until
 
 
 class Queue:

@@ -25,8 +25,9 @@ from bridge.delivery.endpoints import (
 from bridge.errors import NotFoundError, UsageError
 from bridge.polling.plan import PollingSettings
 from bridge.polling.rooms import RoomSpec, add_room, apply_shorter_intervals, find_room, remove_room
+from tests.harness.builders import at, seen
 from tests.harness.deadlocks import meeting
-from tests.harness.store_driver import GONE, RETRYABLE, SECRET, StoreDriver, at, attempted, busy, seen
+from tests.harness.store_driver import GONE, RETRYABLE, SECRET, StoreDriver, attempted, busy
 
 OTHER = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD"
 THIRD = "whsec_" + "A" * 32
@@ -113,7 +114,7 @@ def test_an_endpoint_that_newly_wants_snapshots_gets_one_and_no_second(store: St
     load(store, rooms=(room("a", name="B"),), endpoints=(wanting,), seconds=5)
     load(store, rooms=(room("a", name="B"),), endpoints=(wanting,), seconds=6)
 
-    assert store.told("a") == ["room.occupied", "peer.joined", "room.snapshot"]
+    assert store.event_types("a") == ["room.occupied", "peer.joined", "room.snapshot"]
     assert store.log("a")[-1]["data"]["room_name"] == "B"
 
 
@@ -133,7 +134,7 @@ def test_a_room_that_is_switched_off_is_unwatched_and_comes_back(store: StoreDri
     load(store, rooms=(room("a"),))
     store.poll(0, a=seen("p"))
     load(store, rooms=(room("a", enabled=False),), seconds=5)
-    assert store.told("a")[-2:] == ["peer.left", "room.empty"]
+    assert store.event_types("a")[-2:] == ["peer.left", "room.empty"]
     assert store.claim(100) == []
     load(store, rooms=(room("a"),), seconds=200)
 
@@ -352,9 +353,9 @@ def add_by_hand(store: StoreDriver) -> None:
 
 @pytest.mark.parametrize("take_up", [name_in_the_file, add_by_hand])
 def test_a_room_that_was_removed_while_somebody_waited_to_change_it_is_taken_up_anew(
-    postgresql_stage: StoreDriver, take_up: Callable[[StoreDriver], None]
+    postgresql_store: StoreDriver, take_up: Callable[[StoreDriver], None]
 ) -> None:
-    store = postgresql_stage
+    store = postgresql_store
     store.track("a")
     store.poll(0, a=seen("p"))
     with meeting(store.database, lambda: take_up(store)) as (removing, _):
@@ -367,9 +368,9 @@ def test_a_room_that_was_removed_while_somebody_waited_to_change_it_is_taken_up_
 
 
 def test_a_room_that_the_file_gave_up_while_somebody_waited_to_add_it_becomes_theirs(
-    postgresql_stage: StoreDriver,
+    postgresql_store: StoreDriver,
 ) -> None:
-    store = postgresql_stage
+    store = postgresql_store
     load(store, rooms=(room("a", name="A"),))
 
     def give_up(connection: Connection) -> None:
@@ -382,9 +383,9 @@ def test_a_room_that_the_file_gave_up_while_somebody_waited_to_add_it_becomes_th
     assert (store.room("a").origin, store.room("a").tracked, store.room("a").next_poll_at) == ("manual", True, at(5))
 
 
-def test_a_room_that_the_file_took_over_while_it_waited_is_not_changed_twice(postgresql_stage: StoreDriver) -> None:
+def test_a_room_that_the_file_took_over_while_it_waited_is_not_changed_twice(postgresql_store: StoreDriver) -> None:
     """What the file finds changed before it waits may be as it wants it by the time it has the lock."""
-    store = postgresql_stage
+    store = postgresql_store
     store.track("a", enabled=False)
     with meeting(store.database, lambda: load(store, rooms=(room("a"),), seconds=5)) as (other, _):
         adopted = update(rooms).where(rooms.c.upstream_id == "a")

@@ -15,7 +15,8 @@ from bridge.db.tables import attempts, endpoint_secrets, events, redeliveries
 from bridge.delivery.claim import load_target
 from bridge.delivery.endpoints import rotate_secret
 from bridge.delivery.replay import request_events
-from tests.harness.store_driver import REJECTED, SECRET, StoreDriver, at, peer, seen
+from tests.harness.builders import at, peer, seen
+from tests.harness.store_driver import REJECTED, SECRET, StoreDriver
 
 
 def prune(store: StoreDriver, before: float) -> int:

@@ -14,7 +14,8 @@ from structlog.testing import capture_logs
 from bridge.db.batch import GroupCommit
 from bridge.db.engine import Database
 from bridge.db.tables import sources
-from tests.harness.store_driver import StoreDriver, until
+from tests.harness.store_driver import StoreDriver
+from tests.harness.waiting import until
 
 
 class Names:
@@ -137,7 +138,7 @@ def lock_out(url: str, *, away: bool) -> None:
 
 @pytest.mark.parametrize("statement", ["SELECT 1/0", "INSERT INTO nowhere VALUES (1)"])
 async def test_a_mistake_of_ours_is_not_taken_for_a_database_that_is_away(
-    postgresql_stage: StoreDriver, statement: str
+    postgresql_store: StoreDriver, statement: str
 ) -> None:
     tries: list[int] = []
 
@@ -147,5 +148,5 @@ async def test_a_mistake_of_ours_is_not_taken_for_a_database_that_is_away(
         return items
 
     with pytest.raises(Exception, match=r"zero|nowhere"):
-        await GroupCommit(postgresql_stage.database, write).submit(1)
+        await GroupCommit(postgresql_store.database, write).submit(1)
     assert tries == [1, 1], "once with what else is ready, once alone"

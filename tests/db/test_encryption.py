@@ -9,7 +9,8 @@ from bridge.db.tables import metadata
 from bridge.delivery.claim import load_target
 from bridge.delivery.endpoints import EndpointSpec, rotate_secret, secrets_of
 from bridge.errors import BridgeError
-from tests.harness.store_driver import SECRET, StoreDriver, at, seen
+from tests.harness.builders import at, seen
+from tests.harness.store_driver import SECRET, StoreDriver
 
 
 def test_what_is_sealed_can_be_opened_and_not_read() -> None:

@@ -15,7 +15,8 @@ from bridge.delivery import snapshots
 from bridge.delivery.endpoints import EndpointSpec, add_endpoint, remove_endpoint
 from bridge.events.bodies import Draft, draft_source
 from bridge.rules.presence import FailureKind
-from tests.harness.store_driver import GOOD, StoreDriver, at, attempted, by_room, failed, peer, seen
+from tests.harness.builders import at, peer, seen
+from tests.harness.store_driver import GOOD, StoreDriver, attempted, by_room, failed
 from tests.harness.waiting import wait_until
 
 
@@ -33,7 +34,7 @@ def test_an_endpoint_is_owed_from_the_first_event_it_wants_to_the_last(store: St
     store.poll(0, a=seen("p", "q"))
     store.poll(10, a=seen())
 
-    assert store.told("a") == ["room.occupied", "peer.joined", "peer.joined", "peer.left", "peer.left", "room.empty"]
+    assert store.event_types("a") == ["room.occupied", "peer.joined", "peer.joined", "peer.left", "peer.left", "room.empty"]
     row = store.cursor(key, "a")
     assert (row.acked, row.head, row.next_attempt_at) == (1, 5, at(0))
 
@@ -71,7 +72,7 @@ def test_one_that_asks_for_snapshots_is_told_at_once_who_is_there(store: StoreDr
     assert snapshot["data"]["session_id"] == store.log("a")[0]["data"]["session_id"]
     assert snapshot["data"]["peer_count"] == 2
     assert store.log("b")[-1]["data"]["session_id"] is None
-    assert store.told("c") == ["room.occupied", "peer.joined"]
+    assert store.event_types("c") == ["room.occupied", "peer.joined"]
     assert store.chain_problems() == []
     assert store.cursor(key, "a").acked == store.cursor(key, "a").head - 1
 
@@ -88,7 +89,7 @@ def test_however_many_rooms_there_are_each_is_told_once_whoever_is_killed_in_bet
     assert store.write(snapshots.append_snapshots, at(1), store.new_id)
 
     store.append_snapshots(2)
-    assert [store.told(name).count("room.snapshot") for name in names] == [1] * 6 + [0]
+    assert [store.event_types(name).count("room.snapshot") for name in names] == [1] * 6 + [0]
     assert not store.write(snapshots.append_snapshots, at(3), store.new_id)
     assert store.chain_problems() == []
 
@@ -101,7 +102,7 @@ def test_a_snapshot_while_a_poll_is_under_way_does_not_disturb_it(store: StoreDr
     (recorded,) = store.record(claimed, lambda _: seen("p", "q"), 11)
 
     assert not recorded.fenced
-    assert store.told("a") == ["room.occupied", "peer.joined", "room.snapshot", "peer.joined"]
+    assert store.event_types("a") == ["room.occupied", "peer.joined", "room.snapshot", "peer.joined"]
     assert store.chain_problems() == []
 
 
@@ -182,8 +183,8 @@ def test_what_lies_behind_many_unwanted_events_is_found_by_the_first_claim(store
     assert [event.type for event in cursor.events] == ["room.empty"]
 
 
-def test_the_first_of_the_bridges_own_events_come_from_two_writers(postgresql_stage: StoreDriver) -> None:
-    store = postgresql_stage
+def test_the_first_of_the_bridges_own_events_come_from_two_writers(postgresql_store: StoreDriver) -> None:
+    store = postgresql_store
     with store.database._writing.begin() as first:
         append_system_events(first, [unavailable("one")], at(0), store.new_id)
         second = in_thread(lambda: store.write(append_system_events, [unavailable("two")], at(0), store.new_id))
@@ -194,9 +195,9 @@ def test_the_first_of_the_bridges_own_events_come_from_two_writers(postgresql_st
     assert [(room.source, room.last_sequence) for room in own] == [(None, 2)]
 
 
-def test_cursors_are_locked_in_one_order_by_those_who_raise_and_those_who_settle(postgresql_stage: StoreDriver) -> None:
+def test_cursors_are_locked_in_one_order_by_those_who_raise_and_those_who_settle(postgresql_store: StoreDriver) -> None:
     """`settle` locks by endpoint, then room: whoever raises cursors in another order meets it in a deadlock."""
-    store = postgresql_stage
+    store = postgresql_store
     store.track("a", "b")
     one, two = store.subscribe("one"), store.subscribe("two")
     store.poll(0, a=seen("p"), b=seen("p"))

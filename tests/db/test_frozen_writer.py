@@ -14,7 +14,8 @@ from bridge.db import engine as database_module
 from bridge.db.engine import Database, allow_long_transaction
 from bridge.db.tables import rooms
 from bridge.errors import DatabaseError
-from tests.harness.store_driver import StoreDriver, at
+from tests.harness.builders import at
+from tests.harness.store_driver import StoreDriver
 from tests.harness.waiting import wait_until
 
 

@@ -23,8 +23,9 @@ from bridge.polling.record import record_polls
 from bridge.polling.rooms import RoomSpec, add_room
 from bridge.rules.presence import FailureKind
 from tests.harness import postgres
+from tests.harness.builders import at, seen
 from tests.harness.deadlocks import crossings, meeting
-from tests.harness.store_driver import RETRYABLE, SECRET, StoreDriver, at, busy, failed, polled_room, seen, tried
+from tests.harness.store_driver import RETRYABLE, SECRET, StoreDriver, busy, failed, polled_room, tried
 
 NOW = 100
 CRM, ERP = (
@@ -202,8 +203,8 @@ def test_rows_that_are_locked_the_other_way_round_are_found(scene: Scene) -> Non
     assert place.startswith("2: SELECT rooms.id")
 
 
-def test_a_poll_that_waited_for_the_removal_of_an_endpoint_owes_it_nothing(postgresql_stage: StoreDriver) -> None:
-    store = postgresql_stage
+def test_a_poll_that_waited_for_the_removal_of_an_endpoint_owes_it_nothing(postgresql_store: StoreDriver) -> None:
+    store = postgresql_store
     store.track("a")
     kept = store.subscribe("kept")
     store.subscribe("hand")
@@ -216,4 +217,4 @@ def test_a_poll_that_waited_for_the_removal_of_an_endpoint_owes_it_nothing(postg
         remove_endpoint(connection, "hand")
 
     assert [row.endpoint_key for row in store.rows(cursors, "endpoint_key")] == [kept]
-    assert store.told("a") == ["room.occupied", "peer.joined"]
+    assert store.event_types("a") == ["room.occupied", "peer.joined"]

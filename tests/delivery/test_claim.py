@@ -13,19 +13,8 @@ from sqlalchemy import Connection, text, update
 from bridge.db.tables import cursors, endpoints, events, rooms
 from bridge.delivery import claim as deliveries
 from bridge.delivery.claim import WINDOW, ClaimedCursor, claim_cursors
-from tests.harness.store_driver import (
-    GONE,
-    GOOD,
-    RETRYABLE,
-    SECRET,
-    StoreDriver,
-    at,
-    attempted,
-    busy,
-    by_room,
-    peer,
-    seen,
-)
+from tests.harness.builders import at, peer, seen
+from tests.harness.store_driver import GONE, GOOD, RETRYABLE, SECRET, StoreDriver, attempted, busy, by_room
 from tests.harness.waiting import wait_until
 
 
@@ -79,7 +68,7 @@ def test_unwanted_events_are_passed_over_with_the_one_before(store: StoreDriver)
     store.poll(30, a=seen())
     (cursor,) = store.owed(30)
 
-    assert store.told("a")[3:] == ["peer.left", "peer.joined", "peer.left", "peer.left", "room.empty"]
+    assert store.event_types("a")[3:] == ["peer.left", "peer.joined", "peer.left", "peer.left", "room.empty"]
     assert [(event.sequence, event.acks_to) for event in cursor.events] == [(4, 5), (6, 6), (7, 7), (8, 8)]
     assert (cursor.acked, cursor.reach) == (3, 8)
 
@@ -118,8 +107,8 @@ def test_an_endpoint_gets_no_more_lines_than_it_can_take(store: StoreDriver) -> 
     assert len(store.owed(2)) == 1
 
 
-def test_max_concurrency_is_exact_over_two_senders(postgresql_stage: StoreDriver) -> None:
-    store = postgresql_stage
+def test_max_concurrency_is_exact_over_two_senders(postgresql_store: StoreDriver) -> None:
+    store = postgresql_store
     names = [f"r{number}" for number in range(30)]
     store.track(*names)
     store.subscribe("one", max_concurrency=3)
@@ -340,8 +329,8 @@ def fill(store: StoreDriver, name: str, count: int) -> None:
     store.write(write)
 
 
-def test_claims_find_what_is_owed_by_the_index(sqlite_stage: StoreDriver) -> None:
-    store = sqlite_stage
+def test_claims_find_what_is_owed_by_the_index(sqlite_store: StoreDriver) -> None:
+    store = sqlite_store
     plans: list[str] = []
     store.track("a")
     store.subscribe()
@@ -370,8 +359,8 @@ def test_claims_find_what_is_owed_by_the_index(sqlite_stage: StoreDriver) -> Non
     assert any("ix_cursors_owed" in plan for plan in plans)
 
 
-def test_an_endpoint_that_was_disabled_while_a_claim_waited_gets_nothing(postgresql_stage: StoreDriver) -> None:
-    store = postgresql_stage
+def test_an_endpoint_that_was_disabled_while_a_claim_waited_gets_nothing(postgresql_store: StoreDriver) -> None:
+    store = postgresql_store
     store.track("a")
     store.subscribe()
     store.poll(0, a=seen("p"))
@@ -390,8 +379,8 @@ def test_an_endpoint_that_was_disabled_while_a_claim_waited_gets_nothing(postgre
     assert lines(claimed) == []
 
 
-def test_two_senders_never_get_the_same_line(postgresql_stage: StoreDriver) -> None:
-    store = postgresql_stage
+def test_two_senders_never_get_the_same_line(postgresql_store: StoreDriver) -> None:
+    store = postgresql_store
     names = [f"r{number}" for number in range(40)]
     store.track(*names)
     store.subscribe(max_concurrency=1000)

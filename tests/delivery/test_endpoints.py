@@ -11,7 +11,8 @@ from bridge.db.tables import endpoints
 from bridge.delivery.claim import load_target
 from bridge.delivery.endpoints import EndpointContext, disable_endpoint, enable_endpoint, rotate_secret
 from bridge.errors import NotFoundError, UsageError
-from tests.harness.store_driver import GONE, REJECTED, RETRYABLE, SECRET, StoreDriver, at, busy, peer, seen, tried
+from tests.harness.builders import at, peer, seen
+from tests.harness.store_driver import GONE, REJECTED, RETRYABLE, SECRET, StoreDriver, busy, tried
 
 
 def happened(store: StoreDriver, seconds: float, *rooms: str, people: int = 1) -> None:

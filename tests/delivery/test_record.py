@@ -13,19 +13,17 @@ from bridge.delivery.plan import Disabled, Fenced, Moved, Waiting
 from bridge.delivery.record import record_attempts
 from bridge.errors import DatabaseError
 from bridge.rules.delivery import Cause, DeadLetterReason, DeliveryPolicy, DisableReason, Outcome, PostResult
+from tests.harness.builders import at, peer, seen
 from tests.harness.store_driver import (
     GONE,
     GOOD,
     REJECTED,
     RETRYABLE,
     StoreDriver,
-    at,
     attempted,
     busy,
     by_room,
     nothing_wanted,
-    peer,
-    seen,
 )
 
 
@@ -123,11 +121,11 @@ def test_gone_disables_at_once_and_keeps_the_backlog(store: StoreDriver) -> None
     row = next(row for row in store.rows(endpoints, "id") if row.id == key)
     assert (row.state, row.state_reason) == ("disabled", "gone")
     assert store.cursor(key, "a").acked == 0
-    assert store.told(None) == ["endpoint.disabled"]
+    assert store.event_types(None) == ["endpoint.disabled"]
     assert store.cursor(other, None).head == 1
     assert store.cursor(key, None) is None, "the endpoint itself is told nothing of this"
     store.report(3, attempted(second, 3, GONE))
-    assert store.told(None) == ["endpoint.disabled"]
+    assert store.event_types(None) == ["endpoint.disabled"]
 
 
 def test_a_claimed_cursor_stops_when_its_endpoint_is_disabled(store: StoreDriver) -> None:
@@ -314,7 +312,7 @@ def test_recovery_is_announced_to_other_endpoints_and_makes_the_backlog_due(stor
     (recorded,) = store.report(3601, attempted(probe, 3601))
 
     assert isinstance(recorded, Moved)
-    assert store.told(None) == ["endpoint.recovered"]
+    assert store.event_types(None) == ["endpoint.recovered"]
     assert store.log(None)[0]["data"]["since"] == "2026-11-23T09:00:02.000Z"
     assert {store.cursor(key, name).failed_attempts for name in names} <= {0, 1}
     assert len([one for one in store.owed(3601) if one.target.key == key]) == 5

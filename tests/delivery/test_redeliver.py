@@ -26,8 +26,9 @@ from bridge.delivery.redeliver import (
 from bridge.delivery.replay import Range, count_wanted, find_range, request_events, request_some
 from bridge.errors import NotFoundError
 from bridge.rules.delivery import PostResult
+from tests.harness.builders import at, peer, seen
 from tests.harness.deadlocks import meeting
-from tests.harness.store_driver import GONE, GOOD, REJECTED, RETRYABLE, StoreDriver, at, busy, peer, seen, tried
+from tests.harness.store_driver import GONE, GOOD, REJECTED, RETRYABLE, StoreDriver, busy, tried
 
 TIMEOUT = timedelta(seconds=15)
 LEASE = timedelta(seconds=25)
@@ -410,13 +411,13 @@ def test_nobody_is_told_of_themselves_by_a_replay_either(store: StoreDriver) -> 
     crm, erp = store.subscribe("crm", events=["*"]), store.subscribe("erp", events=["*"])
     happened(store, 0, "a")
     store.deliver(1, lambda cursor, _: GONE if cursor.target.key == crm else GOOD)
-    assert store.told(None) == ["endpoint.disabled"]
+    assert store.event_types(None) == ["endpoint.disabled"]
     assert (ask(store, crm), ask(store, erp)) == (3, 4)
 
 
-def test_two_senders_never_have_a_line_of_one_endpoint_each(postgresql_stage: StoreDriver) -> None:
+def test_two_senders_never_have_a_line_of_one_endpoint_each(postgresql_store: StoreDriver) -> None:
     """The second one waits for the endpoint, and what it has read of it before is no longer true."""
-    store = postgresql_stage
+    store = postgresql_store
     key = store.subscribe()
     happened(store, 0, "a", people=2 * LINE)
     ask(store, key)
@@ -427,8 +428,8 @@ def test_two_senders_never_have_a_line_of_one_endpoint_each(postgresql_stage: St
 
 
 @pytest.mark.parametrize("by_id", [True, False])
-def test_two_who_ask_for_the_same_at_once_get_it_once(postgresql_stage: StoreDriver, by_id: bool) -> None:  # noqa: FBT001 - a table's column
-    store = postgresql_stage
+def test_two_who_ask_for_the_same_at_once_get_it_once(postgresql_store: StoreDriver, by_id: bool) -> None:  # noqa: FBT001 - a table's column
+    store = postgresql_store
     key = store.subscribe()
     happened(store, 0, "a")
     ids = [event["id"] for event in store.log("a")]

@@ -25,18 +25,11 @@ from bridge.delivery.sender import SLOTS, Sender
 from bridge.rules.egress import EgressPolicy
 from bridge.runtime import Runtime
 from tests.harness import postgres
+from tests.harness.builders import at, peer, seen
 from tests.harness.deliveries import duplicates
 from tests.harness.receiver import SECRET, Delivery, Receiver, Response
-from tests.harness.store_driver import (
-    StoreDriver,
-    at,
-    copied_sqlite,
-    migrated_postgresql,
-    migrated_sqlite,
-    peer,
-    seen,
-    until,
-)
+from tests.harness.store_driver import StoreDriver, copied_sqlite, migrated_postgresql, migrated_sqlite
+from tests.harness.waiting import until
 
 LOOPBACK = EgressPolicy(allow_private_networks=(ip_network("127.0.0.0/8"),))
 

@@ -25,7 +25,7 @@ from bridge.rules.presence import (
     is_announced,
     same_json,
 )
-from tests.harness.presence_builders import START, Room, at, brief, ids, peer, policy, seen
+from tests.harness.builders import START, Room, at, brief, ids, peer, policy, seen
 
 
 def only_left(changes: tuple[object, ...]) -> PeerLeft:
@@ -181,8 +181,8 @@ def test_the_first_miss_decides_the_reason() -> None:
 
 def test_a_swap_is_a_leave_and_a_join_in_one_session() -> None:
     room = Room()
-    session = room.compare(0, "a").after.session
-    difference = room.compare(10, peer("b", 7))
+    session = room.diff(0, "a").after.session
+    difference = room.diff(10, peer("b", 7))
 
     assert brief(difference.changes) == ["left a absent 0", "joined b 1"]
     assert difference.after.session is not None
@@ -364,7 +364,7 @@ def test_order_of_the_changes_of_one_poll() -> None:
 
 
 def announced(room: Room, seconds: float, *peers: Peer | str, complete: bool = True) -> list[str]:
-    difference = room.compare(seconds, *peers, complete=complete)
+    difference = room.diff(seconds, *peers, complete=complete)
     return brief(tuple(change for change in difference.changes if is_announced(change, difference, room.policy)))
 
 
@@ -381,7 +381,7 @@ def test_baseline_does_not_announce_peers_who_were_there_first() -> None:
 
 
 def test_baseline_records_peers_who_were_there_first() -> None:
-    difference = Room(policy=policy(first=FirstSnapshot.BASELINE)).compare(0, "a")
+    difference = Room(policy=policy(first=FirstSnapshot.BASELINE)).diff(0, "a")
 
     assert brief(difference.changes) == ["occupied 1", "joined a 1"]
     assert [visit.peer_id for visit in difference.arrived] == ["a"]
@@ -430,8 +430,8 @@ def test_baseline_announces_the_return_of_a_peer_who_was_there_first() -> None:
 
 def test_initial_marks_peers_who_were_there_when_tracking_started() -> None:
     room = Room()
-    first = room.compare(0, "a").arrived
-    later = room.compare(10, "a", "b").arrived
+    first = room.diff(0, "a").arrived
+    later = room.diff(10, "a", "b").arrived
 
     assert [visit.initial for visit in (*first, *later)] == [True, False]
 
@@ -442,7 +442,7 @@ def test_the_join_time_decides_who_was_there_when_tracking_started(joined: float
     after_incomplete.see(0, "other", complete=False)
 
     for room in (late, after_incomplete):
-        (visit,) = (one for one in room.compare(60, "other", peer("a", joined)).arrived if one.peer_id == "a")
+        (visit,) = (one for one in room.diff(60, "other", peer("a", joined)).arrived if one.peer_id == "a")
         assert visit.initial is initial
 
 
@@ -468,7 +468,7 @@ def test_the_display_name_is_the_first_text(metadata: Json, name: str | None) ->
 def test_the_display_name_of_a_visit_is_the_newest_one_or_else_the_peer_id() -> None:
     room = Room()
     names = [
-        room.compare(seconds, one).after.visits["a"].display_name
+        room.diff(seconds, one).after.visits["a"].display_name
         for seconds, one in enumerate(
             [
                 peer("a"),
@@ -516,9 +516,9 @@ def test_the_next_session_starts_its_counts_at_zero() -> None:
 
 def test_each_session_has_its_own_id() -> None:
     room = Room()
-    first = room.compare(0, "a").after.session
+    first = room.diff(0, "a").after.session
     room.see(10)
-    second = room.compare(20, "a").after.session
+    second = room.diff(20, "a").after.session
 
     assert first is not None
     assert second is not None

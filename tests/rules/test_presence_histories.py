@@ -23,8 +23,8 @@ from bridge.rules.presence import (
     RoomOccupied,
     is_announced,
 )
+from tests.harness.builders import Room, at, peer, policy
 from tests.harness.log import log_problems, replay
-from tests.harness.presence_builders import Room, at, peer, policy
 
 NAME = RoomName(source="main", room_id="room", room_name=None)
 
@@ -198,7 +198,7 @@ def test_a_baseline_hides_only_peers_who_were_there_first(history: list[RandomPo
         if poll.kind == "failed":
             continue
         known = room.presence.complete_at is not None
-        difference = room.compare(now, *poll.peers, complete=poll.complete, no_session=poll.no_session)
+        difference = room.diff(now, *poll.peers, complete=poll.complete, no_session=poll.no_session)
         hidden = {visit.peer_id for visit in difference.arrived if visit.initial}
         assert not (known and hidden)
         for change in difference.changes:
