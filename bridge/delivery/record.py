@@ -101,8 +101,7 @@ def _write(connection: Connection, plan: DeliveryPlan, at: datetime, new_id: Cal
     if plan.attempts:
         values = [attempt_values(endpoint_key, attempt, "live") for endpoint_key, attempt in plan.attempts]
         connection.execute(insert(attempts), values)
-    for letter in plan.dead_letters:
-        insert_dead_letter(connection, letter)
+    insert_dead_letters(connection, plan.dead_letters)
     for endpoint_key, due_at in plan.released.items():
         connection.execute(_RELEASE_WAITING, {"endpoint": endpoint_key, "at": due_at})
     if plan.cursors:
@@ -114,12 +113,11 @@ def _write(connection: Connection, plan: DeliveryPlan, at: datetime, new_id: Cal
     append_system_events(connection, plan.notices, at, new_id)
 
 
-def insert_dead_letter(connection: Connection, letter: NewDeadLetter) -> None:
-    """Insert a dead letter with the number of attempts at the event."""
-    tried = (attempts.c.endpoint_key == letter.endpoint_key, attempts.c.event_key == letter.event_key)
-    tries = select(func.count()).select_from(attempts).where(*tried, attempts.c.kind == "live").scalar_subquery()
-    new = upsert(connection)(dead_letters).values(**letter._asdict(), tries=tries)
-    connection.execute(new.on_conflict_do_nothing())
+def insert_dead_letters(connection: Connection, letters: Sequence[NewDeadLetter]) -> None:
+    """Insert dead letters, each with the number of attempts at its event."""
+    if letters:
+        new = upsert(connection)(dead_letters).values(bind(*NewDeadLetter._fields)).values(tries=_TRIES)
+        connection.execute(new.on_conflict_do_nothing(), [letter._asdict() for letter in letters])
 
 
 def _stored_cursor(row: Row[Any]) -> StoredCursor:
@@ -173,6 +171,15 @@ def _storable(text: str) -> str:
     return text.replace("\x00", "\ufffd")
 
 
+_TRIES = (
+    select(func.count())
+    .where(
+        attempts.c.endpoint_key == bindparam("endpoint_key"),
+        attempts.c.event_key == bindparam("event_key"),
+        attempts.c.kind == "live",
+    )
+    .scalar_subquery()
+)
 _LOCK_ENDPOINTS = (
     select(endpoints)
     .where(endpoints.c.id.in_(bindparam("keys", expanding=True)))

@@ -1,4 +1,4 @@
-"""T4: what attempts do to cursors and to their endpoints."""
+"""T4: the changes of cursors and endpoints after attempts."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from bridge.delivery.record import record_attempts
 from bridge.errors import DatabaseError
 from bridge.rules.delivery import Cause, DeadLetterReason, DeliveryPolicy, DisableReason, Outcome, PostResult
 from tests.harness.builders import at, peer, seen
+from tests.harness.statements import executed_statements
 from tests.harness.store_driver import (
     GONE,
     GOOD,
@@ -57,7 +58,7 @@ def test_a_success_that_ends_the_claim_releases_the_cursor(store: StoreDriver) -
     assert [event.sequence for event in store.owed(2)[0].events] == [2, 3]
 
 
-def test_an_attempt_is_kept_with_what_the_operator_needs(store: StoreDriver) -> None:
+def test_an_attempt_is_stored_with_its_result(store: StoreDriver) -> None:
     key = with_backlog(store, "a")
     (cursor,) = store.owed(1)
     result = PostResult(
@@ -65,7 +66,7 @@ def test_an_attempt_is_kept_with_what_the_operator_needs(store: StoreDriver) -> 
         duration=timedelta(seconds=1.5),
         status=503,
         cause=Cause.STATUS,
-        detail="answered 503\x00",
+        detail="status 503\x00",
         response=b"\x00\xff" + b"x" * 5000,
     )
     store.report(2, attempted(cursor, 2, result))
@@ -123,7 +124,7 @@ def test_gone_disables_at_once_and_keeps_the_backlog(store: StoreDriver) -> None
     assert store.cursor(key, "a").acked == 0
     assert store.event_types(None) == ["endpoint.disabled"]
     assert store.cursor(other, None).head == 1
-    assert store.cursor(key, None) is None, "the endpoint itself is told nothing of this"
+    assert store.cursor(key, None) is None, "not announced to the endpoint itself"
     store.report(3, attempted(second, 3, GONE))
     assert store.event_types(None) == ["endpoint.disabled"]
 
@@ -149,15 +150,7 @@ def test_a_claimed_cursor_stops_for_the_retry_after_of_another(store: StoreDrive
     assert len(store.owed(62)) == 2
 
 
-def test_retry_after_of_a_batch_holds_however_the_batch_is_ordered(store: StoreDriver) -> None:
-    with_backlog(store, "a", "b")
-    first, second = store.owed(1)
-    recorded = store.report(2, attempted(first, 2, busy(60)), attempted(second, 2, wants_next=True))
-
-    assert recorded == [Waiting(retry_at=at(62)), Moved(keeps_claim=False, owes_more=True)]
-
-
-def test_nothing_is_written_for_a_claim_that_is_gone(store: StoreDriver) -> None:
+def test_nothing_is_written_for_a_claim_that_was_lost(store: StoreDriver) -> None:
     key = with_backlog(store, "a")
     (stale,) = store.owed(1)
     later = (stale.lease_until - at(0)).total_seconds()
@@ -195,17 +188,7 @@ def test_a_stale_and_a_current_report_in_one_batch(store: StoreDriver) -> None:
     assert len(store.attempts()) == 2
 
 
-def test_a_stale_report_changes_no_health(store: StoreDriver) -> None:
-    with_backlog(store, "a")
-    (stale,) = store.owed(1)
-    later = (stale.lease_until - at(0)).total_seconds()
-    store.owed(later)
-    store.report(later, attempted(stale, later, GONE))
-
-    assert store.rows(endpoints, "id")[0].state == "active"
-
-
-def test_a_removed_endpoint_is_fenced_off(store: StoreDriver) -> None:
+def test_an_attempt_at_a_removed_endpoint_is_fenced(store: StoreDriver) -> None:
     key = with_backlog(store, "a")
     (cursor,) = store.owed(1)
     store.write(lambda connection: connection.execute(endpoints.delete().where(endpoints.c.id == key)))
@@ -214,22 +197,22 @@ def test_a_removed_endpoint_is_fenced_off(store: StoreDriver) -> None:
     assert recorded == Fenced()
 
 
-def move(store: StoreDriver) -> None:
+def change_url(store: StoreDriver) -> None:
     store.write(lambda connection: connection.execute(update(endpoints).values(url="https://new.example.com/")))
 
 
-@pytest.mark.parametrize("result", [GONE, RETRYABLE, REJECTED, busy(60)], ids=["gone", "retryable", "refused", "busy"])
+@pytest.mark.parametrize("result", [GONE, RETRYABLE, REJECTED, busy(60)], ids=["gone", "retryable", "rejected", "busy"])
 def test_a_failure_at_the_old_url_does_not_count(store: StoreDriver, result: PostResult) -> None:
     key = with_backlog(store, "a")
     (cursor,) = store.owed(1)
-    move(store)
+    change_url(store)
     (recorded,) = store.report(2, attempted(cursor, 2, result, wants_next=True))
 
     assert recorded == Waiting(retry_at=at(2))
     (row,) = store.rows(endpoints, "id")
     health = (row.state, row.circuit, row.failures_in_row, row.failing_since, row.paused_until)
     assert health == ("active", "closed", 0, None, None)
-    assert len(store.attempts()) == 1, "it is known all the same"
+    assert len(store.attempts()) == 1, "the attempt is stored"
     row = store.cursor(key, "a")
     assert (row.acked, row.failed_attempts, row.rejections, row.last_failed_at) == (0, 0, 0, None)
     (again,) = store.owed(2)
@@ -239,7 +222,7 @@ def test_a_failure_at_the_old_url_does_not_count(store: StoreDriver, result: Pos
 def test_a_success_at_the_old_url_acknowledges_and_changes_no_health(store: StoreDriver) -> None:
     key = with_backlog(store, "a")
     (cursor,) = store.owed(1)
-    move(store)
+    change_url(store)
     (recorded,) = store.report(2, attempted(cursor, 2, wants_next=True))
 
     assert recorded == Moved(keeps_claim=False, owes_more=True), "the next event goes to the new URL"
@@ -292,6 +275,38 @@ def test_several_endpoints_in_one_batch(store: StoreDriver, order: int) -> None:
     assert health == {"good": (0, at(2)), "bad": (2, None)}
 
 
+@pytest.mark.parametrize("result", [GOOD, RETRYABLE, GONE, busy(60)], ids=["good", "retryable", "gone", "busy"])
+@pytest.mark.parametrize("wants_next", [True, False])
+def test_a_batch_of_a_hundred_cursors_executes_as_many_statements_as_one_of_two(
+    store: StoreDriver, result: PostResult, *, wants_next: bool
+) -> None:
+    store.subscribe("other", events=["endpoint.*"], rooms=["none"])
+    _, few, many = (statements_of_batch(store, size, result, wants_next=wants_next) for size in (1, 2, 100))
+
+    assert few == many <= 14, "the first one begins the bridge's own log"
+
+
+def test_a_hundred_dead_letters_are_inserted_with_one_statement(store: StoreDriver) -> None:
+    store.policy = DeliveryPolicy(refused_schedule=())
+    few, many = (statements_of_batch(store, size, REJECTED) for size in (2, 100))
+
+    assert len(store.dead_letters()) == 102
+    assert {letter.tries for letter in store.dead_letters()} == {1}
+    assert few == many
+
+
+def statements_of_batch(store: StoreDriver, size: int, result: PostResult, *, wants_next: bool = False) -> int:
+    """The number of statements that record an attempt at each of so many cursors, with an open circuit."""
+    names = [f"{size}-{number}" for number in range(size)]
+    with_backlog(store, *names, name=f"crm{size}", rooms=[f"{size}-*"], max_concurrency=1000)
+    claimed = [cursor for cursor in store.owed(1) if cursor.room_id in names]
+    store.write(lambda connection: connection.execute(update(endpoints).values(circuit="open", failing_since=at(0))))
+    with executed_statements(store.database) as statements:
+        store.report(2, *(attempted(cursor, 2, result, wants_next=wants_next) for cursor in claimed))
+    assert len(store.attempts()) >= size
+    return len(statements)
+
+
 def test_the_circuit_opens_after_five_failing_events(store: StoreDriver) -> None:
     names = [f"r{number}" for number in range(5)]
     with_backlog(store, *names)
@@ -303,7 +318,7 @@ def test_the_circuit_opens_after_five_failing_events(store: StoreDriver) -> None
     assert store.rows(endpoints, "id")[0].circuit == "open"
 
 
-def test_recovery_is_announced_to_other_endpoints_and_makes_the_backlog_due(store: StoreDriver) -> None:
+def test_a_recovery_is_announced_to_other_endpoints_and_makes_the_backlog_due(store: StoreDriver) -> None:
     names = [f"r{number}" for number in range(5)]
     key = with_backlog(store, *names)
     store.subscribe("other", events=["endpoint.*"], rooms=["none"])
@@ -318,7 +333,7 @@ def test_recovery_is_announced_to_other_endpoints_and_makes_the_backlog_due(stor
     assert len([one for one in store.owed(3601) if one.target.key == key]) == 5
 
 
-def test_an_event_that_always_fails_becomes_a_dead_letter_and_others_never_wait(store: StoreDriver) -> None:
+def test_an_event_that_always_fails_becomes_a_dead_letter_and_other_rooms_do_not_wait(store: StoreDriver) -> None:
     store.policy = DeliveryPolicy(retry_schedule=(timedelta(seconds=5), timedelta(seconds=30)))
     key = with_backlog(store, "bad", "fine", events=["peer.*"])
     now = 1.0
@@ -335,7 +350,7 @@ def test_an_event_that_always_fails_becomes_a_dead_letter_and_others_never_wait(
     assert store.cursor(key, "bad").acked == store.cursor(key, "bad").head
 
 
-def test_an_endpoint_that_never_answers_is_disabled_after_so_long(store: StoreDriver) -> None:
+def test_an_endpoint_that_never_succeeds_is_disabled_after_disable_after(store: StoreDriver) -> None:
     store.policy = DeliveryPolicy(disable_after=timedelta(hours=1))
     key = with_backlog(store, "a")
     now = 1.0
@@ -355,7 +370,7 @@ def test_an_endpoint_that_never_answers_is_disabled_after_so_long(store: StoreDr
     assert len(store.deliver(now + 86_400)) == 3
 
 
-def test_attempts_stand_for_every_post_and_in_order(store: StoreDriver) -> None:
+def test_every_post_is_stored_as_an_attempt(store: StoreDriver) -> None:
     with_backlog(store, "a", "b", people=4)
     store.deliver(1)
 
