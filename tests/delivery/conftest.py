@@ -1,4 +1,4 @@
-"""Certificates and clients for the tests of what goes over the wire."""
+"""Certificates and clients for tests with real connections."""
 
 from __future__ import annotations
 
