@@ -20,7 +20,7 @@ from bridge.delivery.limits import RATE_ALLOWS
 from bridge.rules.rate import BURST, Rate
 from tests.harness.builders import at, peer, seen
 from tests.harness.deadlocks import any_waits_for_a_lock
-from tests.harness.store_driver import GONE, GOOD, RETRYABLE, SECRET, StoreDriver, attempted, busy, by_room
+from tests.harness.store_driver import GOOD, RETRYABLE, SECRET, StoreDriver, attempted, busy, by_room
 from tests.harness.waiting import wait_until
 
 
@@ -173,16 +173,6 @@ def test_rooms_take_turns_under_a_rate(store: StoreDriver) -> None:
     assert sent == [("a", 1), ("b", 1), ("c", 1), ("a", 2), ("b", 2), ("c", 2)]
 
 
-def test_the_rate_decides_when_the_next_attempt_is_allowed(store: StoreDriver) -> None:
-    store.track("a", "b")
-    store.subscribe(rate_per_second=0.5)
-    record_joins(store, 0, "a", "b")
-    assert len(store.owed(10)) == 1
-    assert store.rows(endpoints)[0].next_delivery_at == at(12)
-    assert store.owed(11.999) == []
-    assert len(store.owed(12)) == 1
-
-
 def test_an_endpoint_at_its_rate_takes_no_slot(store: StoreDriver, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(claim_module, "SPARE_ENDPOINTS", 0)
     store.track("a", "b", "c")
@@ -246,20 +236,6 @@ def test_the_rate_condition_in_sql_agrees_with_the_rule(
     assert store.write(allows) == (rule.available(next_delivery_at, at(100)) > 0)
 
 
-def test_a_disabled_endpoint_gets_nothing_and_keeps_its_backlog(store: StoreDriver) -> None:
-    store.track("a")
-    key = store.subscribe()
-    store.poll(0, a=seen("p"))
-    (cursor,) = store.owed(0)
-    store.report(0, attempted(cursor, 0, GONE))
-    store.poll(10, a=seen("p", "q"))
-
-    assert store.owed(100) == []
-    assert (store.cursor(key, "a").acked, store.cursor(key, "a").head) == (0, 3)
-    store.write(lambda connection: connection.execute(update(endpoints).values(state="active")))
-    assert len(store.deliver(200)) == 3
-
-
 def test_a_paused_endpoint_gets_nothing_until_the_end_of_its_pause(store: StoreDriver) -> None:
     store.track("a", "b")
     store.subscribe()
@@ -297,20 +273,6 @@ def test_an_open_circuit_gets_one_probe_at_a_time_and_the_rooms_take_turns(store
 
     assert sorted(one or "" for one in probed) == names
     assert all(store.cursor(key, name).acked == 0 for name in names)
-
-
-def test_the_first_success_closes_the_circuit_and_every_cursor_is_due(store: StoreDriver) -> None:
-    names = [f"r{number}" for number in range(6)]
-    store.track(*names)
-    store.subscribe()
-    record_joins(store, 0, *names)
-    open_circuit(store, names, 1)
-    now = (store.rows(endpoints, "id")[0].paused_until - at(0)).total_seconds()
-    (probe,) = store.owed(now)
-    store.report(now + 1, attempted(probe, now + 1))
-
-    assert store.rows(endpoints)[0].circuit == "closed"
-    assert len(store.owed(now + 1)) == 6
 
 
 def test_a_long_backlog_does_not_delay_other_endpoints(store: StoreDriver) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from sqlalchemy import update
 
-from bridge.db.tables import attempts, endpoints
+from bridge.db.tables import endpoints
 from bridge.delivery.plan import Disabled, Fenced, Moved, Waiting
 from bridge.delivery.record import record_attempts
 from bridge.errors import DatabaseError
@@ -23,8 +23,6 @@ from tests.harness.store_driver import (
     StoreDriver,
     attempted,
     busy,
-    by_room,
-    nothing_wanted,
 )
 
 
@@ -78,22 +76,6 @@ def test_an_attempt_is_stored_with_its_result(store: StoreDriver) -> None:
     assert len(row.response) == 1024
 
 
-def test_a_failed_event_waits_by_the_schedule(store: StoreDriver) -> None:
-    key = with_backlog(store, "a")
-    now, waits = 1.0, []
-    for _ in range(4):
-        (cursor,) = store.owed(now)
-        assert cursor.events[0].sequence == 1
-        (recorded,) = store.report(now, attempted(cursor, now, RETRYABLE, wants_next=True))
-        assert isinstance(recorded, Waiting)
-        assert store.cursor(key, "a").next_attempt_at == recorded.retry_at
-        waits.append((recorded.retry_at - at(now)).total_seconds())
-        now += waits[-1]
-
-    assert waits == [5, 30, 120, 300]
-    assert store.cursor(key, "a").acked == 0
-
-
 def test_a_rejected_event_becomes_a_dead_letter_and_the_room_goes_on(store: StoreDriver) -> None:
     key = with_backlog(store, "a")
     now = 1.0
@@ -129,27 +111,6 @@ def test_gone_disables_at_once_and_keeps_the_backlog(store: StoreDriver) -> None
     assert store.event_types(None) == ["endpoint.disabled"]
 
 
-def test_a_claimed_cursor_stops_when_its_endpoint_is_disabled(store: StoreDriver) -> None:
-    key = with_backlog(store, "a", "b")
-    first, second = store.owed(1)
-    store.report(2, attempted(first, 2, GONE))
-    (recorded,) = store.report(3, attempted(second, 3, wants_next=True))
-
-    assert recorded == Moved(keeps_claim=False, owes_more=True), "410 disables at once, for every room"
-    assert store.cursor(key, second.room_id).acked == 1
-
-
-def test_a_claimed_cursor_stops_for_the_retry_after_of_another(store: StoreDriver) -> None:
-    with_backlog(store, "a", "b")
-    first, second = store.owed(1)
-    store.report(2, attempted(first, 2, busy(60)))
-    (recorded,) = store.report(3, attempted(second, 3, wants_next=True))
-
-    assert recorded == Moved(keeps_claim=False, owes_more=True), "`Retry-After` pauses the endpoint, for every room"
-    assert store.owed(61.9) == []
-    assert len(store.owed(62)) == 2
-
-
 def test_nothing_is_written_for_a_claim_that_was_lost(store: StoreDriver) -> None:
     key = with_backlog(store, "a")
     (stale,) = store.owed(1)
@@ -163,31 +124,6 @@ def test_nothing_is_written_for_a_claim_that_was_lost(store: StoreDriver) -> Non
     assert store.attempts() == []
 
 
-def test_nothing_is_written_for_a_cursor_that_has_moved(store: StoreDriver) -> None:
-    key = with_backlog(store, "a")
-    (cursor,) = store.owed(1)
-    store.report(2, attempted(cursor, 2, wants_next=True))
-    (again,) = store.report(3, attempted(cursor, 3, wants_next=True))
-
-    assert again == Fenced()
-    assert store.cursor(key, "a").acked == 1
-    assert len(store.attempts()) == 1
-
-
-def test_a_stale_and_a_current_report_in_one_batch(store: StoreDriver) -> None:
-    key = with_backlog(store, "a", "b")
-    claimed = by_room(store.owed(1))
-    later = (claimed["a"].lease_until - at(0)).total_seconds()
-    current = by_room(store.owed(later))
-    recorded = store.report(
-        later, attempted(claimed["a"], later), attempted(current["b"], later), attempted(current["a"], later)
-    )
-
-    assert [one == Fenced() for one in recorded] == [True, False, False]
-    assert (store.cursor(key, "a").acked, store.cursor(key, "b").acked) == (1, 1)
-    assert len(store.attempts()) == 2
-
-
 def test_an_attempt_at_a_removed_endpoint_is_fenced(store: StoreDriver) -> None:
     key = with_backlog(store, "a")
     (cursor,) = store.owed(1)
@@ -195,39 +131,6 @@ def test_an_attempt_at_a_removed_endpoint_is_fenced(store: StoreDriver) -> None:
     (recorded,) = store.report(2, attempted(cursor, 2))
 
     assert recorded == Fenced()
-
-
-def change_url(store: StoreDriver) -> None:
-    store.write(lambda connection: connection.execute(update(endpoints).values(url="https://new.example.com/")))
-
-
-@pytest.mark.parametrize("result", [GONE, RETRYABLE, REJECTED, busy(60)], ids=["gone", "retryable", "rejected", "busy"])
-def test_a_failure_at_the_old_url_does_not_count(store: StoreDriver, result: PostResult) -> None:
-    key = with_backlog(store, "a")
-    (cursor,) = store.owed(1)
-    change_url(store)
-    (recorded,) = store.report(2, attempted(cursor, 2, result, wants_next=True))
-
-    assert recorded == Waiting(retry_at=at(2))
-    (row,) = store.rows(endpoints, "id")
-    health = (row.state, row.circuit, row.failures_in_row, row.failing_since, row.paused_until)
-    assert health == ("active", "closed", 0, None, None)
-    assert len(store.attempts()) == 1, "the attempt is stored"
-    row = store.cursor(key, "a")
-    assert (row.acked, row.failed_attempts, row.rejections, row.last_failed_at) == (0, 0, 0, None)
-    (again,) = store.owed(2)
-    assert (again.events[0], again.target.url) == (cursor.events[0], "https://new.example.com/")
-
-
-def test_a_success_at_the_old_url_acknowledges_and_changes_no_health(store: StoreDriver) -> None:
-    key = with_backlog(store, "a")
-    (cursor,) = store.owed(1)
-    change_url(store)
-    (recorded,) = store.report(2, attempted(cursor, 2, wants_next=True))
-
-    assert recorded == Moved(keeps_claim=False, owes_more=True), "the next event goes to the new URL"
-    assert store.cursor(key, "a").acked == 1
-    assert store.rows(endpoints, "id")[0].last_success_at is None
 
 
 def test_a_batch_is_written_whole_or_not_at_all(store: StoreDriver) -> None:
@@ -247,32 +150,6 @@ def test_a_batch_is_written_whole_or_not_at_all(store: StoreDriver) -> None:
     assert store.attempts() == []
     assert [store.cursor(key, name).acked for name in ("a", "b")] == [0, 0]
     assert {row.state for row in store.rows(endpoints, "id")} == {"active"}
-
-
-def test_skipping_unwanted_events_is_no_attempt(store: StoreDriver) -> None:
-    key = with_backlog(store, "a")
-    (cursor,) = store.owed(1)
-    (recorded,) = store.report(2, nothing_wanted(cursor, 2))
-
-    assert store.attempts() == []
-    assert store.cursor(key, "a").acked == cursor.reach
-    assert recorded == Moved(keeps_claim=False, owes_more=False)
-
-
-@pytest.mark.parametrize("order", [1, -1])
-def test_several_endpoints_in_one_batch(store: StoreDriver, order: int) -> None:
-    store.track("a", "b")
-    good, bad = store.subscribe("good"), store.subscribe("bad")
-    store.poll(0, a=seen("p"), b=seen("p"))
-    claimed = store.owed(1)[::order]
-    recorded = store.report(
-        2, *(attempted(one, 2, GOOD if one.target.name == "good" else RETRYABLE) for one in claimed)
-    )
-
-    assert len(recorded) == 4
-    assert [store.cursor(key, name).acked for key in (good, bad) for name in ("a", "b")] == [1, 1, 0, 0]
-    health = {row.name: (row.failures_in_row, row.last_success_at) for row in store.rows(endpoints, "id")}
-    assert health == {"good": (0, at(2)), "bad": (2, None)}
 
 
 @pytest.mark.parametrize("result", [GOOD, RETRYABLE, GONE, busy(60)], ids=["good", "retryable", "gone", "busy"])
@@ -368,12 +245,3 @@ def test_an_endpoint_that_never_succeeds_is_disabled_after_disable_after(store: 
     assert (store.cursor(key, "a").acked, store.dead_letters()) == (0, [])
     store.write(lambda connection: connection.execute(update(endpoints).values(state="active", paused_until=None)))
     assert len(store.deliver(now + 86_400)) == 3
-
-
-def test_every_post_is_stored_as_an_attempt(store: StoreDriver) -> None:
-    with_backlog(store, "a", "b", people=4)
-    store.deliver(1)
-
-    kinds = {(row.kind, row.outcome) for row in store.rows(attempts, "id")}
-    assert kinds == {("live", "delivered")}
-    assert len(store.attempts()) == 10

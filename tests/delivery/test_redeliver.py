@@ -79,6 +79,14 @@ def request(
         after = progress.after
 
 
+def requested(store: StoreDriver, *rooms: str, people: int = 2, **spec: Any) -> int:  # noqa: ANN401 - fields of EndpointSpec
+    """The key of an endpoint for which the events of these rooms are requested at 100 s; live events are owed too."""
+    key = store.subscribe(**spec)
+    record_joins(store, 0, *(rooms or "a"), people=people)
+    request(store, key)
+    return key
+
+
 def count_range(store: StoreDriver, key: int, wanted: Range) -> int:
     return store.database.read_now(count_wanted, store.database.read_now(find_range, key, wanted))
 
@@ -217,9 +225,7 @@ def test_redeliveries_of_a_crashed_sender_are_due_again_at_the_end_of_the_lease(
 
 
 def test_released_redeliveries_are_due_at_once(store: StoreDriver) -> None:
-    key = store.subscribe()
-    record_joins(store, 0, "a")
-    request(store, key)
+    requested(store)
     (claimed,) = claim(store, 101)
     record(store, claimed, 102)
     store.write(release_redeliveries, [claimed], at(103))
@@ -228,9 +234,7 @@ def test_released_redeliveries_are_due_at_once(store: StoreDriver) -> None:
 
 
 def test_a_redelivery_that_waits_for_a_retry_does_not_delay_others(store: StoreDriver) -> None:
-    key = store.subscribe()
-    record_joins(store, 0, "a")
-    request(store, key)
+    requested(store)
     (claimed,) = claim(store, 101)
     record(store, claimed, 102, RETRYABLE, retry_at=at(200))
     store.write(release_redeliveries, [claimed], at(103))
@@ -280,9 +284,7 @@ def test_a_disabled_endpoint_gets_redeliveries(store: StoreDriver) -> None:
 
 
 def test_the_redeliveries_of_a_removed_endpoint_are_removed(store: StoreDriver) -> None:
-    key = store.subscribe()
-    record_joins(store, 0, "a")
-    request(store, key)
+    requested(store)
     (claimed,) = claim(store, 101)
     store.write(remove_endpoint, "crm")
     assert not record(store, claimed, 102)
@@ -290,9 +292,7 @@ def test_the_redeliveries_of_a_removed_endpoint_are_removed(store: StoreDriver) 
 
 
 def test_redeliveries_share_the_rate_with_live_events(store: StoreDriver) -> None:
-    key = store.subscribe(rate_per_second=1)
-    record_joins(store, 0, "a", people=1)
-    request(store, key)
+    requested(store, people=1, rate_per_second=1)
     assert len(store.owed(100)) == 1
     assert claim(store, 100.5) == []
     (claimed,) = claim(store, 101)
@@ -375,16 +375,6 @@ def test_the_last_slot_belongs_to_live_events(store: StoreDriver) -> None:
     assert (claim(store, 12), len(store.owed(12))) == ([], 1)
 
 
-def test_after_a_crash_redeliveries_continue_in_the_order_of_the_log(store: StoreDriver) -> None:
-    key = store.subscribe()
-    record_joins(store, 0, "a", people=40)
-    store.deliver(1)
-    request(store, key)
-    claim(store, 101)
-    (again,) = claim(store, 101 + LEASE.total_seconds())
-    assert [one.event.sequence for one in again.redeliveries] == list(range(1, REDELIVERY_BATCH + 1))
-
-
 def test_only_failed_includes_dead_letters_that_the_endpoint_no_longer_wants(store: StoreDriver) -> None:
     key = store.subscribe(events=["peer.*"])
     record_joins(store, 0, "a", people=1)
@@ -405,9 +395,7 @@ def test_a_replay_leaves_out_notices_about_the_endpoint_itself(store: StoreDrive
 def test_two_senders_never_claim_redeliveries_of_one_endpoint(postgresql_store: StoreDriver) -> None:
     """The second one waits for the lock of the endpoint, and must read it again."""
     store = postgresql_store
-    key = store.subscribe()
-    record_joins(store, 0, "a", people=2 * REDELIVERY_BATCH)
-    request(store, key)
+    requested(store, people=2 * REDELIVERY_BATCH)
     with meeting(store.database, lambda: claim(store, 101)) as (first, second):
         assert len(claim_redeliveries(first, store.terms(101, slots=10))) == 1
 
@@ -458,9 +446,7 @@ def test_an_endpoint_at_its_rate_takes_no_slot(store: StoreDriver, monkeypatch: 
 @pytest.mark.parametrize("disabled", [True, False])
 def test_an_endpoint_with_an_unreadable_secret_is_paused_for_a_minute(store: StoreDriver, disabled: bool) -> None:  # noqa: FBT001 - a table's column
     store.cipher = SecretCipher(["right"])
-    key = store.subscribe()
-    record_joins(store, 0, "a")
-    request(store, key)
+    requested(store)
     if disabled:
         store.write(disable_endpoint, "crm")
     store.cipher = SecretCipher(["wrong"])
@@ -518,9 +504,7 @@ def test_a_claim_of_redeliveries_ends_if_the_endpoint_changed(
     change: str,
     disabled: bool,  # noqa: FBT001 - a table's column
 ) -> None:
-    key = store.subscribe()
-    record_joins(store, 0, "a")
-    request(store, key)
+    requested(store)
     if disabled:
         store.write(disable_endpoint, "crm")
     (claimed,) = claim(store, 101)

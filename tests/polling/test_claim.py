@@ -73,27 +73,6 @@ def test_two_pollers_share_one_request_budget(store: StoreDriver, rate: float) -
     assert int(2.5 * rate) <= claimed <= int(2.5 * rate) + burst
 
 
-def test_unused_budget_does_not_accumulate(store: StoreDriver) -> None:
-    store.track(*(f"room{number}" for number in range(100)))
-
-    assert len(store.claim(0, rate=20)) == 5
-    assert len(store.claim(3600, rate=20)) == 5
-    assert store.claim(3600, rate=20) == []
-
-
-def test_a_claim_below_the_budget_leaves_the_rest(store: StoreDriver) -> None:
-    store.track("a", "b", "c", "d", "e", "f")
-
-    assert len(store.claim(0, rate=20, limit=2)) == 2
-    assert len(store.claim(0, rate=20)) == 3
-
-
-def test_a_rate_of_zero_is_no_limit(store: StoreDriver) -> None:
-    store.track(*(f"room{number}" for number in range(100)))
-
-    assert len(store.claim(0, rate=0)) == 100
-
-
 def test_an_unavailable_source_gets_one_probe_at_a_time_and_none_while_paused(store: StoreDriver) -> None:
     store.track("a", "b", "c")
     first, *_ = store.claim(0, limit=1)

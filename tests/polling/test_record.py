@@ -13,7 +13,7 @@ from bridge.errors import DatabaseError
 from bridge.polling.plan import PollingSettings, Skipped
 from bridge.polling.record import record_polls
 from bridge.polling.rooms import remove_other_sources, remove_room
-from bridge.rules.polling import Condition, failure_limit
+from bridge.rules.polling import failure_limit
 from bridge.rules.presence import Failure, FailureKind, FirstSnapshot, Json, PresencePolicy, Snapshot
 from tests.harness.builders import at, peer, seen
 from tests.harness.log import log_problems
@@ -125,16 +125,6 @@ def test_incomplete_polls_count_for_last_seen_of_the_peers_in_them(store: StoreD
     assert left == {"p": "2026-11-23T09:00:20.000Z", "q": "2026-11-23T09:00:00.000Z"}
 
 
-def test_an_incomplete_snapshot_is_never_quiet(store: StoreDriver) -> None:
-    store.track("a")
-    response = seen("p", complete=False)
-    store.poll(0, a=response)
-    store.poll(10, a=response)
-
-    assert store.room("a").complete_at is None
-    assert store.room("a").fingerprint is None
-
-
 def test_suspected_leaves_are_stored_and_confirmed_early(store: StoreDriver) -> None:
     store.settings = PollingSettings(policy=PresencePolicy(leave_after_missed=3))
     store.track("a")
@@ -236,30 +226,6 @@ def test_a_lease_that_ended_without_another_claim_is_not_fenced(store: StoreDriv
     assert store.event_types("a") == ["room.occupied", "peer.joined"]
 
 
-@pytest.mark.parametrize("stale_first", [True, False])
-def test_a_stale_and_a_current_poll_in_one_batch(store: StoreDriver, stale_first: bool) -> None:  # noqa: FBT001 - a table's column
-    store.track("a")
-    (stale,) = store.claim(0)
-    (current,) = store.claim(21)
-    polled = [polled_room(stale, seen("old"), 22), polled_room(current, seen("new"), 22)]
-    if not stale_first:
-        polled.reverse()
-
-    recorded = store.write(record_polls, polled, settings=store.settings, new_id=store.new_id)
-
-    assert [one.fenced for one in recorded] == ([True, False] if stale_first else [False, True])
-    assert [one["data"].get("peer_id") for one in store.log("a")] == [None, "new"]
-
-
-def test_a_stale_poll_does_not_change_its_source(store: StoreDriver) -> None:
-    store.track("a")
-    stale = store.claim(0)
-    store.claim(21)
-    store.record(stale, lambda _: failed(FailureKind.UNAUTHORIZED), 22)
-
-    assert store.rows(sources, "name")[0].condition == Condition.OK
-
-
 def test_a_poll_of_a_removed_room_writes_nothing(store: StoreDriver) -> None:
     store.track("a")
     store.poll(0, a=seen("p"))
@@ -305,29 +271,6 @@ def test_an_exception_in_the_middle_writes_nothing(store: StoreDriver) -> None:
     assert [(row.last_sequence, row.chain_head) for row in after[0]] == [
         (row.last_sequence, row.chain_head) for row in before[0]
     ]
-
-
-def test_rooms_of_one_batch_are_independent(store: StoreDriver) -> None:
-    store.track(*(f"r{number}" for number in range(20)))
-    store.poll(
-        0,
-        **{f"r{number}": seen(*(f"p{peer}" for peer in range(number % 4))) for number in range(20)},
-    )
-    store.poll(
-        10,
-        **{f"r{number}": seen(*(f"p{peer}" for peer in range(number % 3))) for number in range(20)},
-    )
-
-    assert store.chain_problems() == []
-    for number in range(20):
-        log = store.log(f"r{number}")
-        assert log_problems(log) == []
-        present = {
-            one.peer_id
-            for one in store.rows(visits, "id")
-            if one.room_key == store.room(f"r{number}").id and one.left_at is None
-        }
-        assert present == {f"p{peer}" for peer in range(number % 3)}
 
 
 @pytest.mark.parametrize(
@@ -403,13 +346,6 @@ def test_a_room_that_always_fails_beside_a_good_one_does_not_make_the_source_fai
     assert store.rows(sources, "name")[0].condition == "ok"
 
 
-def test_retry_after_of_a_server_error_is_honoured(store: StoreDriver) -> None:
-    store.track("a")
-    store.poll(0, a=failed(FailureKind.SERVER_ERROR, 300))
-
-    assert store.room("a").next_poll_at == at(300)
-
-
 def test_a_failed_follow_up_is_repeated_soon(store: StoreDriver) -> None:
     store.settings = PollingSettings(interval=timedelta(seconds=40), policy=PresencePolicy(leave_after_missed=2))
     store.track("a")
@@ -431,20 +367,3 @@ def test_a_source_whose_row_another_process_removed_is_still_polled(store: Store
     store.record(claimed, lambda _: seen("p"), 0)
     store.write(remove_other_sources, [])
     assert [room.upstream_id for room in store.claim(10)] == ["a"]
-
-
-def test_a_rate_limit_does_not_make_the_source_unavailable(store: StoreDriver) -> None:
-    store.track("a")
-    store.record(store.claim(0), lambda _: failed(FailureKind.RATE_LIMITED, 30), 0)
-
-    assert store.room("a").next_poll_at == at(30)
-    assert [room.upstream_id for room in store.rooms()] == ["a"], "no notice, so the bridge has no log of its own yet"
-
-
-def test_sources_of_one_batch_are_independent(store: StoreDriver) -> None:
-    store.track("a")
-    store.track("b", source="second")
-    claimed = [*store.claim(0), *store.claim(0, source="second")]
-    store.record(claimed, lambda name: failed(FailureKind.UNAUTHORIZED) if name == "a" else seen(), 0)
-
-    assert {row.name: row.condition for row in store.rows(sources, "name")} == {"main": "unauthorized", "second": "ok"}

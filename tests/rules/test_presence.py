@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import timedelta
+from typing import TypeVar
 
 import pytest
 
@@ -27,23 +28,12 @@ from bridge.rules.presence import (
 )
 from tests.harness.builders import START, Room, at, brief, ids, peer, policy, seen
 
-
-def only_left(changes: tuple[object, ...]) -> PeerLeft:
-    found = [change for change in changes if isinstance(change, PeerLeft)]
-    assert len(found) == 1
-    return found[0]
+T = TypeVar("T")
 
 
-def only_joined(changes: tuple[object, ...]) -> PeerJoined:
-    found = [change for change in changes if isinstance(change, PeerJoined)]
-    assert len(found) == 1
-    return found[0]
-
-
-def only_emptied(changes: tuple[object, ...]) -> RoomEmptied:
-    found = [change for change in changes if isinstance(change, RoomEmptied)]
-    assert len(found) == 1
-    return found[0]
+def only(kind: type[T], changes: tuple[object, ...]) -> T:
+    (found,) = (change for change in changes if isinstance(change, kind))
+    return found
 
 
 def test_first_peers_occupy_the_room_and_join_by_time_then_id() -> None:
@@ -130,7 +120,7 @@ def test_a_leave_takes_leave_after_missed_misses_and_is_dated_at_the_first(misse
         assert room.see(10 * turn, "b") == ()
         assert room.presence.has_suspects
 
-    left = only_left(room.see(10 * missed, "b"))
+    left = only(PeerLeft, room.see(10 * missed, "b"))
 
     assert (left.left_at, left.left_at_source, left.visit.last_seen_at) == (at(10), TimeSource.OBSERVED, at(0))
     assert left.reason is LeaveReason.ABSENT
@@ -143,7 +133,7 @@ def test_the_end_of_a_session_is_dated_at_the_first_miss_too() -> None:
     room.see(10)
     room.see(12)
 
-    emptied = only_emptied(room.see(14))
+    emptied = only(RoomEmptied, room.see(14))
 
     assert (emptied.ended_at, emptied.last_seen_at) == (at(10), at(0))
 
@@ -157,7 +147,7 @@ def test_a_peer_that_is_seen_again_before_the_confirmation_never_left(complete: 
     assert room.see(12, peer("a", 0), complete=complete) == ()
     assert not room.presence.has_suspects
     assert room.see(20) == ()
-    assert only_left(room.see(22)).left_at == at(20)
+    assert only(PeerLeft, room.see(22)).left_at == at(20)
 
 
 def test_an_incomplete_snapshot_between_two_misses_counts_for_neither() -> None:
@@ -166,7 +156,7 @@ def test_an_incomplete_snapshot_between_two_misses_counts_for_neither() -> None:
     room.see(10)
 
     assert room.see(12, complete=False) == ()
-    assert only_left(room.see(14)).left_at == at(10)
+    assert only(PeerLeft, room.see(14)).left_at == at(10)
 
 
 def test_the_first_miss_decides_the_reason() -> None:
@@ -196,7 +186,7 @@ def test_a_later_join_time_is_a_leave_and_a_join() -> None:
 
     changes = room.see(10, peer("a", 7))
 
-    left, joined = only_left(changes), only_joined(changes)
+    left, joined = only(PeerLeft, changes), only(PeerJoined, changes)
     assert brief(changes) == ["left a rejoined 0", "joined a 1"]
     assert (left.left_at, left.left_at_source) == (at(7), TimeSource.UPSTREAM)
     assert left.visit.last_seen_at == at(0)
@@ -216,7 +206,7 @@ def test_a_rejoin_after_a_miss_ends_the_old_visit_at_the_miss() -> None:
     room.see(0, peer("a", -5))
     room.see(10)
 
-    left = only_left(room.see(12, peer("a", 11)))
+    left = only(PeerLeft, room.see(12, peer("a", 11)))
 
     assert (left.left_at, left.left_at_source, left.reason) == (at(10), TimeSource.OBSERVED, LeaveReason.REJOINED)
 
@@ -226,7 +216,7 @@ def test_a_rejoin_never_ends_the_old_visit_before_the_peer_was_last_seen() -> No
     room.see(0, peer("a", -50))
     room.see(10, peer("a", -50))
 
-    left = only_left(room.see(20, peer("a", 5)))
+    left = only(PeerLeft, room.see(20, peer("a", 5)))
 
     assert left.visit.last_seen_at <= left.left_at <= at(20)
 
@@ -267,7 +257,7 @@ def test_a_join_time_that_arrives_late_and_is_later_than_last_seen_is_a_rejoin()
 def test_a_join_time_up_to_five_minutes_in_the_future_is_accepted(
     ahead: float, joined_at: float, source: TimeSource
 ) -> None:
-    joined = only_joined(Room().see(100, peer("a", 100 + ahead)))
+    joined = only(PeerJoined, Room().see(100, peer("a", 100 + ahead)))
 
     assert (joined.visit.joined_at, joined.visit.joined_at_source) == (at(joined_at), source)
 
@@ -290,7 +280,7 @@ def test_a_rejoin_is_still_found_after_a_join_time_too_far_in_the_future() -> No
 
 
 def test_a_missing_join_time_is_the_time_of_the_poll() -> None:
-    joined = only_joined(Room().see(100, "a"))
+    joined = only(PeerJoined, Room().see(100, "a"))
 
     assert (joined.visit.joined_at, joined.visit.joined_at_source) == (at(100), TimeSource.OBSERVED)
 
@@ -341,7 +331,7 @@ def test_a_leave_carries_the_metadata_seen_last() -> None:
     room.see(0, peer("a", 0, {"v": 1}))
     room.see(10, peer("a", 0, {"v": 2}))
 
-    assert only_left(room.see(20)).visit.metadata == {"v": 2}
+    assert only(PeerLeft, room.see(20)).visit.metadata == {"v": 2}
 
 
 def test_order_of_the_changes_of_one_poll() -> None:
@@ -490,7 +480,7 @@ def test_a_session_counts_its_visits_its_peers_and_its_peak() -> None:
     room.see(20, peer("a", 0), peer("b", 15), peer("c", 18))
     room.see(30, peer("c", 18))
 
-    session = only_emptied(room.see(40)).session
+    session = only(RoomEmptied, room.see(40)).session
 
     assert (session.visit_count, session.unique_peers, session.peak_peer_count) == (4, 3, 3)
 
@@ -500,7 +490,7 @@ def test_a_rejoin_counts_as_another_visit_of_the_same_peer() -> None:
     room.see(0, peer("a", 0))
     room.see(10, peer("a", 7))
 
-    session = only_emptied(room.see(20)).session
+    session = only(RoomEmptied, room.see(20)).session
 
     assert (session.visit_count, session.unique_peers, session.peak_peer_count) == (2, 1, 1)
 
@@ -529,7 +519,7 @@ def test_after_a_downtime_the_uncertainty_covers_the_gap() -> None:
     room = Room()
     room.see(0, "a")
 
-    left = only_left(room.see(3600))
+    left = only(PeerLeft, room.see(3600))
 
     assert (left.visit.last_seen_at, left.left_at) == (at(0), at(3600))
 
@@ -556,8 +546,8 @@ def test_the_end_of_tracking_dates_a_suspected_leave_at_the_first_miss() -> None
 
     changes = end_tracking(room.presence, at(300)).changes
 
-    assert only_left(changes).left_at == at(10)
-    assert only_emptied(changes).ended_at == at(10)
+    assert only(PeerLeft, changes).left_at == at(10)
+    assert only(RoomEmptied, changes).ended_at == at(10)
 
 
 def test_a_clock_set_back_dates_no_leave_before_the_peer_was_last_seen() -> None:
@@ -566,7 +556,7 @@ def test_a_clock_set_back_dates_no_leave_before_the_peer_was_last_seen() -> None
 
     changes = room.see(-3600)
 
-    left, emptied = only_left(changes), only_emptied(changes)
+    left, emptied = only(PeerLeft, changes), only(RoomEmptied, changes)
     assert left.left_at >= left.visit.last_seen_at
     assert emptied.ended_at >= emptied.last_seen_at
 

@@ -109,7 +109,7 @@ def test_only_unusual_lists_have_notes() -> None:
         "1 skipped",
         "1 listed again",
         "1 with an exitTime",
-        "count is 9, but 3 can be used",
+        "count is 9, but 3 are usable",
     ]
     assert {peer.peer_id for peer in found.peers} == {"a", "b"}
     assert listed(item("a", exitTime=None, role="guest"), count=1, pageSize=5).notes == ()
