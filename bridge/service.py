@@ -112,6 +112,7 @@ class Service:
 
     def _apply_configuration(self) -> None:
         settings = self._settings
+        log.debug("configuration.loaded", rooms=len(settings.rooms), endpoints=len(settings.endpoints))
         self._database.write_now(
             apply_configuration,
             sources=[account.name for account in settings.sources],

@@ -1,4 +1,4 @@
-"""Attempts and dead letters as people and programs ask for them, newest first."""
+"""Attempts and dead letters for listings, newest first."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, Table, select
+from sqlalchemy import ColumnElement, Connection, Select, Table, Text, cast, literal, select
 
 from bridge.admin.events import find_event
-from bridge.admin.listing import Page, keys_of_room
+from bridge.admin.listing import Listing, Page, columns_of, fetch_page, in_period, keys_of_room
 from bridge.db.tables import attempts, dead_letters, endpoints, events, rooms
 from bridge.delivery.endpoints import find_endpoint
 from bridge.errors import NotFoundError
@@ -22,9 +22,10 @@ _DIGITS = re.compile(r"[0-9]{1,18}")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AttemptFilter:
-    """Which attempts (or dead letters) are wanted; everything, unless something is said.
+    """Conditions that attempts or dead letters must meet.
 
-    `endpoint` is a name or id, `since` (inclusive) and `until` are about when an attempt began, or an event was parked.
+    `endpoint` is a name or an id. `since` (inclusive) and `until` compare the time at which an attempt was started, or
+    at which an event became a dead letter.
     """
 
     endpoint: str | None = None
@@ -37,7 +38,7 @@ class AttemptFilter:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ListedAttempt:
-    """One POST and what came of it. `kind` is live, or what else it was; `response` is the beginning of the body."""
+    """One POST and its outcome; `kind` is live or redelivery, `response` the beginning of the response's body."""
 
     id: str
     event_id: str
@@ -59,7 +60,7 @@ class ListedAttempt:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ListedDeadLetter:
-    """An event that an endpoint was given up for; `tries` is how many attempts that took."""
+    """An event that was given up for an endpoint, after `tries` attempts."""
 
     event_id: str
     type: str
@@ -73,49 +74,46 @@ class ListedDeadLetter:
     tries: int
 
 
-def list_attempts(connection: Connection, wanted: AttemptFilter, page: Page) -> list[ListedAttempt]:
-    """Attempts, newest first.
+def list_attempts(connection: Connection, wanted: AttemptFilter, page: Page) -> Listing[ListedAttempt]:
+    """Return attempts, newest first.
 
     Raises:
         NotFoundError: there is no such endpoint, room, event or attempt.
     """
-    query = _wanted(connection, attempts, wanted)
+    query = _select(connection, attempts, wanted, _ATTEMPT, attempts.c.started_at)
     if wanted.failed:
         query = query.where(attempts.c.outcome != Outcome.DELIVERED.value)
-    if wanted.since is not None:
-        query = query.where(attempts.c.started_at >= wanted.since)
-    if wanted.until is not None:
-        query = query.where(attempts.c.started_at < wanted.until)
     if page.after is not None:
         query = query.where(attempts.c.id < _key(page.after))
-    newest_first = query.order_by(attempts.c.id.desc()).limit(page.limit)
-    return [_attempt(row) for row in connection.execute(newest_first)]
+    found = fetch_page(connection, query.order_by(attempts.c.id.desc()), page.limit)
+    return Listing(items=[ListedAttempt(**row._asdict()) for row in found.items], more=found.more)
 
 
-def list_dead_letters(connection: Connection, wanted: AttemptFilter, *, limit: int) -> list[ListedDeadLetter]:
-    """Dead letters, the last parked first.
+def list_dead_letters(connection: Connection, wanted: AttemptFilter, *, limit: int) -> Listing[ListedDeadLetter]:
+    """Return dead letters, newest first.
 
     Raises:
         NotFoundError: there is no such endpoint, room or event.
     """
-    query = _wanted(connection, dead_letters, wanted)
-    if wanted.since is not None:
-        query = query.where(dead_letters.c.parked_at >= wanted.since)
-    if wanted.until is not None:
-        query = query.where(dead_letters.c.parked_at < wanted.until)
-    newest_first = query.order_by(dead_letters.c.id.desc()).limit(limit)
-    return [_dead_letter(row) for row in connection.execute(newest_first)]
+    query = _select(connection, dead_letters, wanted, _DEAD_LETTER, dead_letters.c.parked_at)
+    found = fetch_page(connection, query.order_by(dead_letters.c.id.desc()), limit)
+    return Listing(items=[ListedDeadLetter(**row._asdict()) for row in found.items], more=found.more)
 
 
-def _wanted(connection: Connection, table: Table, wanted: AttemptFilter) -> Select[Any]:
-    """What the filters have in common: rows of attempts or dead letters, with their event, room and endpoint."""
+def _select(
+    connection: Connection,
+    table: Table,
+    wanted: AttemptFilter,
+    columns: tuple[ColumnElement[Any], ...],
+    at: ColumnElement[datetime],
+) -> Select[Any]:
+    """Select attempts or dead letters with their event, room and endpoint; the filters that both know are applied."""
     query = (
-        select(table, events.c.public_id.label("event_id"), events.c.type, events.c.sequence)
-        .add_columns(rooms.c.source, rooms.c.upstream_id.label("room_id"))
-        .add_columns(endpoints.c.name.label("endpoint"), endpoints.c.public_id.label("endpoint_id"))
+        select(*columns, *_EVENT)
         .join(events, events.c.id == table.c.event_key)
         .join(rooms, rooms.c.id == events.c.room_key)
         .join(endpoints, endpoints.c.id == table.c.endpoint_key)
+        .where(*in_period(at, wanted.since, wanted.until))
     )
     if wanted.endpoint is not None:
         query = query.where(table.c.endpoint_key == find_endpoint(connection, wanted.endpoint).id)
@@ -133,32 +131,13 @@ def _key(attempt_id: str) -> int:
     return int(digits)
 
 
-def _event_values(row: Row[Any]) -> dict[str, Any]:
-    return {
-        "event_id": row.event_id,
-        "type": row.type,
-        "source": row.source,
-        "room_id": row.room_id,
-        "sequence": row.sequence,
-        "endpoint": row.endpoint,
-        "endpoint_id": row.endpoint_id,
-    }
-
-
-def _attempt(row: Row[Any]) -> ListedAttempt:
-    return ListedAttempt(
-        **_event_values(row),
-        id=f"{_PREFIX}{row.id}",
-        kind=row.kind,
-        started_at=row.started_at,
-        duration_seconds=row.duration_seconds,
-        outcome=row.outcome,
-        status=row.status,
-        cause=row.cause,
-        detail=row.detail,
-        response=row.response,
-    )
-
-
-def _dead_letter(row: Row[Any]) -> ListedDeadLetter:
-    return ListedDeadLetter(**_event_values(row), parked_at=row.parked_at, reason=row.reason, tries=row.tries)
+_EVENT = (
+    events.c.public_id.label("event_id"),
+    *(events.c.type, events.c.sequence, rooms.c.source, rooms.c.upstream_id.label("room_id")),
+    *(endpoints.c.name.label("endpoint"), endpoints.c.public_id.label("endpoint_id")),
+)
+_ATTEMPT = (
+    (literal(_PREFIX) + cast(attempts.c.id, Text)).label("id"),
+    *columns_of(attempts, ListedAttempt),
+)
+_DEAD_LETTER = tuple(columns_of(dead_letters, ListedDeadLetter))

@@ -1,38 +1,37 @@
-"""Subscribers as people and programs ask for them: what they want, how they are doing, how much they are owed."""
+"""Endpoints for listings: settings, health, backlog, secrets."""
 
 from __future__ import annotations
 
 import json
-from collections import defaultdict
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, and_, func, or_, select
+from sqlalchemy import Connection, Row, Select, and_, func, or_, select
 
 from bridge.admin.attempts import AttemptFilter, ListedAttempt, list_attempts
-from bridge.admin.listing import Page
+from bridge.admin.listing import Listing, Page, columns_of, copy_fields, fetch_page
 from bridge.db.encryption import SecretCipher
 from bridge.db.tables import cursors, dead_letters, endpoint_secrets, endpoints, events
 from bridge.delivery.endpoints import find_endpoint
 from bridge.errors import BridgeError
-from bridge.events.types import matches
+from bridge.events.types import EventType, matches
 from bridge.rules.signing import InvalidSecretError, parse_secret
 
 HIDDEN = "…"
-LOCKED = "(ciphertext with a key that is not given)"
+LOCKED = "(encrypted with a key that is not listed)"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ListedEndpoint:
-    """A subscriber. `owed_rooms` and `owed_events` are its backlog; `timeout_seconds` None is `[delivery]`'s."""
+    """An endpoint with its backlog; `timeout_seconds` is None for the default of `[delivery]`."""
 
     id: str
     name: str
     url: str
-    events: tuple[str, ...]
-    rooms: tuple[str, ...]
+    events: Sequence[str]
+    rooms: Sequence[str]
     style: str
     signature: str
     origin: str
@@ -54,7 +53,7 @@ class ListedEndpoint:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShownSecret:
-    """A secret that signs now, until `expires_at` if it has been replaced; hidden, or revealed on purpose."""
+    """A secret that signs now, hidden unless revealed; one that was replaced signs until `expires_at`."""
 
     secret: str = field(repr=False)
     public_key: str | None
@@ -65,109 +64,105 @@ class ShownSecret:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShownEndpoint(ListedEndpoint):
-    """A subscriber with everything about it; the current secret first."""
+    """An endpoint with its headers, its secrets (the current one first) and its last attempt."""
 
     headers: Mapping[str, str] = field(repr=False)
     secrets: tuple[ShownSecret, ...]
     last_attempt: ListedAttempt | None
 
 
-@dataclass(frozen=True, slots=True)
-class _Owed:
-    rooms: int = 0
-    events: int = 0
+_DEAD_LETTERS = select(func.count()).where(dead_letters.c.endpoint_key == endpoints.c.id).scalar_subquery()
+_LISTED: Select[Any] = select(
+    endpoints.c.public_id.label("id"),
+    *columns_of(endpoints, ListedEndpoint),
+    _DEAD_LETTERS.label("dead_letters"),
+)
 
 
-def list_endpoints(connection: Connection) -> list[ListedEndpoint]:
-    """Every subscriber, by name."""
-    rows = connection.execute(select(endpoints).order_by(endpoints.c.name)).all()
-    return [ListedEndpoint(**values) for values in _values(connection, rows)]
+def list_endpoints(connection: Connection, *, limit: int) -> Listing[ListedEndpoint]:
+    """Return endpoints, ordered by name."""
+    found = fetch_page(connection, _LISTED.order_by(endpoints.c.name), limit)
+    return Listing(
+        items=[ListedEndpoint(**row._asdict(), **_owed(connection, row)) for row in found.items], more=found.more
+    )
 
 
 def show_endpoint(
     connection: Connection, name: str, *, now: datetime, cipher: SecretCipher, reveal: bool = False
 ) -> ShownEndpoint:
-    """The subscriber of that name or id.
+    """Return the endpoint with that name or id.
 
     Args:
         connection: Of a transaction.
-        name: Its name or public id.
-        now: Which secrets have expired depends on it.
-        cipher: Opens the secrets.
-        reveal: Show them, and the values of the endpoint's own headers.
+        name: The endpoint's name or public id.
+        now: Decides which secrets have expired.
+        cipher: Decrypts the secrets.
+        reveal: Show the secrets and the values of the endpoint's own headers.
 
     Raises:
         NotFoundError: there is none.
-        BridgeError: what is to be revealed cannot be opened.
+        BridgeError: what is to be revealed cannot be decrypted.
     """
-    row = find_endpoint(connection, name)
-    (values,) = _values(connection, [row])
-    opened = _opened(row.headers, cipher, reveal=reveal)
-    headers: dict[str, str] = {} if opened is None else json.loads(opened)
-    newest = list_attempts(connection, AttemptFilter(endpoint=row.name), Page(limit=1))
+    stored = find_endpoint(connection, name)
+    row = connection.execute(_LISTED.where(endpoints.c.id == stored.id)).one()
+    decrypted = _decrypt(stored.headers, cipher, reveal=reveal)
+    headers: dict[str, str] = {} if decrypted is None else json.loads(decrypted)
+    newest = list_attempts(connection, AttemptFilter(endpoint=stored.name), Page(limit=1)).items
     return ShownEndpoint(
-        **values,
+        **row._asdict(),
+        **_owed(connection, row),
         headers=headers if reveal else dict.fromkeys(headers, HIDDEN),
-        secrets=_secrets(connection, row, now=now, cipher=cipher, reveal=reveal),
+        secrets=_secrets(connection, stored.id, now=now, cipher=cipher, reveal=reveal),
         last_attempt=newest[0] if newest else None,
     )
 
 
-def _values(connection: Connection, rows: Collection[Row[Any]]) -> list[dict[str, Any]]:
-    keys = [row.id for row in rows]
-    owed = _owed(connection, {row.id: row.events for row in rows})
-    parked = {
-        row.endpoint_key: row.parked
-        for row in connection.execute(
-            select(dead_letters.c.endpoint_key, func.count().label("parked"))
-            .where(dead_letters.c.endpoint_key.in_(keys))
-            .group_by(dead_letters.c.endpoint_key)
-        )
-    }
-    return [_endpoint_values(row, owed.get(row.id, _Owed()), parked.get(row.id, 0)) for row in rows]
-
-
-def _owed(connection: Connection, wanted: Mapping[int, Collection[str]]) -> dict[int, _Owed]:
-    """How many rooms and events each endpoint waits for: not what its cursors only have to pass over."""
+def _owed(connection: Connection, endpoint: Row[Any]) -> dict[str, Any]:
+    """Count the rooms and events that the endpoint waits for, without the events that its cursors only pass over."""
     within_reach = and_(
         events.c.room_key == cursors.c.room_key,
         events.c.sequence > cursors.c.acked,
         events.c.sequence <= cursors.c.head,
     )
-    by_line = connection.execute(
-        select(cursors.c.endpoint_key, cursors.c.room_key, events.c.type, func.count().label("waiting"))
+    owed = (
+        select(func.count(cursors.c.room_key.distinct()).label("owed_rooms"), func.count().label("owed_events"))
+        .select_from(endpoints)
+        .join(cursors, cursors.c.endpoint_key == endpoints.c.id)
         .join(events, within_reach)
-        .where(cursors.c.acked < cursors.c.head, cursors.c.endpoint_key.in_(list(wanted)))
-        .group_by(cursors.c.endpoint_key, cursors.c.room_key, events.c.type)
+        .where(
+            endpoints.c.public_id == endpoint.id,
+            cursors.c.acked < cursors.c.head,
+            events.c.type.in_(_types(endpoint.events)),
+        )
     )
-    waiting: dict[int, dict[int, int]] = defaultdict(lambda: defaultdict(int))
-    for row in by_line:
-        if matches(row.type, wanted[row.endpoint_key]):
-            waiting[row.endpoint_key][row.room_key] += row.waiting
-    return {key: _Owed(rooms=len(rooms), events=sum(rooms.values())) for key, rooms in waiting.items()}
+    return connection.execute(owed).one()._asdict()
+
+
+def _types(globs: Collection[str]) -> list[str]:
+    return [known.value for known in EventType if matches(known, globs)]
 
 
 def _secrets(
-    connection: Connection, endpoint: Row[Any], *, now: datetime, cipher: SecretCipher, reveal: bool
+    connection: Connection, endpoint_key: int, *, now: datetime, cipher: SecretCipher, reveal: bool
 ) -> tuple[ShownSecret, ...]:
     signing = (
         select(endpoint_secrets)
         .where(
-            endpoint_secrets.c.endpoint_key == endpoint.id,
+            endpoint_secrets.c.endpoint_key == endpoint_key,
             or_(endpoint_secrets.c.expires_at.is_(None), endpoint_secrets.c.expires_at > now),
         )
         .order_by(endpoint_secrets.c.id.desc())
     )
     return tuple(
-        _shown(row, _opened(row.ciphertext, cipher, reveal=reveal), reveal=reveal)
+        _shown(row, _decrypt(row.ciphertext, cipher, reveal=reveal), reveal=reveal)
         for row in connection.execute(signing)
     )
 
 
-def _opened(ciphertext: str, cipher: SecretCipher, *, reveal: bool) -> str | None:
-    """What is ciphertext; None if it cannot be opened, and nobody asked to see it."""
+def _decrypt(ciphertext: str, cipher: SecretCipher, *, reveal: bool) -> str | None:
+    """Return the text; None if it cannot be decrypted and need not be revealed."""
     try:
-        return cipher.open(ciphertext)
+        return cipher.decrypt(ciphertext)
     except BridgeError:
         if reveal:
             raise
@@ -178,12 +173,11 @@ def _shown(row: Row[Any], secret: str | None, *, reveal: bool) -> ShownSecret:
     if secret is None:
         secret = LOCKED
     prefix = next((known for known in ("whsec_", "whsk_") if secret.startswith(known)), "")
-    return ShownSecret(
+    return copy_fields(
+        ShownSecret,
+        row,
         secret=secret if reveal or secret == LOCKED else prefix + HIDDEN,
         public_key=_public_key(secret) if prefix == "whsk_" else None,
-        generated=row.generated,
-        created_at=row.created_at,
-        expires_at=row.expires_at,
     )
 
 
@@ -192,30 +186,3 @@ def _public_key(secret: str) -> str | None:
         return str(getattr(parse_secret(secret), "public_key", None))
     except InvalidSecretError:
         return None
-
-
-def _endpoint_values(row: Row[Any], owed: _Owed, parked: int) -> dict[str, Any]:
-    return {
-        "id": row.public_id,
-        "name": row.name,
-        "url": row.url,
-        "events": tuple(row.events),
-        "rooms": tuple(row.rooms),
-        "style": row.style,
-        "signature": row.signature,
-        "origin": row.origin,
-        "created_at": row.created_at,
-        "state": row.state,
-        "state_reason": row.state_reason,
-        "circuit": row.circuit,
-        "failures_in_row": row.failures_in_row,
-        "failing_since": row.failing_since,
-        "last_success_at": row.last_success_at,
-        "paused_until": row.paused_until,
-        "owed_rooms": owed.rooms,
-        "owed_events": owed.events,
-        "dead_letters": parked,
-        "rate_per_second": row.rate_per_second,
-        "max_concurrency": row.max_concurrency,
-        "timeout_seconds": row.timeout_seconds,
-    }

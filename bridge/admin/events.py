@@ -1,4 +1,4 @@
-"""The log as people and programs ask for it: newest first, or as it grows."""
+"""The event log for listings: newest first, or as it grows."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, Select, func, select, tuple_
+from sqlalchemy import ColumnElement, Connection, Select, func, select, tuple_
 
-from bridge.admin.listing import Page, keys_of_room
+from bridge.admin.listing import Listing, Page, fetch_page, in_period, keys_of_room
 from bridge.db.tables import events
 from bridge.errors import NotFoundError
 from bridge.events.types import EventType, matches
@@ -18,10 +18,7 @@ from bridge.events.types import EventType, matches
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EventFilter:
-    """Which events are wanted: of any room, of every type, from always, unless something else is said.
-
-    `since` (inclusive) and `until` are about when an event was recorded.
-    """
+    """Conditions that events must meet; `since` (inclusive) and `until` compare the time at which one was recorded."""
 
     room: str | None = None
     types: tuple[str, ...] = ()
@@ -32,7 +29,7 @@ class EventFilter:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoggedEvent:
-    """An event of the log; `body` is the canonical one. Keys grow in the order in which events were written."""
+    """An event; `body` is that of style `standard`. Keys grow in the order in which events were inserted."""
 
     key: int
     id: str
@@ -41,69 +38,65 @@ class LoggedEvent:
 
     @property
     def facts(self) -> dict[str, Any]:
-        """The body, read: what the HTTP API and `--json` response."""
+        """The parsed body, which the HTTP API and `--json` return."""
         facts: dict[str, Any] = json.loads(self.body)
         return facts
 
 
-def list_events(connection: Connection, wanted: EventFilter, page: Page) -> list[LoggedEvent]:
-    """Events of the log, newest first.
+def list_events(connection: Connection, wanted: EventFilter, page: Page) -> Listing[LoggedEvent]:
+    """Return events, newest first.
 
     Raises:
         NotFoundError: there is no such room, or no event with the page's id.
     """
-    query = _wanted(connection, wanted)
+    query = _select(connection, wanted, *_LOGGED)
     if page.after is not None:
         last = find_event(connection, page.after)
         query = query.where(tuple_(events.c.recorded_at, events.c.id) < tuple_(last.recorded_at, last.key))
-    newest_first = query.order_by(events.c.recorded_at.desc(), events.c.id.desc()).limit(page.limit)
-    return [_logged(row) for row in connection.execute(newest_first)]
+    found = fetch_page(connection, query.order_by(events.c.recorded_at.desc(), events.c.id.desc()), page.limit)
+    return Listing(items=[LoggedEvent(**row._asdict()) for row in found.items], more=found.more)
 
 
 def new_events(
     connection: Connection, wanted: EventFilter, *, above: int, known: Collection[int], limit: int
 ) -> list[LoggedEvent]:
-    """The oldest events with keys above `above` that are not `known`, in order of their keys.
+    """Return the oldest events with keys above `above` that are not among `known`, in the order of their keys.
 
-    On PostgreSQL, of two transactions the one with the higher keys may commit first: who follows the log must read_health
-    again at keys that it has passed. Within a room, order is certain: the log's writer holds the room.
+    On PostgreSQL, of two transactions the one with the higher keys may commit first: a reader that follows the log
+    must look again below the newest key that it has seen. Within a room the order is certain, because T2 locks the
+    room.
     """
-    keys = connection.execute(_wanted(connection, wanted, events.c.id).where(events.c.id > above).order_by(events.c.id))
+    keys = connection.execute(_select(connection, wanted, events.c.id).where(events.c.id > above).order_by(events.c.id))
     fresh = [key for key in keys.scalars() if key not in known][:limit]
-    rows = connection.execute(select(events).where(events.c.id.in_(fresh)).order_by(events.c.id)) if fresh else ()
-    return [_logged(row) for row in rows]
+    rows = connection.execute(select(*_LOGGED).where(events.c.id.in_(fresh)).order_by(events.c.id)) if fresh else ()
+    return [LoggedEvent(**row._asdict()) for row in rows]
 
 
 def newest_key(connection: Connection) -> int:
-    """The key of the newest event; 0 for an empty log."""
+    """Return the key of the newest event; 0 for an empty log."""
     key: int = connection.execute(select(func.coalesce(func.max(events.c.id), 0))).scalar_one()
     return key
 
 
 def find_event(connection: Connection, event_id: str) -> LoggedEvent:
-    """The event of that id.
+    """Return the event with that id.
 
     Raises:
-        NotFoundError: there is none (any more).
+        NotFoundError: there is none, or it was pruned.
     """
-    row = connection.execute(select(events).where(events.c.public_id == event_id)).one_or_none()
+    row = connection.execute(select(*_LOGGED).where(events.c.public_id == event_id)).one_or_none()
     if row is None:
-        raise NotFoundError(f"no event {event_id!r} is in the log: see `bridge events list --json`")
-    return _logged(row)
+        raise NotFoundError(f"no event has the id {event_id!r}: see `bridge events list --json`")
+    return LoggedEvent(**row._asdict())
 
 
-def _wanted(connection: Connection, wanted: EventFilter, *columns: ColumnElement[Any]) -> Select[Any]:
-    query = select(*columns or (events,))
+def _select(connection: Connection, wanted: EventFilter, *columns: ColumnElement[Any]) -> Select[Any]:
+    query = select(*columns).where(*in_period(events.c.recorded_at, wanted.since, wanted.until))
     if wanted.room is not None:
         query = query.where(events.c.room_key.in_(keys_of_room(connection, wanted.room)))
     if wanted.types:
-        query = query.where(events.c.type.in_([kind.value for kind in EventType if matches(kind, wanted.types)]))
-    if wanted.since is not None:
-        query = query.where(events.c.recorded_at >= wanted.since)
-    if wanted.until is not None:
-        query = query.where(events.c.recorded_at < wanted.until)
+        query = query.where(events.c.type.in_([known.value for known in EventType if matches(known, wanted.types)]))
     return query
 
 
-def _logged(row: Row[Any]) -> LoggedEvent:
-    return LoggedEvent(key=row.id, id=row.public_id, recorded_at=row.recorded_at, body=bytes(row.body))
+_LOGGED = (events.c.id.label("key"), events.c.public_id.label("id"), events.c.recorded_at, events.c.body)

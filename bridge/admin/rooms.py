@@ -1,4 +1,4 @@
-"""Rooms as people and programs ask for them: which are tracked, how they are doing, who is there now."""
+"""Tracked rooms for listings: settings, state, polling, and who is present."""
 
 from __future__ import annotations
 
@@ -7,17 +7,18 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, func, select
+from sqlalchemy import Connection, Select, case, func, select
 
+from bridge.admin.listing import Listing, columns_of, copy_fields, fetch_page
 from bridge.db.tables import rooms, sessions, sources, visits
-from bridge.db.visits import load
+from bridge.db.visits import load_presence
 from bridge.polling.rooms import find_room
 from bridge.rules.polling import Condition
 from bridge.rules.presence import Json, Visit
 
 
 class RoomState(StrEnum):
-    """Unknown until a complete response has been seen."""
+    """`unknown` until the first complete snapshot."""
 
     UNKNOWN = "unknown"
     EMPTY = "empty"
@@ -26,14 +27,15 @@ class RoomState(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ListedRoom:
-    """A tracked room. Of `interval_seconds` and `leave_after_missed`, None means as `[polling]` says."""
+    """A tracked room; `interval_seconds` and `leave_after_missed` are None for the defaults of `[polling]`."""
 
     room_id: str
     name: str | None
     source: str
     origin: str
     enabled: bool
-    state: RoomState
+    state: str
+    """One of `RoomState`."""
     peer_count: int
     session_id: str | None
     interval_seconds: float | None
@@ -47,7 +49,7 @@ class ListedRoom:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PresentPeer:
-    """A visit that has not ended."""
+    """An open visit."""
 
     visit_id: str
     peer_id: str
@@ -72,7 +74,7 @@ class CurrentSession:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShownRoom(ListedRoom):
-    """A tracked room with everything about it; peers by the time they joined."""
+    """A tracked room with its session and its peers, in the order in which they joined."""
 
     source_condition: Condition
     session: CurrentSession | None
@@ -80,57 +82,71 @@ class ShownRoom(ListedRoom):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TroubledSource:
-    """A source that does not response as it should."""
+class FailingSource:
+    """A source that is not ok: until it recovers, only one room is tried at the end of each pause."""
 
     name: str
-    condition: Condition
+    condition: str
+    """One of `Condition`."""
     since: datetime | None
     paused_until: datetime | None
 
 
-def list_rooms(connection: Connection, *, source: str | None = None) -> list[ListedRoom]:
-    """Every tracked room (of a source), by source and id."""
-    query = _listing().order_by(rooms.c.source, rooms.c.upstream_id)
+_STATE = case(
+    (rooms.c.session_key.is_not(None), RoomState.OCCUPIED.value),
+    (rooms.c.complete_at.is_(None), RoomState.UNKNOWN.value),
+    else_=RoomState.EMPTY.value,
+)
+_PEER_COUNT = select(func.count()).where(visits.c.room_key == rooms.c.id, visits.c.left_at.is_(None)).scalar_subquery()
+_LISTED: Select[Any] = (
+    select(
+        rooms.c.upstream_id.label("room_id"),
+        *columns_of(rooms, ListedRoom),
+        _STATE.label("state"),
+        _PEER_COUNT.label("peer_count"),
+        sessions.c.public_id.label("session_id"),
+    )
+    .outerjoin(sessions, sessions.c.id == rooms.c.session_key)
+    .where(rooms.c.tracked)
+)
+
+
+def list_rooms(
+    connection: Connection, *, source: str | None = None, state: RoomState | None = None, limit: int
+) -> Listing[ListedRoom]:
+    """Return tracked rooms (of a source, in a state), ordered by source and id."""
+    query = _LISTED.order_by(rooms.c.source, rooms.c.upstream_id)
     if source is not None:
         query = query.where(rooms.c.source == source)
-    return [ListedRoom(**_room_values(row)) for row in connection.execute(query)]
+    if state is not None:
+        query = query.where(_STATE.in_([state.value]))
+    found = fetch_page(connection, query, limit)
+    return Listing(items=[ListedRoom(**row._asdict()) for row in found.items], more=found.more)
 
 
 def show_room(connection: Connection, room_id: str, source: str | None = None) -> ShownRoom:
-    """A tracked room with who is there now.
+    """Return a tracked room with its session and peers.
 
     Raises:
-        NotFoundError: no such room is tracked, or several sources have one of that id.
+        NotFoundError: no such room is tracked, or several sources have one with that id.
     """
     row = find_room(connection, room_id, source)
-    presence = load(connection, [row])[row.id]
+    presence = load_presence(connection, [row])[row.id]
     session = presence.session
     condition = connection.execute(select(sources.c.condition).where(sources.c.name == row.source)).scalar()
     return ShownRoom(
-        **_room_values(connection.execute(_listing().where(rooms.c.id == row.id)).one()),
+        **connection.execute(_LISTED.where(rooms.c.id == row.id)).one()._asdict(),
         source_condition=Condition(condition or Condition.OK),
-        session=None
-        if session is None
-        else CurrentSession(
-            id=session.session_id,
-            started_at=session.started_at,
-            visit_count=session.visit_count,
-            unique_peers=session.unique_peers,
-            peak_peer_count=session.peak_peer_count,
-        ),
-        peers=tuple(
-            present_peer(visit)
-            for visit in sorted(presence.visits.values(), key=lambda visit: (visit.joined_at, visit.peer_id))
-        ),
+        session=None if session is None else copy_fields(CurrentSession, session, id=session.session_id),
+        peers=tuple(sorted(map(present_peer, presence.visits.values()), key=joined)),
     )
 
 
 def origin_of(connection: Connection, room_id: str, source: str | None = None) -> str | None:
-    """Who tracks a room: `config`, or what else; None if nobody does.
+    """Return `config` or `manual` for a tracked room; None if it is not tracked.
 
     Raises:
-        NotFoundError: several sources have one of that id.
+        NotFoundError: several sources have one with that id.
     """
     tracked = select(rooms.c.id).where(rooms.c.upstream_id == room_id, rooms.c.tracked)
     if source is not None:
@@ -142,66 +158,16 @@ def origin_of(connection: Connection, room_id: str, source: str | None = None) -
 
 
 def present_peer(visit: Visit) -> PresentPeer:
-    """A visit as listings show it."""
-    return PresentPeer(
-        visit_id=visit.visit_id,
-        peer_id=visit.peer_id,
-        display_name=visit.display_name,
-        joined_at=visit.joined_at,
-        joined_at_source=visit.joined_at_source.value,
-        last_seen_at=visit.last_seen_at,
-        initial=visit.initial,
-        metadata=visit.metadata,
-    )
+    """Return an open visit as listings show it."""
+    return copy_fields(PresentPeer, visit)
 
 
-def troubled_sources(connection: Connection) -> list[TroubledSource]:
-    """Sources that are held back because of what they response, by name."""
-    troubled = select(sources).where(sources.c.condition != Condition.OK.value).order_by(sources.c.name)
-    return [
-        TroubledSource(
-            name=row.name, condition=Condition(row.condition), since=row.since, paused_until=row.paused_until
-        )
-        for row in connection.execute(troubled)
-    ]
+def joined(peer: PresentPeer) -> tuple[datetime, str]:
+    """The order in which peers are listed."""
+    return peer.joined_at, peer.peer_id
 
 
-def _listing() -> Select[Any]:
-    present = (
-        select(visits.c.room_key, func.count().label("peer_count"))
-        .where(visits.c.left_at.is_(None))
-        .group_by(visits.c.room_key)
-        .subquery()
-    )
-    return (
-        select(rooms, present.c.peer_count, sessions.c.public_id.label("session_id"))
-        .outerjoin(present, present.c.room_key == rooms.c.id)
-        .outerjoin(sessions, sessions.c.id == rooms.c.session_key)
-        .where(rooms.c.tracked)
-    )
-
-
-def _room_values(row: Row[Any]) -> dict[str, Any]:
-    return {
-        "room_id": row.upstream_id,
-        "name": row.name,
-        "source": row.source,
-        "origin": row.origin,
-        "enabled": row.enabled,
-        "state": _state(row),
-        "peer_count": row.peer_count or 0,
-        "session_id": row.session_id,
-        "interval_seconds": row.interval_seconds,
-        "leave_after_missed": row.leave_after_missed,
-        "added_at": row.added_at,
-        "polled_at": row.polled_at,
-        "next_poll_at": row.next_poll_at,
-        "failures": row.failures,
-        "last_failure": row.last_failure,
-    }
-
-
-def _state(row: Row[Any]) -> RoomState:
-    if row.session_key is not None:
-        return RoomState.OCCUPIED
-    return RoomState.UNKNOWN if row.complete_at is None else RoomState.EMPTY
+def failing_sources(connection: Connection) -> list[FailingSource]:
+    """Return the sources that are not ok, by name."""
+    failing = select(*columns_of(sources, FailingSource)).where(sources.c.condition != Condition.OK.value)
+    return [FailingSource(**row._asdict()) for row in connection.execute(failing.order_by(sources.c.name))]

@@ -1,63 +1,40 @@
-"""Endpoints as people see them: a row of a table, or everything about one."""
+"""Endpoints as text: the rows of a table, everything about one, and the secret that a command has made."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from datetime import datetime, timedelta, tzinfo
 
 from bridge.admin.attempts import ListedAttempt
 from bridge.admin.endpoints import ListedEndpoint, ShownEndpoint
-from bridge.cli.output import Column, count_of, from_now, full_time, print_facts, print_table, span
+from bridge.cli.output import Column, count_of, from_now, full_time, print_facts, print_json, print_line, say, span
 from bridge.config import Settings
+from bridge.config.words import quoted
+from bridge.errors import BridgeError
 
-_COLUMNS = (
-    Column(title="name"),
-    Column(title="url"),
-    Column(title="events", wide=True),
-    Column(title="rooms", wide=True),
-    Column(title="style", wide=True),
-    Column(title="state"),
-    Column(title="owed"),
-    Column(title="last success"),
+COLUMNS = (
+    Column(title="NAME"),
+    Column(title="URL"),
+    Column(title="EVENTS", wide=True),
+    Column(title="ROOMS", wide=True),
+    Column(title="STYLE", wide=True),
+    Column(title="STATE"),
+    Column(title="BACKLOG"),
+    Column(title="LAST SUCCESS"),
 )
 
 
-def print_endpoints(found: Sequence[ListedEndpoint], now: datetime) -> None:
-    """Print a table of endpoints."""
-    print_table(
-        _COLUMNS,
-        [_cells(endpoint, now) for endpoint in found],
-        empty="there is no endpoint: list them in the configuration and start the service, or `bridge endpoints add`",
-    )
-
-
-def _cells(endpoint: ListedEndpoint, now: datetime) -> Sequence[object]:
+def endpoint_cells(endpoint: ListedEndpoint, now: datetime) -> Sequence[object]:
+    """Return the cells of `COLUMNS`."""
     return (
-        endpoint.name,
-        endpoint.url,
-        endpoint.events,
-        endpoint.rooms,
-        endpoint.style,
-        _state(endpoint),
-        _backlog(endpoint),
-        from_now(endpoint.last_success_at, now),
+        *(endpoint.name, endpoint.url, endpoint.events, endpoint.rooms, endpoint.style),
+        *(_state(endpoint), _backlog(endpoint), from_now(endpoint.last_success_at, now)),
     )
-
-
-def _state(endpoint: ListedEndpoint) -> str:
-    if endpoint.state != "active":
-        return f"{endpoint.state} ({endpoint.state_reason})" if endpoint.state_reason else endpoint.state
-    return "active" if endpoint.circuit == "closed" else f"active, circuit {endpoint.circuit}"
-
-
-def _backlog(endpoint: ListedEndpoint) -> str:
-    if not endpoint.owed_events:
-        return "nothing"
-    return f"{count_of(endpoint.owed_events, 'event')} in {count_of(endpoint.owed_rooms, 'room')}"
 
 
 def print_endpoint(endpoint: ShownEndpoint, settings: Settings, now: datetime) -> None:
-    """Print everything about an endpoint; its secrets as they were asked for, hidden or not."""
+    """Print everything about an endpoint."""
     zone = settings.bridge.timezone
     timeout = settings.delivery.policy.timeout
     if endpoint.timeout_seconds is not None:
@@ -72,18 +49,61 @@ def print_endpoint(endpoint: ShownEndpoint, settings: Settings, now: datetime) -
         "signature": endpoint.signature,
         "origin": endpoint.origin,
         "added": full_time(endpoint.created_at, zone),
-        "limits": f"{endpoint.max_concurrency} at once, {_rate(endpoint.rate_per_second)}, {span(timeout)} each",
+        "rate": f"{endpoint.rate_per_second:g} per second" if endpoint.rate_per_second else "unlimited",
+        "concurrency": endpoint.max_concurrency,
+        "timeout": span(timeout),
         "state": _state(endpoint),
-        "owed": _backlog(endpoint),
+        "backlog": _backlog(endpoint),
         "dead letters": endpoint.dead_letters,
         "last success": from_now(endpoint.last_success_at, now),
         "failing since": full_time(endpoint.failing_since, zone),
-        "failures": endpoint.failures_in_row,
-        "held until": full_time(endpoint.paused_until, zone),
+        "failures in a row": endpoint.failures_in_row,
+        "paused until": full_time(endpoint.paused_until, zone),
         "last attempt": _last_attempt(endpoint.last_attempt, now),
     }
     facts |= {f"header {name}": value for name, value in endpoint.headers.items()}
     print_facts(facts | _secrets(endpoint, zone))
+
+
+def print_secret(endpoint: ShownEndpoint, secret: str | None, *, as_json: bool) -> None:
+    """Print a secret that was just made (None if it was given); as JSON together with the endpoint's id and name.
+
+    Raises:
+        BridgeError: it could not be printed; it is stored, and making another one would not help.
+    """
+    try:
+        if as_json:
+            public_key = endpoint.secrets[0].public_key
+            print_json({"id": endpoint.id, "name": endpoint.name, "secret": secret, "public_key": public_key})
+        elif secret is not None:
+            print_line(secret)
+        sys.stdout.flush()
+    except OSError as error:
+        raise BridgeError(
+            f"endpoint {quoted(endpoint.name)} has its new secret, but that could not be printed "
+            f"({(error.strerror or str(error)).lower()}): see `bridge endpoints show {endpoint.name} --reveal`"
+        ) from None
+
+
+def say_what_the_receiver_needs(endpoint: ShownEndpoint) -> None:
+    """Name what the receiver needs to verify signatures: the public key if there is one, else the secret itself."""
+    public_key = endpoint.secrets[0].public_key
+    if public_key is None:
+        say("give the secret to the receiver")
+    else:
+        say(f"keep the secret; give the receiver the public key: {public_key}")
+
+
+def _state(endpoint: ListedEndpoint) -> str:
+    if endpoint.state != "active":
+        return f"{endpoint.state} ({endpoint.state_reason})" if endpoint.state_reason else endpoint.state
+    return "active" if endpoint.circuit == "closed" else f"active, circuit {endpoint.circuit}"
+
+
+def _backlog(endpoint: ListedEndpoint) -> str:
+    if not endpoint.owed_events:
+        return "none"
+    return f"{count_of(endpoint.owed_events, 'event')} in {count_of(endpoint.owed_rooms, 'room')}"
 
 
 def _last_attempt(attempt: ListedAttempt | None, now: datetime) -> str | None:
@@ -93,16 +113,12 @@ def _last_attempt(attempt: ListedAttempt | None, now: datetime) -> str | None:
     return f"{from_now(attempt.started_at, now)}: {outcome}".rstrip()
 
 
-def _rate(rate_per_second: float) -> str:
-    return f"{rate_per_second:g} a second" if rate_per_second else "any assign_sequences a second"
-
-
 def _secrets(endpoint: ShownEndpoint, zone: tzinfo) -> dict[str, object]:
     facts: dict[str, object] = {}
-    for place, secret in enumerate(endpoint.secrets):
-        title = "secret" if place == 0 else f"secret -{place}"
+    for age, secret in enumerate(endpoint.secrets):
+        suffix = "" if age == 0 else f" (old {age})"
         until = "" if secret.expires_at is None else f" (until {full_time(secret.expires_at, zone)})"
-        facts[title] = f"{secret.secret}{until}"
+        facts[f"secret{suffix}"] = f"{secret.secret}{until}"
         if secret.public_key is not None:
-            facts[title.replace("secret", "public key")] = secret.public_key
+            facts[f"public key{suffix}"] = secret.public_key
     return facts

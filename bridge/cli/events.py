@@ -1,4 +1,4 @@
-"""`bridge events`: the log, newest first, or as it grows."""
+"""`bridge events`: the event log, newest first, or as it grows."""
 
 from __future__ import annotations
 
@@ -6,13 +6,16 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from datetime import datetime, tzinfo
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from bridge.admin.events import EventFilter, LoggedEvent, list_events, new_events, newest_key
 from bridge.admin.listing import Page
+from bridge.cli.inputs import event_globs, parse_period
+from bridge.cli.listings import print_listing
 from bridge.cli.options import (
+    DEFAULT_LIMIT,
     ConfigOption,
     JsonOption,
     LimitOption,
@@ -20,26 +23,25 @@ from bridge.cli.options import (
     SinceFilter,
     TypeFilter,
     UntilFilter,
-    event_globs,
-    load_settings,
-    open_database,
-    parse_period,
 )
-from bridge.cli.output import Column, print_json, print_line, print_table, short_time
-from bridge.cli.summaries import room_of, what_happened
+from bridge.cli.output import Column, print_json, print_line, short_time
+from bridge.cli.settings import load_settings, open_database
+from bridge.cli.summaries import log_name, summarize
 from bridge.db.engine import Database
-from bridge.service import system_runtime
+from bridge.runtime import system_runtime
 
-LOOK_SECONDS = 0.3
-"""How often `tail` looks for news."""
-LOOK_BACK = 30
-"""How many looks a transaction may take to commit without being overlooked."""
-FIRST_LOOK_BACK = 1_000
-"""The same for the first read_health, in events."""
-AT_A_TIME = 500
-FEW, MOST = 10, 10_000
+TAIL_SECONDS = 0.3
+"""The pause between two reads of `tail`."""
+READ_AGAIN = 30
+"""The number of reads after which a transaction must have committed for its events to be seen."""
+READ_AGAIN_AT_START = 1_000
+"""The same for the first read, as a number of events."""
+BATCH = 500
+FEW, MANY = 10, 10_000
 
-app = typer.Typer(no_args_is_help=True, help="The log of events.", rich_markup_mode=None)
+app = typer.Typer(
+    help="List or follow the event log.", no_args_is_help=True, add_completion=False, rich_markup_mode=None
+)
 
 
 @app.command("list")
@@ -48,22 +50,25 @@ def list_logged(
     types: TypeFilter = None,
     since: SinceFilter = None,
     until: UntilFilter = None,
-    limit: LimitOption = 50,
+    limit: LimitOption = DEFAULT_LIMIT,
     after: Annotated[str | None, typer.Option(metavar="ID", help="Only events older than this one.")] = None,
     as_json: JsonOption = False,
     config: ConfigOption = None,
 ) -> None:
-    """List events, newest first. A narrow terminal leaves out their ids; `--json` has everything."""
+    """List events, newest first."""
     settings = load_settings(config)
     now, zone = system_runtime().now(), settings.bridge.timezone
-    period = parse_period(since, until, now=now, zone=zone)
-    wanted = EventFilter(room=room, types=event_globs(types), since=period.since, until=period.until)
+    wanted = _filter(room, types, since, until, now, zone)
     with open_database(settings) as database:
         found = database.read_now(list_events, wanted, Page(limit=limit, after=after))
-    if as_json:
-        print_json([event.facts for event in found])
-    else:
-        print_table(_COLUMNS, [_cells(event, now, zone) for event in found], empty="the log holds no such event")
+    print_listing(
+        found,
+        _COLUMNS,
+        lambda event: _cells(event, now, zone),
+        as_json=as_json,
+        empty="there is no such event in the log",
+        as_document=_facts,
+    )
 
 
 @app.command()
@@ -75,19 +80,22 @@ def tail(
     limit: Annotated[
         int | None,
         typer.Option(
-            "--limit", min=0, max=MOST, metavar="N", help=f"How many old ones come first: 10, or with --since {MOST}."
+            "--limit",
+            min=0,
+            max=MANY,
+            metavar="N",
+            help=f"Past events to print first (default {FEW}; {MANY} with --since).",
         ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document per line.")] = False,
     config: ConfigOption = None,
 ) -> None:
-    """Follow the log until Ctrl-C, or up to `--until`. Old events come first, then new ones as they are written."""
+    """Print the last events, then new ones as they are written, until Ctrl-C or `--until`."""
     settings = load_settings(config)
     now, zone = system_runtime().now(), settings.bridge.timezone
-    period = parse_period(since, until, now=now, zone=zone)
-    wanted = EventFilter(room=room, types=event_globs(types), since=period.since, until=period.until)
+    wanted = _filter(room, types, since, until, now, zone)
     if limit is None:
-        limit = FEW if period.since is None else MOST
+        limit = FEW if wanted.since is None else MANY
     try:
         with open_database(settings) as database:
             log_tail = _Tail(database, wanted)
@@ -95,10 +103,10 @@ def tail(
             while True:
                 for event in fresh:
                     _print_event(event, zone, as_json=as_json)
-                is_over = period.until is not None and system_runtime().now() >= period.until
-                if len(fresh) < AT_A_TIME and not is_over:
-                    time.sleep(LOOK_SECONDS)
-                fresh = log_tail.read_health()
+                is_over = wanted.until is not None and system_runtime().now() >= wanted.until
+                if len(fresh) < BATCH and not is_over:
+                    time.sleep(TAIL_SECONDS)
+                fresh = log_tail.read()
                 if is_over and not fresh:
                     return
     except KeyboardInterrupt:
@@ -106,60 +114,67 @@ def tail(
 
 
 class _Tail:
-    """Follows the log. Keys above the read_health-back are read again, and those in `_known` passed over."""
+    """Follows the log; keys that may still be filled are read again, and events in `_known` are left out."""
 
     def __init__(self, database: Database, wanted: EventFilter) -> None:
         self._database = database
         self._wanted = wanted
         self._known: set[int] = set()
-        self._ends: deque[int] = deque(maxlen=LOOK_BACK)
-        """How far the log went at each of the last looks."""
+        self._ends: deque[int] = deque(maxlen=READ_AGAIN)
+        """The newest key at each of the last reads."""
 
     def start(self, count: int) -> Sequence[LoggedEvent]:
-        """The newest events, oldest first; everything before them is passed over."""
-        above = max(0, self._database.read_now(newest_key) - FIRST_LOOK_BACK)
+        """Return the last `count` events, oldest first; everything before them is left out."""
+        above = max(0, self._database.read_now(newest_key) - READ_AGAIN_AT_START)
         self._ends.append(above)
-        there = self._database.read_now(
-            new_events, self._wanted, above=above, known=(), limit=FIRST_LOOK_BACK + AT_A_TIME
+        present = self._database.read_now(
+            new_events, self._wanted, above=above, known=(), limit=READ_AGAIN_AT_START + BATCH
         )
-        shown = self._database.read_now(list_events, self._wanted, Page(limit=count)) if count else []
-        self._known = {event.key for event in (*there, *shown)}
+        shown = self._database.read_now(list_events, self._wanted, Page(limit=count)).items if count else []
+        self._known = {event.key for event in (*present, *shown)}
         return shown[::-1]
 
-    def read_health(self) -> Sequence[LoggedEvent]:
-        """What has come since the read_health before."""
+    def read(self) -> Sequence[LoggedEvent]:
+        """Return the events that were written since the last read."""
         end = self._database.read_now(newest_key)
-        fresh = self._database.read_now(
-            new_events, self._wanted, above=self._ends[0], known=self._known, limit=AT_A_TIME
-        )
-        self._ends.append(fresh[-1].key if len(fresh) == AT_A_TIME else max(end, self._ends[-1]))
+        fresh = self._database.read_now(new_events, self._wanted, above=self._ends[0], known=self._known, limit=BATCH)
+        self._ends.append(fresh[-1].key if len(fresh) == BATCH else max(end, self._ends[-1]))
         self._known = {key for key in (*self._known, *(event.key for event in fresh)) if key > self._ends[0]}
         return fresh
 
 
 _COLUMNS = (
-    Column(title="recorded"),
-    Column(title="type"),
-    Column(title="room"),
-    Column(title="#", right=True),
-    Column(title="what"),
-    Column(title="id", wide=True),
+    Column(title="RECORDED"),
+    Column(title="TYPE"),
+    Column(title="ROOM"),
+    Column(title="SEQ", right=True),
+    Column(title="SUMMARY"),
+    Column(title="ID", wide=True),
 )
 
 
+def _filter(
+    room: str | None, types: list[str] | None, since: str | None, until: str | None, now: datetime, zone: tzinfo
+) -> EventFilter:
+    period = parse_period(since, until, now=now, zone=zone)
+    return EventFilter(room=room, types=event_globs(types), since=period.since, until=period.until)
+
+
+def _facts(event: LoggedEvent) -> dict[str, Any]:
+    return event.facts
+
+
 def _cells(event: LoggedEvent, now: datetime, zone: tzinfo) -> Sequence[object]:
-    facts = event.facts
-    data = facts["data"]
+    kind, data = event.facts["type"], event.facts["data"]
     recorded = short_time(event.recorded_at, now, zone)
-    return recorded, facts["type"], room_of(data), data["sequence"], what_happened(facts["type"], data), event.id
+    return recorded, kind, log_name(data["room_id"]), data["sequence"], summarize(kind, data), event.id
 
 
 def _print_event(event: LoggedEvent, zone: tzinfo, *, as_json: bool) -> None:
-    if as_json:
-        print_json(event.facts, compact=True)
-        return
     facts = event.facts
-    data = facts["data"]
-    place = f"{room_of(data)} #{data['sequence']}"
-    what = what_happened(facts["type"], data)
-    print_line(f"{event.recorded_at.astimezone(zone):%H:%M:%S}  {facts['type']:<13}  {place}  {what}  {event.id}")
+    if as_json:
+        print_json(facts, compact=True)
+        return
+    kind, data = facts["type"], facts["data"]
+    where, summary = f"{log_name(data['room_id'])} #{data['sequence']}", summarize(kind, data)
+    print_line(f"{event.recorded_at.astimezone(zone):%H:%M:%S}  {kind:<13}  {where}  {summary}  {event.id}")

@@ -1,4 +1,4 @@
-"""`bridge listen`: a receiver that verifies every delivery and says in one line what it was."""
+"""`bridge listen`: a receiver that verifies deliveries and prints a line for each."""
 
 from __future__ import annotations
 
@@ -11,21 +11,20 @@ from typing import Annotated
 
 import typer
 
-from bridge.cli.console import Part, Screen, fit
-from bridge.cli.delivery_checks import Memory
-from bridge.cli.output import say
-from bridge.cli.parse_event import Facts, read_facts, read_json
+from bridge.cli.delivery_checks import SeenDeliveries
+from bridge.cli.output import Part, Screen, fit, is_wide, say
+from bridge.cli.parse_event import ParsedEvent, parse_event
 from bridge.cli.receiver import Delivery, receive
 from bridge.cli.signals import Stopping
-from bridge.cli.verify import Check, gather_secrets, huddle01_check, standard_check
+from bridge.cli.verify import Verify, gather_secrets, huddle01_verifier, standard_verifier
 from bridge.config.words import printable
 from bridge.errors import VerificationError
 
-VERIFIED, REJECTED, TOO_LARGE, ENOUGH = 204, 401, 413, 503
+VERIFIED, REJECTED, TOO_LARGE, UNAVAILABLE = 204, 401, 413, 503
 
 
-class Format(StrEnum):
-    """How deliveries are signed: as Standard Webhooks (whatever the shape of the body), or as Huddle01's own are."""
+class Scheme(StrEnum):
+    """The signature scheme: Standard Webhooks, whatever the style of the body, or Huddle01's own."""
 
     STANDARD = "standard"
     HUDDLE01 = "huddle01"
@@ -34,41 +33,42 @@ class Format(StrEnum):
 def listen(
     secret: Annotated[
         list[str] | None,
-        typer.Option(
-            metavar="SECRET", help="whsec_…, whsk_… or whpk_…, or env:NAME (arguments show in `ps`); may be repeated."
-        ),
+        typer.Option(metavar="SECRET", help="whsec_…, whsk_…, whpk_… or env:NAME (`ps` shows arguments); repeatable."),
     ] = None,
     secret_file: Annotated[
-        list[Path] | None, typer.Option(metavar="FILE", help="A file with a secret; may be repeated.")
+        list[Path] | None, typer.Option(metavar="FILE", help="File with a secret; repeatable.")
     ] = None,
     style: Annotated[
-        Format, typer.Option(metavar="standard|huddle01", help="Of the signature; the formats but huddle01 sign alike.")
-    ] = Format.STANDARD,
+        Scheme,
+        typer.Option(
+            metavar="standard|huddle01", help="Signature scheme: Standard Webhooks for every style except huddle01."
+        ),
+    ] = Scheme.STANDARD,
     host: Annotated[
-        str, typer.Option(metavar="HOST", help="Where to listen; the default is this machine only.")
+        str, typer.Option(metavar="HOST", help="Address to listen on; the default is this machine only.")
     ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(metavar="PORT", min=0, max=65_535, help="0 is a free one.")] = 9000,
+    port: Annotated[int, typer.Option(metavar="PORT", min=0, max=65_535, help="Port; 0 is a free one.")] = 9000,
     count: Annotated[
-        int | None, typer.Option(metavar="N", min=1, help="End after so many; exit 3 if one did not verify.")
+        int | None, typer.Option(metavar="N", min=1, help="End after N deliveries; exit 3 if one did not verify.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print verified bodies, one JSON line each.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the verified bodies, one JSON line each.")] = False,
 ) -> None:
-    """Receive webhooks, verify them, print a line for each; 204 for those that verify, 401 for the others."""
+    """Receive webhooks, verify them and print a line for each. Responds 204 to verified ones, 401 to others."""
     secrets = gather_secrets(secret or (), secret_file or ())
-    check = standard_check(secrets) if style is Format.STANDARD else huddle01_check(secrets)
-    listener = asyncio.run(_listen(check, host=host, port=port, count=count, as_json=as_json))
-    if count is not None and listener.refused:
-        raise VerificationError(f"{listener.refused} of {listener.received} deliveries did not verify")
+    verify = standard_verifier(secrets) if style is Scheme.STANDARD else huddle01_verifier(secrets)
+    listener = asyncio.run(_listen(verify, host=host, port=port, count=count, as_json=as_json))
+    if count is not None and listener.rejected:
+        raise VerificationError(f"{listener.rejected} of {listener.received} deliveries did not verify")
 
 
-async def _listen(check: Check, *, host: str, port: int, count: int | None, as_json: bool) -> Listener:
+async def _listen(verify: Verify, *, host: str, port: int, count: int | None, as_json: bool) -> Listener:
     stopping = Stopping()
-    listener = Listener(check, Screen(on_gone=stopping.asked.set), as_json=as_json)
+    listener = Listener(verify, Screen(on_gone=stopping.asked.set), as_json=as_json)
 
     def respond(delivery: Delivery) -> int:
         if count is not None and listener.received >= count:
-            return ENOUGH  # enough were seen; the sender keeps this one for whoever comes next
-        status = listener.take(delivery, datetime.now(UTC))
+            return UNAVAILABLE  # the sender keeps it for the next receiver
+        status = listener.take(delivery)
         if listener.received == count:
             stopping.asked.set()
         return status
@@ -76,61 +76,52 @@ async def _listen(check: Check, *, host: str, port: int, count: int | None, as_j
     async with receive(respond, host=host, port=port) as url:
         say(f"listening on {url} (any path; Ctrl-C ends)")
         await stopping.asked.wait()
-    say(f"{listener.received} received, {listener.received - listener.refused} verified")
+    say(f"{listener.received} received, {listener.received - listener.rejected} verified")
     return listener
 
 
 class Listener:
-    """Judges one delivery after the other, and prints a line for each."""
+    """Verifies deliveries and prints a line for each."""
 
-    def __init__(self, check: Check, screen: Screen, *, as_json: bool) -> None:
-        self._check = check
+    def __init__(self, verify: Verify, screen: Screen, *, as_json: bool = False) -> None:
+        self._verify = verify
         self._screen = screen
         self._as_json = as_json
-        self._memory = Memory()
+        self._seen = SeenDeliveries()
         self.received = 0
-        self.refused = 0
+        self.rejected = 0
 
-    def take(self, delivery: Delivery, now: datetime) -> int:
-        """Verify, print, and choose the response."""
+    def take(self, delivery: Delivery) -> int:
+        """Verify, print, and return the status of the response."""
         self.received += 1
-        facts = read_facts(read_json(delivery.body))
+        event, now = parse_event(delivery.body), datetime.now(UTC)
         try:
+            if not delivery.whole:
+                raise VerificationError(f"the body is larger than {len(delivery.body)} bytes")  # noqa: TRY301 - a reason like the others
             event_id = self._verify(delivery, now)
         except VerificationError as error:
-            self.refused += 1
-            self._tell(facts, now, ("✗ not verified", "bold red"), f"  {printable(str(error))}")
+            self.rejected += 1
+            self._print(event, now, ("✗ not verified", "bold red"), f"  {printable(str(error))}")
             return REJECTED if delivery.whole else TOO_LARGE
-        remarks = "; ".join(self._memory.remarks(event_id, facts, delivery))
+        remarks = "; ".join(self._seen.add(event_id, event, delivery))
         if self._as_json:
-            self._screen.write_line(_one_line(delivery.body))
+            self._screen.write_line(json.dumps(event.document, ensure_ascii=False, separators=(",", ":")))
         if remarks or not self._as_json:
-            self._tell(facts, now, ("✓ verified", "green"), f"  {printable(event_id)}", (f"  {remarks}", "yellow"))
+            shown_id = f"  {printable(event_id)}" if is_wide() else ""
+            self._print(event, now, ("✓ verified", "green"), shown_id, (f"  {remarks}", "yellow"))
         return VERIFIED
 
-    def _verify(self, delivery: Delivery, now: datetime) -> str:
-        if not delivery.whole:
-            raise VerificationError(f"the body is larger than {len(delivery.body)} bytes")
-        return self._check(delivery, now)
-
-    def _tell(self, facts: Facts, now: datetime, *outcome: Part) -> None:
-        assign_sequences = "-" if facts.sequence is None else f"#{facts.sequence}"
+    def _print(self, event: ParsedEvent, now: datetime, *outcome: Part) -> None:
+        sequence = "-" if event.sequence is None else f"#{event.sequence}"
         parts: tuple[Part, ...] = (
             (f"{now.astimezone():%H:%M:%S}  ", "dim"),
-            fit(facts.room_name, 16) + " ",
-            f"{assign_sequences:>5}  ",
-            (fit(facts.type, 14) + " ", "bold"),
-            fit(facts.who, 18) + " ",
+            fit(event.room_name, 16) + " ",
+            f"{sequence:>5}  ",
+            (fit(event.type, 14) + " ", "bold"),
+            fit(event.subject, 18) + " ",
             *outcome,
         )
         if self._as_json:
             say("".join(part if isinstance(part, str) else part[0] for part in parts).rstrip())
         else:
             self._screen.show(*parts)
-
-
-def _one_line(body: bytes) -> str:
-    document = read_json(body)
-    return json.dumps(
-        body.decode(errors="replace") if document is None else document, ensure_ascii=False, separators=(",", ":")
-    )

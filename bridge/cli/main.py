@@ -1,38 +1,75 @@
-"""The program: its commands, put together, and what becomes of errors."""
+"""The program: its commands, and the exit code and message of every error.
+
+The module of a command is imported when the command is looked up, because most of them need the database, the
+configuration or an HTTP client, which take a second to load. `bridge --help` reads only the table below.
+"""
 
 from __future__ import annotations
 
 import os
 import sys
+from collections import UserDict
 from collections.abc import Sequence
+from importlib import import_module
 from io import TextIOWrapper
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
+from typer.main import get_command
 
 from bridge import __version__
-from bridge.cli import (
-    deliveries,
-    endpoint_actions,
-    endpoints,
-    events,
-    listen,
-    poll,
-    replay,
-    rooms,
-    serve,
-    setup,
-    simulate,
-)
-from bridge.cli.demo.command import demo
-from bridge.cli.doctor.command import doctor
 from bridge.cli.options import ConfigOption
-from bridge.cli.output import complain
 from bridge.errors import BridgeError
 
+COMMANDS = {
+    "init": ("setup.init", "Write a commented bridge.toml with a fresh secret."),
+    "check": ("setup.check", "Validate the configuration; touches nothing else."),
+    "doctor": ("doctor.command.doctor", "Check database, API keys, rooms, endpoints and clocks; changes nothing."),
+    "migrate": ("setup.migrate", "Bring the database to the newest schema."),
+    "run": ("serve.run", "Run the service: poll rooms, deliver events, serve the status page."),
+    "poll": ("poll.poll", "Poll one room now and show what has changed."),
+    "demo": ("demo.demo", "Run everything on this machine, with a simulated upstream."),
+    "simulate": ("simulate.simulate", "Simulate the Huddle01 API on this machine."),
+    "listen": ("listen.listen", "Receive webhooks, verify them and print a line for each."),
+    "rooms": ("rooms.app", "List, show, add and remove tracked rooms."),
+    "endpoints": ("endpoints.app", "List, change and test subscribers."),
+    "events": ("events.app", "List or follow the event log."),
+    "deliveries": ("deliveries.app", "List attempts and dead letters; replay or skip events."),
+}
+"""The place of each command below `bridge.cli`, and its line in the help."""
+
+
+class _Commands(UserDict[str, Any]):
+    """The commands by name, imported when they are looked up."""
+
+    def __getitem__(self, name: str) -> Any:  # noqa: ANN401 - a class of Typer's or click's, depending on the version
+        module, _, attribute = self.data[name][0].rpartition(".")
+        found = getattr(import_module(f"bridge.cli.{module}"), attribute)
+        if not isinstance(found, typer.Typer):
+            function, found = found, typer.Typer(add_completion=False, rich_markup_mode=None)
+            found.command()(function)
+        command = get_command(found)
+        command.name = name
+        return command
+
+
+class _Group(TyperGroup):
+    """The program's group of commands."""
+
+    def __init__(self, **settings: Any) -> None:  # noqa: ANN401 - Typer's own
+        super().__init__(**settings)
+        self.commands = _Commands(COMMANDS)
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:  # noqa: ANN401, ARG002 - as above
+        """Write the commands' lines into the help."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
+
+
 app = typer.Typer(
+    cls=_Group,
     name="bridge",
-    help="Polls rooms, keeps a log of who came and went, and delivers it as signed webhooks.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -41,7 +78,7 @@ app = typer.Typer(
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command as a program; answers its exit code."""
+    """Run a command as a program and return its exit code."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a name that the terminal cannot show is no reason to fail
@@ -49,35 +86,38 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def run(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; answers its exit code."""
+    """Run a command and return its exit code."""
     try:
         code = _invoke(arguments)
         sys.stdout.flush()
     except BridgeError as error:
-        complain(str(error))
+        _complain(str(error))
         return error.exit_code
     except UnicodeError as error:
-        complain(f"an argument is not text that can be used ({error.reason if hasattr(error, 'reason') else error})")
+        _complain(f"an argument is not valid text ({error.reason if hasattr(error, 'reason') else error})")
         return 2
     except BrokenPipeError:
-        return 1  # whoever read our output has gone, and knows it
+        return 1  # the reader of our output has gone, and knows it
     except OSError as error:
-        complain(_say_os_error(error))
+        reason = (error.strerror or str(error)).lower()
+        _complain(f"{error.filename or 'the output cannot be written'}: {reason}")
         return 1
     except Exception as error:  # noqa: BLE001 - no traceback reaches a user
-        complain(f"{type(error).__name__}: {error}")
-        complain("this was not foreseen: please report it, with the command and its configuration")
+        _complain(
+            f"unexpected {type(error).__name__}: {error}\nplease report it, with the command and its configuration"
+        )
         return 1
     return code
 
 
-def _say_os_error(error: OSError) -> str:
-    reason = (error.strerror or str(error)).lower()
-    return f"the output cannot be written: {reason}" if error.filename is None else f"{error.filename}: {reason}"
+def _complain(message: str) -> None:
+    from bridge.cli.output import complain  # noqa: PLC0415 - see the head of this file
+
+    complain(message)
 
 
 def _invoke(arguments: Sequence[str] | None) -> int:
-    """Let Typer tell of wrong usage and Ctrl-C itself: whose exceptions these are differs between its versions."""
+    """Let Typer report wrong usage and Ctrl-C: the classes of these exceptions differ between its versions."""
     try:
         app(args=arguments, prog_name="bridge")
     except SystemExit as done:
@@ -98,23 +138,6 @@ def _bridge(
     ] = False,
     config: ConfigOption = None,
 ) -> None:
-    """Who is in the room, as signed webhooks."""
+    """Polls rooms, keeps a log of who came and left, and delivers it as signed webhooks."""
     if config is not None:
-        os.environ["BRIDGE_CONFIG"] = str(config)  # where the commands read_health that are not told otherwise
-
-
-app.command("init")(setup.init)
-app.command("check")(setup.check)
-app.command("doctor")(doctor)
-app.command("migrate")(setup.migrate)
-app.command("run")(serve.run)
-app.command("poll")(poll.poll)
-# These two add commands to groups that are registered below: importing them is what does it.
-_ADDED = (endpoint_actions, replay)
-app.add_typer(rooms.app, name="rooms")
-app.add_typer(endpoints.app, name="endpoints")
-app.add_typer(events.app, name="events")
-app.add_typer(deliveries.app, name="deliveries")
-app.command("demo")(demo)
-app.command("simulate")(simulate.simulate)
-app.command("listen")(listen.listen)
+        os.environ["BRIDGE_CONFIG"] = str(config)  # the default of the commands' own option

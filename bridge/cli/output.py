@@ -1,34 +1,35 @@
-"""How commands speak: data to stdout (a table for people, one JSON document for programs), talk to stderr.
+"""Output of the commands: data to stdout (text for people, JSON for programs), everything else to stderr.
 
-Names and metadata come from strangers: whatever could steer a terminal is escaped before it gets there.
+Names and metadata are not ours: characters that could control a terminal are escaped before they are written. Widths
+are counted in columns, not characters, because names may be in any script.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
+import os
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta, tzinfo
-from typing import Any
 
+from rich.cells import cell_len, set_cell_size
 from rich.console import Console
-from rich.table import Table
+from rich.text import Text
 
 from bridge.config.words import printable
 
-Row = Mapping[str, Any]
-
 WIDE = 120
-"""From how many columns a terminal is wide enough for everything."""
-_NO_WIDTH = 10_000
-"""A file has no width: do not fold what a program may read line by line."""
+"""The number of columns from which a terminal shows every column of a table."""
+
+Part = str | tuple[str, str]
+"""A part of a line: plain text, or text with a Rich style."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Column:
-    """A column that is left out on a narrow terminal if `wide`."""
+    """A column of a table; a `wide` one is left out on a narrow terminal."""
 
     title: str
     wide: bool = False
@@ -36,27 +37,25 @@ class Column:
 
 
 def complain(message: str) -> None:
-    """Say what went wrong."""
-    with contextlib.suppress(OSError, ValueError):  # nobody listens
-        for line in message.splitlines():
-            sys.stderr.write(f"bridge: {printable(line)}\n")
+    """Write an error message to stderr."""
+    say("\n".join(f"bridge: {line}" for line in message.splitlines()))
 
 
 def say(message: str) -> None:
-    """Tell the person at the terminal something that is not data."""
+    """Write something that is not data to stderr; if nobody can read it, go on."""
     with contextlib.suppress(OSError, ValueError):
         for line in message.splitlines():
             sys.stderr.write(f"{printable(line)}\n")
 
 
 def print_line(text: str) -> None:
-    """Print one line of data, at once: somebody may be waiting for it."""
+    """Print one line of data and flush it."""
     sys.stdout.write(f"{printable(text)}\n")
     sys.stdout.flush()
 
 
 def print_json(document: object, *, compact: bool = False) -> None:
-    """Print one JSON document; `compact` in one line, and at once."""
+    """Print one JSON document; a `compact` one is a single line, flushed."""
     if compact:
         sys.stdout.write(json.dumps(document, separators=(",", ":"), ensure_ascii=False) + "\n")
         sys.stdout.flush()
@@ -64,45 +63,79 @@ def print_json(document: object, *, compact: bool = False) -> None:
         sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=False, default=str) + "\n")
 
 
-def print_rows(rows: Sequence[Row], columns: Sequence[str], *, as_json: bool, empty: str) -> None:
-    """Print a listing: every key as JSON, or the named columns as a table; `empty` is said if there is nothing."""
-    if as_json:
-        print_json([dict(row) for row in rows])
-        return
-    print_table(
-        [Column(title=column.replace("_", " ")) for column in columns],
-        [[row[column] for column in columns] for row in rows],
-        empty=empty,
-    )
-
-
 def print_table(columns: Sequence[Column], rows: Iterable[Sequence[object]], *, empty: str) -> None:
-    """Print a table for people; `empty` is said if there is no row."""
-    rows = list(rows)
+    """Print a table; if there is no row, write `empty` to stderr."""
+    rows, has_room = list(rows), is_wide()
     if not rows:
         say(empty)
         return
-    console = Console(file=sys.stdout, highlight=False, markup=False, emoji=False)
-    if not console.is_terminal:
-        console.width = _NO_WIDTH
-    shown = [place for place, column in enumerate(columns) if not column.wide or console.width >= WIDE]
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for place in shown:
-        table.add_column(columns[place].title, overflow="fold", justify="right" if columns[place].right else "left")
-    for row in rows:
-        table.add_row(*(_cell(row[place]) for place in shown))
-    console.print(table)
+    shown = []
+    for place, column in enumerate(columns):
+        if has_room or not column.wide:
+            cells = [column.title, *(_cell(row[place]) for row in rows)]
+            width = max(map(cell_len, cells))
+            shown.append([_filled(cell, width, right=column.right) for cell in cells])
+    for line in zip(*shown, strict=True):
+        sys.stdout.write("  ".join(line).rstrip() + "\n")
 
 
 def print_facts(facts: Mapping[str, object]) -> None:
-    """Print what is known of one thing, a line for each fact."""
+    """Print names and values, one pair a line."""
     width = max(map(len, facts))
     for name, value in facts.items():
         sys.stdout.write(f"{name:<{width}}  {_cell(value)}\n")
 
 
+def is_wide() -> bool:
+    """Whether there is room for everything: on a wide terminal, or where the output is no terminal."""
+    return not sys.stdout.isatty() or _console().width >= WIDE
+
+
+class Screen:
+    """Standard output, one line at a time, coloured on a terminal; `on_gone` is called once when its reader has gone.
+
+    That is no error: of `bridge demo | head` the demo ends in order.
+    """
+
+    def __init__(self, on_gone: Callable[[], None] = lambda: None) -> None:
+        self._console = _console()
+        self._on_gone = on_gone
+        self.gone = False
+
+    def show(self, *parts: Part) -> None:
+        """Write one line."""
+        text = Text.assemble(*parts)
+        text.rstrip()
+        with self._console.capture() as captured:
+            self._console.print(text, soft_wrap=True)
+        self._write(captured.get())
+
+    def write_line(self, text: str) -> None:
+        """Write one line that is meant for a program, unchanged."""
+        self._write(f"{text}\n")
+
+    def _write(self, text: str) -> None:
+        if self.gone:
+            return
+        try:
+            sys.stdout.write(text)
+            sys.stdout.flush()
+        except OSError:
+            self.gone = True
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python's own flush fails at the end
+            self._on_gone()
+
+
+def fit(text: str, width: int) -> str:
+    """Return the text cut or filled to `width` columns, escaped."""
+    safe = printable(text)
+    if cell_len(safe) > width:
+        safe = set_cell_size(safe, width - 1) + "…"
+    return set_cell_size(safe, width)
+
+
 def short_time(moment: datetime | None, now: datetime, zone: tzinfo) -> str | None:
-    """When it was, as short as it is clear from here: the time of today, else the day."""
+    """Return the time of today, else the day."""
     if moment is None:
         return None
     then, today = moment.astimezone(zone), now.astimezone(zone)
@@ -112,12 +145,12 @@ def short_time(moment: datetime | None, now: datetime, zone: tzinfo) -> str | No
 
 
 def full_time(moment: datetime | None, zone: tzinfo) -> str | None:
-    """When it was, with its time zone."""
+    """Return date, time and offset."""
     return None if moment is None else moment.astimezone(zone).isoformat(" ", timespec="seconds")
 
 
 def from_now(moment: datetime | None, now: datetime) -> str | None:
-    """How far away a moment is: `12s ago`, `just now`, `in 7s`."""
+    """Return the distance of a moment: `12s ago`, `just now`, `in 7s`."""
     if moment is None:
         return None
     distance = moment - now
@@ -127,7 +160,7 @@ def from_now(moment: datetime | None, now: datetime) -> str | None:
 
 
 def span(length: timedelta) -> str:
-    """A span in its two largest units: `850ms`, `12s`, `3m 5s`, `2h 10m`, `5d 3h`."""
+    """Return a span in its two largest units: `850ms`, `12s`, `3m 5s`, `2h 10m`, `5d 3h`."""
     if length < timedelta(seconds=1):
         return f"{length / timedelta(milliseconds=1):.0f}ms"
     seconds = int(length.total_seconds())
@@ -136,9 +169,18 @@ def span(length: timedelta) -> str:
     return " ".join(f"{count}{unit}" for count, unit in parts[largest : largest + 2] if count)
 
 
-def count_of(assign_sequences: int, what: str) -> str:
-    """`1 event`, `2 events`."""
-    return f"{assign_sequences} {what}" if assign_sequences == 1 else f"{assign_sequences} {what}s"
+def count_of(number: int, noun: str, plural: str | None = None) -> str:
+    """Return `1 event`, `2 events`."""
+    return f"{number:,} {noun if number == 1 else plural or f'{noun}s'}"
+
+
+def _filled(cell: str, width: int, *, right: bool) -> str:
+    blanks = " " * (width - cell_len(cell))
+    return blanks + cell if right else cell + blanks
+
+
+def _console() -> Console:
+    return Console(file=sys.stdout, highlight=False, markup=False, emoji=False)
 
 
 def _cell(value: object) -> str:

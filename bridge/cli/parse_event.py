@@ -1,4 +1,4 @@
-"""What a delivery says, for a line on a terminal: read leniently, whatever its style, true or forged."""
+"""The body of a delivery, read leniently for a line on a terminal: of any style, genuine or forged."""
 
 from __future__ import annotations
 
@@ -13,51 +13,50 @@ _NUMBER: Final = re.compile(r"[0-9]{1,18}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Facts:
-    """What is worth a line; `sequence` is None where the body has none that is a assign_sequences."""
+class ParsedEvent:
+    """What a line shows of an event; `document` is the whole body, or its text if it is not JSON."""
 
+    document: object
     event_id: str
     type: str
     room_id: str | None
     room_name: str
     sequence: int | None
-    who: str
+    subject: str
+    """The peer, or the number of peers."""
 
 
-def read_json(body: bytes) -> object:
-    """The body as JSON; None when it is none."""
+def parse_event(body: bytes) -> ParsedEvent:
+    """Find the facts where the styles have them: in `data` (standard, cloudevents), `payload` (huddle01), or flat."""
     try:
-        return json.loads(body)
+        document = json.loads(body)
     except (ValueError, RecursionError):
-        return None
-
-
-def read_facts(document: object) -> Facts:
-    """Find the facts where the formats have them: in `data` (standard, cloudevents), `payload` (huddle01), or flat."""
+        document = body.decode(errors="replace")
     event: Mapping[str, Any] = document if isinstance(document, dict) else {}
     nested: Mapping[str, Any] = next(
         (event[key] for key in ("data", "payload") if isinstance(event.get(key), dict)), {}
     )
     found = {**event, **nested}
     room_id = _text(found, "room_id", "roomId")
-    return Facts(
+    return ParsedEvent(
+        document=document,
         event_id=_text(event, "id") or MISSING,
         type=_text(event, "type", "event") or MISSING,
         room_id=room_id,
         room_name=_text(found, "room_name", "roomName") or room_id or MISSING,
         sequence=_number(found.get("sequence")),
-        who=_who(found, nested),
+        subject=_subject(found, nested),
     )
 
 
-def _who(found: Mapping[str, Any], nested: Mapping[str, Any]) -> str:
-    named = _text(found, "display_name", "displayName", "peer_id") or _text(nested, "id")
-    if named is not None:
-        return named
-    for key, what in (("unique_peers", "had been there"), ("peer_count", "there now")):
+def _subject(found: Mapping[str, Any], nested: Mapping[str, Any]) -> str:
+    name = _text(found, "display_name", "displayName", "peer_id") or _text(nested, "id")
+    if name is not None:
+        return name
+    for key, label in (("unique_peers", "in all"), ("peer_count", "present")):
         count = _number(found.get(key))
         if count is not None:
-            return f"{count} {what}"
+            return f"{count} {label}"
     return MISSING
 
 

@@ -1,31 +1,30 @@
-"""`bridge poll`: ask about one room now, and show who is there and what has changed since the last time."""
+"""`bridge poll`: poll one room now and show its peers and the changes since the last poll."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
-from datetime import datetime
 from typing import Annotated, Any
 
 import typer
 
 from bridge.admin.listing import document
-from bridge.admin.rooms import PresentPeer, present_peer
-from bridge.cli.options import ConfigOption, JsonOption, SourceOption, load_settings
+from bridge.admin.rooms import PresentPeer, joined, present_peer
+from bridge.cli.options import ConfigOption, JsonOption, RoomArgument, SourceOption
 from bridge.cli.output import Column, count_of, print_json, print_line, print_table, say
-from bridge.cli.poll_once import UNSAVED, Seen, look_at_room, poll_room
+from bridge.cli.poll_once import UNSAVED, PollResult, poll_room, preview_poll
 from bridge.cli.rooms import print_peers
-from bridge.cli.summaries import what_happened
+from bridge.cli.settings import load_settings
+from bridge.cli.summaries import summarize
 from bridge.config import Settings
 from bridge.config.words import quoted
 from bridge.errors import BridgeError
 from bridge.events.bodies import draft, rfc3339
-from bridge.rules.presence import Change, Failure, Snapshot
-from bridge.service import system_runtime
+from bridge.rules.presence import Failure, Snapshot
+from bridge.runtime import system_runtime
 
 
 def poll(
-    room: Annotated[str, typer.Argument(metavar="ROOM", help="The room's id.")],
+    room: RoomArgument,
     source: SourceOption = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Store and send nothing; the room need not be tracked.")
@@ -33,42 +32,42 @@ def poll(
     as_json: JsonOption = False,
     config: ConfigOption = None,
 ) -> None:
-    """Poll one room now: who is there, and what has changed. Safe beside a running service."""
+    """Poll one room now and show its peers and what has changed. Safe beside a running service."""
     settings = load_settings(config)
-    runtime = system_runtime()
-    seen = (look_at_room if dry_run else poll_room)(settings, room, source, runtime)
+    result = (preview_poll if dry_run else poll_room)(settings, room, source, system_runtime())
     if as_json:
-        print_json(_document(seen, dry_run=dry_run))
-    if isinstance(seen.response, Failure):
-        raise BridgeError(_complaint(seen, seen.response))
+        print_json(_document(result, dry_run=dry_run))
+    if isinstance(result.response, Failure):
+        raise BridgeError(
+            f"room {quoted(room)}, source {result.source}: {result.response.kind}: {result.response.detail}; "
+            "a failed poll changes nothing"
+        )
     if not as_json:
-        _print_seen(seen, settings)
-    _say_what_follows(seen, dry_run=dry_run)
+        _print_result(result, result.response, settings)
+    if dry_run:
+        say("dry run: nothing is stored or sent")
+    elif result.event_count:
+        say(f"{count_of(result.event_count, 'event')} written to the log; the running service delivers them")
 
 
-def _complaint(seen: Seen, failure: Failure) -> str:
-    return (
-        f"room {quoted(seen.room_id)}, source {seen.source}: {failure.kind}: {failure.detail}; this says nothing about "
-        "who is there, so nothing has changed"
-    )
-
-
-def _document(seen: Seen, *, dry_run: bool) -> dict[str, Any]:
-    response = seen.response
-    failure = response if isinstance(response, Failure) else None
-    peers = _peers(seen)
+def _document(result: PollResult, *, dry_run: bool) -> dict[str, Any]:
+    response = result.response
+    peers = [_without_unsaved(document(peer)) for peer in _peers(result)]
     return {
-        "room_id": seen.room_id,
-        "source": seen.source,
+        "room_id": result.room_id,
+        "source": result.source,
         "dry_run": dry_run,
-        "polled_at": rfc3339(seen.at),
+        "polled_at": rfc3339(result.at),
         "outcome": _outcome(response),
-        "detail": None if failure is None else failure.detail,
+        "detail": response.detail if isinstance(response, Failure) else None,
         "notes": [] if isinstance(response, Failure) else list(response.notes),
         "peer_count": len(peers),
-        "peers": [_without_unsaved(document(peer)) for peer in peers],
-        "changes": [_without_unsaved(_change_document(change, seen.at)) for change in seen.changes],
-        "event_count": seen.event_count,
+        "peers": peers,
+        "changes": [
+            {"type": change.type.value, "timestamp": rfc3339(change.timestamp), **_without_unsaved(change.facts)}
+            for change in (draft(change, result.at) for change in result.changes)
+        ],
+        "event_count": result.event_count,
     }
 
 
@@ -82,43 +81,27 @@ def _outcome(response: Snapshot | Failure) -> str:
             return "complete" if complete else "incomplete"
 
 
-def _peers(seen: Seen) -> list[PresentPeer]:
-    peers = (present_peer(visit) for visit in seen.after.visits.values())
-    return sorted(peers, key=lambda peer: (peer.joined_at, peer.peer_id))
-
-
-def _change_document(change: Change, at: datetime) -> dict[str, Any]:
-    told = draft(change, at)
-    return {"type": told.type.value, "timestamp": rfc3339(told.timestamp), **told.facts}
+def _peers(result: PollResult) -> list[PresentPeer]:
+    return sorted(map(present_peer, result.after.visits.values()), key=joined)
 
 
 def _without_unsaved(facts: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        key: None if key in ("visit_id", "session_id") and str(value).startswith(UNSAVED) else value
-        for key, value in facts.items()
-    }
+    """Return facts in which the ids of a dry run are null."""
+    ids = ("visit_id", "session_id")
+    return {key: None if key in ids and value == UNSAVED else value for key, value in facts.items()}
 
 
-def _print_seen(seen: Seen, settings: Settings) -> None:
-    response = seen.response
-    print_line(f"{seen.room_id}: {_outcome(response)}, {len(seen.after.visits)} there")
-    if peers := _peers(seen):
+def _print_result(result: PollResult, response: Snapshot, settings: Settings) -> None:
+    print_line(f"{result.room_id}: {_outcome(response)}, {count_of(len(result.after.visits), 'peer')}")
+    if peers := _peers(result):
         print_line("")
-        shown = [replace(peer, visit_id="-") if peer.visit_id.startswith(UNSAVED) else peer for peer in peers]
-        print_peers(shown, seen.at, settings)
+        print_peers(peers, result.at, settings)
     print_line("")
-    told = [draft(change, seen.at) for change in seen.changes]
+    drafts = [draft(change, result.at) for change in result.changes]
     print_table(
-        (Column(title="change"), Column(title="what")),
-        [(one.type.value, what_happened(one.type.value, one.facts)) for one in told],
+        (Column(title="CHANGE"), Column(title="SUMMARY")),
+        [(change.type.value, summarize(change.type.value, change.facts)) for change in drafts],
         empty="nothing has changed",
     )
-    for note in response.notes if isinstance(response, Snapshot) else ():
+    for note in response.notes:
         say(f"note: {note}")
-
-
-def _say_what_follows(seen: Seen, *, dry_run: bool) -> None:
-    if dry_run:
-        say("dry run: nothing was stored, nothing is sent")
-    elif seen.event_count:
-        say(f"{count_of(seen.event_count, 'event')} written to the log; the running service delivers them")

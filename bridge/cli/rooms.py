@@ -1,4 +1,4 @@
-"""`bridge rooms`: which rooms are tracked, how they are doing, who is there; tracking one more, or one less."""
+"""`bridge rooms`: list, show, add and remove tracked rooms."""
 
 from __future__ import annotations
 
@@ -13,24 +13,18 @@ import typer
 from bridge.admin.listing import document
 from bridge.admin.rooms import (
     CurrentSession,
+    FailingSource,
     ListedRoom,
     PresentPeer,
+    RoomState,
     ShownRoom,
-    TroubledSource,
+    failing_sources,
     list_rooms,
     origin_of,
     show_room,
-    troubled_sources,
 )
-from bridge.cli.options import (
-    ConfigOption,
-    JsonOption,
-    SourceOption,
-    find_account,
-    load_settings,
-    name_of,
-    open_database,
-)
+from bridge.cli.listings import print_listing
+from bridge.cli.options import DEFAULT_LIMIT, ConfigOption, JsonOption, LimitOption, RoomArgument, SourceOption
 from bridge.cli.output import (
     Column,
     count_of,
@@ -43,6 +37,7 @@ from bridge.cli.output import (
     short_time,
     span,
 )
+from bridge.cli.settings import find_source, load_settings, name_of, open_database
 from bridge.cli.validate import check_room
 from bridge.config import Settings
 from bridge.config.words import quoted
@@ -50,80 +45,97 @@ from bridge.errors import UsageError
 from bridge.events.bodies import draft
 from bridge.polling.rooms import add_room, apply_shorter_intervals, remove_room
 from bridge.rules.presence import Change
-from bridge.service import system_runtime
+from bridge.runtime import system_runtime
 
-app = typer.Typer(no_args_is_help=True, help="Tracked rooms.", rich_markup_mode=None)
-
-RoomArgument = Annotated[str, typer.Argument(metavar="ROOM", help="The room's id.")]
+app = typer.Typer(
+    help="List, show, add and remove tracked rooms.", no_args_is_help=True, add_completion=False, rich_markup_mode=None
+)
 
 
 @app.command("list")
 def list_tracked(
     source: Annotated[str | None, typer.Option(metavar="NAME", help="Only rooms of this source.")] = None,
+    state: Annotated[
+        RoomState | None, typer.Option(metavar="STATE", help="Only rooms that are unknown, empty or occupied.")
+    ] = None,
+    limit: LimitOption = DEFAULT_LIMIT,
     as_json: JsonOption = False,
     config: ConfigOption = None,
 ) -> None:
-    """List every tracked room, and how it is doing."""
+    """List tracked rooms with their state, their peers and their polls."""
     settings = load_settings(config)
     with open_database(settings) as database:
-        rooms = database.read_now(list_rooms, source=source)
-        troubled = database.read_now(troubled_sources)
-    if source is not None and not rooms:
-        find_account(settings, source)
-    if as_json:
-        print_json([document(room) for room in rooms])
-        return
+        found = database.read_now(list_rooms, source=source, state=state, limit=limit)
+        failing = database.read_now(failing_sources)
+    if source is not None and not found.items:
+        find_source(settings, source)
     now = system_runtime().now()
-    print_table(
-        _columns(rooms),
-        [_cells(room, now) for room in rooms],
-        empty="no room is tracked: list them in the configuration and start the service, or `bridge rooms add`",
+    is_only_source = len({room.source for room in found.items}) == 1
+    print_listing(
+        found,
+        [
+            Column(title="ROOM"),
+            Column(title="NAME"),
+            Column(title="SOURCE", wide=is_only_source),
+            Column(title="STATE"),
+            Column(title="PEERS", right=True),
+            Column(title="POLLED"),
+            Column(title="NEXT POLL"),
+            Column(title="FAILURES", right=True),
+        ],
+        lambda room: _cells(room, now),
+        as_json=as_json,
+        empty="no such room is tracked"
+        if source or state
+        else "no room is tracked: list rooms in the configuration and start the service, or use `bridge rooms add`",
     )
-    _warn(troubled, now)
-    _warn_of_orphans(rooms, settings)
+    if not as_json:
+        _warn_of_sources(failing, now)
+        _warn_of_missing_sources(found.items, settings)
 
 
 @app.command()
 def show(
     room: RoomArgument, source: SourceOption = None, as_json: JsonOption = False, config: ConfigOption = None
 ) -> None:
-    """Show one room: who is there, how polling goes."""
+    """Show one room: settings, polls, current session, peers."""
     settings = load_settings(config)
     if source is not None:
-        find_account(settings, source)
+        find_source(settings, source)
     with open_database(settings) as database:
         shown = database.read_now(show_room, room, source)
     if as_json:
         print_json(document(shown))
         return
     _print_room(shown, settings)
-    _warn_of_orphans([shown], settings)
+    _warn_of_missing_sources([shown], settings)
 
 
 @app.command()
 def add(
     room: RoomArgument,
     source: Annotated[
-        str | None, typer.Option("--source", metavar="NAME", help="Whose room it is; needed if there are several.")
+        str | None, typer.Option("--source", metavar="NAME", help="Source of the room; required if there are several.")
     ] = None,
-    name: Annotated[str | None, typer.Option("--name", help="What people call it.")] = None,
+    name: Annotated[str | None, typer.Option("--name", metavar="NAME", help="Name of the room in events.")] = None,
     interval: Annotated[
-        str | None, typer.Option("--interval", metavar="SPAN", help='How often it is polled, like "5s".')
+        str | None, typer.Option("--interval", metavar="SPAN", help='Poll interval, like "5s".')
     ] = None,
     leave_after_missed: Annotated[
-        int | None, typer.Option("--leave-after-missed", metavar="N", help="How many misses make a leave.")
+        int | None,
+        typer.Option("--leave-after-missed", metavar="N", help="Snapshots without a peer before it has left."),
     ] = None,
     as_json: JsonOption = False,
     config: ConfigOption = None,
 ) -> None:
-    """Track a room from now on. Of one that was added before, the settings become these."""
+    """Track a room, or change the settings of one that was added before."""
     settings = load_settings(config)
     table = {"id": room, "source": source, "name": name, "interval": interval, "leave_after_missed": leave_after_missed}
     spec = check_room(table, [account.name for account in settings.sources])
     runtime = system_runtime()
     with open_database(settings, create=True) as database:
         origin = database.read_now(origin_of, room, spec.source)
-        _refuse_owned(settings, room, spec.source, origin, config)
+        _refuse_configured(settings, room, spec.source, origin, config)
         is_new = database.write_now(add_room, spec, runtime.now(), runtime.new_id)
         database.write_now(apply_shorter_intervals, settings.polling.interval, runtime.now())
         if as_json:
@@ -131,39 +143,23 @@ def add(
     say(
         f"{room} is tracked: a running service polls it at once"
         if is_new
-        else f"{room} was tracked already; its settings are the given ones now"
+        else f"{room} was tracked already: its settings are changed"
     )
 
 
 @app.command()
 def remove(room: RoomArgument, source: SourceOption = None, config: ConfigOption = None) -> None:
-    """Stop tracking a room. Whoever is there leaves as "unwatched"; its log stays."""
+    """Stop tracking a room. Its peers leave with the reason `unwatched`; its log stays."""
     settings = load_settings(config)
     runtime = system_runtime()
     with open_database(settings) as database:
-        _refuse_owned(settings, room, source, database.read_now(origin_of, room, source), config)
+        _refuse_configured(settings, room, source, database.read_now(origin_of, room, source), config)
         changes = database.write_now(remove_room, room, source, runtime.now(), runtime.new_id)
-    say(f"{room} is no longer tracked; {_told(changes, runtime.now())}")
-
-
-def _columns(rooms: Sequence[ListedRoom]) -> Sequence[Column]:
-    """On a narrow terminal, a source is worth its place only if there are others."""
-    is_only_source = len({room.source for room in rooms}) == 1
-    return (
-        Column(title="room"),
-        Column(title="name"),
-        Column(title="source", wide=is_only_source),
-        Column(title="state"),
-        Column(title="peers", right=True),
-        Column(title="polled"),
-        Column(title="next poll"),
-        Column(title="failures", right=True),
-    )
+    say(f"{room} is no longer tracked; {_events_written(changes, runtime.now())}")
 
 
 def _cells(room: ListedRoom, now: datetime) -> Sequence[object]:
-    next_poll = _next_poll(room, now)
-    polled = from_now(room.polled_at, now)
+    next_poll, polled = _next_poll(room, now), from_now(room.polled_at, now)
     return room.room_id, room.name, room.source, room.state, room.peer_count, polled, next_poll, room.failures
 
 
@@ -173,20 +169,23 @@ def _next_poll(room: ListedRoom, now: datetime) -> str:
     return "now" if room.next_poll_at <= now else str(from_now(room.next_poll_at, now))
 
 
-def _warn(troubled: Iterable[TroubledSource], now: datetime) -> None:
-    for source in troubled:
+def _warn_of_sources(failing: Iterable[FailingSource], now: datetime) -> None:
+    for source in failing:
         since = f" for {span(now - source.since)}" if source.since is not None else ""
-        say(f"source {source.name} is {source.condition}{since}: its rooms are hardly polled until it recovers")
+        say(
+            f"warning: source {source.name} has been {source.condition}{since}: "
+            "polling is reduced to one probe per pause until it recovers"
+        )
 
 
-def _warn_of_orphans(rooms: Iterable[ListedRoom], settings: Settings) -> None:
+def _warn_of_missing_sources(rooms: Iterable[ListedRoom], settings: Settings) -> None:
     configured = {account.name for account in settings.sources}
-    for room in rooms:
-        if room.enabled and room.source not in configured:
-            say(
-                f"warning: nobody polls {room.room_id}, for its source {quoted(room.source)} is not in the "
-                f"configuration: add the source, or `bridge rooms remove {room.room_id}`"
-            )
+    missing = Counter(room.source for room in rooms if room.enabled and room.source not in configured)
+    for source, count in missing.items():
+        say(
+            f"warning: source {quoted(source)} is not in the configuration, so {count_of(count, 'room')} shown here "
+            "cannot be polled: add the source, or use `bridge rooms remove`"
+        )
 
 
 def _print_room(room: ShownRoom, settings: Settings) -> None:
@@ -194,7 +193,7 @@ def _print_room(room: ShownRoom, settings: Settings) -> None:
     interval = settings.polling.interval
     if room.interval_seconds is not None:
         interval = timedelta(seconds=room.interval_seconds)
-    session = room.session
+    missed = room.leave_after_missed or settings.polling.policy.leave_after_missed
     print_facts(
         {
             "room": room.room_id,
@@ -204,12 +203,12 @@ def _print_room(room: ShownRoom, settings: Settings) -> None:
             "state": room.state,
             "peers": room.peer_count,
             "session": room.session_id,
-            "so far": None if session is None else _so_far(session, now),
+            "session so far": None if room.session is None else _so_far(room.session, now),
             "interval": span(interval),
-            "leave after": f"{room.leave_after_missed or settings.polling.policy.leave_after_missed} missed",
+            "leave after": count_of(missed, "missed snapshot"),
             "polled": from_now(room.polled_at, now),
             "next poll": _next_poll(room, now),
-            "failures": room.failures,
+            "failures in a row": room.failures,
             "last failure": room.last_failure,
         }
     )
@@ -219,38 +218,37 @@ def _print_room(room: ShownRoom, settings: Settings) -> None:
 
 
 def _so_far(session: CurrentSession, now: datetime) -> str:
-    people, visits = count_of(session.unique_peers, "peer"), count_of(session.visit_count, "visit")
-    return f"{span(now - session.started_at)}, {people} in {visits}, at most {session.peak_peer_count} at once"
+    peers, visits = count_of(session.unique_peers, "peer"), count_of(session.visit_count, "visit")
+    return f"{span(now - session.started_at)}, {peers} in {visits}, at most {session.peak_peer_count} at once"
 
 
 def print_peers(peers: Sequence[PresentPeer], now: datetime, settings: Settings) -> None:
-    """Print who is in a room."""
+    """Print the peers of a room."""
+    zone = settings.bridge.timezone
     print_table(
-        (Column(title="who"), Column(title="since"), Column(title="peer"), Column(title="visit", wide=True)),
-        [
-            (peer.display_name, short_time(peer.joined_at, now, settings.bridge.timezone), peer.peer_id, peer.visit_id)
-            for peer in peers
-        ],
-        empty="nobody is there",
+        (Column(title="NAME"), Column(title="SINCE"), Column(title="PEER"), Column(title="VISIT", wide=True)),
+        [(peer.display_name, short_time(peer.joined_at, now, zone), peer.peer_id, peer.visit_id) for peer in peers],
+        empty="the room is empty",
     )
 
 
-def _refuse_owned(settings: Settings, room: str, source: str | None, origin: str | None, config: Path | None) -> None:
-    """The configuration's rooms are changed in the file: what is done behind its back would not last."""
+def _refuse_configured(
+    settings: Settings, room: str, source: str | None, origin: str | None, config: Path | None
+) -> None:
+    """Refuse to change a room of the configuration: the change would not last."""
     if any(spec.upstream_id == room and source in (None, spec.source) for spec in settings.rooms):
         raise UsageError(
-            f"room {quoted(room)} stands in {name_of(config)}: change or remove it there, and reload the "
-            "service (SIGHUP)"
+            f"room {quoted(room)} is in {name_of(config)}: change or remove it there, and reload the service (SIGHUP)"
         )
     if origin == "config":
         raise UsageError(
-            f"room {quoted(room)} came from the configuration, which does not name it any more: reload the service "
-            "(SIGHUP) or start it, and the room is gone"
+            f"room {quoted(room)} was in the configuration and is no longer: reload the service (SIGHUP) or start it, "
+            "and the room is removed"
         )
 
 
-def _told(changes: Iterable[Change], now: datetime) -> str:
-    told = Counter(draft(change, now).type.value for change in changes)
-    if not told:
-        return "nobody was there, so nothing was told"
-    return "told: " + ", ".join(f"{count} {kind}" for kind, count in told.items())
+def _events_written(changes: Iterable[Change], now: datetime) -> str:
+    written = Counter(draft(change, now).type.value for change in changes)
+    if not written:
+        return "the room was empty, so no event was written"
+    return "events written: " + ", ".join(f"{count} {kind}" for kind, count in written.items())

@@ -11,8 +11,7 @@ from typing import Annotated
 
 import typer
 
-from bridge.cli.console import Screen
-from bridge.cli.output import say
+from bridge.cli.output import Screen, say
 from bridge.cli.signals import Stopping
 from bridge.errors import UsageError
 from bridge.simulator import DEFAULT_API_KEY, Simulation

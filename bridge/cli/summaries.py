@@ -1,4 +1,4 @@
-"""Events and changes in a few words, for a line on a terminal."""
+"""Events and changes in a few words."""
 
 from __future__ import annotations
 
@@ -12,33 +12,27 @@ from bridge.events.types import EventType
 Data = Mapping[str, Any]
 
 
-def room_of(data: Data) -> str:
-    """Whose log an event stands in: a room's, or the bridge's own."""
-    return name_log(data["room_id"])
-
-
-def name_log(room_id: str | None) -> str:
-    """A room's log by its id; the bridge's own has none."""
+def log_name(room_id: str | None) -> str:
+    """Return the room id of a log; the bridge's own log has none."""
     return "(bridge)" if room_id is None else room_id
 
 
-def what_happened(kind: str, data: Data) -> str:
-    """What an event says beyond its type and room; of a type that has no words here, nothing."""
-    tell = _TELLERS.get(kind)
-    return "" if tell is None else tell(data)
+def summarize(kind: str, data: Data) -> str:
+    """Return the content of an event beyond its type and room; nothing for a type without a summary."""
+    summary = _SUMMARIES.get(kind)
+    return "" if summary is None else summary(data)
 
 
 def _joined(data: Data) -> str:
-    before = " was there already" if data["initial"] else ""
-    return f"{_who(data)}{before}, {data['peer_count']} there"
+    return f"{_name(data)}{' (already present)' if data['initial'] else ''}, {_present(data)}"
 
 
 def _left(data: Data) -> str:
-    return f"{_who(data)} after {_stay(data)} ({data['leave_reason']}), {data['peer_count']} there"
+    return f"{_name(data)} after {_duration(data)} ({data['leave_reason']}), {_present(data)}"
 
 
 def _emptied(data: Data) -> str:
-    return f"after {_stay(data)} ({data['empty_reason']}), {count_of(data['unique_peers'], 'peer')} in all"
+    return f"after {_duration(data)} ({data['empty_reason']}), {count_of(data['unique_peers'], 'peer')} in all"
 
 
 def _source(data: Data) -> str:
@@ -49,24 +43,24 @@ def _endpoint(data: Data) -> str:
     return f"{data['endpoint']} ({data['reason']})" if data["reason"] else str(data["endpoint"])
 
 
-def _count(data: Data) -> str:
-    return f"{data['peer_count']} there"
+def _present(data: Data) -> str:
+    return f"{data['peer_count']} present"
 
 
-def _who(data: Data) -> str:
+def _name(data: Data) -> str:
     return str(data["display_name"])
 
 
-def _stay(data: Data) -> str:
+def _duration(data: Data) -> str:
     return span(timedelta(seconds=data["duration_seconds"]))
 
 
-_TELLERS: Final[Mapping[str, Callable[[Data], str]]] = {
+_SUMMARIES: Final[Mapping[str, Callable[[Data], str]]] = {
     EventType.PEER_JOINED: _joined,
     EventType.PEER_LEFT: _left,
-    EventType.PEER_UPDATED: _who,
-    EventType.ROOM_OCCUPIED: _count,
-    EventType.ROOM_SNAPSHOT: _count,
+    EventType.PEER_UPDATED: _name,
+    EventType.ROOM_OCCUPIED: _present,
+    EventType.ROOM_SNAPSHOT: _present,
     EventType.ROOM_EMPTY: _emptied,
     EventType.SOURCE_UNAVAILABLE: _source,
     EventType.SOURCE_RECOVERED: _source,

@@ -1,78 +1,79 @@
-"""What is added by hand is checked as if it stood in the configuration, and told by the names of its options."""
+"""Options of `rooms add` and `endpoints add`, validated as the tables of the configuration are."""
 
 from __future__ import annotations
 
 import os
-import re
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TypeVar
 
-from bridge.config import Settings, load
-from bridge.config.environment import PREFIX
+from pydantic import ValidationError
+
+from bridge.config.cross import source_problem
+from bridge.config.models import EndpointTable, RoomTable, Table
+from bridge.config.report import mistakes_in
+from bridge.config.secrets import Context
 from bridge.config.words import quoted
 from bridge.delivery.endpoints import EndpointSpec
-from bridge.errors import ConfigurationError, Problem, UsageError
+from bridge.errors import ForbiddenAddressError, UsageError
 from bridge.polling.rooms import RoomSpec
-from bridge.rules.egress import EgressPolicy
+from bridge.rules.egress import EgressPolicy, check_url
 
-_PLACE = re.compile(r"\w+\[0\](?:\.(?P<key>\w+))?(?:\[(?P<index>\d+)\]|\.(?P<below>.+))?")
-_ARGUMENTS = {"id": "ROOM", "url": "URL"}
-_FROM_HERE = " (given on the command line)"
+Model = TypeVar("Model", bound=Table)
+Options = Mapping[str, object]
 
 
-def check_room(table: Mapping[str, object], sources: Iterable[str]) -> RoomSpec:
-    """The room that a table of `[[rooms]]` with these keys would mean, beside these sources.
+def check_room(options: Options, sources: Sequence[str]) -> RoomSpec:
+    """Return the room of a `[[rooms]]` table with these keys.
 
     Raises:
-        UsageError: with everything that is wrong with it.
+        UsageError: with every mistake.
     """
-    accounts = {name: {"api_key": "unused"} for name in sources}
-    return _load({"rooms": [_given(table)], "sources": accounts}, table).rooms[0]
+    source = options.get("source")
+    problem = source_problem(source if isinstance(source, str) else None, sources)
+    known = [] if problem is None else [problem if source is None else f"--source: {problem}"]
+    return _validate(RoomTable, options, {"id": "ROOM"}, known).spec(sources)
 
 
-def check_endpoint(table: Mapping[str, object], egress: EgressPolicy, known: Sequence[str] = ()) -> EndpointSpec:
-    """The endpoint that a table of `[[endpoints]]` with these keys would mean; secrets may be `env:NAME`.
+def check_endpoint(options: Options, egress: EgressPolicy, known: Sequence[str] = ()) -> EndpointSpec:
+    """Return the endpoint of an `[[endpoints]]` table with these keys; secrets may be `env:NAME`.
 
     Args:
-        table: What was given, None for what was not.
-        egress: Where it may lead.
-        known: What is known to be wrong with it already.
+        options: The values by key; None for an option that was not given.
+        egress: The addresses that may be called.
+        known: Mistakes that are known already.
 
     Raises:
-        UsageError: with everything that is wrong with it; it never repeats a secret.
+        UsageError: with every mistake, and without a secret.
     """
-    networks = [str(network) for network in egress.allow_private_networks]
-    delivery = {"allow_http": egress.allow_http, "allow_private_networks": networks}
-    return _load({"endpoints": [_given(table)], "delivery": delivery}, table, known).endpoints[0]
-
-
-def _given(table: Mapping[str, object]) -> dict[str, object]:
-    return {key: value for key, value in table.items() if value is not None}
-
-
-def _load(tables: Mapping[str, object], table: Mapping[str, Any], known: Sequence[str] = ()) -> Settings:
-    surroundings = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
     problems = list(known)
     try:
-        settings = load(None, surroundings, tables)
-    except ConfigurationError as error:
-        problems += [_retell(problem, table) for problem in error.problems]
-    if problems:
+        check_url(str(options["url"]), egress)
+    except ForbiddenAddressError as error:
+        problems.append(f"URL: {error}")
+    return _validate(EndpointTable, options, {"name": "NAME", "url": "URL"}, problems).spec()
+
+
+def _validate(model: type[Model], options: Options, arguments: Mapping[str, str], known: Sequence[str]) -> Model:
+    problems: list[str] = []
+    given = {key: value for key, value in options.items() if value is not None}
+    try:
+        table = model.model_validate(given, context=Context(env=os.environ))
+    except ValidationError as error:
+        problems += [
+            f"{arguments.get(str(path[0])) or _option(path, given)}: {why}" for path, why in mistakes_in(error)
+        ]
+    if problems := [*problems, *known]:
         raise UsageError("\n".join(dict.fromkeys(problems)))
-    return settings
+    return table
 
 
-def _retell(problem: Problem, table: Mapping[str, Any]) -> str:
-    place = _PLACE.fullmatch(problem.key)
-    key = place["key"] if place is not None else None
-    message = problem.message.removesuffix(_FROM_HERE).replace("endpoints[0].headers.", "--header ")
-    if place is None or key is None:
-        return message
-    if key == "name" and "url" in table:
-        return f"NAME: {message}"
-    option = _ARGUMENTS.get(key) or f"--{key.replace('_', '-')}"
-    if place["index"] is not None:
-        option += f" {quoted(str(table[key][int(place['index'])]))}"
+def _option(path: Sequence[str | int], options: Options) -> str:
+    """Return the option of a value; of several values, with the wrong one."""
+    key, item = path[0], path[-1]
     if key == "headers":
-        option = f"--header {place['below'] or ''}".rstrip()
-    return f"{option}: {message}"
+        return f"--header {item}"
+    if key not in options:
+        key = f"{key}_file"
+    option = f"--{str(key).replace('_', '-')}"
+    values = options[str(key)]
+    return f"{option} {quoted(str(values[item]))}" if isinstance(values, list) and isinstance(item, int) else option

@@ -1,4 +1,4 @@
-"""How `bridge listen` checks a delivery, and where its secrets come from."""
+"""The verification of deliveries in `bridge listen`, and the secrets for it."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from datetime import datetime
 from pathlib import Path
 from typing import Final
 
-from bridge.cli.parse_event import read_facts, read_json
+from bridge.cli.parse_event import parse_event
 from bridge.cli.receiver import Delivery
-from bridge.config.references import read_secret_file
+from bridge.config.secrets import read_secret_file
 from bridge.errors import UsageError, VerificationError
 from bridge.rules.signing import TOLERANCE, Huddle01Secret, parse_key, verify
 
-Check = Callable[[Delivery, datetime], str]
-"""Answers the event's id; raises VerificationError with why the delivery cannot be trusted."""
+Verify = Callable[[Delivery, datetime], str]
+"""Returns the event's id, or raises a VerificationError with the reason."""
 
-REFERENCE: Final = "env:"
+_REFERENCE: Final = "env:"
 _HUDDLE01_SIGNATURE: Final = re.compile(r"t=(?P<timestamp>[0-9]{1,15}),sha256=[0-9a-f]{64}")
 
 
 def gather_secrets(given: Iterable[str], files: Iterable[Path]) -> list[str]:
-    """The secrets themselves, from what was given: in clear, as `env:NAME`, or in files.
+    """Return the secrets that were given in clear, as `env:NAME`, or in files.
 
     Raises:
-        UsageError: there is none, or one cannot be had; the message repeats no secret.
+        UsageError: there is none, or one cannot be read; the message repeats no secret.
     """
     secrets = [_resolve(text) for text in given]
     for file in files:
@@ -36,31 +36,31 @@ def gather_secrets(given: Iterable[str], files: Iterable[Path]) -> list[str]:
         except ValueError as error:
             raise UsageError(f"--secret-file {file}: {error}") from None
     if not secrets:
-        raise UsageError("which secret? give --secret whsec_…, --secret env:NAME or --secret-file FILE")
+        raise UsageError("a secret is required: give --secret whsec_…, --secret env:NAME or --secret-file FILE")
     return secrets
 
 
-def standard_check(secrets: Sequence[str]) -> Check:
-    """Standard Webhooks, v1 and v1a, as every style but huddle01 is signed.
+def standard_verifier(secrets: Sequence[str]) -> Verify:
+    """Verify Standard Webhooks, v1 and v1a, which sign every style but huddle01.
 
     Raises:
-        UsageError: a secret is none.
+        UsageError: a secret is not one.
     """
     keys = [parse_key(text) for text in secrets]
 
-    def check(delivery: Delivery, now: datetime) -> str:
+    def verify_delivery(delivery: Delivery, now: datetime) -> str:
         if "webhook-signature" not in delivery.headers and "huddle01-signature" in delivery.headers:
-            raise VerificationError("it is signed as Huddle01 signs: start with --style huddle01")
+            raise VerificationError("the signature is Huddle01's: start with --style huddle01")
         return verify(keys, headers=delivery.headers, body=delivery.body, now=now)
 
-    return check
+    return verify_delivery
 
 
-def huddle01_check(secrets: Sequence[str]) -> Check:
-    """As `WebhookReceiver` of `@huddle01/server-sdk` checks, and the timestamp as its documentation does by hand."""
+def huddle01_verifier(secrets: Sequence[str]) -> Verify:
+    """Verify as `WebhookReceiver` of `@huddle01/server-sdk` does, and the timestamp as its documentation asks."""
     keys = [Huddle01Secret(key=text.encode()) for text in secrets]
 
-    def check(delivery: Delivery, now: datetime) -> str:
+    def verify_delivery(delivery: Delivery, now: datetime) -> str:
         header = delivery.headers.get("huddle01-signature", "")
         parts = _HUDDLE01_SIGNATURE.fullmatch(header)
         if parts is None:
@@ -68,20 +68,19 @@ def huddle01_check(secrets: Sequence[str]) -> Check:
         timestamp = int(parts["timestamp"])
         age = now.timestamp() - timestamp / 1000
         if abs(age) > TOLERANCE.total_seconds():
-            raise VerificationError(f"its timestamp is {abs(age):.0f} s {'old' if age > 0 else 'in the future'}")
-        event_id = read_facts(read_json(delivery.body)).event_id
+            raise VerificationError(f"the timestamp is {abs(age):.0f} s in the {'past' if age > 0 else 'future'}")
+        event_id = parse_event(delivery.body).event_id
         if not any(hmac.compare_digest(key.sign(event_id, timestamp, delivery.body), header) for key in keys):
             raise VerificationError("the signature does not match: compare the secret with the endpoint's")
         return event_id
 
-    return check
+    return verify_delivery
 
 
 def _resolve(text: str) -> str:
-    if not text.startswith(REFERENCE):
+    if not text.startswith(_REFERENCE):
         return text
-    name = text.removeprefix(REFERENCE)
-    value = os.environ.get(name)
-    if not value:
+    name = text.removeprefix(_REFERENCE)
+    if not (value := os.environ.get(name)):
         raise UsageError(f"--secret env:{name}: the environment variable {name!r} is not set")
     return value

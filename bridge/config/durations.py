@@ -1,4 +1,4 @@
-"""How the configuration writes a span of time (CONTRACT section 3): `"250ms" "10s" "5m" "2h" "5d"`, or seconds."""
+"""Durations of the configuration (CONTRACT section 3): `"250ms"`, `"10s"`, `"5m"`, `"2h"`, `"5d"`, or seconds."""
 
 from __future__ import annotations
 
@@ -6,30 +6,25 @@ import re
 from datetime import timedelta
 
 LONGEST = timedelta(days=36_500)
-"""A century: more would carry dates past what a calendar can hold."""
+"""A century: dates further ahead may not be representable."""
 
 _FORM = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?(ms|s|m|h|d)?")
 _SECONDS = {"ms": 0.001, "s": 1, "m": 60, "h": 3_600, "d": 86_400}
-_NOT_A_DURATION = 'must be a duration, like "250ms", "10s", "5m", "2h", "5d" or a assign_sequences of seconds'
+_NOT_A_DURATION = 'must be a duration, like "250ms", "10s", "5m", "2h", "5d" or a number of seconds'
 
 
 def parse_duration(value: object) -> timedelta:
-    """A span from a text with a unit, or from a assign_sequences of seconds (which may come as text, from the environment).
+    """Return the span that a text with a unit, or a number of seconds, means; the environment gives numbers as text.
 
     Raises:
         ValueError: with a sentence for the operator.
     """
-    match value:
-        case bool():
-            raise ValueError(_NOT_A_DURATION)
-        case timedelta():
-            seconds = value.total_seconds()
-        case int() | float():
-            seconds = value
-        case str():
-            seconds = _seconds_in(value)
-        case _:
-            raise ValueError(_NOT_A_DURATION)
+    if isinstance(value, str):
+        seconds = _seconds_in(value)
+    elif isinstance(value, int | float) and not isinstance(value, bool):
+        seconds = value
+    else:
+        raise ValueError(_NOT_A_DURATION)  # noqa: TRY004 - pydantic reports ValueErrors
     if seconds < 0:
         raise ValueError("must not be negative")
     if not seconds <= LONGEST.total_seconds():
@@ -38,7 +33,7 @@ def parse_duration(value: object) -> timedelta:
 
 
 def parse_positive_duration(value: object) -> timedelta:
-    """A span that must pass before something happens again: zero would mean without pause.
+    """Return a span longer than zero, for anything that is repeated.
 
     Raises:
         ValueError: with a sentence for the operator.
@@ -51,5 +46,5 @@ def parse_positive_duration(value: object) -> timedelta:
 def _seconds_in(text: str) -> float:
     if (parts := _FORM.fullmatch(text.strip())) is None:
         raise ValueError(_NOT_A_DURATION)
-    assign_sequences, unit = parts.groups(default="s")
-    return float(assign_sequences) * _SECONDS[unit]
+    number, unit = parts.groups(default="s")
+    return float(number) * _SECONDS[unit]

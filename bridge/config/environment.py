@@ -1,134 +1,92 @@
-"""Settings from outside the file: `BRIDGE__SECTION__KEY` variables and flags, laid over it (CONTRACT section 3).
+"""`BRIDGE__SECTION__KEY` variables as keys of the configuration (CONTRACT section 3).
 
-Two underscores separate the parts of a key, upper or lower case, so that `BRIDGE__SOURCES__MAIN__API_KEY` is
-`sources.main.api_key` and `BRIDGE__ENDPOINTS__0__URL` the URL of the first endpoint. Lists and tables are written as
-JSON or TOML values. `BRIDGE_CONFIG` and other names with one underscore are not keys.
+Two underscores separate the parts of a key, in upper or lower case: `BRIDGE__SOURCES__MAIN__API_KEY` is
+`sources.main.api_key`, `BRIDGE__ENDPOINTS__0__URL` the URL of the first endpoint. Lists and tables are written as JSON
+or TOML values. `BRIDGE_CONFIG` and other names with one underscore are not keys.
 """
 
 from __future__ import annotations
 
-import copy
 import json
 import tomllib
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import Final
+from collections.abc import Iterator, Mapping
+from typing import Any, Final, get_origin
 
-from bridge.config.document import Document, Origin
+from bridge.config.keys import is_text, type_at
+from bridge.config.layers import Layers, other_spelling
 from bridge.config.lines import KeyPath
-from bridge.config.schema import ROOT, Leaf, Listed, Named, Node, Table, child, keys_of
-from bridge.config.words import nearest, printable
+from bridge.config.models import Settings
+from bridge.config.words import printable
 from bridge.errors import Problem
 
 PREFIX: Final = "BRIDGE__"
-_SEPARATOR: Final = "__"
+_LONGEST_INDEX: Final = 9
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Unknown:
-    """A key that does not exist; `suggestion` has its parts as they may have been meant."""
-
-    message: str
-    suggestion: tuple[str, ...] | None = None
-
-
-def apply_environment(document: Document, env: Mapping[str, str]) -> Iterator[Problem]:
-    """Lay every `BRIDGE__…` variable over the document; yields those that name no key."""
-    names = [name for name in env if name.startswith(PREFIX)]
-    for name in sorted(names, key=lambda name: _order(_parts(name))):
-        parts = _parts(name)
-        found = _resolve(document, parts)
-        if isinstance(found, _Unknown):
-            yield Problem(key=printable(name), message=found.message + _meant_variable(found))
-        else:
-            path, node = found
-            origin = Origin(layer=1, name=f"environment variable {printable(name)}")
-            document.put(path, _value(env[name], node), origin)
-
-
-def apply_overrides(document: Document, overrides: Mapping[str, object]) -> Iterator[Problem]:
-    """Lay values given by flags, by dotted key, over the document; None means "not given"."""
-    for key, value in overrides.items():
-        if value is None:
+def assign_environment(layers: Layers, env: Mapping[str, str]) -> Iterator[Problem]:
+    """Lay every `BRIDGE__…` variable over the tree; yield a problem for each that has no place in it."""
+    given: set[KeyPath] = set()
+    for name in sorted((name for name in env if name.startswith(PREFIX)), key=_order):
+        try:
+            path, kind = _resolve(_parts(name), layers.tree)
+        except IndexError:
+            message = "no such item: the items of a list are numbered from 0, without gaps"
+            yield Problem(key=printable(name), message=message)
             continue
-        found = _resolve(document, key.replace("[", ".").replace("]", "").split("."))
-        if isinstance(found, _Unknown):
-            yield Problem(key=key, message=f"{found.message} (given on the command line)")
-        else:
-            path, node = found
-            given = _value(value, node) if isinstance(value, str) else copy.deepcopy(value)
-            document.put(path, given, Origin(layer=2, name="given on the command line"))
+        *table, key = path
+        if (*table, other := other_spelling(key)) in given:
+            yield layers.problem((*table, other), f"is given twice, as {other} and as {key}: keep one")
+            continue
+        given.add(path)
+        layers.assign(path, _value(env[name], kind), f"environment variable {printable(name)}")
 
 
 def _parts(name: str) -> list[str]:
-    return name.removeprefix(PREFIX).split(_SEPARATOR)
+    return name.removeprefix(PREFIX).split("__")
 
 
-def _order(parts: Iterable[str]) -> list[tuple[bool, int, str]]:
-    """Tables before what is in them, and the tenth item of a list after the ninth."""
-    return [(not part.isdecimal(), int(part) if part.isdecimal() else 0, part) for part in parts]
+def _order(name: str) -> list[str]:
+    """Sort tables before their keys, and the tenth item of a list after the ninth."""
+    return [part.zfill(_LONGEST_INDEX) for part in _parts(name)]
 
 
-def _resolve(document: Document, parts: Iterable[str]) -> tuple[KeyPath, Node] | _Unknown:
-    given = tuple(parts)
+def _resolve(parts: list[str], tree: dict[str, Any]) -> tuple[KeyPath, Any]:
+    """Return the path that the parts of a name mean, and the type of its value.
+
+    Raises:
+        IndexError: a list has no such item, and its next one would have another number.
+    """
     path: KeyPath = ()
-    node: Node = ROOT
-    for depth, part in enumerate(given):
-        step = _step(document, path, node, part)
-        below = None if step is None else child(node, step)
-        if step is None or below is None:
-            return _unknown(node, given, depth)
-        path, node = (*path, step), below
-    return path, node
+    kind: Any = Settings
+    node: Any = tree
+    for part in parts:
+        key = _key(part, kind, node)
+        path, kind = (*path, key), type_at(kind, (key,))
+        try:
+            node = node[key]
+        except (LookupError, TypeError):
+            node = None
+    return path, kind
 
 
-def _step(document: Document, path: KeyPath, node: Node, part: str) -> str | int | None:
-    """The key that a part of a name means; sources are found by name, whatever its case and whether it has - or _."""
-    match node:
-        case Table():
-            return part.lower()
-        case Named():
-            known = document.get(path)
-            names = known if isinstance(known, dict) else {}
-            if part in names:
-                return part
-            return next((name for name in names if _form(name) == _form(part)), part.lower() or None)
-        case Listed():
-            known = document.get(path)
-            length = len(known) if isinstance(known, list) else 0
-            return int(part) if part.isdecimal() and int(part) <= length else None
-        case Leaf():
-            return None
+def _key(part: str, kind: object, node: object) -> str | int:
+    """Return the key that a part means; names match in any case, and with an underscore for a hyphen."""
+    if get_origin(kind) is tuple:
+        length = len(node) if isinstance(node, list) else 0
+        if not part.isdecimal() or len(part) > _LONGEST_INDEX or int(part) > length:
+            raise IndexError(part)
+        return int(part)
+    names = node if isinstance(node, dict) and get_origin(kind) is dict else ()
+    return next((name for name in names if _folded(name) == _folded(part)), part.lower())
 
 
-def _form(name: str) -> str:
+def _folded(name: str) -> str:
     return name.lower().replace("-", "_")
 
 
-def _unknown(node: Node, given: tuple[str, ...], depth: int) -> _Unknown:
-    match node:
-        case Table():
-            key = nearest(given[depth], keys_of(node.model))
-            if key is None:
-                return _Unknown(message=f"unknown key; there are {', '.join(keys_of(node.model))}")
-            return _Unknown(message="unknown key", suggestion=(*given[:depth], key, *given[depth + 1 :]))
-        case Listed():
-            return _Unknown(message="no such item: items are numbered from 0, without gaps")
-        case Named():
-            return _Unknown(message="unknown key: a name is missing")
-        case Leaf():
-            return _Unknown(message="unknown key: nothing is below this one", suggestion=given[:depth])
-
-
-def _meant_variable(unknown: _Unknown) -> str:
-    if unknown.suggestion is None:
-        return ""
-    return f"; did you mean {PREFIX}{printable(_SEPARATOR.join(unknown.suggestion).upper())}?"
-
-
-def _value(text: str, node: Node) -> object:
-    """A text as the key wants it. What is neither JSON nor TOML stays text: the models say what is wrong with that."""
-    if isinstance(node, Leaf) and node.textual:
+def _value(text: str, kind: object) -> object:
+    """Return the value that a text means for a key of this type; the models reject what is neither JSON nor TOML."""
+    if is_text(kind):
         return text
     try:
         return json.loads(text)

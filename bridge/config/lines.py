@@ -1,8 +1,8 @@
-"""On which line of a TOML text each key stands: `tomllib` does not say, and an error report must.
+"""The line of each key in a TOML text, for messages: `tomllib` does not give it, nor does any maintained TOML reader.
 
-The text has been read by `tomllib` before it comes here, so this scanner only finds its way and judges nothing.
-Paths are those of the parsed document: keys are strings, places in arrays are numbers. A property test compares
-them with what `tomllib` found.
+`tomllib` has accepted the text before, so the scanner follows its structure without validating anything. Paths are
+those of the parsed document: keys are strings, indexes of arrays are numbers. A property test compares them with the
+result of `tomllib`.
 """
 
 from __future__ import annotations
@@ -29,10 +29,9 @@ _SCALAR = re.compile(
 
 
 def lines_of(text: str) -> dict[KeyPath, int]:
-    """The line, counted from 1, of every key, table and array item of a valid TOML text.
+    """Return the line, counted from 1, of every key, table and array item of a valid TOML text.
 
-    Of a text that is not valid, or nested past all reason, only the lines up to there: a report without a line is
-    better than none.
+    A text that is not valid or nested too deeply has only the lines up to that position.
     """
     scanner = _Scanner(text.replace("\r\n", "\n"))
     with suppress(ValueError, IndexError, RecursionError):
@@ -47,7 +46,7 @@ class _Scanner:
         self._at = 0
         self._ends = [match.start() for match in re.finditer("\n", text)]
         self._lengths: dict[KeyPath, int] = {}
-        """How many tables each array of tables has so far."""
+        """The number of tables that each array of tables has so far."""
 
     def scan(self) -> None:
         table: KeyPath = ()
@@ -72,7 +71,7 @@ class _Scanner:
         return self._newest(path, start)
 
     def _newest(self, path: KeyPath, offset: int) -> KeyPath:
-        """The table that a header's key means: of an array of tables, the latest."""
+        """Return the table that a key of a header refers to; in an array of tables it is the last one."""
         self._note(path, offset)
         if path in self._lengths:
             path = (*path, self._lengths[path] - 1)
@@ -84,7 +83,7 @@ class _Scanner:
         for key in self._keys():
             path = (*path, key)
             self._note(path, start)
-        self._at += 1  # the sign of equality
+        self._at += 1  # the equals sign
         self._value(path)
 
     def _value(self, path: KeyPath) -> None:

@@ -1,99 +1,154 @@
-"""The shape of `bridge.toml`: every table, key and default of CONTRACT section 3; unknown keys are errors.
+"""The tables of `bridge.toml` (CONTRACT section 3) as frozen models: what has been validated is the settings.
 
-Each field is checked by itself here. What concerns several tables at once is in `rules`; origins and lines are in
-`document`. pydantic-settings is not used: it merges the sources of values before it validates and forgets where each
-came from, but the report owes every problem its line in the file or the name of its variable.
+A new key is one field here and one line in `bridge.toml`. Fields are checked by themselves; rules between tables are
+in `cross`. Settings whose type belongs to another package (`RoomSpec`, `DeliveryPolicy`) are built by properties.
+pydantic-settings is not used: it merges its sources before it validates, and every message owes the line or the
+variable that the value came from.
 """
 
 from __future__ import annotations
 
+import re
+from collections.abc import Collection
 from datetime import timedelta
-from typing import Annotated, Final
+from functools import cached_property
+from ipaddress import IPv4Network, IPv6Network
+from typing import Annotated, Any, Final, TypeVar
+from zoneinfo import ZoneInfo
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
-from bridge.config import fields
+from bridge.config import checks
+from bridge.config.checks import ListenAddress, choice, parsed
 from bridge.config.durations import parse_duration, parse_positive_duration
-from bridge.config.endpoint_fields import SIGNATURES, STYLES, check_header_name, check_header_value, check_secret
-from bridge.config.fields import checked, choice
-from bridge.config.settings import EVENTS_KEPT
+from bridge.config.keys import secrets_of
+from bridge.config.secrets import Context, Secret, SecretText, with_secret_files
+from bridge.delivery.endpoints import EndpointSpec
+from bridge.events.formats import Format
 from bridge.events.types import DEFAULT_TYPES
+from bridge.polling.plan import PollingSettings
+from bridge.polling.rooms import RoomSpec
 from bridge.rules.delivery import DeliveryPolicy
+from bridge.rules.egress import EgressPolicy
+from bridge.rules.presence import FirstSnapshot, PresencePolicy
+from bridge.sources.protocol import SourceSettings
 
-SECRET: Final = object()
-"""Marks what may be given as `x_file` or `"env:NAME"`; on a table of values, each may be `"env:NAME"`."""
+T = TypeVar("T")
 
+Listed = Annotated[tuple[T, ...], Field(strict=False)]
+NotEmpty = Annotated[tuple[T, ...], Field(strict=False), AfterValidator(checks.check_not_empty)]
 Duration = Annotated[timedelta, BeforeValidator(parse_duration)]
 PositiveDuration = Annotated[timedelta, BeforeValidator(parse_positive_duration)]
-Label = Annotated[str, checked(fields.check_label)]
+Label = Annotated[str, AfterValidator(checks.check_label)]
 Count = Annotated[int, Field(ge=1, le=1_000_000)]
-Rate = Annotated[float, AfterValidator(fields.check_rate)]
+Rate = Annotated[float, AfterValidator(checks.check_rate)]
+Network = Annotated[IPv4Network | IPv6Network, parsed(checks.parse_network)]
+HeaderName = Annotated[str, AfterValidator(checks.check_header_name)]
+HeaderValue = Annotated[SecretText[str], AfterValidator(checks.check_header_value)]
 
 _DELIVERY: Final = DeliveryPolicy()
+_PASSWORD: Final = re.compile(r"(?<=:)[^:@/][^/]*(?=@)|(?<=password=)[^&]*")
 
 
-class _Table(BaseModel):
+class Table(BaseModel):
+    """A table of the configuration; keys without a field are errors."""
+
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False, hide_input_in_errors=True)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _accept_secret_files(cls, table: object) -> object:
+        return with_secret_files(table, secrets_of(cls))
 
-class BridgeTable(_Table):
+
+class BridgeTable(Table):
     """`[bridge]`."""
 
     name: Label = "Presence bridge"
-    timezone: Annotated[str, checked(fields.check_timezone)] = "UTC"
+    timezone: Annotated[ZoneInfo, parsed(checks.parse_timezone)] = ZoneInfo("UTC")
     shutdown_grace: Duration = timedelta(seconds=10)
 
 
-class DatabaseTable(_Table):
-    """`[database]`; the URL is a secret, for it may hold a password."""
+class DatabaseTable(Table):
+    """`[database]`; the URL may hold a password."""
 
-    url: Annotated[str, checked(fields.check_database_url), SECRET] = "sqlite:///bridge.db"
+    url: Annotated[Secret[str], AfterValidator(checks.check_database_url)] = "sqlite:///bridge.db"
+
+    @property
+    def shown_url(self) -> str:
+        """The URL without its password."""
+        return _PASSWORD.sub("***", self.url)
 
 
-class SourceTable(_Table):
+class SourceTable(Table):
     """`[sources.NAME]`: one API key."""
 
-    kind: Annotated[str, choice("huddle01")] = "huddle01"
-    base_url: Annotated[str, checked(fields.check_base_url)] = "https://api.huddle01.com/api/v2/sdk"
-    api_key: Annotated[str, checked(fields.check_credential), SECRET]
+    kind: Annotated[str, choice(["huddle01"])] = "huddle01"
+    base_url: Annotated[str, AfterValidator(checks.check_base_url)] = "https://api.huddle01.com/api/v2/sdk"
+    api_key: Annotated[Secret[str], AfterValidator(checks.check_credential)]
     timeout: PositiveDuration = timedelta(seconds=8)
     max_concurrency: Count = 16
     requests_per_second: Rate = 20.0
-    discover: bool = False
+
+    def settings(self, name: str) -> SourceSettings:
+        return SourceSettings(name=name, **dict(self))
 
 
-class PollingTable(_Table):
+class PollingTable(Table):
     """`[polling]`."""
 
     interval: PositiveDuration = timedelta(seconds=10)
     leave_after_missed: Count = 1
-    first_snapshot: Annotated[str, choice("emit", "baseline")] = "emit"
+    first_snapshot: Annotated[FirstSnapshot, choice(FirstSnapshot)] = FirstSnapshot.EMIT
+
+    def settings(self) -> PollingSettings:
+        policy = PresencePolicy(leave_after_missed=self.leave_after_missed, first_snapshot=self.first_snapshot)
+        return PollingSettings(interval=self.interval, policy=policy)
 
 
-class RoomTable(_Table):
-    """One of `[[rooms]]`; what is left out is as `[polling]` says."""
+class RoomTable(Table):
+    """One of `[[rooms]]`; keys left out are as in `[polling]`."""
 
-    id: Annotated[str, checked(fields.check_room_id)]
+    id: Annotated[str, AfterValidator(checks.check_room_id)]
     name: Label | None = None
     source: str | None = None
     interval: PositiveDuration | None = None
     leave_after_missed: Count | None = None
     enabled: bool = True
 
+    def spec(self, sources: Collection[str]) -> RoomSpec:
+        """The room; a source left out is the only one."""
+        return RoomSpec(
+            source=self.source or next(iter(sources)),
+            upstream_id=self.id,
+            name=self.name,
+            interval=self.interval,
+            leave_after_missed=self.leave_after_missed,
+            enabled=self.enabled,
+        )
 
-class EndpointTable(_Table):
-    """One of `[[endpoints]]`. Format and signature stand before the secret: they say what it must read_health like."""
+
+class EndpointTable(Table):
+    """One of `[[endpoints]]`; style and signature come before the secret, whose form they decide."""
 
     name: Label
-    url: Annotated[str, checked(fields.check_http_url)]
-    style: Annotated[str, choice(*STYLES)] = "standard"
-    signature: Annotated[str, choice(*SIGNATURES)] = "v1"
-    secret: Annotated[str | None, SECRET] = None
-    events: Annotated[list[Annotated[str, checked(fields.check_event_glob)]], Field(min_length=1)] = list(DEFAULT_TYPES)
-    rooms: Annotated[list[Label], Field(min_length=1)] = ["*"]
-    headers: Annotated[
-        dict[Annotated[str, checked(check_header_name)], Annotated[str, checked(check_header_value)]], SECRET
-    ] = {}
+    url: Annotated[str, AfterValidator(checks.check_http_url)]
+    style: Annotated[str, choice([form.value for form in Format])] = Format.STANDARD.value
+    signature: Annotated[str, choice(["v1", "v1a"])] = "v1"
+    secret: Secret[str | None] = None
+    events: NotEmpty[Annotated[str, AfterValidator(checks.check_event_glob)]] = tuple(map(str, DEFAULT_TYPES))
+    rooms: NotEmpty[Label] = ("*",)
+    headers: Annotated[dict[HeaderName, HeaderValue], Field(repr=False)] = {}
     rate_per_second: Rate = 0.0
     max_concurrency: Count = 8
     timeout: PositiveDuration | None = None
@@ -102,69 +157,104 @@ class EndpointTable(_Table):
     @field_validator("signature")
     @classmethod
     def _fits_the_style(cls, signature: str, info: ValidationInfo) -> str:
-        if signature != SIGNATURES[0] and info.data.get("style") == "huddle01":
-            raise ValueError('has no meaning with style = "huddle01", which is signed as Huddle01 does: leave it out')
+        if signature != "v1" and info.data.get("style") == Format.HUDDLE01:
+            raise ValueError('has no meaning with style = "huddle01", which has a signature of its own: leave it out')
         return signature
 
     @field_validator("secret")
     @classmethod
     def _fits_the_signature(cls, secret: str | None, info: ValidationInfo) -> str | None:
-        if secret is not None and {"style", "signature"} <= info.data.keys():
-            check_secret(secret, style=info.data["style"], signature=info.data["signature"])
-        return secret
+        style, signature = info.data.get("style"), info.data.get("signature")
+        if secret is None or style in (None, Format.HUDDLE01) or signature is None:
+            return secret
+        return checks.check_secret(secret, signature)
+
+    def spec(self) -> EndpointSpec:
+        return EndpointSpec(**dict(self))
 
 
-class DeliveryTable(_Table):
+class DeliveryTable(Table):
     """`[delivery]`; the defaults are those of the policy."""
 
     timeout: PositiveDuration = _DELIVERY.timeout
-    retry_schedule: Annotated[list[PositiveDuration], Field(min_length=1)] = list(_DELIVERY.retry_schedule)
-    refused_schedule: list[PositiveDuration] = list(_DELIVERY.refused_schedule)
+    retry_schedule: NotEmpty[PositiveDuration] = _DELIVERY.retry_schedule
+    refused_schedule: Listed[PositiveDuration] = _DELIVERY.refused_schedule
     disable_after: PositiveDuration = _DELIVERY.disable_after
     rotation_grace: Duration = _DELIVERY.rotation_grace
     allow_http: bool = False
-    allow_private_networks: list[Annotated[str, checked(fields.parse_network)]] = []
+    allow_private_networks: Listed[Network] = ()
+
+    @cached_property
+    def policy(self) -> DeliveryPolicy:
+        return DeliveryPolicy(**self.model_dump(exclude={"allow_http", "allow_private_networks"}))
+
+    @cached_property
+    def egress(self) -> EgressPolicy:
+        return EgressPolicy(allow_http=self.allow_http, allow_private_networks=self.allow_private_networks)
 
 
-class TokenTable(_Table):
-    """One of `web.tokens`; a token that names no scopes may read."""
+class WebTable(Table):
+    """`[web]`; without an address the web server is off."""
 
-    name: Label
-    token: Annotated[str, checked(fields.check_credential), SECRET]
-    scopes: Annotated[list[Annotated[str, choice("read", "write")]], Field(min_length=1)] = ["read"]
+    listen: Annotated[ListenAddress | None, parsed(checks.parse_listen)] = ListenAddress(host="127.0.0.1", port=8080)
 
 
-class WebTable(_Table):
-    """`[web]`."""
-
-    listen: Annotated[str, checked(fields.parse_listen)] = "127.0.0.1:8080"
-    tokens: list[TokenTable] = []
-
-
-class RetentionTable(_Table):
+class RetentionTable(Table):
     """`[retention]`."""
 
-    events: PositiveDuration = EVENTS_KEPT
     attempts: PositiveDuration = timedelta(days=30)
 
 
-class LogTable(_Table):
-    """`[log]`."""
+class LogTable(Table):
+    """`[log]`; `auto` is console on a terminal, else JSON."""
 
-    format: Annotated[str, choice("auto", "console", "json")] = "auto"
-    level: Annotated[str, choice("debug", "info", "warning", "error")] = "info"
+    format: Annotated[str, choice(["auto", "console", "json"])] = "auto"
+    level: Annotated[str, choice(["debug", "info", "warning", "error"])] = "info"
 
 
-class Configuration(_Table):
-    """The whole file."""
+class Settings(Table):
+    """The whole configuration."""
 
-    bridge: BridgeTable = Field(default_factory=BridgeTable)
-    database: DatabaseTable = Field(default_factory=DatabaseTable)
-    sources: dict[Annotated[str, checked(fields.check_source_name)], SourceTable] = {}
-    polling: PollingTable = Field(default_factory=PollingTable)
-    rooms: list[RoomTable] = []
-    endpoints: list[EndpointTable] = []
-    delivery: DeliveryTable = Field(default_factory=DeliveryTable)
-    web: WebTable = Field(default_factory=WebTable)
-    retention: RetentionTable = Field(default_factory=RetentionTable)
-    log: LogTable = Field(default_factory=LogTable)
+    bridge: BridgeTable = BridgeTable()
+    database: DatabaseTable = DatabaseTable()
+    source_tables: Annotated[
+        dict[Annotated[str, AfterValidator(checks.check_source_name)], SourceTable], Field(alias="sources")
+    ] = {}
+    polling_table: Annotated[PollingTable, Field(alias="polling")] = PollingTable()
+    room_tables: Annotated[Listed[RoomTable], Field(alias="rooms")] = ()
+    endpoint_tables: Annotated[Listed[EndpointTable], Field(alias="endpoints")] = ()
+    delivery: DeliveryTable = DeliveryTable()
+    web: WebTable = WebTable()
+    retention: RetentionTable = RetentionTable()
+    log: LogTable = LogTable()
+
+    _context: Context = PrivateAttr()
+
+    def model_post_init(self, context: Any, /) -> None:  # noqa: ANN401 - pydantic's signature
+        self._context = context
+
+    @property
+    def encryption_keys(self) -> tuple[str, ...]:
+        """Keys of the secrets in the database: the first encrypts, all decrypt; none = secrets stored in clear."""
+        return self._context.encryption_keys
+
+    @property
+    def has_file(self) -> bool:
+        """Whether a file is part of the configuration; without one, absent keys may be in a file that was not found."""
+        return self._context.has_file
+
+    @cached_property
+    def sources(self) -> tuple[SourceSettings, ...]:
+        return tuple(table.settings(name) for name, table in self.source_tables.items())
+
+    @cached_property
+    def polling(self) -> PollingSettings:
+        return self.polling_table.settings()
+
+    @cached_property
+    def rooms(self) -> tuple[RoomSpec, ...]:
+        return tuple(table.spec(self.source_tables) for table in self.room_tables)
+
+    @cached_property
+    def endpoints(self) -> tuple[EndpointSpec, ...]:
+        return tuple(table.spec() for table in self.endpoint_tables)

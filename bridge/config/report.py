@@ -1,43 +1,45 @@
-"""What pydantic found, said for the operator: each problem with its key, its origin and what to do."""
+"""The mistakes that pydantic found, in plain English: the key and the message of each."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from bridge.config.document import Document, dotted
+from bridge.config.keys import every_key, is_table, keys_of, secrets_of, type_at
 from bridge.config.lines import KeyPath
-from bridge.config.schema import Leaf, Table, every_key, keys_of, node_at
+from bridge.config.models import Settings
 from bridge.config.words import nearest
-from bridge.errors import Problem
 
 _MESSAGES: Final = {
     "string_type": "must be a text in quotes",
     "string_unicode": "is not valid Unicode text",
     "bool_type": "must be true or false",
-    "int_type": "must be a whole assign_sequences",
-    "float_type": "must be a assign_sequences",
-    "finite_number": "must be a finite assign_sequences",
-    "list_type": 'must be a list, like ["…", "…"]',
+    "int_type": "must be a whole number",
+    "float_type": "must be a number",
+    "finite_number": "must be a finite number",
+    "tuple_type": 'must be a list, like ["…", "…"]',
     "dict_type": "must be a table",
     "model_type": "must be a table",
-    "too_short": "must not be an empty list",
     "greater_than_equal": "must be at least {ge}",
     "less_than_equal": "must be at most {le:,}",
 }
-_TABLES: Final = ("rooms", "endpoints", "web.tokens")
+_WITHOUT_EFFECT: Final[Mapping[tuple[str, str], str]] = {
+    ("sources", "discover"): "this version does not discover rooms: list them under [[rooms]], and leave this out",
+    ("retention", "events"): "this version deletes nothing from the event log: leave this out",
+    ("web", "tokens"): "this version has no API, so tokens would protect nothing: leave this out",
+}
+"""Keys of later versions, by table and name: refused, for to accept them would be a promise."""
 _KEY_OF_A_TABLE: Final = "[key]"
 
 
-def problems_in(error: ValidationError, document: Document, known: Collection[KeyPath]) -> Iterator[Problem]:
-    """Each problem that pydantic found, except the places that are known to be empty for another reason."""
+def mistakes_in(error: ValidationError) -> Iterator[tuple[KeyPath, str]]:
+    """The path and the message of each mistake."""
     for found in error.errors(include_url=False, include_input=False):
         path = tuple(part for part in found["loc"] if part != _KEY_OF_A_TABLE)
-        if path not in known:
-            yield document.problem(path, _message(found, path))
+        yield path, _message(found, path)
 
 
 def _message(found: ErrorDetails, path: KeyPath) -> str:
@@ -49,8 +51,8 @@ def _message(found: ErrorDetails, path: KeyPath) -> str:
             return _missing(path)
         case "extra_forbidden":
             return _unknown_key(path)
-        case "list_type" if dotted(path) in _TABLES:
-            return f"must be a list of tables: write each as [[{dotted(path)}]], with two brackets"
+        case "tuple_type" if path in (("rooms",), ("endpoints",)):
+            return f"must be a list of tables: write each as [[{path[0]}]], with two brackets"
         case kind if kind in _MESSAGES:
             return _MESSAGES[kind].format(**context)
         case _:
@@ -58,20 +60,22 @@ def _message(found: ErrorDetails, path: KeyPath) -> str:
 
 
 def _missing(path: KeyPath) -> str:
-    node, key = node_at(path), path[-1]
-    if isinstance(node, Leaf) and node.secret:
+    table, key = type_at(Settings, path[:-1]), path[-1]
+    if is_table(table) and key in secrets_of(table):
         return f'is missing: write {key} = "…", {key} = "env:NAME" or {key}_file = "…"'
     return "is missing"
 
 
 def _unknown_key(path: KeyPath) -> str:
     key = str(path[-1])
-    table = node_at(path[:-1])
-    siblings = keys_of(table.model) if isinstance(table, Table) else {}
+    if len(path) > 1 and (reason := _WITHOUT_EFFECT.get((str(path[0]), key))) is not None:
+        return f"has no effect yet: {reason}"
+    table = type_at(Settings, path[:-1])
+    siblings = keys_of(table) if is_table(table) else {}
     if (meant := nearest(key, siblings)) is not None:
         return f'unknown key; did you mean "{meant}"?'
-    elsewhere = [known for known in every_key() if known.endswith(f".{key}")]
+    elsewhere = [known for known in every_key(Settings) if known.endswith(f".{key}")]
     if elsewhere:
         return f"unknown key here; did you mean {' or '.join(elsewhere)}?"
-    where = f" of {dotted(path[:-1])}" if len(path) > 1 else ""
+    where = f" of {path[-2]}" if len(path) > 1 else ""
     return f"unknown key; the keys{where} are {', '.join(siblings)}"

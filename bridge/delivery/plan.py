@@ -200,13 +200,13 @@ def _plan_attempt(
     _plan_health(plan, endpoint, decision.endpoint, report.at)
     if decision.releases:
         _release(plan, cursors, endpoint.key, report.at)
+    may_continue = _may_continue(endpoint, decision.endpoint, report)
     match decision.step:
         case Acknowledge():
-            keeps_claim = _may_continue(endpoint, decision.endpoint, report)
-            return _move(plan, cursor, report, to=attempt.event.acks_to, keeps_claim=keeps_claim)
+            return _move(plan, cursor, report, to=attempt.event.acks_to, keeps_claim=may_continue)
         case DeadLetter(reason=reason):
             plan.dead_letters.append(NewDeadLetter(endpoint.key, attempt.event.key, report.at, reason.value))
-            moved = _move(plan, cursor, report, to=attempt.event.acks_to, keeps_claim=False)
+            moved = _move(plan, cursor, report, to=attempt.event.acks_to, keeps_claim=may_continue)
             return replace(moved, dead_letter=reason)
         case Retry(at=at):
             return _wait(plan, cursor, decision.cursor, at)

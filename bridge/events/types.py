@@ -8,7 +8,7 @@ from fnmatch import fnmatchcase
 
 
 class EventType(StrEnum):
-    """Every type that is ever delivered (CONTRACT section 4)."""
+    """The types of CONTRACT section 4 that this version emits."""
 
     PEER_JOINED = "peer.joined"
     PEER_LEFT = "peer.left"
@@ -16,12 +16,10 @@ class EventType(StrEnum):
     ROOM_OCCUPIED = "room.occupied"
     PEER_UPDATED = "peer.updated"
     ROOM_SNAPSHOT = "room.snapshot"
-    SESSION_RECONCILED = "session.reconciled"
     SOURCE_UNAVAILABLE = "source.unavailable"
     SOURCE_RECOVERED = "source.recovered"
     ENDPOINT_DISABLED = "endpoint.disabled"
     ENDPOINT_RECOVERED = "endpoint.recovered"
-    AUDIT_CHECKPOINT = "audit.checkpoint"
 
 
 DEFAULT_TYPES = (EventType.PEER_JOINED, EventType.PEER_LEFT, EventType.ROOM_EMPTY)

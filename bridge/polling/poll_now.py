@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import asyncio
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from sqlalchemy import Connection
 
+from bridge.db.engine import Database
 from bridge.db.visits import load_presence
+from bridge.errors import BridgeError
+from bridge.polling.claim import claim_room
+from bridge.polling.plan import ClaimedRoom, Poll, PollingSettings, RecordedPoll, Skipped
+from bridge.polling.poller import POLL_LEASE_MARGIN
+from bridge.polling.record import record_polls
 from bridge.polling.rooms import find_room
-from bridge.rules.presence import Presence
+from bridge.rules.presence import Failure, Presence, Snapshot
+from bridge.runtime import Runtime
+from bridge.sources.protocol import Source, SourceSettings
+
+RETRY_SECONDS = 0.1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,3 +43,59 @@ def room_presence(
     row = find_room(connection, room_id, source)
     presence = load_presence(connection, [row], seen)[row.id]
     return RoomPresence(source=row.source, leave_after_missed=row.leave_after_missed, presence=presence)
+
+
+async def poll_now(
+    database: Database,
+    account: SourceSettings,
+    source: Source,
+    room_id: str,
+    *,
+    settings: PollingSettings,
+    runtime: Runtime,
+    on_wait: Callable[[], None] = lambda: None,
+) -> tuple[Poll, RecordedPoll]:
+    """Claim the room, ask its source, record the result.
+
+    A poll of the room that is under way is waited for; `on_wait` is called once then.
+
+    Raises:
+        NotFoundError: the room is not tracked.
+        UsageError: the room is disabled.
+        BridgeError: the source is rate-limited, or another process took the room over.
+    """
+    claimed = await _claim(database, account, room_id, runtime, on_wait)
+    started_at = runtime.now()
+    result: Snapshot | Failure | Skipped = Skipped()
+    try:
+        result = await source.fetch(room_id)
+    finally:  # after a cancellation too: the room is released at once
+        at, jitter = runtime.now(), runtime.jitter()
+        poll = Poll(room=claimed, started_at=started_at, at=at, result=result, jitter=jitter)
+        (recorded,) = database.write_now(record_polls, [poll], settings=settings, new_id=runtime.new_id)
+    if recorded.fenced:
+        raise BridgeError(f"another process polled room {room_id!r} meanwhile, so nothing was written: try again")
+    return poll, recorded
+
+
+async def _claim(
+    database: Database, account: SourceSettings, room_id: str, runtime: Runtime, on_wait: Callable[[], None]
+) -> ClaimedRoom:
+    has_waited = False
+    while True:
+        now = runtime.now()
+        claimed = await database.write(
+            claim_room,
+            room_id,
+            account.name,
+            requests_per_second=account.requests_per_second,
+            now=now,
+            lease_until=now + 2 * account.timeout + POLL_LEASE_MARGIN,
+            token=runtime.new_token(),
+        )
+        if claimed is not None:
+            return claimed
+        if not has_waited:
+            on_wait()
+            has_waited = True
+        await asyncio.sleep(RETRY_SECONDS)

@@ -80,7 +80,7 @@ def check_url(url: str, policy: EgressPolicy) -> Destination:
     """
     parts, port = _split(url)
     if parts.scheme not in _PORTS:
-        raise ForbiddenAddressError(f"deliveries go over https (or http), not over {parts.scheme!r}: change the URL")
+        raise ForbiddenAddressError("the URL must begin with https:// or http://")
     if "@" in parts.netloc:
         raise ForbiddenAddressError(
             "the URL holds a user name or password: put it into a header of the endpoint instead"

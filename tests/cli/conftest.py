@@ -1,4 +1,4 @@
-"""The command line as a person meets it: a directory with a configuration, an upstream and a receiver on loopback."""
+"""The command line for tests: a directory with a configuration, an upstream and a receiver on loopback."""
 
 from __future__ import annotations
 
@@ -12,13 +12,15 @@ from typing import Any
 
 import pytest
 
+from bridge.admin.configured import apply_configuration
 from bridge.cli.main import run
+from bridge.compose import endpoint_context, open_webhook_client
 from bridge.config import Settings, load
 from bridge.db.encryption import SecretCipher
 from bridge.db.engine import Database
 from bridge.db.migrate import ensure_schema
 from bridge.delivery.sender import Sender
-from bridge.service import endpoint_context, open_webhook_client, system_runtime
+from bridge.runtime import system_runtime
 from bridge.simulator import Simulation
 from bridge.simulator.server import serve
 from tests.harness.config import Table, write_config
@@ -43,7 +45,7 @@ class _Upstream(LoopThread):
 
 @dataclass(frozen=True)
 class Done:
-    """What a command left behind."""
+    """The exit code and the output of a command."""
 
     code: int
     out: str
@@ -68,11 +70,11 @@ class Cli:
         self.configure()
 
     def configure(self, *, upstream: str | None = None, **how: Any) -> None:  # noqa: ANN401 - write_config's own
-        """Write the configuration anew; `how` is what `write_config` takes."""
+        """Write the configuration again; `how` is for `write_config`."""
         write_config(self.config, database_url=self.database_url, upstream=upstream or self._upstream, **how)
 
     def __call__(self, *arguments: str, code: int = 0) -> Done:
-        """Run a command; the exit code must be as expected, and nobody may see a traceback."""
+        """Run a command; the exit code must be as expected, and there must be no traceback."""
         self._capsys.readouterr()
         actual = run([*arguments, "--config", str(self.config)])
         out, err = self._capsys.readouterr()
@@ -81,7 +83,7 @@ class Cli:
         return Done(actual, out, err)
 
     def refuses(self, *arguments: str, code: int) -> str:
-        """Run a command that must fail and say why, on stderr alone; answers what it says."""
+        """Run a command that must fail with a message on stderr alone; return the message."""
         done = self(*arguments, code=code)
         assert done.out == ""
         assert done.err != ""
@@ -95,11 +97,11 @@ class Cli:
         return Database(self.database_url)
 
     def take_up(self) -> None:
-        """What the service does with the configuration when it starts, or is told to reload."""
+        """Load the configuration into the database, as the service does at start and reload."""
         settings, database = self.settings, self.database()
         ensure_schema(database)
         database.write_now(
-            reconcile,
+            apply_configuration,
             sources=[account.name for account in settings.sources],
             rooms=settings.rooms,
             endpoints=settings.endpoints,
@@ -108,7 +110,7 @@ class Cli:
         database.close()
 
     def deliver(self) -> None:
-        """What the service's sender does at one tick."""
+        """Deliver what is due, as the sender does at one tick."""
         asyncio.run(self._deliver())
 
     async def _deliver(self) -> None:
@@ -119,13 +121,13 @@ class Cli:
         database.close()
 
     def events(self, *filters: str) -> Sequence[dict[str, Json]]:
-        """The log, newest first."""
+        """Return the log, newest first."""
         found: list[dict[str, Json]] = self("events", "list", "--json", "--limit", "1000", *filters).json()
         return found
 
 
 @pytest.fixture(autouse=True)
-def _nothing_of_the_callers_own(monkeypatch: pytest.MonkeyPatch) -> None:
+def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in os.environ:
         if name.startswith(("BRIDGE", "HUDDLE01", "FORCE_COLOR")):
             monkeypatch.delenv(name)
@@ -133,7 +135,7 @@ def _nothing_of_the_callers_own(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def simulator() -> Iterator[SimulatorClient]:
-    """A simulated upstream of this test's own."""
+    """A simulated upstream for one test."""
     with _Upstream("upstream") as upstream:
         client = SimulatorClient(upstream.url)
         yield client
@@ -142,7 +144,7 @@ def simulator() -> Iterator[SimulatorClient]:
 
 @pytest.fixture
 def receiver() -> Iterator[Receiver]:
-    """A subscriber that accepts everything until it is scripted."""
+    """A receiver that accepts everything until it is scripted."""
     with Receiver() as subscriber:
         yield subscriber
 

@@ -1,4 +1,4 @@
-"""What SQLite holds against a command is told with what to do about it."""
+"""Errors of SQLite are reported with what to do."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from bridge.errors import DatabaseError
 from tests.cli.conftest import Cli
 
 WAIT = ": another process is writing to it; try again"
-ASK = ": `bridge doctor` says why"
+ASK = ": run `bridge doctor` for the reason"
 
 
 def test_a_database_that_another_process_writes_to(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -23,23 +23,23 @@ def test_a_database_that_another_process_writes_to(cli: Cli, monkeypatch: pytest
     monkeypatch.setattr("bridge.db.engine.BUSY_TIMEOUT_MS", 0)
     with contextlib.closing(sqlite3.connect(cli.database_file, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
-        said = cli.refuses("rooms", "add", "x", code=1)
+        message = cli.refuses("rooms", "add", "x", code=1)
 
-    assert said == f"bridge: database {cli.database_url}: database is locked{WAIT}\n"
+    assert message == f"bridge: database {cli.database_url}: database is locked{WAIT}\n"
 
 
 def test_a_database_that_cannot_be_opened(cli: Cli) -> None:
     cli.database_url = f"sqlite:///{cli.directory}/nowhere/bridge.db"
     cli.configure()
 
-    said = cli.refuses("migrate", code=1)
+    message = cli.refuses("migrate", code=1)
 
-    assert said == f"bridge: database {cli.database_url}: unable to open database file{ASK}\n"
+    assert message == f"bridge: database {cli.database_url}: unable to open database file{ASK}\n"
 
 
 @pytest.fixture
 def database(tmp_path: Path) -> Iterator[Database]:
-    """A table of one row."""
+    """A database with a table of one row."""
     database = Database(f"sqlite:///{tmp_path / 'some.db'}")
     database.write_now(lambda connection: connection.exec_driver_sql("CREATE TABLE t (x)"))
     database.write_now(lambda connection: connection.exec_driver_sql("INSERT INTO t VALUES (1)"))
@@ -79,19 +79,19 @@ def wrong(connection: Connection) -> None:
 
 
 @pytest.mark.parametrize(
-    ("work", "told"),
+    ("work", "message"),
     [
-        (full, "database or disk is full: make room on the disk"),
+        (full, "database or disk is full: free some space on the disk"),
         (read_only, f"attempt to write a readonly database{ASK}"),
         (in_use, f"database table is locked{WAIT}"),
         (overtaken, f"database is locked{WAIT}"),
         (wrong, "no such table: nowhere"),
     ],
 )
-def test_every_trouble_that_has_a_remedy_is_told_with_it(
-    database: Database, work: Callable[[Connection], None], told: str
+def test_every_error_that_has_a_remedy_names_it(
+    database: Database, work: Callable[[Connection], None], message: str
 ) -> None:
     with pytest.raises(DatabaseError) as caught:
         database.write_now(work)
 
-    assert str(caught.value) == f"database {database.name}: {told}"
+    assert str(caught.value) == f"database {database.name}: {message}"

@@ -6,8 +6,7 @@ from datetime import UTC, datetime
 import pytest
 from standardwebhooks import Webhook, WebhookVerificationError
 
-from bridge.db.encryption import SecretCipher
-from bridge.db.reencryption import reencrypt
+from bridge.db.encryption import SecretCipher, reencrypt_all
 from bridge.rules.signing import parse_key, parse_secret, verify
 from tests.cli.conftest import Cli
 from tests.harness.config import Table
@@ -21,8 +20,8 @@ HEADER = "Bearer hush-hush-0123456789"
 
 
 @pytest.fixture
-def told(cli: Cli, simulator: SimulatorClient, endpoint: Table) -> Cli:
-    """A room that `crm` is told of."""
+def served(cli: Cli, simulator: SimulatorClient, endpoint: Table) -> Cli:
+    """A room whose events `crm` gets."""
     cli.configure(rooms=[ROOM], endpoints=[endpoint], delivery={"retry_schedule": ["1h"], "refused_schedule": ["1h"]})
     cli.take_up()
     simulator.join(ROOM, "anna")
@@ -45,10 +44,10 @@ def state(cli: Cli, name: str = "crm") -> tuple[str, str | None, int]:
 # --- test
 
 
-def test_a_sample_is_signed_marked_and_forgotten(told: Cli, receiver: Receiver) -> None:
+def test_a_sample_is_signed_and_marked_and_not_stored(served: Cli, receiver: Receiver) -> None:
     receiver.script(Response(status=202, body=b"thank you"))
-    before = everything(told.database_url)
-    done = told("endpoints", "test", "crm", "--json").json()
+    before = everything(served.database_url)
+    done = served("endpoints", "test", "crm", "--json").json()
     (delivery,) = receiver.deliveries
     assert delivery.unverified is None
     assert delivery.headers["bridge-test"] == "true"
@@ -56,37 +55,37 @@ def test_a_sample_is_signed_marked_and_forgotten(told: Cli, receiver: Receiver) 
     assert (done["event_id"], done["type"]) == (delivery.event_id, delivery.event["type"])
     assert (done["outcome"], done["status"], done["response"], done["cause"]) == ("delivered", 202, "thank you", None)
     assert done["type"] == "peer.joined"
-    assert everything(told.database_url) == before, "nothing is stored"
+    assert everything(served.database_url) == before, "nothing is stored"
 
 
 @pytest.mark.parametrize("kind", ["peer.left", "room.empty", "room.snapshot", "endpoint.disabled"])
-def test_a_sample_imitates_the_type_that_is_asked_for(kind: str, told: Cli, receiver: Receiver) -> None:
-    told("endpoints", "test", "crm", "--type", kind)
+def test_a_sample_has_the_chosen_type(kind: str, served: Cli, receiver: Receiver) -> None:
+    served("endpoints", "test", "crm", "--type", kind)
     assert [one.event["type"] for one in receiver.deliveries] == [kind]
 
 
-def test_a_sample_of_a_type_that_there_is_not(told: Cli, receiver: Receiver) -> None:
-    assert "peer.joined" in told.refuses("endpoints", "test", "crm", "--type", "peer.jioned", code=2)
+def test_a_sample_of_an_unknown_type_is_refused(served: Cli, receiver: Receiver) -> None:
+    assert "peer.joined" in served.refuses("endpoints", "test", "crm", "--type", "peer.jioned", code=2)
     assert receiver.deliveries == ()
 
 
-def test_a_sample_that_is_not_taken_fails_and_says_why(told: Cli, receiver: Receiver) -> None:
+def test_a_sample_that_is_not_accepted_fails_with_the_reason(served: Cli, receiver: Receiver) -> None:
     receiver.script(Response(status=500, body=b"no \x1b[31mroom\x1b[0m left"))
-    done = told("endpoints", "test", "crm", code=1)
+    done = served("endpoints", "test", "crm", code=1)
     assert "retryable" in done.out
-    assert "answered 500" in done.out
+    assert "status 500" in done.out
     assert "room" in done.out
     assert "\x1b" not in done.out
-    assert state(told) == ("active", None, 0), "a sample judges nobody"
+    assert state(served) == ("active", None, 0), "a sample does not change the health"
 
 
-def test_a_sample_to_nobody_says_so(cli: Cli) -> None:
+def test_a_sample_to_a_closed_port_fails(cli: Cli) -> None:
     cli("endpoints", "add", "void", "http://127.0.0.1:1/")
     done = cli("endpoints", "test", "void", "--json", code=1).json()
     assert (done["outcome"], done["status"], done["cause"]) == ("retryable", None, "connect")
 
 
-def test_an_address_that_may_not_be_called_is_not_called_by_a_sample_either(cli: Cli, receiver: Receiver) -> None:
+def test_a_sample_is_not_sent_to_a_forbidden_address(cli: Cli, receiver: Receiver) -> None:
     cli("endpoints", "add", "crm", f"{receiver.url}/crm")
     cli.configure(delivery={"allow_private_networks": []})
     done = cli("endpoints", "test", "crm", "--json", code=1).json()
@@ -94,9 +93,9 @@ def test_an_address_that_may_not_be_called_is_not_called_by_a_sample_either(cli:
     assert receiver.deliveries == ()
 
 
-def test_a_disabled_endpoint_can_be_tried_out(told: Cli, receiver: Receiver) -> None:
-    told("endpoints", "disable", "crm")
-    told("endpoints", "test", "crm")
+def test_a_disabled_endpoint_can_be_tested(served: Cli, receiver: Receiver) -> None:
+    served("endpoints", "disable", "crm")
+    served("endpoints", "test", "crm")
     assert len(receiver.accepted) == 1
 
 
@@ -115,57 +114,55 @@ def test_a_sample_has_the_style_of_its_endpoint(style: str, kind: str, cli: Cli,
 # --- enable, disable
 
 
-def test_what_a_disabled_endpoint_misses_waits_for_it(
-    told: Cli, receiver: Receiver, simulator: SimulatorClient
-) -> None:
-    assert "is disabled" in told("endpoints", "disable", "crm").err
-    assert "already" in told("endpoints", "disable", "crm").err
-    told("poll", ROOM)
+def test_events_wait_for_a_disabled_endpoint(served: Cli, receiver: Receiver, simulator: SimulatorClient) -> None:
+    assert "is disabled" in served("endpoints", "disable", "crm").err
+    assert "already" in served("endpoints", "disable", "crm").err
+    served("poll", ROOM)
     simulator.join(ROOM, "bert")
-    told("poll", ROOM)
-    told.deliver()
+    served("poll", ROOM)
+    served.deliver()
     assert receiver.deliveries == ()
-    assert state(told) == ("disabled", "operator", 3)
-    assert "3 events owed" in told("endpoints", "enable", "crm").err
-    told.deliver()
+    assert state(served) == ("disabled", "operator", 3)
+    assert "3 owed events due now" in served("endpoints", "enable", "crm").err
+    served.deliver()
     assert [event["data"]["sequence"] for event in receiver.events()] == [1, 2, 3]
-    assert state(told) == ("active", None, 0)
-    assert "was not disabled" in told("endpoints", "enable", "crm").err
+    assert state(served) == ("active", None, 0)
+    assert "is active already" in served("endpoints", "enable", "crm").err
 
 
-def test_an_endpoint_that_is_gone_is_called_no_more_until_a_person_enables_it(told: Cli, receiver: Receiver) -> None:
+def test_an_endpoint_that_is_gone_gets_nothing_until_it_is_enabled(served: Cli, receiver: Receiver) -> None:
     receiver.script(Response(status=410))
-    told("poll", ROOM)
-    told.deliver()
-    assert state(told) == ("disabled", "gone", 2)
+    served("poll", ROOM)
+    served.deliver()
+    assert state(served) == ("disabled", "gone", 2)
     receiver.script()
-    told.deliver()
+    served.deliver()
     assert len(receiver.deliveries) == 1
-    told("endpoints", "enable", "crm")
-    told.deliver()
+    served("endpoints", "enable", "crm")
+    served.deliver()
     assert [event["data"]["sequence"] for event in receiver.events()] == [1, 2]
 
 
-def test_a_restart_or_reload_enables_nothing(told: Cli) -> None:
-    told("endpoints", "disable", "crm")
-    told.take_up()
-    assert state(told)[:2] == ("disabled", "operator")
+def test_a_restart_or_reload_enables_nothing(served: Cli) -> None:
+    served("endpoints", "disable", "crm")
+    served.take_up()
+    assert state(served)[:2] == ("disabled", "operator")
 
 
-def test_enabling_does_not_wait_for_a_back_off(told: Cli, receiver: Receiver) -> None:
+def test_enabling_ends_a_pause(served: Cli, receiver: Receiver) -> None:
     receiver.script(Response(status=503, headers={"Retry-After": "3600"}, times=1))
-    told("poll", ROOM)
-    told.deliver()
-    told.deliver()
+    served("poll", ROOM)
+    served.deliver()
+    served.deliver()
     assert len(receiver.deliveries) == 1
-    told("endpoints", "enable", "crm")
-    told.deliver()
+    served("endpoints", "enable", "crm")
+    served.deliver()
     assert len(receiver.accepted) == 2
 
 
 @pytest.mark.parametrize("action", ["test", "enable", "disable", "rotate"])
-def test_an_endpoint_that_there_is_not(action: str, told: Cli) -> None:
-    assert "no endpoint is named 'nobody'" in told.refuses("endpoints", action, "nobody", code=1)
+def test_an_unknown_endpoint_is_an_error(action: str, served: Cli) -> None:
+    assert "no endpoint is named 'nobody'" in served.refuses("endpoints", action, "nobody", code=1)
 
 
 # --- rotate
@@ -192,12 +189,12 @@ def test_a_new_secret_is_printed_once_and_both_sign_meanwhile(cli: Cli, receiver
     assert fresh not in cli("endpoints", "list", "--json").out
 
 
-def test_a_rotation_says_that_older_secrets_keep_their_grace(cli: Cli, receiver: Receiver) -> None:
+def test_older_secrets_keep_their_grace(cli: Cli, receiver: Receiver) -> None:
     cli("endpoints", "add", "crm", f"{receiver.url}/crm")
-    assert "from before it" not in cli("endpoints", "rotate", "crm", "--grace", "2h").err
+    assert "older secrets" not in cli("endpoints", "rotate", "crm", "--grace", "2h").err
     again = cli("endpoints", "rotate", "crm", "--grace", "1h")
 
-    assert "the old one signs beside it for 1h; so do 1 from before it, until their own grace is over" in again.err
+    assert "the old one keeps signing for 1h; older secrets (1) keep their own grace" in again.err
     assert len(cli("endpoints", "show", "crm", "--json").json()["secrets"]) == 3
 
 
@@ -210,7 +207,7 @@ def test_without_grace_no_old_secret_signs_any_more(cli: Cli, receiver: Receiver
     assert not is_accepted_by(old, delivery)
 
 
-def test_programs_get_the_new_secret_as_json(cli: Cli, receiver: Receiver) -> None:
+def test_a_rotation_as_json(cli: Cli, receiver: Receiver) -> None:
     added = cli("endpoints", "add", "crm", f"{receiver.url}/crm", "--json").json()
     rotated = cli("endpoints", "rotate", "crm", "--json").json()
     assert list(rotated) == ["id", "name", "secret", "public_key"]
@@ -219,18 +216,18 @@ def test_programs_get_the_new_secret_as_json(cli: Cli, receiver: Receiver) -> No
 
 
 @pytest.mark.parametrize("grace", ["-1h", "soon", ""])
-def test_a_grace_that_is_none(grace: str, cli: Cli, receiver: Receiver) -> None:
+def test_a_wrong_grace_is_refused(grace: str, cli: Cli, receiver: Receiver) -> None:
     cli("endpoints", "add", "crm", f"{receiver.url}/crm")
     assert "--grace" in cli.refuses("endpoints", "rotate", "crm", f"--grace={grace}", code=2)
 
 
-def test_a_secret_that_stands_in_the_configuration_is_rotated_there(told: Cli, receiver: Receiver) -> None:
-    said = told.refuses("endpoints", "rotate", "crm", code=2)
-    assert "configuration" in said
-    assert SECRET not in said
-    told.configure(rooms=[ROOM], endpoints=[receiver.endpoint("crm", secret=OTHER_SECRET)])
-    told.take_up()
-    told("endpoints", "test", "crm")
+def test_a_secret_of_the_configuration_is_rotated_there(served: Cli, receiver: Receiver) -> None:
+    message = served.refuses("endpoints", "rotate", "crm", code=2)
+    assert "configuration" in message
+    assert SECRET not in message
+    served.configure(rooms=[ROOM], endpoints=[receiver.endpoint("crm", secret=OTHER_SECRET)])
+    served.take_up()
+    served("endpoints", "test", "crm")
     (delivery,) = receiver.deliveries
     assert is_accepted_by(SECRET, delivery)
     assert is_accepted_by(OTHER_SECRET, delivery)
@@ -244,8 +241,7 @@ def test_a_secret_that_the_configuration_leaves_to_the_bridge_can_be_rotated(cli
     assert cli("endpoints", "show", "crm", "--reveal", "--json").json()["secrets"][0]["secret"] == fresh
 
 
-def test_a_secret_that_left_the_configuration_is_the_bridges_to_rotate(cli: Cli, receiver: Receiver) -> None:
-    """Left out means that the bridge keeps one: nobody else has it to change any more."""
+def test_a_secret_that_left_the_configuration_can_be_rotated(cli: Cli, receiver: Receiver) -> None:
     cli.configure(endpoints=[{"name": "crm", "url": f"{receiver.url}/crm", "secret": SECRET}])
     cli.take_up()
     cli.configure(endpoints=[{"name": "crm", "url": f"{receiver.url}/crm"}])
@@ -254,12 +250,12 @@ def test_a_secret_that_left_the_configuration_is_the_bridges_to_rotate(cli: Cli,
     assert fresh != SECRET
 
 
-def test_a_secret_that_was_given_by_hand_is_not_said_to_stand_in_a_file(cli: Cli) -> None:
+def test_a_secret_that_was_given_to_a_command_cannot_be_rotated(cli: Cli) -> None:
     cli("endpoints", "add", "crm", "http://127.0.0.1:9/", "--secret", SECRET)
-    said = cli.refuses("endpoints", "rotate", "crm", code=2)
-    assert "configuration" not in said
-    assert "reload" not in said
-    assert SECRET not in said
+    message = cli.refuses("endpoints", "rotate", "crm", code=2)
+    assert "configuration" not in message
+    assert "reload" not in message
+    assert SECRET not in message
 
 
 def test_v1a_is_verified_with_the_public_key_that_is_shown(cli: Cli, receiver: Receiver) -> None:
@@ -296,14 +292,14 @@ def stored_text(cli: Cli) -> str:
     return "\n".join([everything(cli.database_url), *files])
 
 
-def test_without_a_key_they_stand_there_in_clear(cli: Cli) -> None:
-    """So that the test below looks where they would be."""
+def test_without_a_key_secrets_are_stored_in_clear(cli: Cli) -> None:
+    """Proof that the test below looks in the right place."""
     secret = cli("endpoints", "add", "crm", "http://127.0.0.1:9/", "--header", f"X-Auth={HEADER}").out.strip()
     assert secret in stored_text(cli)
     assert HEADER in stored_text(cli)
 
 
-def test_with_a_key_nothing_secret_stands_in_the_database(encrypted: str, cli: Cli) -> None:
+def test_with_a_key_no_secret_is_in_the_database(encrypted: str, cli: Cli) -> None:
     fresh = cli("endpoints", "rotate", "crm").out.strip()
     stored = stored_text(cli)
     for secret in (encrypted, fresh, HEADER, FIRST):
@@ -311,13 +307,13 @@ def test_with_a_key_nothing_secret_stands_in_the_database(encrypted: str, cli: C
         assert secret.removeprefix("whsec_") not in stored
 
 
-def test_an_old_key_still_opens_when_it_is_listed_behind_the_new_one(
+def test_an_old_key_decrypts_when_it_is_listed_after_the_new_one(
     encrypted: str, cli: Cli, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("BRIDGE_ENCRYPTION_KEY", f"{SECOND},{FIRST}")
     assert "start the service with them first" in cli.refuses("endpoints", "rotate", "crm", code=1)
     with contextlib.closing(cli.database()) as database:  # as the service does when it starts
-        database.write_now(reencrypt, SecretCipher([SECOND, FIRST]), datetime.now(UTC))
+        database.write_now(reencrypt_all, SecretCipher([SECOND, FIRST]), datetime.now(UTC))
     fresh = cli("endpoints", "rotate", "crm").out.strip()
     cli("endpoints", "test", "crm")
     (delivery,) = receiver.deliveries
@@ -327,10 +323,9 @@ def test_an_old_key_still_opens_when_it_is_listed_behind_the_new_one(
 
 
 @pytest.mark.parametrize(("before", "now"), [(FIRST, f"{SECOND},{FIRST}"), (None, FIRST)])
-def test_nothing_is_sealed_before_the_service_has_started_with_its_new_keys(
+def test_no_secret_is_stored_with_keys_that_the_service_has_not_started_with(
     before: str | None, now: str, cli: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Until then it could not open what is ciphertext with the first of them."""
     if before is not None:
         monkeypatch.setenv("BRIDGE_ENCRYPTION_KEY", before)
     cli("endpoints", "add", "crm", "http://127.0.0.1:9/")
@@ -338,12 +333,14 @@ def test_nothing_is_sealed_before_the_service_has_started_with_its_new_keys(
     monkeypatch.setenv("BRIDGE_ENCRYPTION_KEY", now)
 
     for arguments in (("rotate", "crm"), ("add", "other", "http://127.0.0.1:9/")):
-        said = cli.refuses("endpoints", *arguments, code=1)
-        assert "the secret of endpoint 'crm' is not ciphertext with the first of these keys: start the service" in said
+        message = cli.refuses("endpoints", *arguments, code=1)
+        assert (
+            "the secret of endpoint 'crm' is not encrypted with the first of these keys: start the service" in message
+        )
     assert everything(cli.database_url) == stored
 
 
-def test_what_a_receiver_repeats_of_them_is_neither_stored_nor_shown(
+def test_secrets_that_a_receiver_repeats_are_neither_stored_nor_shown(
     encrypted: str, cli: Cli, simulator: SimulatorClient, receiver: Receiver
 ) -> None:
     credential = HEADER.removeprefix("Bearer ")
@@ -361,7 +358,7 @@ def test_what_a_receiver_repeats_of_them_is_neither_stored_nor_shown(
     assert [secret for secret in (encrypted, credential) if secret in shown + stored] == []
 
 
-def test_a_key_may_stand_in_a_file(encrypted: str, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_key_can_be_in_a_file(encrypted: str, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     file = cli.directory / "key"
     file.write_text(f"{SECOND},{FIRST}\n")
     monkeypatch.delenv("BRIDGE_ENCRYPTION_KEY")
@@ -370,23 +367,23 @@ def test_a_key_may_stand_in_a_file(encrypted: str, cli: Cli, monkeypatch: pytest
 
 
 @pytest.mark.parametrize("key", [SECOND, None])
-def test_without_the_old_key_it_is_said_which_is_missing_and_nothing_is_sent(
+def test_without_the_old_key_nothing_is_sent(
     key: str | None, encrypted: str, cli: Cli, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("BRIDGE_ENCRYPTION_KEY")
     if key is not None:
         monkeypatch.setenv("BRIDGE_ENCRYPTION_KEY", key)
-    said = cli.refuses("endpoints", "test", "crm", code=1)
-    assert "BRIDGE_ENCRYPTION_KEY" in said
-    assert encrypted not in said
+    message = cli.refuses("endpoints", "test", "crm", code=1)
+    assert "BRIDGE_ENCRYPTION_KEY" in message
+    assert encrypted not in message
     assert receiver.deliveries == ()
 
 
 @pytest.mark.parametrize("key", [SECOND, None])
-def test_nothing_is_changed_with_another_key_than_the_service_has(
+def test_no_secret_is_changed_with_another_key_than_that_of_the_service(
     key: str | None, encrypted: str, cli: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What it ciphertext could not be opened by the service, and the secret that receivers know would lapse."""
+    """The service could not decrypt the new secret, and the one that receivers know would expire."""
     monkeypatch.delenv("BRIDGE_ENCRYPTION_KEY")
     if key is not None:
         monkeypatch.setenv("BRIDGE_ENCRYPTION_KEY", key)
@@ -400,7 +397,7 @@ def test_nothing_is_changed_with_another_key_than_the_service_has(
     ]
 
 
-def test_secrets_are_shown_to_who_asks_for_them_and_to_nobody_else(encrypted: str, cli: Cli) -> None:
+def test_secrets_are_shown_only_with_reveal(encrypted: str, cli: Cli) -> None:
     for arguments in (("list",), ("list", "--json"), ("show", "crm"), ("show", "crm", "--json")):
         done = cli("endpoints", *arguments)
         assert encrypted not in done.out + done.err
@@ -411,7 +408,7 @@ def test_secrets_are_shown_to_who_asks_for_them_and_to_nobody_else(encrypted: st
         assert HEADER in out
 
 
-def test_a_secret_need_not_be_given_where_ps_shows_it(
+def test_a_secret_can_be_given_without_being_shown_by_ps(
     cli: Cli, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CRM_SECRET", SECRET)
@@ -427,10 +424,8 @@ def test_a_secret_need_not_be_given_where_ps_shows_it(
     assert receiver.deliveries[0].headers["authorization"] == HEADER
 
 
-def test_an_endpoint_that_leaves_the_style_of_huddle01_goes_on(
-    cli: Cli, simulator: SimulatorClient, receiver: Receiver
-) -> None:
-    """Its former secret may be any text there: it cannot sign beside the new one, and must not stop it."""
+def test_an_endpoint_can_leave_the_style_huddle01(cli: Cli, simulator: SimulatorClient, receiver: Receiver) -> None:
+    """The former secret may be any text: it cannot sign beside the new one, and must not stop it."""
     before = receiver.endpoint("crm", style="huddle01", secret="any text that both sides know")
     cli.configure(rooms=[ROOM], endpoints=[before])
     cli.take_up()

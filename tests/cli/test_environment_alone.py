@@ -1,4 +1,4 @@
-"""Without a file the environment may be the whole configuration; it never gives up what a file once named."""
+"""Without a file, the environment may be the whole configuration; it does not remove what a file once named."""
 
 from __future__ import annotations
 
@@ -9,13 +9,15 @@ from pathlib import Path
 
 import pytest
 
+from bridge.admin.configured import apply_configuration
 from bridge.cli.main import run
-from bridge.cli.options import DEFAULT_CONFIG, find_file
+from bridge.cli.settings import DEFAULT_CONFIG, find_file
+from bridge.compose import endpoint_context
 from bridge.db.engine import Database
 from bridge.delivery.endpoints import EndpointSpec
 from bridge.errors import BridgeError
 from bridge.polling.rooms import RoomSpec
-from bridge.service import endpoint_context, system_runtime
+from bridge.runtime import system_runtime
 from tests.cli.conftest import Cli
 from tests.harness.config import Table
 from tests.harness.process import READY, Process, bridge_command
@@ -24,7 +26,7 @@ from tests.harness.tables import everything
 ROOM = RoomSpec(source="main", upstream_id="abc-defg-hij")
 ENDPOINT = EndpointSpec(name="crm", url="https://crm.example.com/")
 ONE_OR_THE_OTHER = [([ROOM], []), ([], [ENDPOINT])]
-REJECTED = "the database has rooms and endpoints of a configuration file, and there is none here"
+REJECTED = "the database has rooms or endpoints of a configuration file, and there is no file here"
 
 
 @pytest.fixture
@@ -46,7 +48,7 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (False, None, DEFAULT_CONFIG),
     ],
 )
-def test_any_key_in_the_environment_stands_for_a_file_that_is_not_there(
+def test_any_key_in_the_environment_replaces_a_missing_file(
     elsewhere: Path, monkeypatch: pytest.MonkeyPatch, *, is_there: bool, variable: str | None, found: Path | None
 ) -> None:
     if is_there:
@@ -57,7 +59,7 @@ def test_any_key_in_the_environment_stands_for_a_file_that_is_not_there(
     assert find_file(None) == found
 
 
-def test_a_file_that_is_named_must_be_there_whatever_the_environment_says(
+def test_a_named_file_must_exist_whatever_is_in_the_environment(
     elsewhere: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("BRIDGE__LOG__LEVEL", "debug")
@@ -68,7 +70,7 @@ def test_a_file_that_is_named_must_be_there_whatever_the_environment_says(
 
 @pytest.mark.usefixtures("elsewhere")
 @pytest.mark.parametrize("others", [{}, {"BRIDGE__ROOMS": '[{"id": "a"}]'}])
-def test_check_says_that_it_looked_at_the_environment_alone(
+def test_check_names_the_environment_as_the_configuration(
     others: dict[str, str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for name, value in {"BRIDGE__SOURCES__MAIN__API_KEY": "k", **others}.items():
@@ -86,14 +88,19 @@ def take_up(
     try:
         context = endpoint_context(cli.settings, system_runtime())
         database.write_now(
-            reconcile, sources=["main"], rooms=rooms, endpoints=endpoints, context=context, may_empty=may_empty
+            apply_configuration,
+            sources=["main"],
+            rooms=rooms,
+            endpoints=endpoints,
+            context=context,
+            may_empty=may_empty,
         )
     finally:
         database.close()
 
 
 @pytest.mark.parametrize(("rooms", "endpoints"), ONE_OR_THE_OTHER)
-def test_what_a_file_named_is_not_given_up_because_the_file_was_not_found(
+def test_rooms_and_endpoints_of_a_file_are_not_removed_because_the_file_is_missing(
     cli: Cli, rooms: Sequence[RoomSpec], endpoints: Sequence[EndpointSpec]
 ) -> None:
     cli.take_up()
@@ -107,7 +114,7 @@ def test_what_a_file_named_is_not_given_up_because_the_file_was_not_found(
 
 
 @pytest.mark.parametrize(("rooms", "endpoints"), ONE_OR_THE_OTHER)
-def test_an_environment_that_names_something_may_give_up_the_rest(
+def test_an_environment_with_rooms_or_endpoints_may_remove_the_others(
     cli: Cli, rooms: Sequence[RoomSpec], endpoints: Sequence[EndpointSpec]
 ) -> None:
     cli.take_up()
@@ -119,7 +126,7 @@ def test_an_environment_that_names_something_may_give_up_the_rest(
     assert listed == [len(rooms), len(endpoints)]
 
 
-def test_what_was_added_by_hand_needs_no_file(cli: Cli) -> None:
+def test_rooms_and_endpoints_added_with_commands_need_no_file(cli: Cli) -> None:
     cli("rooms", "add", "abc-defg-hij")
     cli("endpoints", "add", "crm", "http://127.0.0.1:9/")
 
@@ -128,7 +135,7 @@ def test_what_was_added_by_hand_needs_no_file(cli: Cli) -> None:
     assert [one["name"] for one in cli("endpoints", "list", "--json").json()] == ["crm"]
 
 
-def test_a_service_without_a_file_that_names_nothing_does_not_start_on_what_a_file_named(
+def test_a_service_without_configuration_does_not_start_on_a_database_with_configured_rooms(
     cli: Cli, elsewhere: Path, endpoint: Table
 ) -> None:
     cli.configure(rooms=["abc-defg-hij"], endpoints=[endpoint])
@@ -138,15 +145,13 @@ def test_a_service_without_a_file_that_names_nothing_does_not_start_on_what_a_fi
     with Process(bridge_command("run"), elsewhere, env={"BRIDGE__DATABASE__URL": cli.database_url}) as program:
         assert program.wait() == 1
         assert program.output == (
-            f"bridge: {REJECTED}: name it with --config, or BRIDGE_CONFIG; "
-            "to give them up, start once with a file that names none\n"
+            f"bridge: {REJECTED}: name it with --config or BRIDGE_CONFIG; "
+            "to remove them, start once with a file that names none\n"
         )
     assert everything(cli.database_url) == before
 
 
-def test_a_service_gives_up_what_its_file_no_longer_names_and_heeds_no_file_that_is_gone(
-    cli: Cli, endpoint: Table
-) -> None:
+def test_a_service_removes_what_its_file_no_longer_names_and_rejects_a_missing_file(cli: Cli, endpoint: Table) -> None:
     cli.configure(rooms=["abc-defg-hij"], endpoints=[endpoint])
     cli.take_up()
     cli.configure()
@@ -156,7 +161,7 @@ def test_a_service_gives_up_what_its_file_no_longer_names_and_heeds_no_file_that
         assert cli("endpoints", "list", "--json").json() == []
         cli.config.unlink()
         program.send(signal.SIGHUP)
-        said = json.loads(program.wait_for_output("configuration.re"))
+        logged = json.loads(program.wait_for_output("configuration.re"))
         assert program.stop() == 0
 
-    assert (said["event"], "does not exist" in said["detail"]) == ("configuration.rejected", True)
+    assert (logged["event"], "does not exist" in logged["detail"]) == ("configuration.rejected", True)

@@ -20,7 +20,7 @@ ROOM, OTHER = "abc-defg-hij", "xyz-xyzx-xyz"
 
 @pytest.fixture
 def meeting(cli: Cli, simulator: SimulatorClient) -> Cli:
-    """Anna came, Bert came and went, in one room; Cleo came in another: seven events."""
+    """Anna joined, Bert joined and left in one room; Cleo joined in another."""
     for room in (ROOM, OTHER):
         cli("rooms", "add", room)
     simulator.join(ROOM, "anna", metadata={"displayName": "Anna A."})
@@ -34,13 +34,13 @@ def meeting(cli: Cli, simulator: SimulatorClient) -> Cli:
     return cli
 
 
-def brief(events: list[dict[str, object]]) -> list[object]:
+def types_of(events: list[dict[str, object]]) -> list[object]:
     return [event["type"] for event in events]
 
 
-def test_the_log_is_listed_newest_first_as_it_was_written(meeting: Cli) -> None:
+def test_the_log_is_listed_newest_first(meeting: Cli) -> None:
     events = meeting("events", "list", "--json").json()
-    assert brief(events) == [
+    assert types_of(events) == [
         "peer.joined", "room.occupied", "peer.left", "peer.joined", "peer.joined", "room.occupied",
     ]  # fmt: skip
     with sqlite3.connect(meeting.database_file) as connection:
@@ -65,14 +65,14 @@ def test_the_log_is_listed_newest_first_as_it_was_written(meeting: Cli) -> None:
     ],
 )
 def test_the_log_is_filtered(meeting: Cli, filters: tuple[str, ...], wanted: list[str]) -> None:
-    assert brief(meeting("events", "list", "--json", *filters).json()) == wanted
+    assert types_of(meeting("events", "list", "--json", *filters).json()) == wanted
 
 
-def test_since_and_until_are_about_when_it_was_recorded(meeting: Cli) -> None:
+def test_since_and_until_compare_the_time_of_recording(meeting: Cli) -> None:
     observed = [event["data"]["observed_at"] for event in meeting.events()]
     left = next(event for event in meeting.events() if event["type"] == "peer.left")["data"]["observed_at"]
     following = (datetime.fromisoformat(left) + timedelta(milliseconds=1)).isoformat()
-    assert brief(list(meeting.events("--since", left, "--until", following))) == ["peer.left"]
+    assert types_of(list(meeting.events("--since", left, "--until", following))) == ["peer.left"]
     assert len(meeting.events("--since", left)) == observed.index(left) + 1
 
 
@@ -82,7 +82,7 @@ def test_the_next_page_begins_after_the_last_id(meeting: Cli) -> None:
     assert page == everything[2:4]
     page = meeting("events", "list", "--json", "--room", ROOM, "--after", everything[3]["id"]).json()
     assert page == everything[4:]
-    assert "no event 'evt_nope'" in meeting.refuses("events", "list", "--after", "evt_nope", code=1)
+    assert "no event has the id 'evt_nope'" in meeting.refuses("events", "list", "--after", "evt_nope", code=1)
 
 
 @pytest.mark.parametrize(
@@ -100,8 +100,8 @@ def test_a_wrong_filter_is_refused(cli: Cli, arguments: tuple[str, ...], complai
     assert complaint in cli.refuses("events", "list", *arguments, code=2)
 
 
-def test_an_unknown_room_is_no_empty_log(meeting: Cli) -> None:
-    assert "no room 'nowhere' is known" in meeting.refuses("events", "list", "--room", "nowhere", code=1)
+def test_an_unknown_room_is_an_error(meeting: Cli) -> None:
+    assert "no room has the id 'nowhere'" in meeting.refuses("events", "list", "--room", "nowhere", code=1)
 
 
 def test_the_log_of_a_removed_room_stays(meeting: Cli) -> None:
@@ -109,7 +109,7 @@ def test_the_log_of_a_removed_room_stays(meeting: Cli) -> None:
     assert len(meeting.events("--room", ROOM)) == 6
 
 
-def test_people_get_a_table_that_no_name_can_disturb(meeting: Cli, simulator: SimulatorClient) -> None:
+def test_no_name_can_disturb_the_table(meeting: Cli, simulator: SimulatorClient) -> None:
     simulator.join(OTHER, "evil", metadata={"displayName": "[red]\x1b[2J:boom:\r\n\u202e\x9b31m"})
     meeting("poll", OTHER)
     out = meeting("events", "list").out
@@ -120,7 +120,7 @@ def test_people_get_a_table_that_no_name_can_disturb(meeting: Cli, simulator: Si
     assert "Anna A." in lines[-2]
 
 
-def test_the_bridges_own_events_are_in_no_room(cli: Cli, simulator: SimulatorClient) -> None:
+def test_events_of_the_bridge_itself_are_in_no_room(cli: Cli, simulator: SimulatorClient) -> None:
     cli("rooms", "add", ROOM)
     simulator.faults({"kind": "unauthorized", "times": 1})
     for code in (1, 0):
@@ -133,19 +133,19 @@ def test_the_bridges_own_events_are_in_no_room(cli: Cli, simulator: SimulatorCli
     assert "(bridge) #2" in cli("deliveries", "show", event["id"]).out
 
 
-def test_an_empty_log_is_an_empty_array_for_programs_and_a_sentence_for_people(cli: Cli) -> None:
+def test_an_empty_log_is_an_empty_array_or_a_message(cli: Cli) -> None:
     cli.take_up()
     assert cli("events", "list", "--json").out == "[]\n"
     done = cli("events", "list")
     assert done.out == ""
-    assert done.err == "the log holds no such event\n"
+    assert done.err == "there is no such event in the log\n"
 
 
 @pytest.mark.parametrize("form", [["--json"], []], ids=["json", "lines"])
 def test_tail_follows_the_log_until_ctrl_c(meeting: Cli, simulator: SimulatorClient, form: list[str]) -> None:
     command = bridge_command("events", "tail", "--limit", "2", *form, "--config", str(meeting.config))
     with Process(command, meeting.directory) as program:
-        wait_until(lambda: len(program.output.splitlines()) >= 2, what="the newest two")
+        wait_until(lambda: len(program.output.splitlines()) >= 2, what="the last two events")
         for name in ("dora", "emil"):
             simulator.join(OTHER, name)
             meeting("poll", OTHER)
@@ -160,7 +160,7 @@ def test_tail_follows_the_log_until_ctrl_c(meeting: Cli, simulator: SimulatorCli
         assert all(event["id"] in line and event["type"] in line for event, line in zip(events, lines, strict=True))
 
 
-def test_tail_shows_only_what_was_asked_for(meeting: Cli, simulator: SimulatorClient) -> None:
+def test_tail_filters(meeting: Cli, simulator: SimulatorClient) -> None:
     command = bridge_command("events", "tail", "--json", "--type", "peer.left", "--room", ROOM)
     with Process([*command, "--config", str(meeting.config)], meeting.directory) as program:
         program.wait_for_output("bert")
@@ -175,7 +175,7 @@ def test_tail_shows_only_what_was_asked_for(meeting: Cli, simulator: SimulatorCl
         assert [json.loads(line)["data"]["peer_id"] for line in program.output.splitlines()] == ["bert", "anna"]
 
 
-def test_tail_of_a_period_that_is_over_ends_by_itself(meeting: Cli) -> None:
+def test_tail_ends_with_its_period(meeting: Cli) -> None:
     everything = [event["id"] for event in meeting.events()][::-1]
     soon = (datetime.now(UTC) + timedelta(seconds=1)).isoformat()
     done = meeting("events", "tail", "--json", "--since", "1h", "--until", soon)
@@ -183,7 +183,7 @@ def test_tail_of_a_period_that_is_over_ends_by_itself(meeting: Cli) -> None:
     assert meeting("events", "tail", "--json", "--since", "2h", "--until", "1h").out == ""
 
 
-def test_tail_ends_when_nobody_reads_it(meeting: Cli) -> None:
+def test_tail_ends_when_its_reader_has_gone(meeting: Cli) -> None:
     program = subprocess.Popen(
         bridge_command("events", "tail", "--limit", "1", "--config", str(meeting.config)),
         env=environment(),
@@ -201,25 +201,25 @@ def test_tail_ends_when_nobody_reads_it(meeting: Cli) -> None:
     program.stderr.close()
 
 
-def test_tail_does_not_overlook_what_was_committed_late(meeting: Cli) -> None:
+def test_tail_finds_events_that_were_committed_late(meeting: Cli) -> None:
     database = meeting.database()
     tail = _Tail(database, EventFilter())
     newest = tail.start(0)
     assert newest == []
     _append(meeting, key=20)
-    assert [event.key for event in tail.read_health()] == [20]
+    assert [event.key for event in tail.read()] == [20]
     _append(meeting, key=15)
     _append(meeting, key=21)
-    assert [event.key for event in tail.read_health()] == [15, 21]
+    assert [event.key for event in tail.read()] == [15, 21]
     for _ in range(40):
-        assert tail.read_health() == []
+        assert tail.read() == []
     _append(meeting, key=22)
-    assert [event.key for event in tail.read_health()] == [22]
+    assert [event.key for event in tail.read()] == [22]
     database.close()
 
 
 def _append(cli: Cli, *, key: int) -> None:
-    """An event as some other transaction writes it, in a room of its own."""
+    """Insert an event as another transaction does, in a room of its own."""
     body = json.dumps({"id": f"evt_{key}", "type": "audit.checkpoint", "data": {}})
     at = datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S.%f")
     with sqlite3.connect(cli.database_file) as connection:

@@ -1,4 +1,4 @@
-"""`bridge listen` as a process, against posts that were signed by others: the PyPI package, the SDK's recipe, ours."""
+"""`bridge listen` as a process, with posts signed by the PyPI package, by the SDK's recipe, and by our own code."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 PREVIOUS_SECRET = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD"
 FOREIGN_SECRET = "whsec_" + "QUJD" * 10
 SIGNING_KEY = generate_signing_key(bytes(range(32)))
-ids = (f"evt_{assign_sequences:026d}" for assign_sequences in count(1))
+ids = (f"evt_{number:026d}" for number in count(1))
 
 Headers = Mapping[str, str]
 
@@ -70,17 +70,17 @@ def signed(event_id: str, body: bytes, *, secret: str = SECRET, at: datetime | N
     }
 
 
-def test_a_delivery_is_verified_and_told_in_one_line(listener: Listener) -> None:
+def test_a_delivery_is_verified_and_printed_in_one_line(listener: Listener) -> None:
     event_id = next(ids)
     body = event(event_id, sequence=42)
     assert listener.post(body, signed(event_id, body)) == 204
     line = listener.line_about(event_id)
-    for told in ("Room abc-defg-hij"[:15], "#42", "peer.left", "akmo3.eth", "✓ verified"):
-        assert told in line
+    for part in ("Room abc-defg-hij"[:15], "#42", "peer.left", "akmo3.eth", "✓ verified"):
+        assert part in line
 
 
 @pytest.mark.parametrize("secret", [SECRET, PREVIOUS_SECRET])
-def test_during_a_rotation_either_secret_will_do(listener: Listener, secret: str) -> None:
+def test_during_a_rotation_both_secrets_verify(listener: Listener, secret: str) -> None:
     event_id = next(ids)
     body = event(event_id, room=secret[6:12])
     assert listener.post(body, signed(event_id, body, secret=secret)) == 204
@@ -98,7 +98,7 @@ def test_v1a_is_verified(listener: Listener) -> None:
     assert "✓ verified" in listener.line_about(event_id)
 
 
-def test_another_secret_is_refused(listener: Listener) -> None:
+def test_another_secret_does_not_verify(listener: Listener) -> None:
     event_id = next(ids)
     body = event(event_id, room="foreign")
     assert listener.post(body, signed(event_id, body, secret=FOREIGN_SECRET)) == 401
@@ -107,7 +107,7 @@ def test_another_secret_is_refused(listener: Listener) -> None:
     assert "no signature" in line
 
 
-def test_one_flipped_byte_is_refused(listener: Listener) -> None:
+def test_one_flipped_byte_does_not_verify(listener: Listener) -> None:
     event_id = next(ids)
     body = event(event_id, room="flipped")
     headers = signed(event_id, body)
@@ -119,14 +119,14 @@ def test_one_flipped_byte_is_refused(listener: Listener) -> None:
 
 
 @pytest.mark.parametrize(("age", "where"), [(timedelta(minutes=6), "past"), (-timedelta(minutes=6), "future")])
-def test_a_timestamp_that_is_too_far_off_is_refused(listener: Listener, age: timedelta, where: str) -> None:
+def test_a_timestamp_that_is_too_far_off_does_not_verify(listener: Listener, age: timedelta, where: str) -> None:
     event_id = next(ids)
     body = event(event_id, room=where, name=f"late {where}")
     assert listener.post(body, signed(event_id, body, at=datetime.now(UTC) - age)) == 401
     assert f"in the {where}" in listener.line_about(f"late {where}")
 
 
-def test_what_is_not_signed_at_all_is_refused(listener: Listener) -> None:
+def test_an_unsigned_post_is_rejected(listener: Listener) -> None:
     assert listener.post(b"hello", {}) == 401
     assert listener.post(b"", {}) == 401
     assert (
@@ -136,18 +136,18 @@ def test_what_is_not_signed_at_all_is_refused(listener: Listener) -> None:
     assert httpx.get(listener.url, trust_env=False).status_code == 405
 
 
-def test_an_id_that_comes_again_is_remarked(listener: Listener) -> None:
+def test_a_repeated_id_is_pointed_out(listener: Listener) -> None:
     event_id = next(ids)
-    body, other = event(event_id, room="twice"), event(event_id, room="twice", name="somebody else")
+    body, other = event(event_id, room="twice"), event(event_id, room="twice", name="another name")
     assert [listener.post(sent, signed(event_id, sent)) for sent in (body, body, other)] == [204, 204, 204]
     listener.line_about("ANOTHER BODY")
     first, second, third = (line for line in listener.output.splitlines() if event_id in line)
     assert "duplicate" not in first
-    assert second.endswith("duplicate: this id came before")
-    assert third.endswith("duplicate: this id came before, but with ANOTHER BODY")
+    assert second.endswith("duplicate: this id was received before")
+    assert third.endswith("duplicate: this id was received before, with ANOTHER BODY")
 
 
-def test_numbers_that_do_not_go_up_by_one_are_remarked(listener: Listener) -> None:
+def test_sequences_that_do_not_go_up_by_one_are_pointed_out(listener: Listener) -> None:
     remarks = {}
     for sequence in (7, 8, 11, 10, 12):
         event_id = next(ids)
@@ -155,11 +155,11 @@ def test_numbers_that_do_not_go_up_by_one_are_remarked(listener: Listener) -> No
         assert listener.post(body, signed(event_id, body)) == 204
         remarks[sequence] = listener.line_about(event_id).partition(event_id)[2].strip()
     assert remarks[7] == remarks[8] == remarks[12] == ""
-    assert remarks[11].startswith("gap: #8 came before")
-    assert remarks[10] == "out of order: #11 came before"
+    assert remarks[11].startswith("gap after #8")
+    assert remarks[10] == "out of order: after #11"
 
 
-def test_a_replay_and_a_test_stand_outside_the_order(listener: Listener) -> None:
+def test_replays_and_tests_are_outside_the_order(listener: Listener) -> None:
     for sequence, mark in ((5, None), (2, "replay"), (9, "test"), (6, None)):
         event_id = next(ids)
         body = event(event_id, room="marks", sequence=sequence)
@@ -179,7 +179,7 @@ def test_a_forged_delivery_neither_causes_nor_hides_a_remark(listener: Listener)
     assert listener.line_about(f"✓ verified  {second}").endswith(second)
 
 
-def test_a_body_cannot_fool_the_terminal(listener: Listener) -> None:
+def test_a_body_cannot_control_the_terminal(listener: Listener) -> None:
     event_id = next(ids)
     body = event(event_id, room="\x1b[2Jterminal", name="\x9b31mred\r\nnext line")
     assert listener.post(body, signed(event_id, body)) == 204
@@ -188,7 +188,7 @@ def test_a_body_cannot_fool_the_terminal(listener: Listener) -> None:
     assert not {"\x1b", "\x9b", "\r"} & set(listener.output)
 
 
-def test_a_body_beyond_the_limit_is_refused(listener: Listener) -> None:
+def test_a_body_over_the_limit_is_rejected(listener: Listener) -> None:
     assert listener.post(b"x" * (9 * 1024 * 1024), {}) == 413
     assert "larger than" in listener.line_about("larger than")
 
@@ -206,14 +206,14 @@ def test_json_prints_the_verified_bodies_and_nothing_else_on_stdout(tmp_path: Pa
     assert program.output.count("not verified") == 1
 
 
-@pytest.mark.parametrize("assign_sequences", [signal.SIGINT, signal.SIGTERM])
-def test_it_ends_when_told(tmp_path: Path, assign_sequences: signal.Signals) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_it(tmp_path: Path, number: signal.Signals) -> None:
     with Listener(tmp_path, "--secret", SECRET) as program:
-        assert program.stop(assign_sequences) == 0
+        assert program.stop(number) == 0
     assert "Traceback" not in program.output
 
 
-def test_count_ends_it_and_its_exit_code_tells_whether_all_verified(tmp_path: Path) -> None:
+def test_count_ends_it_with_exit_code_3_if_one_did_not_verify(tmp_path: Path) -> None:
     for secrets, code in (((SECRET, SECRET), 0), ((SECRET, FOREIGN_SECRET), 3)):
         with Listener(tmp_path, "--count", "2", "--secret", SECRET) as program:
             for secret in secrets:
@@ -224,7 +224,7 @@ def test_count_ends_it_and_its_exit_code_tells_whether_all_verified(tmp_path: Pa
     assert "1 of 2 deliveries did not verify" in program.output
 
 
-def test_secrets_come_from_the_environment_and_from_files_too(tmp_path: Path) -> None:
+def test_secrets_can_come_from_the_environment_and_from_files(tmp_path: Path) -> None:
     (tmp_path / "secret").write_text(f"{PREVIOUS_SECRET}\n")
     arguments = ["--secret", "env:HOOK_SECRET", "--secret-file", "secret"]
     with Listener(tmp_path, *arguments, env={"HOOK_SECRET": SECRET}) as program:
@@ -245,7 +245,7 @@ def test_a_public_key_is_enough_for_v1a(tmp_path: Path) -> None:
         assert program.post(body, headers) == 204
 
 
-def test_deliveries_in_huddle01s_style_are_verified(tmp_path: Path) -> None:
+def test_deliveries_of_style_huddle01_are_verified(tmp_path: Path) -> None:
     key, event_id = "the key of a projectö", next(ids)
     body = json.dumps({"id": event_id, "event": "peer:joined", "payload": {"roomId": "abc"}}).encode()
 
@@ -265,15 +265,15 @@ def test_deliveries_in_huddle01s_style_are_verified(tmp_path: Path) -> None:
         assert program.post(b"[]", header(now)) == 401
 
 
-def refused(directory: Path, *arguments: str) -> tuple[int, str]:
+def run_refused(directory: Path, *arguments: str) -> tuple[int, str]:
     with Process(bridge_command("listen", *arguments), directory) as program:
         return program.wait(), program.output
 
 
-def test_a_busy_port_is_named(tmp_path: Path) -> None:
+def test_a_port_in_use_is_named(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        code, output = refused(tmp_path, "--port", str(port), "--secret", SECRET)
+        code, output = run_refused(tmp_path, "--port", str(port), "--secret", SECRET)
     assert code == 1
     assert f"127.0.0.1:{port}" in output
     assert "Traceback" not in output
@@ -291,7 +291,7 @@ def test_a_busy_port_is_named(tmp_path: Path) -> None:
     ids=["none", "no prefix", "too short", "not set", "no file"],
 )
 def test_without_a_usable_secret_it_does_not_start(tmp_path: Path, arguments: list[str]) -> None:
-    code, output = refused(tmp_path, *arguments)
+    code, output = run_refused(tmp_path, *arguments)
     assert code == 2
     assert output.startswith("bridge: ")
     assert "topsecret" not in output

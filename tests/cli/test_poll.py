@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from bridge.polling.poll_now import Busy, claim_room
-from bridge.service import system_runtime
+from bridge.polling.claim import claim_room
+from bridge.runtime import system_runtime
 from tests.cli.conftest import Cli
 from tests.harness.log import log_problems, replay
 from tests.harness.process import BridgeProcess, Process, bridge_command
@@ -24,12 +24,12 @@ ROOM = "abc-defg-hij"
 
 @pytest.fixture
 def gate(simulator: SimulatorClient) -> Iterator[UpstreamGate]:
-    """A door to the upstream that can keep an response waiting."""
+    """A proxy of the upstream that can hold a response back."""
     with UpstreamGate("cli", simulator.url, Journal()) as door:
         yield door
 
 
-def test_a_dry_run_needs_no_database_and_makes_none(cli: Cli, simulator: SimulatorClient) -> None:
+def test_a_dry_run_needs_no_database_and_creates_none(cli: Cli, simulator: SimulatorClient) -> None:
     simulator.join(ROOM, "anna", metadata={"displayName": "Anna A."})
     before = sorted(cli.directory.iterdir())
     seen = cli("poll", ROOM, "--dry-run", "--json").json()
@@ -40,16 +40,16 @@ def test_a_dry_run_needs_no_database_and_makes_none(cli: Cli, simulator: Simulat
     assert sorted(cli.directory.iterdir()) == before
 
 
-def test_a_dry_run_writes_nothing_and_a_poll_then_finds_the_same(cli: Cli, simulator: SimulatorClient) -> None:
+def test_a_dry_run_writes_nothing_and_a_poll_finds_the_same(cli: Cli, simulator: SimulatorClient) -> None:
     cli("rooms", "add", ROOM)
     simulator.join(ROOM, "anna")
     cli("poll", ROOM)
     simulator.swap(ROOM, leave="anna", join="bert")
     before = _dump(cli.database_file)
-    foreseen = cli("poll", ROOM, "--dry-run", "--json").json()
+    preview = cli("poll", ROOM, "--dry-run", "--json").json()
     assert _dump(cli.database_file) == before
     happened = cli("poll", ROOM, "--json").json()
-    for seen in (foreseen, happened):
+    for seen in (preview, happened):
         assert [(change["type"], change["peer_id"]) for change in seen["changes"]] == [
             ("peer.left", "anna"),
             ("peer.joined", "bert"),
@@ -58,13 +58,13 @@ def test_a_dry_run_writes_nothing_and_a_poll_then_finds_the_same(cli: Cli, simul
     assert happened["event_count"] == 2
 
 
-def test_a_dry_run_keeps_the_database_of_an_older_version(cli: Cli) -> None:
+def test_a_dry_run_does_not_migrate_an_outdated_database(cli: Cli) -> None:
     cli.take_up()
     _execute(cli.database_file, "DELETE FROM alembic_version")
     assert "run `bridge migrate`" in cli.refuses("poll", ROOM, "--dry-run", code=1)
 
 
-def test_a_poll_writes_what_it_saw_and_the_next_one_has_no_news(cli: Cli, simulator: SimulatorClient) -> None:
+def test_a_poll_writes_events_and_the_next_one_finds_no_change(cli: Cli, simulator: SimulatorClient) -> None:
     cli("rooms", "add", ROOM)
     simulator.join(ROOM, "anna", metadata={"displayName": "Anna A."})
     done = cli("poll", ROOM)
@@ -78,7 +78,7 @@ def test_a_poll_writes_what_it_saw_and_the_next_one_has_no_news(cli: Cli, simula
     assert len(cli.events()) == 2
 
 
-def test_the_changes_of_a_poll_are_those_of_its_events(cli: Cli, simulator: SimulatorClient) -> None:
+def test_the_changes_of_a_poll_have_the_data_of_its_events(cli: Cli, simulator: SimulatorClient) -> None:
     cli("rooms", "add", ROOM)
     simulator.join(ROOM, "anna")
     seen = cli("poll", ROOM, "--json").json()
@@ -101,9 +101,9 @@ def test_a_failure_is_explained_and_changes_nothing(cli: Cli, simulator: Simulat
     simulator.join(ROOM, "anna")
     cli("poll", ROOM)
     simulator.faults({"kind": "status", "status": 500, "body": "out of order"})
-    said = cli.refuses("poll", ROOM, code=1)
-    assert "server_error" in said
-    assert "out of order" in said
+    message = cli.refuses("poll", ROOM, code=1)
+    assert "server_error" in message
+    assert "out of order" in message
     assert "server_error" in cli.refuses("poll", ROOM, "--dry-run", code=1)
     seen = cli("poll", ROOM, "--json", code=1).json()
     assert (seen["outcome"], seen["changes"]) == ("server_error", [])
@@ -112,27 +112,27 @@ def test_a_failure_is_explained_and_changes_nothing(cli: Cli, simulator: Simulat
     assert (room["failures"], room["state"]) == (2, "occupied")
 
 
-def test_the_key_is_not_shown_by_whoever_repeats_it(cli: Cli, simulator: SimulatorClient) -> None:
+def test_a_key_that_the_upstream_repeats_is_not_shown(cli: Cli, simulator: SimulatorClient) -> None:
     simulator.faults({"kind": "status", "status": 500, "body": "you sent simulated-key"})
     assert "simulated-key" not in cli.refuses("poll", ROOM, "--dry-run", code=1)
 
 
-def test_an_untracked_room_is_only_looked_at(cli: Cli) -> None:
+def test_an_untracked_room_needs_a_dry_run(cli: Cli) -> None:
     cli("rooms", "add", "another")
     assert "is not tracked" in cli.refuses("poll", ROOM, code=1)
     cli("poll", ROOM, "--dry-run")
     assert [room["room_id"] for room in cli("rooms", "list", "--json").json()] == ["another"]
 
 
-def test_a_configured_room_waits_until_a_service_has_its_endpoints(cli: Cli) -> None:
+def test_a_configured_room_must_be_loaded_by_a_service_first(cli: Cli) -> None:
     cli.configure(rooms=[ROOM])
     cli("rooms", "add", "another")
-    assert "no service has taken it up yet" in cli.refuses("poll", ROOM, code=1)
+    assert "no service has loaded it yet" in cli.refuses("poll", ROOM, code=1)
     cli.take_up()
     cli("poll", ROOM)
 
 
-def test_the_source_to_ask_is_the_rooms_the_only_one_or_the_named_one(cli: Cli) -> None:
+def test_the_source_is_that_of_the_room_the_only_one_or_the_named_one(cli: Cli) -> None:
     cli.configure(sources={"main": {}, "other": {}}, rooms=[{"id": ROOM, "source": "other"}])
     assert cli("poll", ROOM, "--dry-run", "--json").json()["source"] == "other"
     assert cli("poll", "x", "--dry-run", "--source", "main", "--json").json()["source"] == "main"
@@ -147,20 +147,20 @@ def test_a_dry_run_waits_for_confirmation_as_the_room_does(cli: Cli, simulator: 
     simulator.end(ROOM)
     assert cli("poll", ROOM, "--dry-run", "--json").json()["changes"] == []
     assert cli("poll", ROOM, "--json").json()["changes"] == []
-    foreseen = cli("poll", ROOM, "--dry-run", "--json").json()
-    assert [change["type"] for change in foreseen["changes"]] == ["peer.left", "room.empty"]
+    preview = cli("poll", ROOM, "--dry-run", "--json").json()
+    assert [change["type"] for change in preview["changes"]] == ["peer.left", "room.empty"]
 
 
-def test_a_source_that_asked_for_quiet_is_left_alone(cli: Cli, simulator: SimulatorClient) -> None:
+def test_a_source_that_rate_limits_is_not_asked(cli: Cli, simulator: SimulatorClient) -> None:
     cli("rooms", "add", ROOM)
     simulator.faults({"kind": "rate_limited", "retry_after": 3600, "times": 1})
     assert "rate_limited" in cli.refuses("poll", ROOM, code=1)
     asked = len(simulator.polls(ROOM))
-    assert "asked to be left alone" in cli.refuses("poll", ROOM, code=1)
+    assert "is rate-limited by the upstream" in cli.refuses("poll", ROOM, code=1)
     assert len(simulator.polls(ROOM)) == asked
 
 
-def test_a_poll_lifts_what_a_bad_key_brought_about(cli: Cli, simulator: SimulatorClient) -> None:
+def test_a_successful_poll_restores_an_unauthorized_source(cli: Cli, simulator: SimulatorClient) -> None:
     cli("rooms", "add", ROOM)
     simulator.faults({"kind": "unauthorized", "times": 1})
     cli.refuses("poll", ROOM, code=1)
@@ -168,20 +168,20 @@ def test_a_poll_lifts_what_a_bad_key_brought_about(cli: Cli, simulator: Simulato
     assert cli("rooms", "show", ROOM, "--json").json()["source_condition"] == "ok"
 
 
-def test_a_room_that_somebody_polls_is_polled_when_they_are_done(cli: Cli, simulator: SimulatorClient) -> None:
+def test_a_poll_waits_for_a_poll_that_is_under_way(cli: Cli, simulator: SimulatorClient) -> None:
     cli("rooms", "add", ROOM)
     simulator.join(ROOM, "anna")
     database, now = cli.database(), system_runtime().now()
     claim = partial(claim_room, requests_per_second=0, now=now, lease_until=now + timedelta(seconds=1))
-    assert not isinstance(database.write_now(claim, ROOM, "main", token="theirs"), Busy)
-    assert isinstance(database.write_now(claim, ROOM, "main", token="ours"), Busy)
+    assert database.write_now(claim, ROOM, "main", token="theirs") is not None
+    assert database.write_now(claim, ROOM, "main", token="ours") is None
     done = cli("poll", ROOM)
-    assert "is being polled at this moment" in done.err
+    assert "is being polled already" in done.err
     assert "peer.joined" in done.out
     database.close()
 
 
-def test_a_poll_that_was_overtaken_writes_nothing(cli: Cli, simulator: SimulatorClient, gate: UpstreamGate) -> None:
+def test_a_poll_that_lost_its_claim_writes_nothing(cli: Cli, simulator: SimulatorClient, gate: UpstreamGate) -> None:
     cli("rooms", "add", ROOM)
     simulator.join(ROOM, "anna")
     cli.configure(upstream=gate.url)
@@ -194,12 +194,12 @@ def test_a_poll_that_was_overtaken_writes_nothing(cli: Cli, simulator: Simulator
 
     thread = threading.Thread(target=overtake)
     thread.start()
-    assert "taken over meanwhile" in cli.refuses("poll", ROOM, code=1)
+    assert "another process polled room" in cli.refuses("poll", ROOM, code=1)
     thread.join()
     assert cli.events() == []
 
 
-def test_ctrl_c_in_the_middle_frees_the_room(cli: Cli, simulator: SimulatorClient, gate: UpstreamGate) -> None:
+def test_ctrl_c_releases_the_room(cli: Cli, simulator: SimulatorClient, gate: UpstreamGate) -> None:
     cli("rooms", "add", ROOM)
     simulator.join(ROOM, "anna")
     cli.configure(upstream=gate.url)
@@ -214,17 +214,17 @@ def test_ctrl_c_in_the_middle_frees_the_room(cli: Cli, simulator: SimulatorClien
     assert len(cli.events()) == 2
 
 
-def test_polls_beside_a_running_service_lose_and_invent_nothing(cli: Cli, simulator: SimulatorClient) -> None:
+def test_polls_beside_a_running_service_neither_lose_nor_invent_events(cli: Cli, simulator: SimulatorClient) -> None:
     cli.configure(rooms=[ROOM])
     with BridgeProcess(cli.config) as service:
         service.wait_ready()
         simulator.wait_for_polls(1, ROOM)
-        for assign_sequences in range(8):
-            simulator.join(ROOM, f"peer-{assign_sequences}")
+        for number in range(8):
+            simulator.join(ROOM, f"peer-{number}")
             seen = cli("poll", ROOM, "--json").json()
-            assert f"peer-{assign_sequences}" in {peer["peer_id"] for peer in seen["peers"]}
-            if assign_sequences % 3 == 2:
-                simulator.leave(ROOM, f"peer-{assign_sequences - 1}")
+            assert f"peer-{number}" in {peer["peer_id"] for peer in seen["peers"]}
+            if number % 3 == 2:
+                simulator.leave(ROOM, f"peer-{number - 1}")
         cli("poll", ROOM)
         simulator.wait_for_polls(2, ROOM)
         assert service.stop() == 0

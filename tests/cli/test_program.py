@@ -5,10 +5,12 @@ import os
 import sqlite3
 import subprocess
 import sys
+from typing import Any
 
 import pytest
+from typer.main import get_command
 
-from bridge.cli.main import run
+from bridge.cli.main import COMMANDS, app, run
 from tests.cli.conftest import Cli
 from tests.harness.process import bridge_command, environment
 from tests.harness.receiver import Receiver
@@ -16,9 +18,9 @@ from tests.harness.simulator import SimulatorClient
 
 ROOM = "abc-defg-hij"
 LISTINGS = [("rooms", "list"), ("endpoints", "list"), ("events", "list"), ("deliveries", "list")]
-LOOKING = [*LISTINGS, ("rooms", "show", "x"), ("endpoints", "show", "x"), ("deliveries", "show", "x"), ("poll", "x"),
+READING = [*LISTINGS, ("rooms", "show", "x"), ("endpoints", "show", "x"), ("deliveries", "show", "x"), ("poll", "x"),
            ("rooms", "remove", "x"), ("endpoints", "remove", "x"), ("events", "tail")]  # fmt: skip
-EVERYTHING = [*LOOKING, ("rooms", "add", "x"), ("endpoints", "add", "x", "https://127.0.0.1/")]
+ALL = [*READING, ("rooms", "add", "x"), ("endpoints", "add", "x", "https://127.0.0.1/")]
 
 
 class _Terminal(io.StringIO):
@@ -27,7 +29,7 @@ class _Terminal(io.StringIO):
 
 
 @pytest.mark.parametrize("command", LISTINGS, ids=" ".join)
-def test_a_listing_of_nothing_is_an_empty_array(cli: Cli, command: tuple[str, ...]) -> None:
+def test_an_empty_listing_is_an_empty_array(cli: Cli, command: tuple[str, ...]) -> None:
     cli.take_up()
     assert cli(*command, "--json").out == "[]\n"
     done = cli(*command)
@@ -35,13 +37,13 @@ def test_a_listing_of_nothing_is_an_empty_array(cli: Cli, command: tuple[str, ..
     assert done.err != ""
 
 
-@pytest.mark.parametrize("command", LOOKING, ids=" ".join)
-def test_who_only_looks_makes_no_database(cli: Cli, command: tuple[str, ...]) -> None:
+@pytest.mark.parametrize("command", READING, ids=" ".join)
+def test_commands_that_only_read_create_no_database(cli: Cli, command: tuple[str, ...]) -> None:
     assert "there is no database" in cli.refuses(*command, code=1)
     assert not cli.database_file.exists()
 
 
-@pytest.mark.parametrize("command", EVERYTHING, ids=" ".join)
+@pytest.mark.parametrize("command", ALL, ids=" ".join)
 def test_an_outdated_schema_is_refused_with_the_command_to_run(cli: Cli, command: tuple[str, ...]) -> None:
     cli.take_up()
     with sqlite3.connect(cli.database_file) as connection:
@@ -49,7 +51,7 @@ def test_an_outdated_schema_is_refused_with_the_command_to_run(cli: Cli, command
     assert "run `bridge migrate`" in cli.refuses(*command, code=1)
 
 
-def test_a_schema_of_a_newer_version_is_left_alone(cli: Cli) -> None:
+def test_a_schema_of_a_newer_version_is_refused(cli: Cli) -> None:
     cli.take_up()
     with sqlite3.connect(cli.database_file) as connection:
         connection.execute("UPDATE alembic_version SET version_num = '9999'")
@@ -57,13 +59,13 @@ def test_a_schema_of_a_newer_version_is_left_alone(cli: Cli) -> None:
         assert "a newer one migrated it" in cli.refuses(*command, code=1)
 
 
-@pytest.mark.parametrize("command", EVERYTHING, ids=" ".join)
-def test_a_file_that_is_no_database_is_said_to_be_none(cli: Cli, command: tuple[str, ...]) -> None:
+@pytest.mark.parametrize("command", ALL, ids=" ".join)
+def test_a_file_that_is_not_a_database_is_named(cli: Cli, command: tuple[str, ...]) -> None:
     cli.database_file.write_bytes(b"a letter, not a database" * 100)
     assert "not a database" in cli.refuses(*command, code=1)
 
 
-@pytest.mark.parametrize("command", EVERYTHING, ids=" ".join)
+@pytest.mark.parametrize("command", ALL, ids=" ".join)
 def test_a_broken_configuration_is_a_configuration_error(cli: Cli, command: tuple[str, ...]) -> None:
     cli.config.write_text('[bridge]\nnmae = "x"\n')
     assert 'line 2: bridge.nmae: unknown key; did you mean "name"?' in cli.refuses(*command, code=2)
@@ -93,7 +95,7 @@ def test_the_configuration_can_be_named_by_the_environment(cli: Cli, monkeypatch
 
 @pytest.fixture
 def busy(cli: Cli, simulator: SimulatorClient, receiver: Receiver) -> Cli:
-    """Something in every listing."""
+    """A bridge with something in every listing."""
     cli.configure(rooms=[{"id": ROOM, "name": "Weekly stand-up"}], endpoints=[receiver.endpoint("crm")])
     cli.take_up()
     simulator.join(ROOM, "peerId-4cRF64LOB6dWF_d0qEzQs", metadata={"displayName": "akmo3.eth"})
@@ -124,7 +126,7 @@ def test_without_a_terminal_there_are_no_colours(busy: Cli, command: tuple[str, 
     assert "\x1b" not in done.out + done.err
 
 
-def test_a_name_that_cannot_be_encoded_is_shown_all_the_same(busy: Cli, simulator: SimulatorClient) -> None:
+def test_a_name_that_cannot_be_encoded_is_escaped(busy: Cli, simulator: SimulatorClient) -> None:
     simulator.join(ROOM, "zoe", metadata={"displayName": "Zoë 🦊"})
     busy("poll", ROOM)
     for form in ([], ["--json"]):
@@ -140,7 +142,7 @@ def test_a_name_that_cannot_be_encoded_is_shown_all_the_same(busy: Cli, simulato
 
 
 @pytest.mark.parametrize("unbuffered", ["", "1"])
-def test_a_reader_who_goes_away_is_no_disaster(busy: Cli, unbuffered: str) -> None:
+def test_a_reader_that_has_gone_is_exit_code_1_without_a_message(busy: Cli, unbuffered: str) -> None:
     reading, writing = os.pipe()
     os.close(reading)
     done = subprocess.run(
@@ -156,7 +158,7 @@ def test_a_reader_who_goes_away_is_no_disaster(busy: Cli, unbuffered: str) -> No
 
 
 @pytest.mark.parametrize("command", [("--version",), ("--help",), ("events", "list", "--json"), ("init", "--help")])
-def test_an_output_that_cannot_be_written_is_a_sentence_and_not_a_traceback(cli: Cli, command: tuple[str, ...]) -> None:
+def test_an_output_that_cannot_be_written_is_a_message(cli: Cli, command: tuple[str, ...]) -> None:
     cli.take_up()
     with open("/dev/full", "w") as full:  # noqa: PTH123 - a device
         done = subprocess.run(
@@ -171,7 +173,7 @@ def test_an_output_that_cannot_be_written_is_a_sentence_and_not_a_traceback(cli:
     assert (done.returncode, done.stderr) == (1, "bridge: the output cannot be written: no space left on device\n")
 
 
-def test_the_configuration_may_be_named_before_the_command_too(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_configuration_can_be_named_before_the_command(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     elsewhere = cli.directory / "elsewhere"
     elsewhere.mkdir()
     monkeypatch.chdir(elsewhere)
@@ -195,7 +197,7 @@ def test_the_environment_may_be_the_whole_configuration(
     assert capsys.readouterr().err.startswith("the environment alone: ok (1 source, 0 rooms, 0 endpoints)\n")
 
 
-def test_init_writes_where_it_is_told(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_init_writes_the_named_file(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(cli.directory)
     assert run(["init", "--config", "by-option.toml"]) == 0
     assert run(["init", "by-argument.toml"]) == 0
@@ -206,15 +208,31 @@ def test_init_writes_where_it_is_told(cli: Cli, monkeypatch: pytest.MonkeyPatch)
         assert (cli.directory / name).stat().st_mode & 0o777 == 0o600
 
 
-def test_what_does_nothing_yet_is_said(cli: Cli) -> None:
-    with cli.config.open("a") as file:
-        file.write('\n[retention]\nevents = "1d"\n')
-    said = cli("check").err
-    assert "note: retention.events has no effect yet" in said
-    assert "note: no endpoint is listed" in said
+def test_check_points_out_what_is_missing(cli: Cli) -> None:
+    message = cli("check").err
+    assert "note: no room is listed" in message
+    assert "note: no endpoint is listed" in message
 
 
-def test_nobody_else_may_read_the_database(cli: Cli) -> None:
+HEAVY = ("sqlalchemy", "pydantic", "aiohttp", "httpx", "fastapi", "structlog", "rich")
+
+
+def test_the_help_imports_no_heavy_module() -> None:
+    program = "import sys; from bridge.cli.main import run; run(['--help']); print(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=environment(), capture_output=True, text=True, check=True
+    )
+    *help_text, modules = done.stdout.splitlines()
+    assert any("deliveries" in line for line in help_text)
+    assert {name.split(".")[0] for name in modules.split()}.isdisjoint(HEAVY)
+
+
+def test_every_command_of_the_help_can_be_looked_up() -> None:
+    group: Any = get_command(app)
+    assert [group.commands[name].name for name in COMMANDS] == list(COMMANDS)
+
+
+def test_only_its_owner_may_read_the_database(cli: Cli) -> None:
     cli.take_up()
     for file in cli.directory.glob("bridge.db*"):
         assert file.stat().st_mode & 0o777 == 0o600, file

@@ -20,7 +20,7 @@ def had(
     receiver: Receiver,
     capsys: pytest.CaptureFixture[str],
 ) -> Cli:
-    """`crm` has had two joins in each of two rooms and refused one of Bert's; `erp` has had everything."""
+    """`crm` got two joins in each of two rooms and refused one of Bert's; `erp` got everything."""
     cli = Cli(tmp_path, simulator.url, capsys, database_url=database_url)
     cli("migrate")
     endpoints = [receiver.endpoint("crm", events=["peer.*"]), receiver.endpoint("erp")]
@@ -43,8 +43,8 @@ def had(
     return cli
 
 
-def again(cli: Cli, receiver: Receiver, *arguments: str, code: int = 0) -> list[str]:
-    """What a replay brings: the ids, in order."""
+def replay(cli: Cli, receiver: Receiver, *arguments: str, code: int = 0) -> list[str]:
+    """Return the ids that a replay delivers, in order."""
     before = len(receiver.deliveries)
     cli("deliveries", "replay", *arguments, code=code)
     cli.deliver()
@@ -63,7 +63,7 @@ def ids(cli: Cli, *filters: str) -> list[str]:
     return [event["id"] for event in reversed(cli.events(*filters))]
 
 
-def test_one_event_comes_again_with_its_bytes_and_the_mark(had: Cli, receiver: Receiver) -> None:
+def test_one_event_is_sent_again_with_the_same_bytes_and_the_header(had: Cli, receiver: Receiver) -> None:
     first = next(one for one in receiver.accepted if one.path == "/crm")
     count = len(receiver.deliveries)
     done = had("deliveries", "replay", first.event_id, "--endpoint", "crm")
@@ -78,44 +78,44 @@ def test_one_event_comes_again_with_its_bytes_and_the_mark(had: Cli, receiver: R
     assert [(one["kind"], one["outcome"]) for one in attempts] == [("redelivery", "delivered"), ("live", "delivered")]
 
 
-def test_several_events_come_in_the_order_of_the_log(had: Cli, receiver: Receiver) -> None:
+def test_several_events_are_sent_in_the_order_of_the_log(had: Cli, receiver: Receiver) -> None:
     wanted = ids(had, "--room", ROOM)
-    assert again(had, receiver, wanted[2], wanted[0], "--endpoint", "crm") == [wanted[0], wanted[2]]
+    assert replay(had, receiver, wanted[2], wanted[0], "--endpoint", "crm") == [wanted[0], wanted[2]]
 
 
-def test_a_range_takes_what_the_endpoint_wants(had: Cli, receiver: Receiver) -> None:
-    assert again(had, receiver, "--endpoint", "crm", "--since", "1h") == ids(had, "--type", "peer.*")
-    assert again(had, receiver, "--endpoint", "erp", "--since", "1h") == ids(had)
-    assert again(had, receiver, "--endpoint", "crm", "--until", "1h") == []
+def test_a_range_has_the_events_that_the_endpoint_wants(had: Cli, receiver: Receiver) -> None:
+    assert replay(had, receiver, "--endpoint", "crm", "--since", "1h") == ids(had, "--type", "peer.*")
+    assert replay(had, receiver, "--endpoint", "erp", "--since", "1h") == ids(had)
+    assert replay(had, receiver, "--endpoint", "crm", "--until", "1h") == []
 
 
-def test_a_range_begins_and_ends_where_it_says(had: Cli, receiver: Receiver) -> None:
+def test_a_range_includes_its_beginning_and_excludes_its_end(had: Cli, receiver: Receiver) -> None:
     events = ids(had)
     recorded = [had("deliveries", "show", event, "--json").json()["recorded_at"] for event in events]
     boundary = recorded[-1]
     assert recorded[0] < boundary
     after = [event for event, at in zip(events, recorded, strict=True) if at >= boundary]
     before = [event for event, at in zip(events, recorded, strict=True) if at < boundary]
-    assert again(had, receiver, "--endpoint", "erp", "--until", boundary) == before
-    assert again(had, receiver, "--endpoint", "erp", "--since", boundary) == after
+    assert replay(had, receiver, "--endpoint", "erp", "--until", boundary) == before
+    assert replay(had, receiver, "--endpoint", "erp", "--since", boundary) == after
 
 
-def test_only_what_failed(had: Cli, receiver: Receiver) -> None:
+def test_failed_replays_only_dead_letters(had: Cli, receiver: Receiver) -> None:
     (dead,) = had("deliveries", "list", "--dead", "--json").json()
-    assert again(had, receiver, "--endpoint", "crm", "--failed") == [dead["event_id"]]
+    assert replay(had, receiver, "--endpoint", "crm", "--failed") == [dead["event_id"]]
     assert had("deliveries", "list", "--dead", "--json").json() == []
-    assert again(had, receiver, "--endpoint", "crm", "--failed") == []
+    assert replay(had, receiver, "--endpoint", "crm", "--failed") == []
 
 
-def test_a_dead_letter_that_is_refused_again_stays_one(had: Cli, receiver: Receiver) -> None:
+def test_a_dead_letter_that_is_refused_again_stays_a_dead_letter(had: Cli, receiver: Receiver) -> None:
     receiver.script(Response(status=422))
-    assert len(again(had, receiver, "--endpoint", "crm", "--failed")) == 1
+    assert len(replay(had, receiver, "--endpoint", "crm", "--failed")) == 1
     assert len(had("deliveries", "list", "--dead", "--json").json()) == 1
     had.deliver()
-    assert again(had, receiver, "--endpoint", "crm", "--failed", "--since", "1h"), "a person may ask for it again"
+    assert replay(had, receiver, "--endpoint", "crm", "--failed", "--since", "1h"), "a person may ask for it again"
 
 
-def test_a_dry_run_counts_and_asks_for_nothing(had: Cli, receiver: Receiver) -> None:
+def test_a_dry_run_only_counts(had: Cli, receiver: Receiver) -> None:
     events = ids(had)
     for arguments, count in [
         (("--since", "1h"), 4),
@@ -134,7 +134,7 @@ def test_a_dry_run_counts_and_asks_for_nothing(had: Cli, receiver: Receiver) -> 
     assert len(receiver.deliveries) == before
 
 
-def test_a_disabled_endpoint_gets_what_is_asked_for_and_nothing_else(
+def test_a_disabled_endpoint_gets_replays_and_nothing_else(
     had: Cli, receiver: Receiver, simulator: SimulatorClient
 ) -> None:
     had("endpoints", "disable", "crm")
@@ -142,12 +142,12 @@ def test_a_disabled_endpoint_gets_what_is_asked_for_and_nothing_else(
     had("poll", ROOM)
     had("endpoints", "disable", "erp")
     single = ids(had, "--type", "peer.*")[0]
-    assert again(had, receiver, single, "--endpoint", "crm") == [single]
+    assert replay(had, receiver, single, "--endpoint", "crm") == [single]
     states = {one["name"]: (one["state"], one["owed_events"]) for one in had("endpoints", "list", "--json").json()}
     assert states == {"crm": ("disabled", 1), "erp": ("disabled", 1)}
 
 
-def test_what_is_asked_for_twice_is_sent_once(had: Cli, receiver: Receiver) -> None:
+def test_an_event_that_is_requested_twice_is_sent_once(had: Cli, receiver: Receiver) -> None:
     event = ids(had)[0]
     had("deliveries", "replay", event, "--endpoint", "crm")
     done = had("deliveries", "replay", event, "--endpoint", "crm", "--json").json()
@@ -157,11 +157,11 @@ def test_what_is_asked_for_twice_is_sent_once(had: Cli, receiver: Receiver) -> N
     assert len(receiver.deliveries) == before + 1
 
 
-def test_the_secret_of_the_day_signs(had: Cli, receiver: Receiver) -> None:
+def test_the_current_secret_signs(had: Cli, receiver: Receiver) -> None:
     had("endpoints", "add", "late", f"{receiver.url}/late")
     old = had("endpoints", "show", "late", "--reveal", "--json").json()["secrets"][0]["secret"]
     fresh = had("endpoints", "rotate", "late", "--grace", "0s").out.strip()
-    again(had, receiver, ids(had)[0], "--endpoint", "late")
+    replay(had, receiver, ids(had)[0], "--endpoint", "late")
     last = receiver.deliveries[-1]
     assert last.path == "/late"
     assert is_signed_by(fresh, last)
@@ -179,11 +179,11 @@ def test_the_secret_of_the_day_signs(had: Cli, receiver: Receiver) -> None:
         ("evt_x",),
     ],
 )
-def test_it_must_be_clear_what_is_to_be_sent_and_to_whom(arguments: tuple[str, ...], had: Cli) -> None:
+def test_an_endpoint_and_either_events_or_a_range_are_required(arguments: tuple[str, ...], had: Cli) -> None:
     had.refuses("deliveries", "replay", *arguments, code=2)
 
 
-def test_unknown_names_ask_for_nothing(had: Cli, receiver: Receiver) -> None:
+def test_unknown_names_request_nothing(had: Cli, receiver: Receiver) -> None:
     known = ids(had)[0]
     before = len(receiver.deliveries)
     assert "'evt_nope'" in had.refuses("deliveries", "replay", known, "evt_nope", "--endpoint", "crm", code=1)

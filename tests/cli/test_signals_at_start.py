@@ -1,4 +1,4 @@
-"""Signals that come while the program is being loaded: only `run` takes them as the service would."""
+"""Signals while the program is being loaded: only `run` handles them as the service does."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ WENT_ON = 7
 LOADING = f"""
 import os, signal, sys
 
-assign_sequences = int(sys.argv.pop(1))
-signal.signal(assign_sequences, signal.SIG_DFL)  # whatever whoever runs the tests has made of it, as nohup does
+number = int(sys.argv.pop(1))
+signal.signal(number, signal.SIG_DFL)  # the caller may have changed it, as nohup does
 
 class Looking:
     def find_spec(self, name, path, target=None):
         if name == "bridge.cli":
-            signal.raise_signal(assign_sequences)
+            signal.raise_signal(number)
             os._exit({WENT_ON})
 
 sys.meta_path.insert(0, Looking())
 from bridge.__main__ import main
 main()
 """
-"""The program, which gets a signal as soon as it begins to load its commands, and ends if it has survived it."""
+"""The program gets a signal when it begins to load its commands, and exits if it has survived it."""
 TAIL = ("events", "tail", "--room", "run")
 
 
-def exit_code(assign_sequences: signal.Signals, *arguments: str, directory: Path) -> int:
+def exit_code(number: signal.Signals, *arguments: str, directory: Path) -> int:
     return subprocess.run(
-        [sys.executable, "-c", LOADING, str(int(assign_sequences)), *arguments],
+        [sys.executable, "-c", LOADING, str(int(number)), *arguments],
         cwd=directory,
         env=environment(),
         capture_output=True,
@@ -59,22 +59,20 @@ def exit_code(assign_sequences: signal.Signals, *arguments: str, directory: Path
         ([], None),
     ],
 )
-def test_the_command_is_the_first_word_that_is_no_option_and_no_value_of_one(
+def test_the_command_is_the_first_word_that_is_not_an_option_or_its_value(
     arguments: list[str], command: str | None
 ) -> None:
     assert _command(arguments) == command
 
 
-def test_run_does_not_take_a_reload_for_a_hang_up(tmp_path: Path) -> None:
+def test_run_survives_a_signal_to_reload(tmp_path: Path) -> None:
     assert exit_code(signal.SIGHUP, "run", directory=tmp_path) == WENT_ON
 
 
-def test_run_is_stopped_in_order_as_long_as_nothing_has_begun(tmp_path: Path) -> None:
+def test_run_exits_with_0_before_anything_has_begun(tmp_path: Path) -> None:
     assert exit_code(signal.SIGTERM, "run", directory=tmp_path) == 0
 
 
-@pytest.mark.parametrize("assign_sequences", [signal.SIGHUP, signal.SIGTERM])
-def test_a_room_that_is_called_run_changes_nothing_for_other_commands(
-    tmp_path: Path, assign_sequences: signal.Signals
-) -> None:
-    assert exit_code(assign_sequences, *TAIL, directory=tmp_path) == -assign_sequences
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTERM])
+def test_a_room_named_run_changes_nothing_for_other_commands(tmp_path: Path, number: signal.Signals) -> None:
+    assert exit_code(number, *TAIL, directory=tmp_path) == -number

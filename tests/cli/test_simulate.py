@@ -31,14 +31,14 @@ def base_url(program: Process) -> str:
     return line.removeprefix("simulating Huddle01 on ").removesuffix("/api/v2/sdk")
 
 
-@pytest.mark.parametrize("assign_sequences", [signal.SIGINT, signal.SIGTERM])
-def test_it_says_where_it_is_and_ends_when_told(tmp_path: Path, assign_sequences: signal.Signals) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_it_says_where_it_is_and_ends_when_told(tmp_path: Path, number: signal.Signals) -> None:
     with simulate(tmp_path, "--port", "0") as program:
         url = base_url(program)
         assert ask(url, "abc-defg-hij").status_code == 404
         assert ask(url, "abc-defg-hij", key="wrong").status_code == 401
         assert f'base_url = "{url}/api/v2/sdk"' in program.wait_for_output("base_url")
-        assert program.stop(assign_sequences) == 0
+        assert program.stop(number) == 0
     assert "Traceback" not in program.output
 
 

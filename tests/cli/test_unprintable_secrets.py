@@ -1,4 +1,4 @@
-"""A secret that was made and could not be printed is not lost, and that is said: nobody would make another one."""
+"""A new secret that could not be printed is stored, and the message says where it can be seen."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def full_disk() -> AbstractContextManager[TextIO]:
     return writing_to(os.open("/dev/full", os.O_WRONLY))
 
 
-def nobody_reading() -> AbstractContextManager[TextIO]:
+def no_reader() -> AbstractContextManager[TextIO]:
     reading, writing = os.pipe()
     os.close(reading)
     return writing_to(writing)
@@ -45,7 +45,7 @@ def secret_of(cli: Cli) -> str:
     return shown
 
 
-def told(reason: str) -> str:
+def message(reason: str) -> str:
     return (
         f'bridge: endpoint "crm" has its new secret, but that could not be printed ({reason}): '
         "see `bridge endpoints show crm --reveal`\n"
@@ -56,12 +56,12 @@ def told(reason: str) -> str:
     ("command", "output", "reason"),
     [
         (["add", "crm", URL], full_disk, "no space left on device"),
-        (["add", "crm", URL, "--json"], nobody_reading, "broken pipe"),
-        (["rotate", "crm"], nobody_reading, "broken pipe"),
+        (["add", "crm", URL, "--json"], no_reader, "broken pipe"),
+        (["rotate", "crm"], no_reader, "broken pipe"),
         (["rotate", "crm", "--json"], full_disk, "no space left on device"),
     ],
 )
-def test_it_is_told_where_it_can_be_seen(
+def test_the_message_says_where_the_secret_can_be_seen(
     cli: Cli, command: list[str], output: Output, reason: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = cli("endpoints", "add", "crm", URL).out.strip() if "rotate" in command else None
@@ -69,11 +69,11 @@ def test_it_is_told_where_it_can_be_seen(
     with output() as stream, contextlib.redirect_stdout(stream):
         assert run(["endpoints", *command, "--config", str(cli.config)]) == 1
 
-    assert capsys.readouterr().err == told(reason)
+    assert capsys.readouterr().err == message(reason)
     assert secret_of(cli) != before
 
 
-def test_the_program_ends_with_that_sentence_alone(cli: Cli) -> None:
+def test_the_program_prints_only_that_message(cli: Cli) -> None:
     with full_disk() as stream:
         done = subprocess.run(
             bridge_command("endpoints", "add", "crm", URL, "--config", str(cli.config)),
@@ -84,4 +84,4 @@ def test_the_program_ends_with_that_sentence_alone(cli: Cli) -> None:
             check=False,
         )
 
-    assert (done.returncode, done.stderr) == (1, told("no space left on device"))
+    assert (done.returncode, done.stderr) == (1, message("no space left on device"))

@@ -1,4 +1,4 @@
-"""A configuration from a text: what it becomes, or what is wrong with it."""
+"""Loading a configuration from a text, and the problems of one that does not load."""
 
 from __future__ import annotations
 

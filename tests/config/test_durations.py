@@ -53,7 +53,7 @@ def test_a_duration_means_what_it_says(written: object, meant: timedelta) -> Non
         {},
     ],
 )
-def test_what_is_not_a_duration_is_refused_with_examples(written: object) -> None:
+def test_an_invalid_duration_is_refused_with_examples(written: object) -> None:
     with pytest.raises(ValueError, match='must be a duration, like "250ms", "10s"'):
         parse_duration(written)
 
@@ -71,13 +71,11 @@ def test_a_duration_past_the_calendar_is_refused(written: object) -> None:
 
 
 @pytest.mark.parametrize("written", ["0s", "0", 0, 0.0, "0.0001ms"])
-def test_zero_is_refused_where_something_happens_again_and_again(written: object) -> None:
+def test_zero_is_refused_where_a_duration_is_repeated(written: object) -> None:
     with pytest.raises(ValueError, match="must be longer than zero"):
         parse_positive_duration(written)
 
 
 @given(st.integers(min_value=1, max_value=36_500), st.sampled_from(["ms", "s", "m", "h", "d"]))
-def test_every_unit_is_a_multiple_of_its_one(assign_sequences: int, unit: str) -> None:
-    assert parse_positive_duration(f"{assign_sequences}{unit}") == assign_sequences * parse_positive_duration(
-        f"1{unit}"
-    )
+def test_every_unit_is_a_multiple_of_its_one(number: int, unit: str) -> None:
+    assert parse_positive_duration(f"{number}{unit}") == number * parse_positive_duration(f"1{unit}")

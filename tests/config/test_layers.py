@@ -1,4 +1,4 @@
-"""Flag > environment > file > default, key by key, and what the environment may read_health like."""
+"""Flag > environment > file > default, key by key, and the forms of environment variables."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from pathlib import Path
 import pytest
 
 from bridge.config import ListenAddress, load
-from bridge.config.schema import every_key
+from bridge.config.keys import every_key
+from bridge.config.models import Settings
 from bridge.errors import ConfigurationError
 from tests.config.conftest import LoadText, ProblemsIn
 
 SOURCE = '[sources.main]\napi_key = "k"\n'
 ENDPOINT = '[[endpoints]]\nname = "crm"\nurl = "https://crm.example.com/"\n'
-NOTHING_WANTS = "\x07"
+INVALID_FOR_EVERY_KEY = "\x07"
 
 
 def test_each_layer_wins_over_the_one_below(load_text: LoadText) -> None:
@@ -39,7 +40,7 @@ def test_a_flag_may_be_a_text_or_a_value(load_text: LoadText) -> None:
     assert settings.bridge.name == "7"
 
 
-def test_a_table_given_by_a_flag_stays_as_its_owner_made_it(load_text: LoadText) -> None:
+def test_a_table_given_by_a_flag_is_not_changed(load_text: LoadText) -> None:
     table = {"main": {"api_key": "env:KEY"}}
     assert load_text("", {"KEY": "resolved"}, {"sources": table}).sources[0].api_key == "resolved"
     assert table == {"main": {"api_key": "env:KEY"}}
@@ -88,14 +89,14 @@ def test_a_list_from_the_environment_replaces_the_list_of_the_file(load_text: Lo
     assert [room.upstream_id for room in settings.rooms] == ["c"]
 
 
-def test_the_more_special_variable_wins(load_text: LoadText) -> None:
+def test_a_variable_for_a_key_wins_over_one_for_its_table(load_text: LoadText) -> None:
     env = {"BRIDGE__SOURCES__MAIN__TIMEOUT": "3s", "BRIDGE__SOURCES__MAIN": '{"timeout": "9s"}'}
     assert load_text(SOURCE, env).sources[0].timeout == timedelta(seconds=3)
 
 
 @pytest.mark.parametrize("variable", ["BRIDGE__BRIDGE__NAME", "BRIDGE__bridge__name"])
 @pytest.mark.parametrize("text", ["5", "true", '["x"]', "env:HOME"])
-def test_a_text_is_taken_as_it_stands(variable: str, text: str) -> None:
+def test_a_text_is_not_parsed(variable: str, text: str) -> None:
     assert load(None, {variable: text}).bridge.name == text
 
 
@@ -109,13 +110,13 @@ def test_variables_with_one_underscore_are_not_keys() -> None:
     assert load(None, env).encryption_keys == ("k",)
 
 
-@pytest.mark.parametrize("key", list(every_key()))
+@pytest.mark.parametrize("key", list(every_key(Settings)))
 def test_every_key_can_come_from_the_environment(problems_in: ProblemsIn, key: str) -> None:
     parts = key.replace("NAME", "main").replace("[]", ".0").split(".")
     variable = "BRIDGE__" + "__".join(parts).upper()
     path = re.sub(r"\.0\b", "[0]", ".".join(parts))
-    text = SOURCE + ENDPOINT + '[[rooms]]\nid = "r"\n[[web.tokens]]\nname = "ops"\ntoken = "t"\n'
-    (problem,) = problems_in(text, {variable: NOTHING_WANTS})
+    text = SOURCE + ENDPOINT + '[[rooms]]\nid = "r"\n'
+    (problem,) = problems_in(text, {variable: INVALID_FOR_EVERY_KEY})
     assert problem.key.startswith(path)
     assert problem.message.endswith(f"(environment variable {variable})")
 
@@ -123,30 +124,44 @@ def test_every_key_can_come_from_the_environment(problems_in: ProblemsIn, key: s
 @pytest.mark.parametrize(
     ("variable", "hint"),
     [
-        ("BRIDGE__DATABSE__URL", "unknown key; did you mean BRIDGE__DATABASE__URL?"),
-        ("BRIDGE__POLLING__INTERVALL", "unknown key; did you mean BRIDGE__POLLING__INTERVAL?"),
-        ("BRIDGE__SOURCES__MAIN__APIKEY", "unknown key; did you mean BRIDGE__SOURCES__MAIN__API_KEY?"),
-        ("BRIDGE__ENDPOINTS__0__URI", "unknown key; did you mean BRIDGE__ENDPOINTS__0__URL?"),
-        ("BRIDGE__BRIDGE__NAME__X", "unknown key: nothing is below this one; did you mean BRIDGE__BRIDGE__NAME?"),
-        ("BRIDGE__ENDPOINTS__2__URL", "no such item: items are numbered from 0, without gaps"),
-        ("BRIDGE__ENDPOINTS__CRM__URL", "no such item: items are numbered from 0, without gaps"),
-        ("BRIDGE__SOURCES____API_KEY", "unknown key: a name is missing"),
-        ("BRIDGE__", "unknown key; there are bridge, database, sources,"),
+        ("BRIDGE__DATABSE__URL", 'databse: unknown key; did you mean "database"?'),
+        ("BRIDGE__POLLING__INTERVALL", 'polling.intervall: unknown key; did you mean "interval"?'),
+        ("BRIDGE__SOURCES__MAIN__APIKEY", 'sources.main.apikey: unknown key; did you mean "api_key"?'),
+        ("BRIDGE__ENDPOINTS__0__URI", 'endpoints[0].uri: unknown key; did you mean "url"?'),
+        ("BRIDGE__BRIDGE__NAME__X", "bridge.name: must be a text in quotes"),
+        ("BRIDGE__", '"": unknown key; the keys are bridge, database, sources,'),
     ],
 )
 def test_a_variable_that_names_no_key_is_an_error(problems_in: ProblemsIn, variable: str, hint: str) -> None:
     (problem,) = problems_in(SOURCE + ENDPOINT, {variable: "secret-looking value"})
-    assert problem.key == variable
-    assert problem.message.startswith(hint)
-    assert problem.line is None
+    assert str(problem).startswith(hint)
+    assert str(problem).endswith(f"(environment variable {variable})")
+
+
+def test_a_source_without_a_name_is_an_error(problems_in: ProblemsIn) -> None:
+    (problem,) = problems_in("", {"BRIDGE__SOURCES____API_KEY": "k"})
+    assert problem.key == 'sources.""'
+    assert problem.message.startswith("a source's name is 1 to 64 letters")
+
+
+@pytest.mark.parametrize("item", ["2", "CRM", "-1", "1" * 5_000])
+def test_a_variable_that_leaves_a_gap_in_a_list_is_an_error(problems_in: ProblemsIn, item: str) -> None:
+    (problem,) = problems_in(SOURCE + ENDPOINT, {f"BRIDGE__ENDPOINTS__{item}__URL": "secret-looking value"})
+    assert problem.key == f"BRIDGE__ENDPOINTS__{item}__URL"
+    assert problem.message == "no such item: the items of a list are numbered from 0, without gaps"
+
+
+def test_an_item_of_a_list_of_values_can_be_replaced(load_text: LoadText) -> None:
+    settings = load_text("[delivery]\nrefused_schedule = [1, 2]\n", {"BRIDGE__DELIVERY__REFUSED_SCHEDULE__1": "5s"})
+    assert settings.delivery.policy.refused_schedule == (timedelta(seconds=1), timedelta(seconds=5))
 
 
 def test_a_flag_that_names_no_key_is_an_error(problems_in: ProblemsIn) -> None:
     (problem,) = problems_in("", overrides={"web.lissten": ":80"})
-    assert str(problem) == "web.lissten: unknown key (given on the command line)"
+    assert str(problem) == 'web.lissten: unknown key; did you mean "listen"? (given on the command line)'
 
 
-def test_a_problem_tells_its_origin_rather_than_a_line(problems_in: ProblemsIn) -> None:
+def test_a_problem_outside_the_file_has_its_origin_instead_of_a_line(problems_in: ProblemsIn) -> None:
     text = '[polling]\ninterval = "1s"\nleave_after_missed = 0\n[log]\nlevel = "info"\n'
     in_file, flag, env = problems_in(text, {"BRIDGE__POLLING__INTERVAL": "soon"}, {"log.level": "loud"})
     assert (in_file.key, in_file.line) == ("polling.leave_after_missed", 3)
@@ -156,34 +171,52 @@ def test_a_problem_tells_its_origin_rather_than_a_line(problems_in: ProblemsIn) 
     assert env.message.endswith("(environment variable BRIDGE__POLLING__INTERVAL)")
 
 
-def test_what_replaced_the_file_is_not_blamed_on_the_file(problems_in: ProblemsIn) -> None:
+def test_a_mistake_in_a_replacement_has_the_origin_of_the_replacement(problems_in: ProblemsIn) -> None:
     (problem,) = problems_in(SOURCE + '[[rooms]]\nid = "a"\n', {"BRIDGE__ROOMS": '[{"id": ""}]'})
     assert (problem.key, problem.line) == ("rooms[0].id", None)
     assert "(environment variable BRIDGE__ROOMS)" in problem.message
 
 
-def test_a_flag_that_replaced_the_environment_is_to_blame(problems_in: ProblemsIn) -> None:
+def test_a_flag_that_replaced_the_environment_is_the_origin(problems_in: ProblemsIn) -> None:
     (problem,) = problems_in(SOURCE, {"BRIDGE__ROOMS__0__ID": "a"}, {"rooms": [{"id": ""}]})
     assert problem.message.endswith("(given on the command line)")
 
 
-def test_the_file_keeps_its_mistake_when_the_environment_reaches_below_it(problems_in: ProblemsIn) -> None:
-    (problem,) = problems_in("sources = 5\n", {"BRIDGE__SOURCES__MAIN__API_KEY": "k"})
-    assert (problem.key, problem.message, problem.line) == ("sources", "must be a table", 1)
+def test_a_missing_key_has_the_origin_of_its_table(problems_in: ProblemsIn) -> None:
+    in_env = '[{"url": "https://a.example.com/"}]'
+    in_file, replaced = (
+        problems_in(text, env)[0]
+        for text, env in (
+            ("[[endpoints]]\n", {"BRIDGE__ENDPOINTS__0__NAME": "a"}),
+            (ENDPOINT, {"BRIDGE__ENDPOINTS": in_env}),
+        )
+    )
+    assert str(in_file) == "line 1: endpoints[0].url: is missing"
+    assert str(replaced) == "endpoints[0].name: is missing (environment variable BRIDGE__ENDPOINTS)"
 
 
-def test_what_is_neither_json_nor_toml_is_named_for_what_it_should_be(problems_in: ProblemsIn) -> None:
+def test_a_missing_key_of_a_table_from_the_environment_names_a_variable_of_the_table(problems_in: ProblemsIn) -> None:
+    (problem,) = problems_in("", {"BRIDGE__ENDPOINTS__0__NAME": "a"})
+    assert str(problem) == "endpoints[0].url: is missing (environment variable BRIDGE__ENDPOINTS__0__NAME)"
+
+
+def test_a_table_from_the_environment_replaces_another_value_in_the_file(load_text: LoadText) -> None:
+    (source,) = load_text("sources = 5\n", {"BRIDGE__SOURCES__MAIN__API_KEY": "k"}).sources
+    assert source.api_key == "k"
+
+
+def test_a_value_that_is_neither_json_nor_toml_has_a_message_for_its_type(problems_in: ProblemsIn) -> None:
     env = {
         "BRIDGE__ENDPOINTS__0__EVENTS": "peer.joined,peer.left",
-        "BRIDGE__SOURCES__MAIN__DISCOVER": "yes",
+        "BRIDGE__DELIVERY__ALLOW_HTTP": "yes",
         "BRIDGE__SOURCES__MAIN__MAX_CONCURRENCY": "1\nb = 2",
         "BRIDGE__WEB": "[" * 100_000,
     }
     found = {problem.key: problem.message.partition(" (")[0] for problem in problems_in(SOURCE + ENDPOINT, env)}
     assert found == {
         "endpoints[0].events": 'must be a list, like ["…", "…"]',
-        "sources.main.discover": "must be true or false",
-        "sources.main.max_concurrency": "must be a whole assign_sequences",
+        "delivery.allow_http": "must be true or false",
+        "sources.main.max_concurrency": "must be a whole number",
         "web": "must be a table",
     }
 

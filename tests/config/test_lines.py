@@ -1,4 +1,4 @@
-"""The scanner against `tomllib`: it knows which paths there are; where a marked value stands, a text search knows."""
+"""The scanner, compared with `tomllib` for the paths and with a text search for the lines of marked values."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def everything_in(value: object, path: KeyPath = ()) -> Iterator[tuple[KeyPath, 
 
 @settings(deadline=None)
 @given(toml_texts())
-def test_the_scanner_finds_what_tomllib_finds_on_the_line_where_it_stands(text: str) -> None:
+def test_the_scanner_finds_every_path_of_tomllib_on_its_line(text: str) -> None:
     document = dict(everything_in(tomllib.loads(text)))
     lines = lines_of(text)
     assert set(lines) == set(document)
@@ -121,7 +121,7 @@ def test_the_scanner_finds_what_tomllib_finds_on_the_line_where_it_stands(text: 
             assert lines[path] == text.count("\n", 0, text.index(marker.group())) + 1
 
 
-def test_tables_arrays_and_items_have_the_line_of_their_beginning() -> None:
+def test_tables_arrays_and_items_have_the_line_on_which_they_begin() -> None:
     text = """\
 # a comment
 [a.b]
@@ -161,9 +161,9 @@ id = "r"
 
 
 @pytest.mark.parametrize("text", ["a", "a =", "a = [", "[a", 'a = "', "= 1", "a = {b", "]"])
-def test_a_text_that_is_not_toml_ends_the_scan_instead_of_the_program(text: str) -> None:
+def test_a_text_that_is_not_toml_ends_the_scan(text: str) -> None:
     assert len(lines_of(text)) <= 2
 
 
-def test_depth_past_all_reason_ends_the_scan_instead_of_the_program() -> None:
+def test_nesting_that_is_too_deep_ends_the_scan() -> None:
     assert lines_of("a = 1\nb = " + "[" * 100_000)["a",] == 1

@@ -1,4 +1,4 @@
-"""What is wrong with one setting: its key, its line, and a sentence that says what to do."""
+"""Mistakes in single values: the key, the line, and a message that says what to do."""
 
 from __future__ import annotations
 
@@ -9,20 +9,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bridge.config import load
-from bridge.config.schema import every_key
+from bridge.config.keys import every_key
+from bridge.config.models import Settings
 from bridge.errors import ConfigurationError
 from tests.config.conftest import LoadText, ProblemsIn
 
 SOURCE = '[sources.main]\napi_key = "k"\n'
 ROOM = SOURCE + '[[rooms]]\nid = "r"\n'
 ENDPOINT = '[[endpoints]]\nname = "crm"\nurl = "https://crm.example.com/"\n'
-TOKEN = '[[web.tokens]]\nname = "ops"\ntoken = "t"\n'
 WHSEC = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 WHSK = "whsk_6Xb/dCcHpPea21PS1N9VY/NZW723CEc77N4rJCubMbfVKIDij2HKpMKkioLlX0dRqSKJp4AJ6p9lMicMFs6Kvg=="
-SCHEDULE = 'must be a duration, like "250ms", "10s", "5m", "2h", "5d" or a assign_sequences of seconds'
+SCHEDULE = 'must be a duration, like "250ms", "10s", "5m", "2h", "5d" or a number of seconds'
 BAD_RATE = "must be 0 (unlimited) or from 0.0003 (about once an hour) to 100,000"
-BAD_URL_SIGN = "contains a character that a URL cannot have: a space, a control character or a backslash"
-BAD_URL = "is not a URL: check host and port, and percent-encode special characters"
+BAD_URL_SIGN = "holds a space, a control character or a backslash"
+BAD_URL = "the URL cannot be read"
+BAD_DATABASE_URL = "is not a URL: check host and port, and percent-encode special characters"
 BAD_KEY = "contains a character that a key cannot have: a space, a line break or one outside ASCII"
 BAD_LISTEN = 'must be an address and a port, like "127.0.0.1:8080", or "" for off'
 BAD_NETWORK = 'is not a network: write a CIDR, like "10.0.0.0/8" or "127.0.0.0/8"'
@@ -30,9 +31,9 @@ BAD_DATABASE = "must be sqlite:///file.db (relative to the current directory) or
 BAD_SOURCE_NAME = "a source's name is 1 to 64 letters, digits, _ and -"
 
 SECTIONS = ("bridge", "database", "sources", "polling", "rooms", "endpoints", "delivery", "web", "retention", "log")
-SOME_KEYS = (*SECTIONS, *sorted({part.rstrip("[]") for key in every_key() for part in key.split(".")}))
+SOME_KEYS = (*SECTIONS, *sorted({part.rstrip("[]") for key in every_key(Settings) for part in key.split(".")}))
 SOME_VARIABLES = tuple(
-    "BRIDGE__" + key.upper().replace("[]", "__0").replace(".", "__") for key in (*SECTIONS, *every_key())
+    "BRIDGE__" + key.upper().replace("[]", "__0").replace(".", "__") for key in (*SECTIONS, *every_key(Settings))
 )
 
 
@@ -50,9 +51,9 @@ SOME_VARIABLES = tuple(
         ("[bridge]\n", "shutdown_grace = -1", "bridge.shutdown_grace", "must not be negative"),
         ("[database]\n", 'url = "mysql://host/name"', "database.url", BAD_DATABASE),
         ("[database]\n", 'url = "bridge.db"', "database.url", BAD_DATABASE),
-        ("[database]\n", 'url = "sqlite:///"', "database.url", "must name a file: a database in memory would forget"),
+        ("[database]\n", 'url = "sqlite:///"', "database.url", "must name a file: a database in memory would be empty"),
         ("[database]\n", 'url = "sqlite:///:memory:"', "database.url", "must name a file: a database in memory"),
-        ("[database]\n", 'url = "postgresql://host:x/name"', "database.url", BAD_URL),
+        ("[database]\n", 'url = "postgresql://host:x/name"', "database.url", BAD_DATABASE_URL),
         ("[database]\n", 'url = "postgresql://u:p@ss@host/name"', "database.url", "must be percent-encoded: %40 for @"),
         ("[database]\n", 'url = "postgresql://u:1/2@host/name"', "database.url", "must be percent-encoded: %40 for @"),
         ("[database]\n", 'url = "sqlite:///x.db?mode=ro"', "database.url", "must be only the name of a file"),
@@ -66,12 +67,11 @@ SOME_VARIABLES = tuple(
         (SOURCE, 'base_url = "https://a/?x=1"', "sources.main.base_url", "must end with the path: no ? and no #"),
         (SOURCE, "timeout = 0", "sources.main.timeout", "must be longer than zero"),
         (SOURCE, "max_concurrency = 0", "sources.main.max_concurrency", "must be at least 1"),
-        (SOURCE, "max_concurrency = 1.5", "sources.main.max_concurrency", "must be a whole assign_sequences"),
-        (SOURCE, "max_concurrency = true", "sources.main.max_concurrency", "must be a whole assign_sequences"),
+        (SOURCE, "max_concurrency = 1.5", "sources.main.max_concurrency", "must be a whole number"),
+        (SOURCE, "max_concurrency = true", "sources.main.max_concurrency", "must be a whole number"),
         (SOURCE, "requests_per_second = -1", "sources.main.requests_per_second", BAD_RATE),
-        (SOURCE, "requests_per_second = inf", "sources.main.requests_per_second", "must be a finite assign_sequences"),
-        (SOURCE, 'requests_per_second = "5"', "sources.main.requests_per_second", "must be a assign_sequences"),
-        (SOURCE, "discover = 1", "sources.main.discover", "must be true or false"),
+        (SOURCE, "requests_per_second = inf", "sources.main.requests_per_second", "must be a finite number"),
+        (SOURCE, 'requests_per_second = "5"', "sources.main.requests_per_second", "must be a number"),
         ("", '[sources."my key"]\napi_key = "k"', 'sources."my key"', BAD_SOURCE_NAME),
         ("", '["\\u001b[31m"]', '"\\x1b[31m"', "unknown key; the keys are bridge, database,"),
         ("[polling]\n", 'interval = "10 sec"', "polling.interval", SCHEDULE),
@@ -82,13 +82,13 @@ SOME_VARIABLES = tuple(
         (SOURCE, 'rooms = "a"', "sources.main.rooms", "unknown key"),
         (SOURCE, "[[rooms]]", "rooms[0].id", "is missing"),
         (SOURCE + "[[rooms]]\n", 'id = ""', "rooms[0].id", "must not be empty"),
-        (SOURCE + "[[rooms]]\n", 'id = ".."', "rooms[0].id", "cannot be the name of a room"),
+        (SOURCE + "[[rooms]]\n", 'id = ".."', "rooms[0].id", "cannot be the id of a room"),
         (ROOM, 'interval = "0s"', "rooms[0].interval", "must be longer than zero"),
         (ROOM, "leave_after_missed = 0", "rooms[0].leave_after_missed", "must be at least 1"),
         (ENDPOINT, 'secret = "x"', "endpoints[0].secret", "must start with whsec_"),
         (ENDPOINT, 'style = "standrd"', "endpoints[0].style", 'or "cloudevents"; did you mean "standard"?'),
         (ENDPOINT, 'signature = "v2"', "endpoints[0].signature", 'must be "v1" or "v1a"'),
-        (ENDPOINT, f'secret = "{WHSK}"', "endpoints[0].secret", 'this one is for signature = "v1a"'),
+        (ENDPOINT, f'secret = "{WHSK}"', "endpoints[0].secret", 'this one is for "v1a"'),
         (ENDPOINT + 'signature = "v1a"\n', f'secret = "{WHSEC}"', "endpoints[0].secret", "must start with whsk_"),
         (ENDPOINT, 'secret = "whsec_AAAA"', "endpoints[0].secret", "base64 of 24 to 64 bytes, not of 3"),
         (ENDPOINT, 'secret = "whsec_!!!"', "endpoints[0].secret", "it is not base64"),
@@ -96,7 +96,12 @@ SOME_VARIABLES = tuple(
         (ENDPOINT, 'events = "*"', "endpoints[0].events", "must be a list"),
         (ENDPOINT, 'events = ["peer.join"]', "endpoints[0].events[0]", 'no event type; did you mean "peer.joined"?'),
         (ENDPOINT, 'events = ["*", "peers.*"]', "endpoints[0].events[1]", 'no event type; did you mean "peer.*"?'),
-        (ENDPOINT, 'events = ["?"]', "endpoints[0].events[0]", 'matches no event type; the types are "peer.joined"'),
+        (ENDPOINT, 'events = ["?"]', "endpoints[0].events[0]", 'no event type of this version; its types are "peer.j'),
+        (ENDPOINT, 'events = ["session.*"]', "endpoints[0].events[0]", "matches no event type of this version"),
+        (ENDPOINT, 'events = ["audit.checkpoint"]', "endpoints[0].events[0]", "matches no event type of this version"),
+        (SOURCE, "discover = true", "sources.main.discover", "has no effect yet: this version does not discover rooms"),
+        ("[retention]\n", 'events = "400d"', "retention.events", "has no effect yet: this version deletes nothing"),
+        ("[web]\n", "tokens = []", "web.tokens", "has no effect yet: this version has no API"),
         (ENDPOINT, "rooms = []", "endpoints[0].rooms", "must not be an empty list"),
         (ENDPOINT, 'headers = { Host = "x" }', "endpoints[0].headers.Host", "is set by the bridge itself"),
         (ENDPOINT, 'headers = { webhook-id = "x" }', "endpoints[0].headers.webhook-id", "is set by the bridge itself"),
@@ -104,7 +109,12 @@ SOME_VARIABLES = tuple(
         (ENDPOINT, 'headers = { "X Y" = "x" }', 'endpoints[0].headers."X Y"', "is not a header name"),
         (ENDPOINT, 'headers = { X = "a\\r\\nY: b" }', "endpoints[0].headers.X", "must be printable ASCII without line"),
         (ENDPOINT, "headers = { X = 1 }", "endpoints[0].headers.X", "must be a text in quotes"),
-        (ENDPOINT, 'headers = { X-A = "1", x-a = "2" }', "endpoints[0].headers.x-a", "is the same header as endpoints"),
+        (
+            ENDPOINT,
+            'headers = { X-A = "1", x-a = "2" }',
+            "endpoints[0].headers.x-a",
+            "is the same header as endpoints[0].headers.X-A",
+        ),
         (ENDPOINT, "rate_per_second = -0.1", "endpoints[0].rate_per_second", BAD_RATE),
         (ENDPOINT, "max_concurrency = 0", "endpoints[0].max_concurrency", "must be at least 1"),
         (ENDPOINT, "timeout = 0", "endpoints[0].timeout", "must be longer than zero"),
@@ -120,10 +130,8 @@ SOME_VARIABLES = tuple(
         ),
         ("[web]\n", 'listen = "8080"', "web.listen", BAD_LISTEN),
         ("[web]\n", 'listen = "127.0.0.1:99999"', "web.listen", BAD_LISTEN),
-        ("[web]\n", 'listen = ":8080"', "web.listen", 'names no address: "127.0.0.1:8080" for this machine'),
+        ("[web]\n", 'listen = ":8080"', "web.listen", 'has no address: write "127.0.0.1:8080"'),
         ("[web]\n", 'listen = "::1:8080"', "web.listen", 'must have its IPv6 address in brackets, like "[::1]:8080"'),
-        (TOKEN, 'scopes = ["admin"]', "web.tokens[0].scopes[0]", 'must be "read" or "write"'),
-        (TOKEN, "scopes = []", "web.tokens[0].scopes", "must not be an empty list"),
         (ENDPOINT, "rate_per_second = 1e-12", "endpoints[0].rate_per_second", BAD_RATE),
         (
             ENDPOINT + 'style = "huddle01"\n',
@@ -131,12 +139,12 @@ SOME_VARIABLES = tuple(
             "endpoints[0].signature",
             'no meaning with style = "huddle01"',
         ),
-        ("[retention]\n", "events = 0", "retention.events", "must be longer than zero"),
+        ("[retention]\n", "attempts = 0", "retention.attempts", "must be longer than zero"),
         ("[log]\n", 'level = "INFO"', "log.level", 'or "error"; did you mean "info"?'),
         ("[log]\n", 'format = "text"', "log.format", 'must be "auto", "console" or "json"'),
     ],
 )
-def test_a_wrong_value_is_reported_where_it_stands(
+def test_a_wrong_value_is_reported_with_its_key_and_line(
     problems_in: ProblemsIn, before: str, line: str, key: str, message: str
 ) -> None:
     (problem,) = problems_in(before + line + "\n")
@@ -151,13 +159,13 @@ def test_a_wrong_value_is_reported_where_it_stands(
         ("ftp://crm.example.com/", "must begin with https:// or http://"),
         ("https:///hook", "names no host"),
         ("https://:443/hook", "names no host"),
-        ("https://user@crm.example.com/", "must not carry a user name or password"),
-        ("https://@crm.example.com/", "must not carry a user name or password"),
+        ("https://user@crm.example.com/", "holds a user name or password"),
+        ("https://@crm.example.com/", "holds a user name or password"),
         ("https://crm.example.com:0/", "names port 0"),
         ("https://crm.example.com:port/", BAD_URL),
         ("https://crm.example.com:99999/", BAD_URL),
         ("https://[::1/", BAD_URL),
-        ("https://[fe80::1%25eth0]/", "must not name a network interface (%) with the address"),
+        ("https://[fe80::1%25eth0]/", "(an address scope or an encoded character)"),
         ("https://crm.example.com/a b", BAD_URL_SIGN),
         ("https://crm.example.com\\\\@evil.example.com/", BAD_URL_SIGN),
         ("https://crm.example.com/\\u0000", BAD_URL_SIGN),
@@ -199,7 +207,7 @@ def test_every_problem_is_reported_at_once_in_the_order_of_the_file(problems_in:
 nam = "x"
 [[rooms]]
 id = "r"
-source = "mian"
+source = 1
 [[endpoints]]
 name = "a"
 url = "ftp://x"
@@ -220,17 +228,16 @@ listen = "0.0.0.0:80"
         (8, "endpoints[0].url"),
         (9, "endpoints[0].evnts"),
         (10, "endpoints[1].url"),
-        (11, "endpoints[1].name"),
         (13, "polling.interval"),
         (15, "sources.main.api_key"),
         (17, "web.listen"),
-        (None, "BRIDGE__WBE__LISTEN"),
         (None, "log.level"),
+        (None, "wbe"),
     ]
 
 
 def test_every_wrong_header_of_an_endpoint_is_reported_at_once(problems_in: ProblemsIn) -> None:
-    headers = ['Host = "x"', '"X Y" = "x"', 'X-A = "a\\nb"', "X-B = 1", 'X-C = "1"', 'x-c = "2"']
+    headers = ['Host = "x"', '"X Y" = "x"', 'X-A = "a\\nb"', "X-B = 1"]
 
     problems = problems_in(ENDPOINT + "[endpoints.headers]\n" + "\n".join(headers) + "\n")
 
@@ -239,7 +246,6 @@ def test_every_wrong_header_of_an_endpoint_is_reported_at_once(problems_in: Prob
         (6, '"X Y"'),
         (7, "X-A"),
         (8, "X-B"),
-        (10, "x-c"),
     ]
 
 
@@ -290,7 +296,7 @@ VALUES = st.recursive(
 
 @settings(deadline=None)
 @given(st.dictionaries(st.sampled_from(SOME_KEYS), VALUES), st.dictionaries(st.sampled_from(SOME_VARIABLES), st.text()))
-def test_whatever_is_written_there_is_a_configuration_or_a_report(tree: dict[str, object], env: dict[str, str]) -> None:
+def test_any_input_is_a_configuration_or_a_report(tree: dict[str, object], env: dict[str, str]) -> None:
     try:
         result = repr(load(None, {"A": "value", **env}, tree))
     except ConfigurationError as error:

@@ -1,4 +1,4 @@
-"""What the rest of the bridge gets: the contract's own example, and the defaults."""
+"""The settings that the rest of the bridge works with: every key, and the defaults."""
 
 from __future__ import annotations
 
@@ -6,20 +6,10 @@ from datetime import timedelta
 from ipaddress import ip_network
 from zoneinfo import ZoneInfo
 
-from bridge.config import ListenAddress, load
-from bridge.config.settings import (
-    BridgeSettings,
-    DatabaseSettings,
-    DeliverySettings,
-    LogFormat,
-    LogLevel,
-    LogSettings,
-    RetentionSettings,
-    Scope,
-    Settings,
-    WebSettings,
-    WebToken,
-)
+import pytest
+from pydantic import ValidationError
+
+from bridge.config import ListenAddress, Settings, load
 from bridge.delivery.endpoints import EndpointSpec
 from bridge.polling.plan import PollingSettings
 from bridge.polling.rooms import RoomSpec
@@ -48,7 +38,6 @@ api_key = "env:HUDDLE01_API_KEY"
 timeout = "4s"
 max_concurrency = 3
 requests_per_second = 0
-discover = true
 
 [sources.second]
 api_key = "other"
@@ -105,11 +94,9 @@ allow_http = true
 allow_private_networks = ["127.0.0.0/8", "fd00::/8", "10.0.0.1"]
 
 [web]
-listen = "192.168.1.5:8080"
-tokens = [{ name = "ops", token = "env:BRIDGE_TOKEN", scopes = ["read", "write"] }, { name = "eye", token = "see" }]
+listen = "127.0.0.2:80"
 
 [retention]
-events = "10d"
 attempts = "1d"
 
 [log]
@@ -118,117 +105,105 @@ level = "debug"
 """
 
 
-def seconds(assign_sequences: float) -> timedelta:
-    return timedelta(seconds=assign_sequences)
+def seconds(number: float) -> timedelta:
+    return timedelta(seconds=number)
 
 
-def test_every_key_arrives_where_it_belongs(load_text: LoadText) -> None:
-    env = {
-        "HUDDLE01_API_KEY": "key",
-        "CRM_WEBHOOK_SECRET": WHSEC,
-        "SIGNED_SECRET": WHSK,
-        "X": "y",
-        "BRIDGE_TOKEN": "t",
-    }
+@pytest.fixture
+def everything(load_text: LoadText) -> Settings:
+    env = {"HUDDLE01_API_KEY": "key", "CRM_WEBHOOK_SECRET": WHSEC, "SIGNED_SECRET": WHSK, "X": "y"}
+    return load_text(EVERYTHING, env)
+
+
+def test_every_simple_key_arrives(everything: Settings) -> None:
+    assert (everything.bridge.name, everything.bridge.timezone) == ("Acme rooms", ZoneInfo("Asia/Tokyo"))
+    assert everything.bridge.shutdown_grace == seconds(0)
+    assert everything.database.url == "postgresql://user:password@host/name"
+    assert everything.web.listen == ListenAddress(host="127.0.0.2", port=80)
+    assert everything.retention.attempts == timedelta(days=1)
+    assert (everything.log.format, everything.log.level) == ("json", "debug")
+
+
+def test_every_key_of_sources_rooms_and_polling_arrives(everything: Settings) -> None:
+    assert everything.sources == (
+        SourceSettings(
+            name="main",
+            kind="huddle01",
+            base_url="http://127.0.0.1:9000/api/v2/sdk",
+            api_key="key",
+            timeout=seconds(4),
+            max_concurrency=3,
+            requests_per_second=0,
+        ),
+        SourceSettings(name="second", kind="huddle01", base_url="https://api.huddle01.com/api/v2/sdk", api_key="other"),
+    )
+    assert everything.polling == PollingSettings(
+        interval=seconds(0.25), policy=PresencePolicy(leave_after_missed=2, first_snapshot=FirstSnapshot.BASELINE)
+    )
+    assert everything.rooms == (
+        RoomSpec(
+            source="main",
+            upstream_id="abc-defg-hij",
+            name="Weekly stand-up",
+            interval=seconds(5),
+            leave_after_missed=3,
+            enabled=False,
+        ),
+        RoomSpec(source="second", upstream_id="Räume/?"),
+    )
+
+
+def test_every_key_of_endpoints_and_deliveries_arrives(everything: Settings) -> None:
+    assert everything.endpoints == (
+        EndpointSpec(
+            name="crm",
+            url="https://crm.example.com/hooks/presence",
+            secret=WHSEC,
+            events=("peer.*", "room.empty"),
+            rooms=("abc-*",),
+            style="flat",
+            headers={"X-Auth": "y"},
+            rate_per_second=2,
+            max_concurrency=1,
+            timeout=seconds(3),
+            enabled=False,
+        ),
+        EndpointSpec(name="signed", url="http://[fd00::1]:8000/", signature="v1a", secret=WHSK),
+        EndpointSpec(name="sdk", url="https://sdk.example.com", style="huddle01", secret="any text"),
+    )
+    assert everything.delivery.policy == DeliveryPolicy(
+        timeout=seconds(5),
+        retry_schedule=(seconds(1), seconds(2)),
+        refused_schedule=(),
+        disable_after=timedelta(days=1),
+        rotation_grace=seconds(0),
+    )
     networks = tuple(ip_network(text) for text in ("127.0.0.0/8", "fd00::/8", "10.0.0.1/32"))
-    assert load_text(EVERYTHING, env) == Settings(
-        bridge=BridgeSettings(name="Acme rooms", timezone=ZoneInfo("Asia/Tokyo"), shutdown_grace=seconds(0)),
-        database=DatabaseSettings(url="postgresql://user:password@host/name"),
-        sources=(
-            SourceSettings(
-                name="main",
-                kind="huddle01",
-                base_url="http://127.0.0.1:9000/api/v2/sdk",
-                api_key="key",
-                timeout=seconds(4),
-                max_concurrency=3,
-                requests_per_second=0,
-                discover=True,
-            ),
-            SourceSettings(
-                name="second", kind="huddle01", base_url="https://api.huddle01.com/api/v2/sdk", api_key="other"
-            ),
-        ),
-        polling=PollingSettings(
-            interval=seconds(0.25),
-            policy=PresencePolicy(leave_after_missed=2, first_snapshot=FirstSnapshot.BASELINE),
-        ),
-        rooms=(
-            RoomSpec(
-                source="main",
-                upstream_id="abc-defg-hij",
-                name="Weekly stand-up",
-                interval=seconds(5),
-                leave_after_missed=3,
-                enabled=False,
-            ),
-            RoomSpec(source="second", upstream_id="Räume/?"),
-        ),
-        endpoints=(
-            EndpointSpec(
-                name="crm",
-                url="https://crm.example.com/hooks/presence",
-                secret=WHSEC,
-                events=("peer.*", "room.empty"),
-                rooms=("abc-*",),
-                style="flat",
-                headers={"X-Auth": "y"},
-                rate_per_second=2,
-                max_concurrency=1,
-                timeout=seconds(3),
-                enabled=False,
-            ),
-            EndpointSpec(name="signed", url="http://[fd00::1]:8000/", signature="v1a", secret=WHSK),
-            EndpointSpec(name="sdk", url="https://sdk.example.com", style="huddle01", secret="any text"),
-        ),
-        delivery=DeliverySettings(
-            policy=DeliveryPolicy(
-                timeout=seconds(5),
-                retry_schedule=(seconds(1), seconds(2)),
-                refused_schedule=(),
-                disable_after=timedelta(days=1),
-                rotation_grace=seconds(0),
-            ),
-            egress=EgressPolicy(allow_http=True, allow_private_networks=networks),
-        ),
-        web=WebSettings(
-            listen=ListenAddress(host="192.168.1.5", port=8080),
-            tokens=(
-                WebToken(name="ops", token="t", scopes=frozenset({Scope.READ, Scope.WRITE})),
-                WebToken(name="eye", token="see", scopes=frozenset({Scope.READ})),
-            ),
-        ),
-        retention=RetentionSettings(events=timedelta(days=10), attempts=timedelta(days=1)),
-        log=LogSettings(format=LogFormat.JSON, level=LogLevel.DEBUG),
-    )
+    assert everything.delivery.egress == EgressPolicy(allow_http=True, allow_private_networks=networks)
 
 
-def test_nothing_configured_is_the_contract_s_defaults() -> None:
+def test_an_empty_configuration_has_the_defaults_of_the_contract() -> None:
+    settings = load(None, {})
     schedule = (5, 30, 120, 300, 900, 1800, 3600, 7200, 18000, 36000, 50400, 72000, 86400)
-    assert load(None, {}) == Settings(
-        bridge=BridgeSettings(name="Presence bridge", timezone=ZoneInfo("UTC"), shutdown_grace=seconds(10)),
-        database=DatabaseSettings(url="sqlite:///bridge.db"),
-        sources=(),
-        polling=PollingSettings(
-            interval=seconds(10), policy=PresencePolicy(leave_after_missed=1, first_snapshot=FirstSnapshot.EMIT)
-        ),
-        rooms=(),
-        endpoints=(),
-        delivery=DeliverySettings(
-            policy=DeliveryPolicy(
-                timeout=seconds(15),
-                retry_schedule=tuple(seconds(step) for step in schedule),
-                refused_schedule=(seconds(5), seconds(300)),
-                disable_after=timedelta(days=5),
-                rotation_grace=timedelta(hours=24),
-            ),
-            egress=EgressPolicy(allow_http=False, allow_private_networks=()),
-        ),
-        web=WebSettings(listen=ListenAddress(host="127.0.0.1", port=8080), tokens=()),
-        retention=RetentionSettings(events=timedelta(days=400), attempts=timedelta(days=30)),
-        log=LogSettings(format=LogFormat.AUTO, level=LogLevel.INFO),
-        encryption_keys=(),
+    assert (settings.bridge.name, settings.bridge.timezone) == ("Presence bridge", ZoneInfo("UTC"))
+    assert settings.bridge.shutdown_grace == seconds(10)
+    assert settings.database.url == "sqlite:///bridge.db"
+    assert (settings.sources, settings.rooms, settings.endpoints) == ((), (), ())
+    assert settings.polling == PollingSettings(
+        interval=seconds(10), policy=PresencePolicy(leave_after_missed=1, first_snapshot=FirstSnapshot.EMIT)
     )
+    assert settings.delivery.policy == DeliveryPolicy(
+        timeout=seconds(15),
+        retry_schedule=tuple(seconds(step) for step in schedule),
+        refused_schedule=(seconds(5), seconds(300)),
+        disable_after=timedelta(days=5),
+        rotation_grace=timedelta(hours=24),
+    )
+    assert settings.delivery.egress == EgressPolicy(allow_http=False, allow_private_networks=())
+    assert settings.web.listen == ListenAddress(host="127.0.0.1", port=8080)
+    assert settings.retention.attempts == timedelta(days=30)
+    assert (settings.log.format, settings.log.level) == ("auto", "info")
+    assert settings.encryption_keys == ()
 
 
 def test_defaults_are_those_of_the_owners(load_text: LoadText) -> None:
@@ -239,5 +214,12 @@ def test_defaults_are_those_of_the_owners(load_text: LoadText) -> None:
     assert settings.sources == (SourceSettings(name="main", kind="huddle01", base_url=base_url, api_key="k"),)
     assert settings.rooms == (RoomSpec(source="main", upstream_id="r"),)
     assert settings.endpoints == (EndpointSpec(name="e", url="https://e/"),)
-    assert settings.delivery == DeliverySettings(policy=DeliveryPolicy(), egress=EgressPolicy())
+    assert settings.delivery.policy == DeliveryPolicy()
+    assert settings.delivery.egress == EgressPolicy()
     assert settings.polling.policy == PresencePolicy()
+
+
+def test_settings_are_frozen() -> None:
+    settings = load(None, {})
+    with pytest.raises(ValidationError, match="frozen"):
+        settings.web.listen = None

@@ -140,7 +140,7 @@ def test_an_event_that_used_up_its_schedule_is_a_dead_letter(
 ) -> None:
     planned = plan([report(result, wants_next=True)], cursors=[cursor(state=state)])
 
-    assert planned.recorded == [Moved(keeps_claim=False, owes_more=True, dead_letter=reason)]
+    assert planned.recorded == [Moved(keeps_claim=True, owes_more=False, dead_letter=reason)]
     assert planned.dead_letters == [NewDeadLetter(endpoint_key=7, event_key=51, parked_at=NOW, reason=reason)]
     assert planned.cursors[1].acked == 6
 

@@ -87,7 +87,7 @@ def test_a_rejected_event_becomes_a_dead_letter_and_the_room_goes_on(store: Stor
     (cursor,) = store.owed(now)
     (recorded,) = store.report(now, attempted(cursor, now, REJECTED, wants_next=True))
 
-    assert recorded == Moved(keeps_claim=False, owes_more=True, dead_letter=DeadLetterReason.REJECTED)
+    assert recorded == Moved(keeps_claim=True, owes_more=False, dead_letter=DeadLetterReason.REJECTED)
     (dead,) = store.dead_letters()
     assert (dead.endpoint_key, dead.event_key, dead.reason, dead.tries) == (key, cursor.events[0].key, "rejected", 3)
     row = store.cursor(key, "a")

@@ -22,7 +22,7 @@ from tests.harness.store_driver import StoreDriver
 SUBSCRIPTIONS = [
     (("*",), ("*",)),
     (("peer.left",), ("a*",)),
-    (("audit.checkpoint", "endpoint.*"), ("*",)),
+    (("room.snapshot", "endpoint.*"), ("*",)),
     (("room.*",), ("none",)),
 ]
 

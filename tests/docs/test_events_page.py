@@ -30,7 +30,6 @@ from bridge.rules.presence import (
 )
 from tests.docs import examples, pages
 
-NOT_SENT_YET = {EventType.SESSION_RECONCILED, EventType.AUDIT_CHECKPOINT}
 PLAIN = {"text", "time", "seconds", "integer", "boolean", "list", "object", "null"}
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
 BODY, FIELDS, PEERS = "The body", "The fields", "Each of `peers`"
@@ -103,7 +102,7 @@ def test_there_is_an_example_of_every_type_and_style_that_is_sent() -> None:
     shown = examples.examples()
 
     assert {name.removeprefix("example: ") for name in shown if name.startswith("example: ")} == {
-        kind.value for kind in EventType if kind not in NOT_SENT_YET
+        kind.value for kind in EventType
     }
     assert {name.removeprefix("style: ") for name in shown if name.startswith("style: ")} == set(Format) - {"standard"}
 
@@ -113,9 +112,6 @@ def test_every_type_is_listed_with_its_default() -> None:
 
     assert set(rows) == {kind.value for kind in EventType}
     assert {kind for kind, row in rows.items() if row["by default"] == "yes"} == {kind.value for kind in DEFAULT_TYPES}
-    assert {kind for kind, row in rows.items() if row["when"] == "not sent yet"} == {
-        kind.value for kind in NOT_SENT_YET
-    }
 
 
 def test_the_body_has_the_documented_keys_and_types(events: list[Event]) -> None:

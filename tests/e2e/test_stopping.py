@@ -28,8 +28,8 @@ CLOSING = 5
 """Seconds that a slow machine may take to take leave of a process, beyond the grace."""
 
 
-REMARK = "configuration.without_effect"
-"""Said of `retention.events` just before the configuration is carried into the database."""
+LOADED = "configuration.loaded"
+"""Logged just before the configuration is written to the database."""
 
 
 @pytest.fixture
@@ -56,7 +56,7 @@ def idle_config(tmp_path: Path, sqlite_database_url: str) -> Path:
         database_url=sqlite_database_url,
         upstream="http://127.0.0.1:9",
         bridge={"shutdown_grace": f"{SHORT_GRACE}s"},
-        retention={"events": "30d"},
+        log={"level": "debug"},
     )
     command(config, "migrate")
     return config
@@ -153,7 +153,7 @@ def test_a_database_that_is_locked_does_not_keep_it_from_stopping_while_it_start
     idle_config: Path, sqlite_database_url: str
 ) -> None:
     with locked(sqlite_database_url), BridgeProcess(idle_config) as program:
-        program.wait_for_output(REMARK)
+        program.wait_for_output(LOADED)
         assert program.stop(timeout=SHORT_GRACE + CLOSING) == 0
     assert list(program.lines("bridge.started")) == []
 
@@ -165,7 +165,7 @@ def test_a_database_that_is_locked_does_not_keep_it_from_stopping_while_it_reloa
         program.wait_ready()
         with locked(sqlite_database_url):
             program.send(signal.SIGHUP)
-            wait_until(lambda: len(list(program.lines(REMARK))) == 2, what="a reload that has read the file")
+            wait_until(lambda: len(list(program.lines(LOADED))) == 2, what="a reload that has read the file")
             assert program.stop(timeout=SHORT_GRACE + CLOSING) == 0
     assert list(program.lines("configuration.reloaded")) == []
 

@@ -1,4 +1,4 @@
-"""What the tests of `bridge doctor` share: looking at findings, and surroundings that are well or not."""
+"""Shared parts of the tests of `bridge doctor`: findings, and servers and databases in various states."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from tests.harness.receiver import Receiver
 from tests.harness.simulator import SimulatorClient
 
 ROOM = "abc-defg-hij"
-Found = Mapping[str, Any]
+Finding = Mapping[str, Any]
 
 
 class Listener(LoopThread):
-    """A TCP or TLS server that sends everybody who asks the same bytes, or nothing, ever."""
+    """A TCP or TLS server that sends the same bytes to every request, or nothing, ever."""
 
     def __init__(self, response: bytes | None = None, tls: ssl.SSLContext | None = None) -> None:
         super().__init__("listener")
@@ -48,45 +48,38 @@ class Listener(LoopThread):
             while chunk := await reader.read(65_536):
                 self.received += chunk
                 if self._response is not None and b"\r\n\r\n" in self.received:
-                    head, end, body = self._response.partition(b"\r\n\r\n")
-                    writer.write(head + end)
-                    await writer.drain()
-                    await asyncio.sleep(0.02)  # as on a real network, where head and body come apart
-                    writer.write(body)
+                    writer.write(self._response)
                     await writer.drain()
                     break
             writer.close()
 
 
-def answering(body: bytes, *headers: str, status: str = "200 OK") -> bytes:
+def http_response(body: bytes, *headers: str, status: str = "200 OK") -> bytes:
     head = "\r\n".join((f"HTTP/1.1 {status}", f"content-length: {len(body)}", "connection: close", *headers))
     return head.encode() + b"\r\n\r\n" + body
 
 
-def examine(cli: Cli, *, code: int = 0) -> list[Found]:
-    found: list[Found] = cli("doctor", "--json", code=code).json()
+def examine(cli: Cli, *, code: int = 0) -> list[Finding]:
+    found: list[Finding] = cli("doctor", "--json", code=code).json()
     return found
 
 
-def only(found: Sequence[Found], check: str, subject: str | None = None) -> Found:
-    """The finding of that check (and subject), of which there must be one."""
+def only(found: Sequence[Finding], check: str, subject: str | None = None) -> Finding:
+    """Return the one finding of that check (and subject)."""
     (one,) = [one for one in found if one["check"] == check and subject in (None, one["subject"])]
     return one
 
 
 def change(cli: Cli, statement: str, *values: object) -> None:
-    """Write into the SQLite file what it takes a service days to come to."""
+    """Change rows of the SQLite file."""
     with contextlib.closing(sqlite3.connect(cli.database_file)) as connection:
         assert connection.execute(statement, values).rowcount > 0
         connection.commit()
 
 
-def stored(moment: datetime) -> str:
-    return moment.strftime("%Y-%m-%d %H:%M:%S.%f")
-
-
-def ago(**how_long: float) -> str:
-    return stored(datetime.now(UTC) - timedelta(**how_long))
+def ago(**length: float) -> str:
+    """Return a time in the past as SQLite stores it."""
+    return (datetime.now(UTC) - timedelta(**length)).strftime("%Y-%m-%d %H:%M:%S.%f")
 
 
 def contents(directory: Path) -> dict[str, str]:
@@ -101,7 +94,7 @@ def closed_port() -> int:
 
 
 def serve_once(cli: Cli, simulator: SimulatorClient, receiver: Receiver) -> Cli:
-    """A service has been here: a room that was live, an endpoint that takes deliveries."""
+    """Do what a service has done after some time: a room has been live, an endpoint has had deliveries."""
     cli.configure(rooms=[ROOM], endpoints=[receiver.endpoint("crm")])
     cli.take_up()
     simulator.join(ROOM, "anna")

@@ -177,7 +177,8 @@ def _say(response: object) -> None:
 
 
 def _load() -> None:
-    importlib.import_module("bridge.cli.main")
+    for module in ("main", "serve", "deliveries"):  # the program imports commands when they are used
+        importlib.import_module(f"bridge.cli.{module}")
     create_engine("postgresql+psycopg://").dispose()  # the driver is loaded late; no connection is made
     assert threading.active_count() == 1, "a fork would lose the other threads, and keep their locks"
     gc.collect()

@@ -130,10 +130,10 @@ def test_an_ordinary_url_has_a_destination(url: str, destination: Destination) -
 @pytest.mark.parametrize(
     ("url", "message"),
     [
-        ("ftp://example.com/", "not over 'ftp'"),
-        ("file:///etc/passwd", "not over 'file'"),
-        ("example.com/hook", "not over ''"),
-        ("//example.com/hook", "not over ''"),
+        ("ftp://example.com/", "must begin with https"),
+        ("file:///etc/passwd", "must begin with https"),
+        ("example.com/hook", "must begin with https"),
+        ("//example.com/hook", "must begin with https"),
         ("https://user:pass@example.com/", "user name or password"),
         ("https://@example.com/", "user name or password"),
         ("https:///path", "names no host"),

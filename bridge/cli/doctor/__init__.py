@@ -1,1 +1,1 @@
-"""`bridge doctor`: one file per thing that is examined (`database`, `sources`, `rooms`, `endpoints`, `machine`)."""
+"""`bridge doctor`: the checks are in `database`, `upstream` (sources and rooms) and `endpoints`."""

@@ -1,192 +1,160 @@
-"""The database as `bridge doctor` finds it: there, writable, migrated, with room to grow, and its secrets readable."""
+"""Checks of the database: reachable, writable, migrated, and its stored secrets decryptable."""
 
 from __future__ import annotations
 
 import os
-import shutil
-import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Final
 
-from bridge.admin.inventory import DatabaseLook, EncryptedText, ReadOnlyDatabase, Stock, look_at_database, take_stock
-from bridge.cli.doctor.findings import Check, Finding, fail, ok, run_aside, warn
-from bridge.cli.options import is_there, missing_file
+from bridge.admin.read_only import (
+    DatabaseState,
+    EncryptedText,
+    ReadOnlyDatabase,
+    Records,
+    read_records,
+    read_state,
+)
+from bridge.cli.doctor.findings import Check, Finding, fail, ok, warn
 from bridge.cli.output import count_of
+from bridge.cli.settings import exists, missing_file
 from bridge.config import Settings
 from bridge.db.encryption import SecretCipher
 from bridge.db.engine import sqlite_file
 from bridge.db.migrate import ensure_schema
 from bridge.errors import BridgeError, DatabaseError, SchemaError
 
-SECONDS: Final = 5
-FREE_BYTES: Final = 100 * 1024 * 1024
 _NO_HEADERS: Final = "{}"
+_KEY_ADVICE: Final = "set BRIDGE_ENCRYPTION_KEY to a long random text, and keep a copy elsewhere"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Examined:
-    """What was found, and what there is to examine further: None unless it could be read."""
+class DatabaseFindings:
+    """The findings, and the stored records if they could be read."""
 
     findings: Sequence[Finding]
-    stock: Stock | None = None
+    records: Records | None = None
 
 
-async def check_database(settings: Settings) -> Examined:
-    """Examine the database and everything that depends on it alone."""
+async def check_database(settings: Settings) -> DatabaseFindings:
+    """Check the database, and read the records that the other checks are about."""
     subject, obstacle = settings.database.shown_url, _file_obstacle(settings)
-    found = [*_check_space(settings), *_check_key(settings)]
+    key = [] if settings.encryption_keys else [warn(Check.SECRETS, None, "stored in clear: no key is set", _KEY_ADVICE)]
     if missing_file(settings) is not None:
         if obstacle is not None:
-            return Examined(findings=[*found, fail(Check.DATABASE, subject, *obstacle)])
-        fresh = warn(Check.SCHEMA, None, "no database yet", "`bridge run` makes it, or `bridge migrate`")
-        return Examined(findings=[*found, ok(Check.DATABASE, subject, "can be made here"), fresh])
+            return DatabaseFindings(findings=[fail(Check.DATABASE, subject, *obstacle), *key])
+        fresh = warn(Check.SCHEMA, None, "no database yet", "`bridge run` or `bridge migrate` creates it")
+        return DatabaseFindings(findings=[ok(Check.DATABASE, subject, "can be created here"), fresh, *key])
     database = ReadOnlyDatabase(settings.database.url)
     try:
-        read_health, schema, stock = await run_aside(partial(_read, database), SECONDS)
-    except (TimeoutError, DatabaseError) as error:
-        if (unreadable := _unreadable(settings)) is not None:
-            return Examined(findings=[*found, fail(Check.DATABASE, subject, *unreadable)])
-        detail = f"no response within {SECONDS} s" if isinstance(error, TimeoutError) else _plain(error, database)
-        return Examined(findings=[*found, fail(Check.DATABASE, subject, detail, _remedy(settings))])
-    found += [_judge_look(subject, read_health, obstacle), schema]
-    if stock is not None:
-        found += check_secrets(stock.ciphertext, SecretCipher(settings.encryption_keys))
-    return Examined(findings=found, stock=stock)
+        state = await database.read(read_state)
+        records = await database.read(read_records) if state.schema.is_current else None
+        schema = _check_schema(database, state)
+    except DatabaseError as error:
+        obstacle = _unreadable(settings) or (_without_address(error, database), _advice(settings))
+        return DatabaseFindings(findings=[fail(Check.DATABASE, subject, *obstacle), *key])
+    finally:
+        database.close()
+    found = [_check_access(subject, state, obstacle), schema, *key]
+    if records is not None:
+        found += check_secrets(records.texts, SecretCipher(settings.encryption_keys))
+    return DatabaseFindings(findings=found, records=records)
 
 
-def judge_space(subject: str, free: int) -> Finding:
-    """Whether a disk with so many free bytes will do."""
-    megabytes = f"{free // 1_000_000:,} MB free"
-    if free < FREE_BYTES:
-        return warn(Check.DISK, subject, f"only {megabytes}", "make room: a full disk stops polling and delivering")
-    return ok(Check.DISK, subject, megabytes)
-
-
-def check_secrets(ciphertext: Sequence[EncryptedText], cipher: SecretCipher) -> list[Finding]:
-    """Whether all that was ciphertext can be opened with the listed keys, and what is still in clear."""
-    lost = [text for text in ciphertext if _opened(text, cipher) is None]
-    found = [
+def check_secrets(texts: Sequence[EncryptedText], cipher: SecretCipher) -> list[Finding]:
+    """Check that the listed keys decrypt every stored text, and that none is in clear although there is a key."""
+    locked = [
         fail(
             Check.SECRETS,
             text.endpoint,
-            f"its {text.what} cannot be opened: ciphertext with a key that is not listed",
-            "add the old key to BRIDGE_ENCRYPTION_KEY, behind the new one and a comma",
+            f"its {text.what} cannot be decrypted: the key is not listed",
+            "add the old key to BRIDGE_ENCRYPTION_KEY, after the new one and a comma",
         )
-        for text in lost
+        for text in texts
+        if _decrypt(text, cipher) is None
     ]
-    clear = {text.endpoint for text in ciphertext if _opened(text, SecretCipher()) not in (None, _NO_HEADERS)}
-    if cipher.encrypts and clear:
-        detail = f"in clear, stored before there was a key: {', '.join(sorted(clear))}"
-        found.append(warn(Check.SECRETS, None, detail, "start or reload the service with the key: it encrypts them"))
-    return found or [ok(Check.SECRETS, None, f"{count_of(len(ciphertext), 'stored text')} can be opened")]
+    if not cipher.has_key:
+        return locked
+    clear = sorted({text.endpoint for text in texts if _decrypt(text, SecretCipher()) not in (None, _NO_HEADERS)})
+    if clear:
+        advice = "start or reload the service with the key: it encrypts them"
+        return [*locked, warn(Check.SECRETS, None, f"still stored in clear: {', '.join(clear)}", advice)]
+    return locked or [ok(Check.SECRETS, None, f"{count_of(len(texts), 'stored text')} can be decrypted")]
 
 
-def _opened(text: EncryptedText, cipher: SecretCipher) -> str | None:
+def _decrypt(text: EncryptedText, cipher: SecretCipher) -> str | None:
     try:
-        return cipher.open(text.ciphertext)
+        return cipher.decrypt(text.ciphertext)
     except BridgeError:
         return None
 
 
-def _read(database: ReadOnlyDatabase) -> tuple[DatabaseLook, Finding, Stock | None]:
-    """Look, in a thread."""
-    try:
-        read_health = database.read_now(look_at_database)
-        if read_health.schema.is_current:
-            current = ok(Check.SCHEMA, None, f"{read_health.schema.current} is current")
-            return read_health, current, database.read_now(take_stock)
-        return read_health, _judge_schema(database, read_health), None
-    finally:
-        database.close()
-
-
-def _judge_schema(database: ReadOnlyDatabase, read_health: DatabaseLook) -> Finding:
-    if read_health.schema.is_fresh:
+def _check_schema(database: ReadOnlyDatabase, state: DatabaseState) -> Finding:
+    if state.schema.is_current:
+        return ok(Check.SCHEMA, None, f"{state.schema.current} is current")
+    if state.schema.is_fresh:
         if database.dialect == "sqlite":
-            return warn(Check.SCHEMA, None, "an empty database", "`bridge run` fills it, or `bridge migrate`")
+            return warn(Check.SCHEMA, None, "an empty database", "`bridge run` or `bridge migrate` fills it")
         return fail(Check.SCHEMA, None, "an empty database", "run `bridge migrate`")
     try:
         ensure_schema(database)
     except SchemaError as error:
-        problem, _, advice = _plain(error, database).partition(": ")
+        problem, _, advice = _without_address(error, database).partition(": ")
         return fail(Check.SCHEMA, None, problem, advice)
-    return ok(Check.SCHEMA, None, f"{read_health.schema.head} is current")  # migrated between the two looks
+    return ok(Check.SCHEMA, None, f"{state.schema.head} is current")  # migrated at this moment
 
 
-def _judge_look(subject: str, read_health: DatabaseLook, obstacle: tuple[str, str] | None) -> Finding:
-    if read_health.obstacle is not None:
-        obstacle = read_health.obstacle, "name the primary, or give the user the right to write"
+def _check_access(subject: str, state: DatabaseState, obstacle: tuple[str, str] | None) -> Finding:
+    if state.obstacle is not None:
+        obstacle = state.obstacle, "name the primary server, or grant the user the right to write"
     if obstacle is not None:
         return fail(Check.DATABASE, subject, *obstacle)
-    return ok(Check.DATABASE, subject, f"{read_health.version}, can be read and written")
-
-
-def _check_space(settings: Settings) -> list[Finding]:
-    file = _file(settings)
-    if file is None or not file.parent.is_dir():
-        return []
-    return [judge_space(str(file.parent), shutil.disk_usage(file.parent).free)]
+    return ok(Check.DATABASE, subject, f"{state.version}, readable and writable")
 
 
 def _file_obstacle(settings: Settings) -> tuple[str, str] | None:
-    """Why a SQLite file could not be written to, or made, and what to do about it."""
+    """Return why a SQLite file cannot be written or created, and what to do."""
     file = _file(settings)
     if file is None:
         return None
     if not file.parent.is_dir():
-        return f"there is no directory {file.parent}", "make it, or correct database.url"
-    if not may_write(file.parent):
-        why = "SQLite keeps its journal beside the file"
-        return f"nothing may be written into {file.parent}, and {why}", "let the bridge's user write there"
-    if is_there(file) and not may_write(file):
-        return "the file may only be read", "let the bridge's user write to it"
+        return f"there is no directory {file.parent}", "create it, or correct database.url"
+    if not _may(file.parent, os.W_OK):
+        return (
+            f"the directory {file.parent} is not writable, and SQLite keeps its journal there",
+            "let the bridge's user write to the directory",
+        )
+    if exists(file) and not _may(file, os.W_OK):
+        return "the file is not writable", "let the bridge's user write to it"
     return None
 
 
 def _unreadable(settings: Settings) -> tuple[str, str] | None:
     file = _file(settings)
-    if file is None or os.access(file, os.R_OK, effective_ids=os.access in os.supports_effective_ids):
+    if file is None or _may(file, os.R_OK):
         return None
-    return "the file may not be read", "run this as the bridge's user"
-
-
-def _check_mode(settings: Settings) -> list[Finding]:
-    file = _file(settings)
-    if settings.encryption_keys or file is None or not is_there(file) or not file.stat().st_mode & stat.S_IROTH:
-        return []
-    detail = f"{file.name} is readable for everybody, and holds secrets in clear"
-    return [warn(Check.ENCRYPTION, None, detail, f"chmod 600 {file.name}* in its directory")]
+    return "the file is not readable", "run this command as the bridge's user"
 
 
 def _file(settings: Settings) -> Path | None:
     file = sqlite_file(settings.database.url)
     try:
-        return file if file is None else file.absolute()
+        return file and file.absolute()
     except OSError:
-        return file  # the directory that we are in is gone
+        return file  # the current directory was removed
 
 
-def may_write(path: Path) -> bool:
-    """Whether whoever runs this may."""
-    return os.access(path, os.W_OK, effective_ids=os.access in os.supports_effective_ids)
+def _may(path: Path, mode: int) -> bool:
+    return os.access(path, mode, effective_ids=os.access in os.supports_effective_ids)
 
 
-def _check_key(settings: Settings) -> list[Finding]:
-    if not settings.encryption_keys:
-        advice = "set BRIDGE_ENCRYPTION_KEY to a long random text, and keep it elsewhere"
-        return [warn(Check.ENCRYPTION, None, "no key: secrets are stored in clear", advice), *_check_mode(settings)]
-    return [ok(Check.ENCRYPTION, None, f"secrets are encrypted ({count_of(len(settings.encryption_keys), 'key')})")]
-
-
-def _remedy(settings: Settings) -> str:
-    if sqlite_file(settings.database.url) is not None:
+def _advice(settings: Settings) -> str:
+    if _file(settings) is not None:
         return "correct database.url, or restore the file from a backup"
-    return "start it, or correct database.url: host, port, user, password, name"
+    return "start the server, or correct database.url: host, port, user, password, name"
 
 
-def _plain(error: BridgeError, database: ReadOnlyDatabase) -> str:
-    """Without the address: the subject names it, and more safely, for a password can stand in its query too."""
+def _without_address(error: BridgeError, database: ReadOnlyDatabase) -> str:
+    """Return the message without the address: the subject is safer, for a password can be in the query of a URL."""
     return str(error).removeprefix(f"database {database.name}").lstrip(": ")

@@ -1,0 +1,132 @@
+"""`bridge demo`: a simulated upstream, the service and a verifying receiver, all in one process on loopback.
+
+No account and no configuration are needed, and the environment is not read. Ports are free ones, and all files are in a
+temporary directory. The service takes the signals: the demo ends when the service has stopped.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Mapping
+from contextlib import AsyncExitStack, contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Annotated, Final
+
+import typer
+
+from bridge.cli.inputs import parse_span
+from bridge.cli.listen import Listener
+from bridge.cli.output import Screen, count_of, say
+from bridge.cli.receiver import receive
+from bridge.cli.verify import standard_verifier
+from bridge.compose import new_secret
+from bridge.config import Settings, load
+from bridge.errors import BridgeError, VerificationError
+from bridge.logs import configure_logs
+from bridge.service import Service
+from bridge.simulator import DEFAULT_API_KEY, Simulation
+from bridge.simulator.crowd import room_ids
+from bridge.simulator.routes import API_PATH
+from bridge.simulator.scenario import play_random
+from bridge.simulator.server import serve
+
+LOOPBACK: Final = "127.0.0.1"
+CHANGES_PER_SECOND: Final = 1.5
+ROOM_NAMES: Final = ("Stand-up", "Lounge", "Design", "Support", "Town hall", "Workshop", "Retro", "Kitchen")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Plan:
+    """The options, and the directory for the database; without a `duration` the demo runs until it is stopped."""
+
+    seed: int
+    room_count: int
+    duration: timedelta | None
+    directory: Path
+
+    @property
+    def rooms(self) -> dict[str, str]:
+        """The names of the rooms, by their ids."""
+        ids = room_ids(self.seed, self.room_count)
+        numbered = (f"Room {number}" for number in range(len(ROOM_NAMES) + 1, self.room_count + 1))
+        return dict(zip(ids, (*ROOM_NAMES, *numbered), strict=False))
+
+
+def demo(
+    duration: Annotated[
+        str | None, typer.Option(metavar="SPAN", help='Length, like "30s"; default: until Ctrl-C.')
+    ] = None,
+    seed: Annotated[int, typer.Option(metavar="N", help="Seed of the people: the same seed, the same people.")] = 3,
+    rooms: Annotated[int, typer.Option(metavar="N", min=1, max=100, help="Number of rooms.")] = 3,
+) -> None:
+    """Run simulated upstream, bridge, receiver and status page on this machine, and print each verified delivery."""
+    length = None if duration is None else parse_span("--duration", duration, positive=True)
+    configure_logs(console=True, level="warning")
+    with _temporary_directory() as directory:
+        plan = _Plan(seed=seed, room_count=rooms, duration=length, directory=directory)
+        listener = asyncio.run(_run(plan))
+    say(f"{count_of(listener.received, 'delivery', 'deliveries')}, {listener.received - listener.rejected} verified")
+    if listener.rejected:
+        raise VerificationError(f"{listener.rejected} of {listener.received} deliveries did not verify")
+    if not listener.received:
+        raise BridgeError("nothing was delivered: try a longer --duration, and look at the warnings above")
+
+
+async def _run(plan: _Plan) -> Listener:
+    simulation, secret = Simulation(seed=plan.seed), new_secret("v1")
+    screen = Screen(on_gone=lambda: service.stop())  # noqa: PLW0108 - the service is made below
+    listener = Listener(standard_verifier([secret]), screen)
+    async with AsyncExitStack() as stack:
+        upstream = await stack.enter_async_context(serve(simulation, LOOPBACK)) + API_PATH
+        receiver = await stack.enter_async_context(receive(listener.take, host=LOOPBACK, port=0))
+
+        def start(status_page: str | None) -> None:
+            _introduce(screen, plan, upstream, receiver, status_page or "off")
+            crowd = play_random(simulation, plan.seed, tuple(plan.rooms), CHANGES_PER_SECOND)
+            stack.callback(asyncio.create_task(crowd).cancel)
+            if plan.duration is not None:
+                asyncio.get_running_loop().call_later(plan.duration.total_seconds(), service.stop)
+
+        service = Service(_settings(plan, upstream, receiver, secret), on_ready=start)
+        await service.run()
+    return listener
+
+
+def _settings(plan: _Plan, upstream: str, receiver: str, secret: str) -> Settings:
+    keys: Mapping[str, object] = {
+        "bridge.name": "Demo",
+        "database.url": f"sqlite:///{plan.directory / 'demo.db'}",
+        "sources.demo.base_url": upstream,
+        "sources.demo.api_key": DEFAULT_API_KEY,
+        "sources.demo.requests_per_second": 0,
+        "polling.interval": "1s",
+        "rooms": [{"id": room_id, "name": name} for room_id, name in plan.rooms.items()],
+        "endpoints": [{"name": "receiver", "url": receiver, "secret": secret, "events": ["*"]}],
+        "delivery.allow_private_networks": [f"{LOOPBACK}/32"],
+        "web.listen": f"{LOOPBACK}:0",
+    }
+    return load(None, {}, keys)
+
+
+def _introduce(screen: Screen, plan: _Plan, upstream: str, receiver: str, status_page: str) -> None:
+    end = "until Ctrl-C" if plan.duration is None else f"for {plan.duration.total_seconds():g} s"
+    screen.show(("bridge demo", "bold"), f": everything on this machine, nothing is kept; {end}")
+    rooms = count_of(plan.room_count, "room")
+    screen.show("  upstream     ", (upstream, "cyan"), f"  simulated Huddle01, {rooms}, seed {plan.seed}")
+    screen.show("  bridge       polls once a second; database in a temporary SQLite file")
+    screen.show("  receiver     ", (receiver, "cyan"), "  verifies every delivery")
+    screen.show("  status page  ", (status_page, "cyan"))
+    screen.show()
+
+
+@contextmanager
+def _temporary_directory() -> Iterator[Path]:
+    try:
+        directory = TemporaryDirectory(prefix="bridge-demo-", ignore_cleanup_errors=True)
+    except OSError as error:
+        raise BridgeError(f"no temporary directory ({error}): set TMPDIR to a writable one") from None
+    with directory as path:
+        yield Path(path)
