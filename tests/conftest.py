@@ -118,14 +118,14 @@ def store(migrated_url: str) -> Iterator[StoreDriver]:
 
 
 @pytest.fixture
-def postgresql_stage(postgresql_migrated_url: str) -> Iterator[StoreDriver]:
+def postgresql_store(postgresql_migrated_url: str) -> Iterator[StoreDriver]:
     database = Database(postgresql_migrated_url)
     yield StoreDriver(database=database)
     database.close()
 
 
 @pytest.fixture
-def sqlite_stage(sqlite_migrated_url: str) -> Iterator[StoreDriver]:
+def sqlite_store(sqlite_migrated_url: str) -> Iterator[StoreDriver]:
     database = Database(sqlite_migrated_url)
     yield StoreDriver(database=database)
     database.close()

@@ -13,7 +13,7 @@ from typing import Final
 
 from bridge.events.types import EventType, matches
 
-NOBODY: Final = 0
+NO_ENDPOINT: Final = 0
 
 
 def only(endpoint_key: int) -> int:

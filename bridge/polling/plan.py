@@ -15,7 +15,7 @@ from typing import NamedTuple
 from bridge.db.visits import PresenceWrites
 from bridge.events.bodies import Draft, RoomName, draft, draft_source
 from bridge.events.log import NewEvent, RoomLog, number_events
-from bridge.events.subscription import NOBODY
+from bridge.events.subscription import NO_ENDPOINT
 from bridge.rules.polling import (
     UNAVAILABLE,
     Condition,
@@ -254,7 +254,7 @@ def _plan_snapshot(
     difference = diff(before, snapshot, policy, poll.at, new_id)
     session_id = plan.presence.add(room.id, before, difference, complete=snapshot.complete)
     drafts = [
-        replace(draft(change, poll.at), audience=None if is_announced(change, difference, policy) else NOBODY)
+        replace(draft(change, poll.at), audience=None if is_announced(change, difference, policy) else NO_ENDPOINT)
         for change in difference.changes
     ]
     log, events = number_events(room.log, drafts, poll.at, new_id)

@@ -20,9 +20,10 @@ from bridge.rules.delivery import DeliveryPolicy
 from bridge.rules.egress import EgressPolicy
 from bridge.runtime import Runtime
 from tests.harness import postgres
+from tests.harness.builders import at, peer, seen
 from tests.harness.deliveries import duplicates
 from tests.harness.receiver import SECRET, Delivery, Receiver, Response
-from tests.harness.store_driver import StoreDriver, at, migrated_sqlite, peer, seen
+from tests.harness.store_driver import StoreDriver, migrated_sqlite
 
 LOOPBACK = EgressPolicy(allow_private_networks=(ip_network("127.0.0.0/8"),))
 MINUTE, HOUR = 60, 3600

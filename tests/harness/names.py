@@ -1,4 +1,4 @@
-"""Names that resolve as a test says, at the boundary where aiohttp asks for addresses."""
+"""A resolver of host names with the addresses that a test gives it, in the place where aiohttp asks for them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 
 
 class Names(AbstractResolver):
-    """Each read_health-up of a name takes its next list of addresses; the last one stays. An unknown name does not exist."""
+    """Each lookup of a name takes its next list of addresses; the last one stays. Other names do not exist."""
 
     def __init__(self, **answers: list[list[str]]) -> None:
         self.answers = answers

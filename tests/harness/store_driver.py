@@ -1,13 +1,12 @@
-"""A migrated database with hands: rooms, polls, claims and settlements in a line each. Seconds count from START."""
+"""A migrated database and calls on it: rooms, polls, claims and records in a line each. Seconds count from START."""
 
 from __future__ import annotations
 
-import asyncio
 import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from itertools import count
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
@@ -30,14 +29,13 @@ from bridge.polling.record import record_polls
 from bridge.polling.rooms import RoomSpec, add_room
 from bridge.rules.chain import GENESIS, link
 from bridge.rules.delivery import Cause, DeliveryPolicy, Outcome, PostResult
-from bridge.rules.presence import ABSENT, Absent, Failure, FailureKind, Json, Peer, Snapshot
+from bridge.rules.presence import Failure, FailureKind, Snapshot
 from tests.harness import postgres
-from tests.harness.waiting import PATIENCE
+from tests.harness.builders import at
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
-START = datetime(2026, 11, 23, 9, 0, tzinfo=UTC)
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 LEASE = timedelta(seconds=21)
 GOOD = PostResult(outcome=Outcome.DELIVERED, duration=timedelta(milliseconds=5), status=200)
@@ -46,10 +44,6 @@ RETRYABLE = PostResult(
 )
 REJECTED = PostResult(outcome=Outcome.REJECTED, duration=timedelta(milliseconds=5), status=400, cause=Cause.STATUS)
 GONE = PostResult(outcome=Outcome.GONE, duration=timedelta(milliseconds=5), status=410, cause=Cause.STATUS)
-
-
-def at(seconds: float) -> datetime:
-    return START + timedelta(seconds=seconds)
 
 
 def busy(seconds: float) -> PostResult:
@@ -63,24 +57,13 @@ def busy(seconds: float) -> PostResult:
     )
 
 
-def peer(peer_id: str, joined: float | None = None, metadata: Json | Absent = ABSENT) -> Peer:
-    return Peer(peer_id=peer_id, join_time=None if joined is None else at(joined), metadata=metadata)
-
-
-def seen(*peers: Peer | str, complete: bool = True, no_session: bool = False) -> Snapshot:
-    """What a poll saw; equal answers have equal fingerprints, as those of Huddle01 do."""
-    found = tuple(peer(one) if isinstance(one, str) else one for one in peers)
-    fingerprint = repr((found, complete, no_session)).encode()
-    return Snapshot(peers=found, complete=complete, no_session=no_session, fingerprint=fingerprint)
-
-
 def failed(kind: FailureKind = FailureKind.SERVER_ERROR, retry_after: float | None = None) -> Failure:
     asked = None if retry_after is None else timedelta(seconds=retry_after)
     return Failure(kind=kind, detail=f"it was {kind.value}", retry_after=asked)
 
 
 def migrated_sqlite(directory: Path) -> Path:
-    """A file with the newest schema, to copy from."""
+    """Make a file with the newest schema, to copy from."""
     file = directory / "template.db"
     database = Database(f"sqlite:///{file}")
     database.write_now(migrate)
@@ -94,7 +77,7 @@ def copied_sqlite(template: Path, directory: Path) -> str:
 
 
 def migrated_postgresql(server: str) -> str:
-    """The name of a PostgreSQL database with the newest schema, to copy from."""
+    """Make a PostgreSQL database with the newest schema, to copy from, and return its name."""
     url = postgres.create_database(server)
     database = Database(url)
     database.write_now(migrate)
@@ -104,7 +87,7 @@ def migrated_postgresql(server: str) -> str:
 
 @dataclass(slots=True, kw_only=True)
 class StoreDriver:
-    """One database and what is done to it."""
+    """One database; a method for each call on it."""
 
     database: Database
     settings: PollingSettings = field(default_factory=PollingSettings)
@@ -152,18 +135,18 @@ class StoreDriver:
         )
 
     def record(
-        self, claimed: Sequence[ClaimedRoom], response: Callable[[str], Snapshot | Failure | Skipped], seconds: float
+        self, claimed: Sequence[ClaimedRoom], result: Callable[[str], Snapshot | Failure | Skipped], seconds: float
     ) -> list[RecordedPoll]:
-        polled = [polled_room(room, response(room.upstream_id), seconds) for room in claimed]
-        return self.write(record_polls, polled, settings=self.settings, new_id=self.new_id)
+        polled = [polled_room(room, result(room.upstream_id), seconds) for room in claimed]
+        return self.write(record_polls, polled, settings=self.settings, new_id=self.new_id) if polled else []
 
-    def poll(self, seconds: float, /, **answers: Snapshot | Failure) -> dict[str, RecordedPoll]:
-        """Claim the rooms that are named (they must be due) and record these answers, in one batch."""
+    def poll(self, seconds: float, /, **responses: Snapshot | Failure) -> dict[str, RecordedPoll]:
+        """Claim the named rooms (they must be due) and record these responses, in one batch."""
         due = self.claim(seconds)
-        claimed = [room for room in due if room.upstream_id in answers]
-        assert {room.upstream_id for room in claimed} == set(answers), "not due"
-        self._give_back([room for room in due if room.upstream_id not in answers])
-        recorded = self.record(claimed, answers.__getitem__, seconds)
+        claimed = [room for room in due if room.upstream_id in responses]
+        assert {room.upstream_id for room in claimed} == set(responses), "not due"
+        self._give_back([room for room in due if room.upstream_id not in responses])
+        recorded = self.record(claimed, responses.__getitem__, seconds)
         return {room.upstream_id: one for room, one in zip(claimed, recorded, strict=True)}
 
     def _give_back(self, claimed: Sequence[ClaimedRoom]) -> None:
@@ -204,17 +187,17 @@ class StoreDriver:
         return self.write(record_attempts, reports, policy=self.policy, new_id=self.new_id)
 
     def deliver(
-        self, seconds: float, outcome: Callable[[ClaimedCursor, str], PostResult] = lambda *_: GOOD
+        self, seconds: float, result: Callable[[ClaimedCursor, str], PostResult] = lambda *_: GOOD
     ) -> list[str]:
-        """Work off whatever is due at this moment, line by line; answers the ids of what was sent, in order."""
+        """Deliver what is due now, cursor by cursor; returns the ids of the events sent, in order."""
         sent = []
         while claimed := self.owed(seconds):
             for cursor in claimed:
-                sent += self.work_off(cursor, seconds, outcome)
+                sent += self.deliver_cursor(cursor, seconds, result)
         return sent
 
-    def work_off(
-        self, cursor: ClaimedCursor, seconds: float, outcome: Callable[[ClaimedCursor, str], PostResult]
+    def deliver_cursor(
+        self, cursor: ClaimedCursor, seconds: float, result: Callable[[ClaimedCursor, str], PostResult]
     ) -> list[str]:
         if not cursor.events:
             self.report(seconds, nothing_wanted(cursor, seconds))
@@ -223,21 +206,20 @@ class StoreDriver:
         for index, event in enumerate(cursor.events):
             sent.append(event.public_id)
             more = index + 1 < len(cursor.events)
-            result = outcome(cursor, event.type)
-            one = attempted(cursor, seconds, result, index=index, acked=acked, wants_next=more)
+            one = attempted(cursor, seconds, result(cursor, event.type), index=index, acked=acked, wants_next=more)
             (recorded,) = self.report(seconds, one)
             if not (isinstance(recorded, Moved) and recorded.keeps_claim):
                 break
             acked = event.acks_to
         return sent
 
-    # looking
+    # reading
 
     def rows(self, table: Table, *order: str) -> list[Any]:
-        def read_health(connection: Connection) -> list[Any]:
+        def read(connection: Connection) -> list[Any]:
             return list(connection.execute(select(table).order_by(*(table.c[name] for name in order))))
 
-        return self.database.read_now(read_health)
+        return self.database.read_now(read)
 
     def room(self, upstream_id: str | None) -> Any:  # noqa: ANN401 - a row
         return next(row for row in self.rooms() if row.upstream_id == upstream_id)
@@ -255,7 +237,7 @@ class StoreDriver:
         key = self.room(upstream_id).id
         return [json.loads(row.body) for row in self.rows(events, "room_key", "sequence") if row.room_key == key]
 
-    def told(self, upstream_id: str | None) -> list[str]:
+    def event_types(self, upstream_id: str | None) -> list[str]:
         return [event["type"] for event in self.log(upstream_id)]
 
     def attempts(self) -> list[Any]:
@@ -265,7 +247,7 @@ class StoreDriver:
         return self.rows(dead_letters, "id")
 
     def chain_problems(self) -> list[str]:
-        """What is wrong with the numbers and the hashes of every room's log."""
+        """Return the faults in the numbers and the hashes of every room's log."""
         problems = []
         found = self.rows(events, "room_key", "sequence")
         for room in self.rooms():
@@ -274,21 +256,14 @@ class StoreDriver:
                 head, last = link(head, bytes(row.body)), last + 1
                 body = json.loads(row.body)
                 if (row.sequence, body["data"]["sequence"]) != (last, last):
-                    problems.append(f"{room.upstream_id}: {row.sequence} stands where {last} should")
+                    problems.append(f"{room.upstream_id}: sequence {row.sequence} in place of {last}")
                 if (body["id"], body["type"]) != (row.public_id, row.type):
                     problems.append(f"{room.upstream_id}: row and body of {row.public_id} differ")
                 if bytes(row.hash) != head:
                     problems.append(f"{room.upstream_id}: the chain breaks at {last}")
             if (room.last_sequence, bytes(room.chain_head)) != (last, head):
-                problems.append(f"{room.upstream_id}: the room says {room.last_sequence}, its log ends at {last}")
+                problems.append(f"{room.upstream_id}: last_sequence is {room.last_sequence}, the log ends at {last}")
         return problems
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    """Let the loop run until the condition holds; for what no event announces."""
-    async with asyncio.timeout(PATIENCE):
-        while not condition():  # noqa: ASYNC110 - what is looked at happens elsewhere: in a receiver, a log, a database
-            await asyncio.sleep(0.002)
 
 
 def polled_room(room: ClaimedRoom, result: Snapshot | Failure | Skipped, seconds: float) -> Poll:

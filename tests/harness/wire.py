@@ -1,4 +1,4 @@
-"""A receiver down at the bytes: it reads requests and answers with whatever it is told, HTTP or not."""
+"""A receiver of raw bytes: it reads requests and sends any bytes as responses, HTTP or not."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ class Wire:
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
     request: Request
-    assign_sequences: int
-    """Which request of the receiver this is, from 1."""
+    number: int
+    """The number of the request at this receiver, from 1."""
 
     async def send(self, raw: bytes) -> None:
         self.writer.write(raw)
         await self.writer.drain()
 
     async def until_closed(self) -> None:
-        """Wait for the other side to give up."""
+        """Wait until the other side hangs up."""
         with suppress(ConnectionError):
             while await self.reader.read(65536):
                 pass
@@ -54,7 +54,7 @@ Response = Callable[[Wire], Awaitable[None]]
 
 
 @dataclass(kw_only=True)
-class Receiver:
+class RawReceiver:
     response: bytes | Response
     port: int = 0
     scheme: str = "http"
@@ -70,12 +70,12 @@ class Receiver:
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
-        assign_sequences = self.connections
+        connection = self.connections
         with suppress(ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
             while not writer.is_closing():
-                request = await read_request(reader, assign_sequences)
+                request = await read_request(reader, connection)
                 self.requests.append(request)
-                wire = Wire(reader=reader, writer=writer, request=request, assign_sequences=len(self.requests))
+                wire = Wire(reader=reader, writer=writer, request=request, number=len(self.requests))
                 await (wire.send(self.response) if isinstance(self.response, bytes) else self.response(wire))
         writer.close()
 
@@ -89,9 +89,11 @@ async def read_request(reader: asyncio.StreamReader, connection: int) -> Request
 
 
 @asynccontextmanager
-async def listening(response: bytes | Response = OK, *, tls: ssl.SSLContext | None = None) -> AsyncIterator[Receiver]:
+async def listening(
+    response: bytes | Response = OK, *, tls: ssl.SSLContext | None = None
+) -> AsyncIterator[RawReceiver]:
     """Serve on a free port of 127.0.0.1."""
-    receiver = Receiver(response=response, scheme="https" if tls else "http")
+    receiver = RawReceiver(response=response, scheme="https" if tls else "http")
     tasks: set[asyncio.Task[None]] = set()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -1,4 +1,4 @@
-"""Snapshots and rooms in a few words; seconds count from START."""
+"""Snapshots, peers and rooms in a few words; seconds count from START."""
 
 from __future__ import annotations
 
@@ -38,8 +38,10 @@ def peer(peer_id: str, joined: float | None = None, metadata: Json | Absent = AB
 
 
 def seen(*peers: Peer | str, complete: bool = True, no_session: bool = False) -> Snapshot:
+    """A snapshot with these peers; as from Huddle01, equal ones have equal fingerprints."""
     found = tuple(peer(one) if isinstance(one, str) else one for one in peers)
-    return Snapshot(peers=found, complete=complete, no_session=no_session)
+    fingerprint = repr((found, complete, no_session)).encode()
+    return Snapshot(peers=found, complete=complete, no_session=no_session, fingerprint=fingerprint)
 
 
 def ids() -> Callable[[str], str]:
@@ -53,15 +55,13 @@ def policy(missed: int = 1, first: FirstSnapshot = FirstSnapshot.EMIT) -> Presen
 
 @dataclass(slots=True, kw_only=True)
 class Room:
-    """A room as snapshots come in; between sessions it forgets who has departed, as the store does."""
+    """A room that takes snapshots; between sessions it forgets the peers that have departed, as the database does."""
 
     policy: PresencePolicy = field(default_factory=PresencePolicy)
     presence: Presence = field(default_factory=lambda: Presence(tracked_since=START))
     new_id: Callable[[str], str] = field(default_factory=ids)
 
-    def read_health(
-        self, seconds: float, *peers: Peer | str, complete: bool = True, no_session: bool = False
-    ) -> PresenceDiff:
+    def diff(self, seconds: float, *peers: Peer | str, complete: bool = True, no_session: bool = False) -> PresenceDiff:
         snapshot = seen(*peers, complete=complete, no_session=no_session)
         difference = diff(self.presence, snapshot, self.policy, at(seconds), self.new_id)
         after = difference.after
@@ -71,11 +71,11 @@ class Room:
     def see(
         self, seconds: float, *peers: Peer | str, complete: bool = True, no_session: bool = False
     ) -> tuple[Change, ...]:
-        return self.read_health(seconds, *peers, complete=complete, no_session=no_session).changes
+        return self.diff(seconds, *peers, complete=complete, no_session=no_session).changes
 
 
 def brief(changes: tuple[Change, ...]) -> list[str]:
-    """What was told, in order, with the peer and the count after it."""
+    """Return the changes in order, each with its peer and the count after it."""
     return [_brief(change) for change in changes]
 
 
