@@ -1,7 +1,7 @@
-# The ways of working with the bridge; `make help` lists them.
+# Targets for working on the bridge; `make help` lists them.
 #
-# Whatever a target needs is made first: the environment in .venv, from the exact versions of the lock files. A second
-# run finds it made. Only Python 3.11 or newer and make have to be there.
+# Each target first makes what it needs and what is not made yet: the environment in .venv, from the exact versions of
+# the lock files. Only Python 3.11 or newer and make must be installed.
 
 PYTHON ?= python3
 WORKERS ?= auto

@@ -81,7 +81,7 @@ def show(
 
 @app.command()
 def add(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="Unique name, by which every command knows it.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Unique name of the endpoint.")],
     url: Annotated[str, typer.Argument(metavar="URL", help="Address to which deliveries are posted.")],
     events: Annotated[
         list[str] | None, typer.Option(metavar="GLOBS", help='Event types to deliver, like "peer.*"; repeatable.')
