@@ -1,7 +1,7 @@
-# The ways of working with the bridge; `make help` lists them.
+# Targets for working on the bridge; `make help` lists them.
 #
-# Whatever a target needs is made first: the environment in .venv, from the exact versions of the lock files. A second
-# run finds it made. Only Python 3.11 or newer and make have to be there.
+# Each target first makes what it needs and what is not made yet: the environment in .venv, from the exact versions of
+# the lock files. Only Python 3.11 or newer and make must be installed.
 
 PYTHON ?= python3
 WORKERS ?= auto
@@ -42,7 +42,7 @@ bench: $(DEV) ## measure polling, delivering and latency
 	@$(RUN) -m benchmarks.delivering $(ARGS)
 	@$(RUN) -m benchmarks.latency $(ARGS)
 
-lock: ## write the lock files anew from pyproject.toml; UPGRADE=1 takes the newest versions
+lock: ## write the lock files from pyproject.toml; UPGRADE=1 takes the newest versions
 	@$(PYTHON) -m venv build/uv && build/uv/bin/python -m pip --quiet --disable-pip-version-check install uv
 	@printf 'hatchling\neditables\n' | build/uv/bin/uv pip compile $(COMPILE) pyproject.toml - -o requirements.lock
 	@build/uv/bin/uv pip compile $(COMPILE) --group dev --constraints requirements.lock -o requirements-dev.lock

@@ -83,7 +83,7 @@ async def compare(
 
 
 async def rate(seconds: float, concurrency: int, once: Callable[[], Awaitable[object]]) -> float:
-    """How often a second `once` can be done by `concurrency` loops."""
+    """Number of times per second that `concurrency` loops can do `once`."""
     until = time.perf_counter() + seconds
     done = 0
 

@@ -1,4 +1,4 @@
-"""From settings to the objects that use them: what the service and single commands build alike."""
+"""From settings to the objects that use them, for the service and for single commands."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def new_secret(signature: str) -> str:
 
 
 def endpoint_context(settings: Settings, runtime: Runtime) -> EndpointContext:
-    """What changes of endpoints need."""
+    """The context for changes of endpoints."""
     return EndpointContext(
         now=runtime.now(),
         new_id=runtime.new_id,

@@ -1,7 +1,7 @@
 """Errors that the bridge raises on purpose.
 
 A message says what is wrong, where, and what to do. The CLI prints it and exits with `exit_code`
-(CONTRACT section 2: 1 failed, 2 usage or configuration, 3 verification failed); no traceback reaches a user.
+(1 failed, 2 usage or configuration, 3 verification failed); no traceback reaches a user.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """A response class for aiohttp: receivers and upstreams send reason phrases that httpx cannot decode.
 
-A reason phrase may hold any byte (RFC 9112 section 4 allows obs-text), and it is not needed.
+A reason phrase may contain any byte (RFC 9112 section 4 allows obs-text), and it is not needed.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The jobs of one process, on APScheduler. It only gives the beat: SQL holds what is due."""
+"""The jobs of one process, on APScheduler. It only wakes workers: the database knows what is due."""
 
 from __future__ import annotations
 
@@ -52,17 +52,17 @@ async def scheduled(
     for job in jobs:
         scheduler.add_job(job.run, Every(job.every), id=job.name, misfire_grace_time=None, coalesce=True)
     scheduler.start()
-    watch = asyncio.create_task(_watch_clock(scheduler, now, on_clock_put_back))
+    checking = asyncio.create_task(_check_clock(scheduler, now, on_clock_put_back))
     try:
         yield
     finally:
-        watch.cancel()
+        checking.cancel()
         with suppress(asyncio.CancelledError):
-            await watch
+            await checking
         scheduler.shutdown(wait=False)
 
 
-async def _watch_clock(
+async def _check_clock(
     scheduler: AsyncIOScheduler, now: Callable[[], datetime], on_clock_put_back: Callable[[], Awaitable[None]]
 ) -> None:
     """Compare the wall clock with the monotonic one. APScheduler sleeps by the wall clock, so it is woken by hand."""

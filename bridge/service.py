@@ -45,7 +45,7 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger("bridge.service")
 
 
 class Role(StrEnum):
-    """What a process does; on PostgreSQL, any number of processes may have each role."""
+    """Part of the service that a process runs; on PostgreSQL, any number of processes may have each role."""
 
     POLLER = "poller"
     SENDER = "sender"
@@ -84,7 +84,7 @@ class Service:
         self._sender: Sender | None = None
 
     async def run(self) -> None:
-        """Run until told to stop.
+        """Run until stopped: by `stop`, SIGTERM or Ctrl-C.
 
         Raises:
             BridgeError: it cannot start.
@@ -236,7 +236,7 @@ class Service:
             self._sender.wake()
 
     async def _prune(self) -> None:
-        """Apply retention, in one process at a time; the lease says when it was last done."""
+        """Apply retention, in one process at a time; the lease records when that was last done."""
         now, retention = self._runtime.now(), self._settings.retention.attempts
         every = min(max(retention / 10, PRUNE_CHECK), LONGEST_PRUNE_INTERVAL)
         count = 0

@@ -69,7 +69,7 @@ class WorkerPool(Generic[Item]):
                 task = asyncio.create_task(self._do(item))
                 self._tasks[task] = item
                 task.add_done_callback(self._done)
-            # A limit that held back a claim may leave room for it once a task is done.
+            # A limit that restricted this claim may allow more once a task is done.
             self._may_have_more = bool(self._tasks)
             return len(claimed)
 

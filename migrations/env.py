@@ -1,4 +1,4 @@
-"""Alembic's entry: migrations run on the connection, and in the transaction, of whoever calls `bridge.db.migrate`."""
+"""Alembic's entry: migrations run on the connection, and in the transaction, of the caller of `bridge.db.migrate`."""
 
 from alembic import context
 

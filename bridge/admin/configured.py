@@ -31,7 +31,7 @@ def apply_configuration(
     context: EndpointContext,
     may_empty: bool = True,
 ) -> None:
-    """Make sources, rooms and endpoints what the configuration says, all or nothing; processes take turns.
+    """Store the sources, rooms and endpoints of the configuration, all or nothing; one process at a time.
 
     Rooms that change are locked first, then endpoints: the order in which everything locks. Rooms are changed before
     endpoints, because a new endpoint may get snapshots of them.

@@ -24,7 +24,7 @@ T = TypeVar("T")
 Record = TypeVar("Record", bound="DataclassInstance")
 
 COUNTED = 100_000
-"""How many of the rows that are not shown are counted: a huge table must not make a short listing slow."""
+"""Number of rows that are counted beyond those shown: a huge table must not make a short listing slow."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,7 +9,7 @@ import typer
 
 from bridge.cli.inputs import parse_period
 from bridge.cli.options import ConfigOption, JsonOption, SinceFilter, UntilFilter
-from bridge.cli.output import count_of, print_json, print_line, say
+from bridge.cli.output import count_of, print_json, print_line, print_message
 from bridge.cli.settings import load_settings, open_database
 from bridge.config.words import quoted
 from bridge.db.engine import Database
@@ -58,7 +58,7 @@ def skip(
     settings = load_settings(config)
     with open_database(settings) as database:
         database.write_now(skip_event, endpoint, event, system_runtime().now())
-    say(f"{event} is a dead letter of {quoted(endpoint)}; `bridge deliveries replay` sends it after all")
+    print_message(f"{event} is a dead letter of {quoted(endpoint)}; `bridge deliveries replay` sends it after all")
 
 
 def _request(database: Database, key: int, events: Sequence[str], wanted: Range, *, dry_run: bool) -> int:

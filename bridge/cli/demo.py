@@ -19,7 +19,7 @@ import typer
 
 from bridge.cli.inputs import parse_span
 from bridge.cli.listen import Listener
-from bridge.cli.output import Screen, count_of, say
+from bridge.cli.output import Screen, count_of, print_message
 from bridge.cli.receiver import receive
 from bridge.cli.verify import standard_verifier
 from bridge.compose import new_secret
@@ -67,7 +67,9 @@ def demo(
     with _temporary_directory() as directory:
         plan = _Plan(seed=seed, room_count=rooms, duration=length, directory=directory)
         listener = asyncio.run(_run(plan))
-    say(f"{count_of(listener.received, 'delivery', 'deliveries')}, {listener.received - listener.rejected} verified")
+    print_message(
+        f"{count_of(listener.received, 'delivery', 'deliveries')}, {listener.received - listener.rejected} verified"
+    )
     if listener.rejected:
         raise VerificationError(f"{listener.rejected} of {listener.received} deliveries did not verify")
     if not listener.received:

@@ -9,10 +9,10 @@ from typing import Annotated
 import typer
 
 from bridge.admin.endpoints import ShownEndpoint, show_endpoint
-from bridge.cli.endpoint_view import print_secret, say_what_the_receiver_needs
+from bridge.cli.endpoint_view import print_receiver_needs, print_secret
 from bridge.cli.inputs import parse_span
 from bridge.cli.options import ConfigOption, EndpointArgument, JsonOption
-from bridge.cli.output import count_of, print_json, print_line, say, span
+from bridge.cli.output import count_of, print_json, print_line, print_message, span
 from bridge.cli.settings import load_settings, open_database
 from bridge.compose import endpoint_context, open_webhook_client
 from bridge.config import Settings
@@ -76,7 +76,7 @@ def enable(name: EndpointArgument, config: ConfigOption = None) -> None:
         was_disabled = database.write_now(enable_endpoint, name, now)
         shown = database.read_now(show_endpoint, name, now=now, cipher=cipher)
     state = "enabled" if was_disabled else "active already"
-    say(f"endpoint {quoted(shown.name)} is {state}: {count_of(shown.owed_events, 'owed event')} due now")
+    print_message(f"endpoint {quoted(shown.name)} is {state}: {count_of(shown.owed_events, 'owed event')} due now")
 
 
 def disable(name: EndpointArgument, config: ConfigOption = None) -> None:
@@ -84,7 +84,7 @@ def disable(name: EndpointArgument, config: ConfigOption = None) -> None:
     settings = load_settings(config)
     with open_database(settings) as database:
         was_active = database.write_now(disable_endpoint, name)
-    say(
+    print_message(
         f"endpoint {quoted(name)} is disabled; its events wait for `bridge endpoints enable`"
         if was_active
         else f"endpoint {quoted(name)} was disabled already"
@@ -111,8 +111,8 @@ def rotate(
         fresh = database.write_now(rotate_secret, name, context, length)
         shown = database.read_now(show_endpoint, name, now=context.now, cipher=context.cipher)
     print_secret(shown, fresh, as_json=as_json)
-    say(f"endpoint {quoted(shown.name)} has a new secret; {_old_secrets(shown, length)}")
-    say_what_the_receiver_needs(shown)
+    print_message(f"endpoint {quoted(shown.name)} has a new secret; {_old_secrets(shown, length)}")
+    print_receiver_needs(shown)
 
 
 def _old_secrets(endpoint: ShownEndpoint, grace: timedelta) -> str:

@@ -8,7 +8,17 @@ from datetime import datetime, timedelta, tzinfo
 
 from bridge.admin.attempts import ListedAttempt
 from bridge.admin.endpoints import ListedEndpoint, ShownEndpoint
-from bridge.cli.output import Column, count_of, from_now, full_time, print_facts, print_json, print_line, say, span
+from bridge.cli.output import (
+    Column,
+    count_of,
+    from_now,
+    full_time,
+    print_facts,
+    print_json,
+    print_line,
+    print_message,
+    span,
+)
 from bridge.config import Settings
 from bridge.config.words import quoted
 from bridge.errors import BridgeError
@@ -85,13 +95,13 @@ def print_secret(endpoint: ShownEndpoint, secret: str | None, *, as_json: bool) 
         ) from None
 
 
-def say_what_the_receiver_needs(endpoint: ShownEndpoint) -> None:
+def print_receiver_needs(endpoint: ShownEndpoint) -> None:
     """Name what the receiver needs to verify signatures: the public key if there is one, else the secret itself."""
     public_key = endpoint.secrets[0].public_key
     if public_key is None:
-        say("give the secret to the receiver")
+        print_message("give the secret to the receiver")
     else:
-        say(f"keep the secret; give the receiver the public key: {public_key}")
+        print_message(f"keep the secret; give the receiver the public key: {public_key}")
 
 
 def _state(endpoint: ListedEndpoint) -> str:

@@ -16,13 +16,13 @@ from bridge.cli.endpoint_view import (
     COLUMNS,
     endpoint_cells,
     print_endpoint,
+    print_receiver_needs,
     print_secret,
-    say_what_the_receiver_needs,
 )
 from bridge.cli.inputs import split_list
 from bridge.cli.listings import print_listing
 from bridge.cli.options import DEFAULT_LIMIT, ConfigOption, EndpointArgument, JsonOption, LimitOption
-from bridge.cli.output import count_of, print_json, say
+from bridge.cli.output import count_of, print_json, print_message
 from bridge.cli.settings import load_settings, name_of, open_database
 from bridge.cli.validate import check_endpoint
 from bridge.compose import append_all_snapshots, endpoint_context
@@ -81,7 +81,7 @@ def show(
 
 @app.command()
 def add(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="Unique name, by which every command knows it.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Unique name of the endpoint.")],
     url: Annotated[str, typer.Argument(metavar="URL", help="Address to which deliveries are posted.")],
     events: Annotated[
         list[str] | None, typer.Option(metavar="GLOBS", help='Event types to deliver, like "peer.*"; repeatable.')
@@ -140,12 +140,12 @@ def _add(table: Mapping[str, object], header_options: Sequence[str], *, as_json:
         append_all_snapshots(database, runtime)
         shown = database.read_now(show_endpoint, spec.name, now=context.now, cipher=context.cipher)
     print_secret(shown, made if spec.secret is None else None, as_json=as_json)
-    say(f"endpoint {quoted(spec.name)} is added")
+    print_message(f"endpoint {quoted(spec.name)} is added")
     if spec.secret is None:
-        say("its secret is printed above; `bridge endpoints show --reveal` prints it again")
-    say_what_the_receiver_needs(shown)
+        print_message("its secret is printed above; `bridge endpoints show --reveal` prints it again")
+    print_receiver_needs(shown)
     if warning is not None:
-        say(f"warning: {warning}")
+        print_message(f"warning: {warning}")
 
 
 @app.command()
@@ -159,7 +159,7 @@ def remove(name: EndpointArgument, config: ConfigOption = None) -> None:
         _refuse_configured(settings, shown.name, config)
         database.write_now(remove_endpoint, name)
     owed = f"; {count_of(shown.owed_events, 'owed event')} will not be sent" if shown.owed_events else ""
-    say(f"endpoint {quoted(shown.name)} is removed{owed}")
+    print_message(f"endpoint {quoted(shown.name)} is removed{owed}")
 
 
 def _parse_headers(given: Sequence[str]) -> tuple[dict[str, str] | None, list[str]]:

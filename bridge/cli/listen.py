@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from bridge.cli.delivery_checks import SeenDeliveries
-from bridge.cli.output import Part, Screen, fit, is_wide, say
+from bridge.cli.output import Part, Screen, fit, is_wide, print_message
 from bridge.cli.parse_event import ParsedEvent, parse_event
 from bridge.cli.receiver import Delivery, receive
 from bridge.cli.signals import Stopping
@@ -74,9 +74,9 @@ async def _listen(verify: Verify, *, host: str, port: int, count: int | None, as
         return status
 
     async with receive(respond, host=host, port=port) as url:
-        say(f"listening on {url} (any path; Ctrl-C ends)")
+        print_message(f"listening on {url} (any path; Ctrl-C ends)")
         await stopping.asked.wait()
-    say(f"{listener.received} received, {listener.received - listener.rejected} verified")
+    print_message(f"{listener.received} received, {listener.received - listener.rejected} verified")
     return listener
 
 
@@ -122,6 +122,6 @@ class Listener:
             *outcome,
         )
         if self._as_json:
-            say("".join(part if isinstance(part, str) else part[0] for part in parts).rstrip())
+            print_message("".join(part if isinstance(part, str) else part[0] for part in parts).rstrip())
         else:
             self._screen.show(*parts)

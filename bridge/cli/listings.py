@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from bridge.admin.listing import COUNTED, Listing, document
-from bridge.cli.output import Column, print_json, print_table, say
+from bridge.cli.output import Column, print_json, print_message, print_table
 
 T = TypeVar("T")
 
@@ -27,4 +27,6 @@ def print_listing(
         print_table(columns, map(cells, found.items), empty=empty)
     if found.more:
         number = f"{'at least ' if found.more >= COUNTED else ''}{found.more:,}"
-        say(f"{number} more {'is' if found.more == 1 else 'are'} not shown: narrow the listing, or raise --limit")
+        print_message(
+            f"{number} more {'is' if found.more == 1 else 'are'} not shown: narrow the listing, or raise --limit"
+        )

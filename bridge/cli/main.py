@@ -37,7 +37,7 @@ COMMANDS = {
     "events": ("events.app", "List or follow the event log."),
     "deliveries": ("deliveries.app", "List attempts and dead letters; replay or skip events."),
 }
-"""The place of each command below `bridge.cli`, and its line in the help."""
+"""The module and function of each command below `bridge.cli`, and its line in the help."""
 
 
 class _Commands(UserDict[str, Any]):
@@ -91,29 +91,29 @@ def run(arguments: Sequence[str] | None = None) -> int:
         code = _invoke(arguments)
         sys.stdout.flush()
     except BridgeError as error:
-        _complain(str(error))
+        _print_error(str(error))
         return error.exit_code
     except UnicodeError as error:
-        _complain(f"an argument is not valid text ({error.reason if hasattr(error, 'reason') else error})")
+        _print_error(f"an argument is not valid text ({error.reason if hasattr(error, 'reason') else error})")
         return 2
     except BrokenPipeError:
         return 1  # the reader of our output has gone, and knows it
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
-        _complain(f"{error.filename or 'the output cannot be written'}: {reason}")
+        _print_error(f"{error.filename or 'the output cannot be written'}: {reason}")
         return 1
     except Exception as error:  # noqa: BLE001 - no traceback reaches a user
-        _complain(
+        _print_error(
             f"unexpected {type(error).__name__}: {error}\nplease report it, with the command and its configuration"
         )
         return 1
     return code
 
 
-def _complain(message: str) -> None:
-    from bridge.cli.output import complain  # noqa: PLC0415 - see the head of this file
+def _print_error(message: str) -> None:
+    from bridge.cli.output import print_error  # noqa: PLC0415 - see the head of this file
 
-    complain(message)
+    print_error(message)
 
 
 def _invoke(arguments: Sequence[str] | None) -> int:

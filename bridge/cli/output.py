@@ -36,13 +36,13 @@ class Column:
     right: bool = False
 
 
-def complain(message: str) -> None:
+def print_error(message: str) -> None:
     """Write an error message to stderr."""
-    say("\n".join(f"bridge: {line}" for line in message.splitlines()))
+    print_message("\n".join(f"bridge: {line}" for line in message.splitlines()))
 
 
-def say(message: str) -> None:
-    """Write something that is not data to stderr; if nobody can read it, go on."""
+def print_message(message: str) -> None:
+    """Write a message, which is not data, to stderr; a closed stderr is ignored."""
     with contextlib.suppress(OSError, ValueError):
         for line in message.splitlines():
             sys.stderr.write(f"{printable(line)}\n")
@@ -67,12 +67,12 @@ def print_table(columns: Sequence[Column], rows: Iterable[Sequence[object]], *, 
     """Print a table; if there is no row, write `empty` to stderr."""
     rows, has_room = list(rows), is_wide()
     if not rows:
-        say(empty)
+        print_message(empty)
         return
     shown = []
-    for place, column in enumerate(columns):
+    for index, column in enumerate(columns):
         if has_room or not column.wide:
-            cells = [column.title, *(_cell(row[place]) for row in rows)]
+            cells = [column.title, *(_cell(row[index]) for row in rows)]
             width = max(map(cell_len, cells))
             shown.append([_filled(cell, width, right=column.right) for cell in cells])
     for line in zip(*shown, strict=True):
@@ -165,7 +165,7 @@ def span(length: timedelta) -> str:
         return f"{length / timedelta(milliseconds=1):.0f}ms"
     seconds = int(length.total_seconds())
     parts = [(seconds // 86_400, "d"), (seconds // 3600 % 24, "h"), (seconds // 60 % 60, "m"), (seconds % 60, "s")]
-    largest = next(place for place, (count, _) in enumerate(parts) if count)
+    largest = next(index for index, (count, _) in enumerate(parts) if count)
     return " ".join(f"{count}{unit}" for count, unit in parts[largest : largest + 2] if count)
 
 

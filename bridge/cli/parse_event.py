@@ -14,7 +14,7 @@ _NUMBER: Final = re.compile(r"[0-9]{1,18}")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ParsedEvent:
-    """What a line shows of an event; `document` is the whole body, or its text if it is not JSON."""
+    """The parts of an event that a line shows; `document` is the whole body, or its text if it is not JSON."""
 
     document: object
     event_id: str

@@ -10,7 +10,7 @@ import typer
 from bridge.admin.listing import document
 from bridge.admin.rooms import PresentPeer, joined, present_peer
 from bridge.cli.options import ConfigOption, JsonOption, RoomArgument, SourceOption
-from bridge.cli.output import Column, count_of, print_json, print_line, print_table, say
+from bridge.cli.output import Column, count_of, print_json, print_line, print_message, print_table
 from bridge.cli.poll_once import UNSAVED, PollResult, poll_room, preview_poll
 from bridge.cli.rooms import print_peers
 from bridge.cli.settings import load_settings
@@ -45,9 +45,9 @@ def poll(
     if not as_json:
         _print_result(result, result.response, settings)
     if dry_run:
-        say("dry run: nothing is stored or sent")
+        print_message("dry run: nothing is stored or sent")
     elif result.event_count:
-        say(f"{count_of(result.event_count, 'event')} written to the log; the running service delivers them")
+        print_message(f"{count_of(result.event_count, 'event')} written to the log; the running service delivers them")
 
 
 def _document(result: PollResult, *, dry_run: bool) -> dict[str, Any]:
@@ -104,4 +104,4 @@ def _print_result(result: PollResult, response: Snapshot, settings: Settings) ->
         empty="nothing has changed",
     )
     for note in response.notes:
-        say(f"note: {note}")
+        print_message(f"note: {note}")

@@ -10,7 +10,7 @@ from datetime import datetime
 
 from bridge.admin.read_only import ReadOnlyDatabase
 from bridge.admin.rooms import origin_of
-from bridge.cli.output import say
+from bridge.cli.output import print_message
 from bridge.cli.settings import find_source, missing_file, open_database
 from bridge.config import Settings
 from bridge.config.words import one_of, quoted
@@ -120,7 +120,7 @@ async def _poll(
             room_id,
             settings=settings.polling,
             runtime=runtime,
-            on_wait=lambda: say(f"{room_id} is being polled already: waiting for the end of that poll"),
+            on_wait=lambda: print_message(f"{room_id} is being polled already: waiting for the end of that poll"),
         )
     finally:
         await source.aclose()

@@ -32,8 +32,8 @@ from bridge.cli.output import (
     print_facts,
     print_json,
     print_line,
+    print_message,
     print_table,
-    say,
     short_time,
     span,
 )
@@ -140,7 +140,7 @@ def add(
         database.write_now(apply_shorter_intervals, settings.polling.interval, runtime.now())
         if as_json:
             print_json(document(database.read_now(show_room, room, spec.source)))
-    say(
+    print_message(
         f"{room} is tracked: a running service polls it at once"
         if is_new
         else f"{room} was tracked already: its settings are changed"
@@ -155,7 +155,7 @@ def remove(room: RoomArgument, source: SourceOption = None, config: ConfigOption
     with open_database(settings) as database:
         _refuse_configured(settings, room, source, database.read_now(origin_of, room, source), config)
         changes = database.write_now(remove_room, room, source, runtime.now(), runtime.new_id)
-    say(f"{room} is no longer tracked; {_events_written(changes, runtime.now())}")
+    print_message(f"{room} is no longer tracked; {_events_written(changes, runtime.now())}")
 
 
 def _cells(room: ListedRoom, now: datetime) -> Sequence[object]:
@@ -172,7 +172,7 @@ def _next_poll(room: ListedRoom, now: datetime) -> str:
 def _warn_of_sources(failing: Iterable[FailingSource], now: datetime) -> None:
     for source in failing:
         since = f" for {span(now - source.since)}" if source.since is not None else ""
-        say(
+        print_message(
             f"warning: source {source.name} has been {source.condition}{since}: "
             "polling is reduced to one probe per pause until it recovers"
         )
@@ -182,7 +182,7 @@ def _warn_of_missing_sources(rooms: Iterable[ListedRoom], settings: Settings) ->
     configured = {account.name for account in settings.sources}
     missing = Counter(room.source for room in rooms if room.enabled and room.source not in configured)
     for source, count in missing.items():
-        say(
+        print_message(
             f"warning: source {quoted(source)} is not in the configuration, so {count_of(count, 'room')} shown here "
             "cannot be polled: add the source, or use `bridge rooms remove`"
         )

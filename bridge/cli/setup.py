@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from bridge.cli.options import ConfigOption
-from bridge.cli.output import count_of, say
+from bridge.cli.output import count_of, print_message
 from bridge.cli.settings import DEFAULT_CONFIG, load_settings, name_of
 from bridge.compose import new_secret
 from bridge.config.template import render
@@ -33,7 +33,9 @@ def init(
         raise UsageError(f"{path} cannot be written: {error.strerror}") from None
     with os.fdopen(descriptor, "w") as file:
         file.write(render(new_secret("v1")))
-    say(f"wrote {path}: set HUDDLE01_API_KEY, enter your rooms and endpoints, then `bridge check` and `bridge run`")
+    print_message(
+        f"wrote {path}: set HUDDLE01_API_KEY, enter your rooms and endpoints, then `bridge check` and `bridge run`"
+    )
 
 
 def check(config: ConfigOption = None) -> None:
@@ -45,11 +47,11 @@ def check(config: ConfigOption = None) -> None:
         count_of(len(settings.rooms), "room"),
         count_of(len(settings.endpoints), "endpoint"),
     )
-    say(f"{checked}: ok ({', '.join(counts)})")
+    print_message(f"{checked}: ok ({', '.join(counts)})")
     if not settings.rooms:
-        say("note: no room is listed; only rooms added with `bridge rooms add` are polled")
+        print_message("note: no room is listed; only rooms added with `bridge rooms add` are polled")
     if not settings.endpoints:
-        say("note: no endpoint is listed; events go only to endpoints added with `bridge endpoints add`")
+        print_message("note: no endpoint is listed; events go only to endpoints added with `bridge endpoints add`")
 
 
 def migrate(config: ConfigOption = None) -> None:
@@ -62,6 +64,6 @@ def migrate(config: ConfigOption = None) -> None:
     finally:
         database.close()
     if before.current == after.current:
-        say(f"{database.name}: schema {after.current} is current, nothing to do")
+        print_message(f"{database.name}: schema {after.current} is current, nothing to do")
     else:
-        say(f"{database.name}: migrated from {before.current or 'nothing'} to {after.current}")
+        print_message(f"{database.name}: migrated from {before.current or 'nothing'} to {after.current}")

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from bridge.cli.output import Screen, say
+from bridge.cli.output import Screen, print_message
 from bridge.cli.signals import Stopping
 from bridge.simulator import DEFAULT_API_KEY, Simulation
 from bridge.simulator.crowd import Crowd, room_ids
@@ -42,7 +42,7 @@ async def _simulate(port: int, seed: int, rooms: tuple[str, ...]) -> None:
 
     async with serve(simulation, port=port) as url:
         screen.write_line(f"simulating Huddle01 on {url}{API_PATH}")
-        say(_instructions(f"{url}{API_PATH}", rooms))
+        print_message(_instructions(f"{url}{API_PATH}", rooms))
         running = asyncio.create_task(crowd.run(CHANGES_PER_SECOND_AND_ROOM * len(rooms), show))
         stopped = asyncio.create_task(stopping.asked.wait())
         done, _ = await asyncio.wait([running, stopped], return_when=asyncio.FIRST_COMPLETED)

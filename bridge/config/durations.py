@@ -1,4 +1,4 @@
-"""Durations of the configuration (CONTRACT section 3): `"250ms"`, `"10s"`, `"5m"`, `"2h"`, `"5d"`, or seconds."""
+"""Durations of the configuration: `"250ms"`, `"10s"`, `"5m"`, `"2h"`, `"5d"`, or seconds."""
 
 from __future__ import annotations
 

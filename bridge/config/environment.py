@@ -1,4 +1,4 @@
-"""`BRIDGE__SECTION__KEY` variables as keys of the configuration (CONTRACT section 3).
+"""`BRIDGE__SECTION__KEY` variables as keys of the configuration.
 
 Two underscores separate the parts of a key, in upper or lower case: `BRIDGE__SOURCES__MAIN__API_KEY` is
 `sources.main.api_key`, `BRIDGE__ENDPOINTS__0__URL` the URL of the first endpoint. Lists and tables are written as JSON
@@ -24,7 +24,7 @@ _LONGEST_INDEX: Final = 9
 
 
 def assign_environment(layers: Layers, env: Mapping[str, str]) -> Iterator[Problem]:
-    """Lay every `BRIDGE__…` variable over the tree; yield a problem for each that has no place in it."""
+    """Lay every `BRIDGE__…` variable over the tree; yield a problem for each that names no key."""
     given: set[KeyPath] = set()
     for name in sorted((name for name in env if name.startswith(PREFIX)), key=_order):
         try:

@@ -1,6 +1,6 @@
 """File, environment and flags laid over each other, and the line, variable or flag that each value came from.
 
-Precedence is CONTRACT section 3: flag > environment > file > default. Tables merge key by key, everything else
+Precedence: flag > environment > file > default. Tables merge key by key, everything else
 replaces. `x` and `x_file` are one setting: either replaces the other of a lower layer.
 """
 

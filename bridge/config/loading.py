@@ -1,4 +1,4 @@
-"""From `bridge.toml`, environment and flags to settings, or to a report of every mistake (CONTRACT section 3)."""
+"""From `bridge.toml`, environment and flags to settings, or to a report of every mistake."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The tables of `bridge.toml` (CONTRACT section 3) as frozen models: what has been validated is the settings.
+"""The tables of `bridge.toml` as frozen models: what has been validated is the settings.
 
 A new key is one field here and one line in `bridge.toml`. Fields are checked by themselves; rules between tables are
 in `cross`. Settings whose type belongs to another package (`RoomSpec`, `DeliveryPolicy`) are built by properties.
@@ -41,6 +41,7 @@ from bridge.polling.rooms import RoomSpec
 from bridge.rules.delivery import DeliveryPolicy
 from bridge.rules.egress import EgressPolicy
 from bridge.rules.presence import FirstSnapshot, PresencePolicy
+from bridge.sources.kinds import KINDS
 from bridge.sources.protocol import SourceSettings
 
 T = TypeVar("T")
@@ -80,7 +81,7 @@ class BridgeTable(Table):
 
 
 class DatabaseTable(Table):
-    """`[database]`; the URL may hold a password."""
+    """`[database]`; the URL may contain a password."""
 
     url: Annotated[Secret[str], AfterValidator(checks.check_database_url)] = "sqlite:///bridge.db"
 
@@ -93,7 +94,7 @@ class DatabaseTable(Table):
 class SourceTable(Table):
     """`[sources.NAME]`: one API key."""
 
-    kind: Annotated[str, choice(["huddle01"])] = "huddle01"
+    kind: Annotated[str, choice(KINDS)] = "huddle01"
     base_url: Annotated[str, AfterValidator(checks.check_base_url)] = "https://api.huddle01.com/api/v2/sdk"
     api_key: Annotated[Secret[str], AfterValidator(checks.check_credential)]
     timeout: PositiveDuration = timedelta(seconds=8)

@@ -1,4 +1,4 @@
-"""Secrets (CONTRACT section 3): `x = "…"`, `x = "env:NAME"` or `x_file = "…"`; no message repeats their value.
+"""Secrets: `x = "…"`, `x = "env:NAME"` or `x_file = "…"`; no message repeats their value.
 
 They are resolved while the models are validated: only the value that wins is looked up, and a failure is reported like
 any other wrong value.

@@ -1,7 +1,7 @@
 """The event log and the cursors over it: appending events raises the cursor of every endpoint that wants one.
 
-The row of the room is locked by the caller; sequences, hashes, events and raised cursors commit together (DESIGN
-section 3). Subscriptions are read in that same transaction, never from a cache that a new endpoint could miss.
+The row of the room is locked by the caller; sequences, hashes, events and raised cursors commit together. Subscriptions
+are read in that same transaction, never from a cache that a new endpoint could miss.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def number_system_events(
     drafts = list(drafts)
     if not drafts:
         return []
-    log, new = number_events(room_log(_lock_system_room(connection, now)), drafts, now, new_id)
+    log, new = number_events(room_log(lock_system_log(connection, now)), drafts, now, new_id)
     write_log_ends(connection, [log])
     return new
 
@@ -134,7 +134,8 @@ def _cursor_values(cursor: RaisedCursor) -> dict[str, Any]:
     }
 
 
-def _lock_system_room(connection: Connection, now: datetime) -> Row[Any]:
+def lock_system_log(connection: Connection, now: datetime) -> Row[Any]:
+    """Lock the room of the bridge's own log, as every room before any cursor; it is inserted the first time."""
     row = connection.execute(_LOCK_SYSTEM_ROOM).one_or_none()
     if row is None:
         advisory_lock(connection, SYSTEM_LOG_LOCK)

@@ -11,7 +11,7 @@ from bridge.db.tables import leases
 
 
 def take_lease(connection: Connection, name: str, token: str, now: datetime, until: datetime) -> bool:
-    """Take or renew a lease; returns whether it is held until `until`.
+    """Take or renew a lease; returns whether this process has it until `until`.
 
     A lease that ends later than that was taken while the job was done less often, and is taken over.
     """

@@ -18,7 +18,7 @@ from bridge.errors import SchemaError
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SchemaState:
-    """`current` is None for a database that has never been migrated; `is_fresh` if it holds no table at all."""
+    """`current` is None for a database that has never been migrated; `is_fresh` if it has no table at all."""
 
     current: str | None
     head: str

@@ -194,7 +194,7 @@ endpoints = Table(
     Column("next_delivery_at", UtcDateTime),  # when `rate_per_second` allows the next attempt
     Column("rotated_at", UtcDateTime),
     Column("snapshots_after", Integer),  # key of the last room whose room.snapshot was appended; null: none is wanted
-    sqlite_autoincrement=True,  # a key is never used again: `events.audience` may hold that of a removed endpoint
+    sqlite_autoincrement=True,  # a key is never used again: `events.audience` may be that of a removed endpoint
 )
 
 endpoint_secrets = Table(

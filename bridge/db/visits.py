@@ -1,7 +1,7 @@
 """Visits and sessions as rows: the presence of a room is its open visits.
 
 A poll without changes writes no visit: an open visit that no poll missed was last seen at the room's last complete
-snapshot (`rooms.complete_at`). `visits.last_seen_at` is written only where that does not hold.
+snapshot (`rooms.complete_at`). `visits.last_seen_at` is written only where that is not so.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def load_presence(
 ) -> dict[int, Presence]:
     """Presence of rooms by key; the rows of the rooms are locked, or it does not matter that they may change.
 
-    `departed` holds only peer ids among `seen`: a long session has many, and only a return matters.
+    `departed` has only peer ids among `seen`: a long session has many, and only a return matters.
     """
     session_keys = [room.session_key for room in rooms if room.session_key is not None]
     if not session_keys:

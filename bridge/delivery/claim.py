@@ -1,4 +1,4 @@
-"""T3: claims what is due for delivery, cursors and redeliveries alike. The statements are `_OWED` and `_REQUESTED`.
+"""T3: claims due cursors and redeliveries. The statements are `_OWED` and `_REQUESTED`, which find and lock them.
 
 A cursor is an endpoint's position in a room's log; its next event is the first after `acked` that the endpoint wants.
 Endpoints take turns: the one whose work has been due longest comes first. Its row is locked while its work is claimed,
@@ -39,12 +39,12 @@ from bridge.events.subscription import Subscription, subscription
 from bridge.rules.rate import UNLIMITED
 
 WINDOW = 20
-"""How many sequences after `acked` one claim reads."""
+"""Number of sequences after `acked` that one claim reads."""
 REDELIVERY_BATCH = 20
 UNREADABLE_PAUSE = timedelta(minutes=1)
 """For an endpoint whose secret cannot be decrypted."""
 SPARE_ENDPOINTS = 100
-"""How many endpoints more than slots are considered: some turn out to be at a limit."""
+"""Endpoints that are considered beyond the number of slots: some turn out to be at a limit."""
 LEASE_MARGIN = timedelta(seconds=10)
 """Time for recording an attempt, on top of its time-out, before another sender may claim the cursor."""
 

@@ -1,6 +1,6 @@
 """Guarded sockets: the only way from a URL to a connection checks every address before a socket exists.
 
-The rules are in `bridge.rules.egress`. The resolver sees all answers of a name and refuses the name
+The rules are in `bridge.rules.egress`. The resolver sees all addresses of a name and refuses the name
 if one of them is forbidden, because which one is dialled is chance; the socket factory sees every address, those
 written out in a URL too, before its socket exists.
 """
@@ -34,7 +34,7 @@ class UnresolvedNameError(BridgeError):
 
 @dataclass(slots=True, kw_only=True)
 class ConnectAttempt:
-    """What an attempt learns about its connection: whether it is a new one, and whether its address was refused."""
+    """The connection of an attempt: whether it is a new one, and whether its address was refused."""
 
     is_fresh: bool = False
     forbidden: ForbiddenAddressError | None = None

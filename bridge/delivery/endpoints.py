@@ -53,11 +53,11 @@ def lock_all_endpoints(connection: Connection) -> None:
 
 
 def configure_endpoints(connection: Connection, specs: Sequence[EndpointSpec], context: EndpointContext) -> None:
-    """Make the configuration's endpoints what the file says; those added by API or CLI are left alone.
+    """Store the endpoints of the configuration; those added by hand stay as they are.
 
-    An endpoint that the file names belongs to the file from then on, whoever added it. One that the file no longer
-    names is removed with its backlog. A secret that changed in the file is rotated: the previous one keeps signing for
-    `rotation_grace`.
+    An endpoint that the file names belongs to the file from then on, even if it was added by hand. One that the file no
+    longer names is removed with its backlog. A secret that changed in the file is rotated: the previous one keeps
+    signing for `rotation_grace`.
     """
     stored = {row.name: row for row in connection.execute(select(endpoints).order_by(endpoints.c.id))}
     named = {spec.name: spec for spec in specs}

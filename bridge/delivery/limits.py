@@ -1,4 +1,4 @@
-"""How much of an endpoint may be worked on now: `max_concurrency` and `rate_per_second`, over all senders.
+"""Limits of an endpoint: `max_concurrency` and `rate_per_second`, over all senders.
 
 The rows of the endpoints are locked by the caller, which makes both limits exact: nothing read here changes before the
 claim that it allows is written.
@@ -34,25 +34,25 @@ BUSY_CURSORS = (
     .correlate(endpoints)
     .scalar_subquery()
 ) + case((REDELIVERING, 1), else_=0)
-"""How many cursors of the endpoint at hand are worked on; its redeliveries count as one."""
+"""Number of cursors of the endpoint at hand that are worked on; its redeliveries count as one."""
 
 RATE_ALLOWS = or_(
     endpoints.c.rate_per_second <= 0,
     endpoints.c.next_delivery_at.is_(None),
     endpoints.c.next_delivery_at <= bindparam("now"),
 )
-"""Whether the rate of the endpoint at hand allows an attempt now (`Rate.available` in SQL)."""
+"""Whether the rate of the endpoint at hand allows an attempt now: `Rate.available` in SQL, unless the clock moved."""
 CURSORS_AT_ONCE = case((endpoints.c.circuit == "closed", endpoints.c.max_concurrency), else_=1)
 
 
 def busy_cursors(connection: Connection, endpoint_keys: Collection[int], now: datetime) -> dict[int, int]:
-    """How many cursors of each endpoint are worked on."""
+    """Number of cursors that are worked on, by endpoint."""
     rows = connection.execute(_BUSY_BY_ENDPOINT, {"now": now, "keys": list(endpoint_keys)})
     return {row.id: row.busy for row in rows}
 
 
 def live_allowance(endpoint: Row[Any], busy: int, now: datetime) -> int:
-    """How many more cursors may be worked on; one in all while the circuit is open."""
+    """Number of further cursors that may be worked on; one in all while the circuit is open."""
     if endpoint.circuit != "closed":
         return 0 if busy else 1
     free: int = endpoint.max_concurrency - busy
@@ -60,7 +60,7 @@ def live_allowance(endpoint: Row[Any], busy: int, now: datetime) -> int:
 
 
 def redelivery_allowance(connection: Connection, endpoint: Row[Any], busy: int, now: datetime) -> int:
-    """How many redeliveries may be claimed: none while live events need the last slot."""
+    """Number of redeliveries that may be claimed: none while live events need the last slot."""
     if endpoint.state == "active":
         free: int = endpoint.max_concurrency - busy
         is_last = free == 1 or endpoint.circuit != "closed"  # an open circuit has one slot, for the probe

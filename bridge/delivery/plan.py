@@ -1,7 +1,7 @@
-"""What a batch of attempts changes: the plan of T4, pure. `bridge.delivery.record` loads what it needs and writes it.
+"""The plan of T4, pure: the changes that a batch of attempts makes. `bridge.delivery.record` loads and writes.
 
-An attempt whose claim was lost is fenced: nothing of it is written. What an outcome means is decided by
-`bridge.rules.delivery.decide`.
+An attempt whose claim was lost is fenced: nothing of it is written. The meaning of an outcome is
+decided by `bridge.rules.delivery.decide`.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """What a sender did with a claimed cursor; no attempt if the endpoint wants nothing up to the cursor's reach.
+    """Work of a sender on a claimed cursor; no attempt if the endpoint wants nothing up to the cursor's reach.
 
     `acked` is where the cursor stood before. With `wants_next`, the sender would like to keep the claim, until
     `lease_until`, for the next event.
@@ -145,7 +145,7 @@ class NewDeadLetter(NamedTuple):
 
 @dataclass(slots=True)
 class DeliveryPlan:
-    """What one transaction writes; `recorded` has one entry per report, in order.
+    """The rows that one transaction writes; `recorded` has one entry per report, in order.
 
     `released`: endpoints whose waiting cursors are due at the given time. `notices`: events of the bridge's own log.
     """
@@ -178,27 +178,28 @@ def plan_reports(
             # An earlier report of the batch may have changed the endpoint.
             endpoint = plan.endpoints.get(cursor.endpoint_key, endpoints[cursor.endpoint_key])
             plan.attempts.append(AttemptRow(endpoint.key, report.attempt))
-            plan.recorded.append(_plan_attempt(plan, cursor, endpoint, report, report.attempt, policy))
+            plan.recorded.append(_plan_attempt(plan, cursors, endpoint, report, report.attempt, policy))
     return plan
 
 
 def _plan_attempt(
     plan: DeliveryPlan,
-    cursor: StoredCursor,
+    cursors: Mapping[int, StoredCursor],
     endpoint: StoredEndpoint,
     report: Report,
     attempt: Attempt,
     policy: DeliveryPolicy,
 ) -> Recorded:
+    cursor = cursors[report.cursor.key]
     delivered = attempt.result.outcome is Outcome.DELIVERED
-    if endpoint.url != report.cursor.target.url:  # a response from the old URL tells nothing about the new one
+    if endpoint.url != report.cursor.target.url:  # a response from the old URL does not count for the new one
         if delivered:
             return _move(plan, cursor, report, to=attempt.event.acks_to, keeps_claim=False)
         return _wait(plan, cursor, cursor.state, report.at)
     decision = decide(attempt.result, cursor.state, endpoint.state, policy, now=report.at, jitter=report.jitter)
     _plan_health(plan, endpoint, decision.endpoint, report.at)
     if decision.releases:
-        plan.released[endpoint.key] = report.at
+        _release(plan, cursors, endpoint.key, report.at)
     may_continue = _may_continue(endpoint, decision.endpoint, report)
     match decision.step:
         case Acknowledge():
@@ -213,6 +214,14 @@ def _plan_attempt(
             _wait(plan, cursor, decision.cursor, report.at)
             _disable(plan, endpoint, reason, decision.endpoint, report.at)
             return Disabled(reason=reason)
+
+
+def _release(plan: DeliveryPlan, cursors: Mapping[int, StoredCursor], endpoint_key: int, at: datetime) -> None:
+    """Make every waiting cursor of an endpoint due: those that this batch has moved here, the others when writing."""
+    plan.released[endpoint_key] = at
+    for key, moved in plan.cursors.items():
+        if cursors[key].endpoint_key == endpoint_key and moved.claim_token is None:
+            plan.cursors[key] = moved._replace(next_attempt_at=min(moved.next_attempt_at, at))
 
 
 def _may_continue(endpoint: StoredEndpoint, state: EndpointState, report: Report) -> bool:

@@ -1,7 +1,8 @@
 """T4: records attempts. One transaction for many: load → plan → write.
 
-Load locks the endpoints, then the cursors, each in the order of their keys, as T3 does; the plan
-(`bridge.delivery.plan`) is pure; write executes it with one statement per kind of row.
+Load locks the endpoints, the bridge's own log if they may have to be announced in it, then the cursors, each in the
+order of their keys, as T2 and T3 do; the plan (`bridge.delivery.plan`) is pure; write executes it with one statement
+per kind of row.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, and_, bindparam, func, insert, or_, select, update
 
-from bridge.db.event_log import append_system_events, upsert
+from bridge.db.event_log import append_system_events, lock_system_log, upsert
 from bridge.db.tables import attempts, cursors, dead_letters, endpoints
 from bridge.db.visits import bind
 from bridge.delivery.plan import (
@@ -35,10 +36,14 @@ def record_attempts(
     connection: Connection, reports: Sequence[Report], *, policy: DeliveryPolicy, new_id: Callable[[str], str]
 ) -> list[Recorded]:
     """Record attempts and move their cursors; returns one `Recorded` per report, in order."""
+    at = max(report.at for report in reports)
     stored_endpoints = _lock_endpoints(connection, reports)
-    stored_cursors = _lock_cursors(connection, reports, _closing(reports, stored_endpoints))
+    closing = _closing(reports, stored_endpoints)
+    if closing or any(_may_disable(report, stored_endpoints, policy) for report in reports):
+        lock_system_log(connection, at)
+    stored_cursors = _lock_cursors(connection, reports, closing)
     plan = plan_reports(reports, stored_cursors, stored_endpoints, policy)
-    _write(connection, plan, max(report.at for report in reports), new_id)
+    _write(connection, plan, at, new_id)
     return plan.recorded
 
 
@@ -74,6 +79,14 @@ def _closing(reports: Sequence[Report], stored: Mapping[int, StoredEndpoint]) ->
     return sorted(key for key in succeeded if key in stored and stored[key].state.circuit is Circuit.OPEN)
 
 
+def _may_disable(report: Report, stored: Mapping[int, StoredEndpoint], policy: DeliveryPolicy) -> bool:
+    endpoint = stored.get(report.cursor.target.key)
+    if report.attempt is None or endpoint is None or report.attempt.result.outcome is Outcome.DELIVERED:
+        return False
+    failing_since = endpoint.state.failing_since or report.at
+    return report.attempt.result.outcome is Outcome.GONE or report.at - failing_since >= policy.disable_after
+
+
 def _lock_cursors(connection: Connection, reports: Sequence[Report], closing: Sequence[int]) -> dict[int, StoredCursor]:
     """Lock the cursors of the reports and those to be released, all at once, so that two writers never cross."""
     keys = [report.cursor.key for report in reports]
@@ -88,8 +101,7 @@ def _write(connection: Connection, plan: DeliveryPlan, at: datetime, new_id: Cal
     if plan.attempts:
         values = [attempt_values(endpoint_key, attempt, "live") for endpoint_key, attempt in plan.attempts]
         connection.execute(insert(attempts), values)
-    for letter in plan.dead_letters:
-        insert_dead_letter(connection, letter)
+    insert_dead_letters(connection, plan.dead_letters)
     for endpoint_key, due_at in plan.released.items():
         connection.execute(_RELEASE_WAITING, {"endpoint": endpoint_key, "at": due_at})
     if plan.cursors:
@@ -101,12 +113,11 @@ def _write(connection: Connection, plan: DeliveryPlan, at: datetime, new_id: Cal
     append_system_events(connection, plan.notices, at, new_id)
 
 
-def insert_dead_letter(connection: Connection, letter: NewDeadLetter) -> None:
-    """Insert a dead letter with the number of attempts at the event."""
-    tried = (attempts.c.endpoint_key == letter.endpoint_key, attempts.c.event_key == letter.event_key)
-    tries = select(func.count()).select_from(attempts).where(*tried, attempts.c.kind == "live").scalar_subquery()
-    new = upsert(connection)(dead_letters).values(**letter._asdict(), tries=tries)
-    connection.execute(new.on_conflict_do_nothing())
+def insert_dead_letters(connection: Connection, letters: Sequence[NewDeadLetter]) -> None:
+    """Insert dead letters, each with the number of attempts at its event."""
+    if letters:
+        new = upsert(connection)(dead_letters).values(bind(*NewDeadLetter._fields)).values(tries=_TRIES)
+        connection.execute(new.on_conflict_do_nothing(), [letter._asdict() for letter in letters])
 
 
 def _stored_cursor(row: Row[Any]) -> StoredCursor:
@@ -160,6 +171,15 @@ def _storable(text: str) -> str:
     return text.replace("\x00", "\ufffd")
 
 
+_TRIES = (
+    select(func.count())
+    .where(
+        attempts.c.endpoint_key == bindparam("endpoint_key"),
+        attempts.c.event_key == bindparam("event_key"),
+        attempts.c.kind == "live",
+    )
+    .scalar_subquery()
+)
 _LOCK_ENDPOINTS = (
     select(endpoints)
     .where(endpoints.c.id.in_(bindparam("keys", expanding=True)))

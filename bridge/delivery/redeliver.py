@@ -58,7 +58,7 @@ def record_redelivery(connection: Connection, done: Redelivered) -> bool:
         return False
     connection.execute(insert(attempts).values(**attempt_values(key, done.attempt, "redelivery")))
     if outcome is not Outcome.DELIVERED and endpoint.url != done.claimed.target.url:
-        # A response from the old URL tells nothing about the new one.
+        # A response from the old URL does not count for the new one.
         release_redeliveries(connection, [done.claimed], done.attempt.started_at)
         return False
     _write(connection, done)

@@ -1,6 +1,6 @@
 """Replay: requests to deliver events again, single ones or all of a period that an endpoint wants.
 
-A period may hold a million events, so they are requested a few thousand at a time, each time in a transaction of its
+A period may have a million events, so they are requested a few thousand at a time, each time in a transaction of its
 own, with live events in between. After a crash in the middle, the same request adds only what is missing.
 """
 
@@ -95,7 +95,7 @@ def find_range(connection: Connection, endpoint_key: int, wanted_range: Range) -
 
 
 def count_wanted(connection: Connection, wanted: Wanted) -> int:
-    """How many events these are, including those that were requested before."""
+    """Count these events, including those that were requested before."""
     by_room = select(events.c.room_key, func.count().label("number")).where(*_conditions(wanted, after=0))
     rows = connection.execute(by_room.group_by(events.c.room_key))
     return sum(row.number for row in rows if _is_in(row.room_key, wanted.room_keys))

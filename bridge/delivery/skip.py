@@ -11,7 +11,7 @@ from bridge.db.event_log import is_in_audience
 from bridge.db.tables import cursors, endpoints, events, rooms
 from bridge.delivery.endpoints import find_endpoint
 from bridge.delivery.plan import NewDeadLetter
-from bridge.delivery.record import insert_dead_letter
+from bridge.delivery.record import insert_dead_letters
 from bridge.errors import NotFoundError, UsageError
 from bridge.events.subscription import subscription
 from bridge.events.types import matches
@@ -36,7 +36,7 @@ def skip_event(connection: Connection, endpoint_name: str, event_id: str, now: d
     following = None if cursor is None else _next_owed(connection, endpoint, event, cursor)
     if following is None or following.id != event.id:
         raise UsageError(f"event {event_id!r} cannot be skipped: {_reason(endpoint, event, cursor, following)}")
-    insert_dead_letter(connection, NewDeadLetter(endpoint.id, event.id, now, DeadLetterReason.SKIPPED.value))
+    insert_dead_letters(connection, [NewDeadLetter(endpoint.id, event.id, now, DeadLetterReason.SKIPPED.value)])
     connection.execute(
         update(cursors)
         .where(*of_cursor)

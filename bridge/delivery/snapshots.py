@@ -1,7 +1,7 @@
 """`room.snapshot` for an endpoint that is new, or newly wants it, and for no other: who is in each room at the start.
 
 There may be a hundred thousand rooms, so they are done a few hundred at a time, each time in a transaction of its own;
-`endpoints.snapshots_after` says how far it has come, so that any process can continue after a crash.
+`endpoints.snapshots_after` records the progress, so that any process can continue after a crash.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Bodies of events: from a change of presence to the canonical bytes that every attempt and replay carries.
 
-The shapes are CONTRACT section 4. Within one type and `schema_version` every key is always present. Times are RFC 3339
-in UTC, cut to milliseconds; spans are differences of the times as printed, so that a reader's arithmetic agrees.
+The shapes are those of docs/events.md. Within one type and `schema_version` every key is always present. Times are
+RFC 3339 in UTC, cut to milliseconds; spans are differences of the times as printed, so that a reader's arithmetic
+agrees.
 """
 
 from __future__ import annotations
@@ -217,7 +218,7 @@ def draft_endpoint(
 ) -> Draft:
     """The event of an endpoint that was disabled (`reason`: gone, failing) or recovered.
 
-    It has the name, not the URL, which may hold a token: the event goes to other endpoints.
+    It has the name, not the URL, which may contain a token: the event goes to other endpoints.
     """
     return Draft(
         type=EventType.ENDPOINT_RECOVERED if recovered else EventType.ENDPOINT_DISABLED,

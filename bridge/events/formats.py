@@ -1,15 +1,15 @@
 """Formats of a delivery, the values of an endpoint's `style`: one canonical body in, the bytes to send out.
 
-Pure and without memory: the same event in the same style is the same bytes on every attempt (DESIGN promise 4).
+Pure and without memory: the same event in the same style is the same bytes on every attempt.
 
 - `standard`: the canonical body itself.
-- `flat`: one level. What `data` holds moves to the top, objects and lists become JSON text, and metadata that is an
+- `flat`: one level. The fields of `data` move to the top, objects and lists become JSON text, and metadata that is an
   object becomes one key per entry, `metadata_<key>`; any other metadata stays `metadata`. An event's own keys win.
-- `huddle01`: Huddle01's own webhooks (upstream.md section 2), `{id, event, payload}` as text/plain, with names in
+- `huddle01`: Huddle01's own webhooks, `{id, event, payload}` as text/plain, with names in
   camelCase and colons for full stops. Their receiver compares what JavaScript's JSON.stringify makes of the body, so
   there are only texts, booleans and whole numbers: moments in epoch milliseconds, spans in milliseconds (Huddle01 does
-  not say which unit its `duration` has; in this one it is `leftAt - joinedAt`), metadata as JSON text in ASCII. What
-  is unknown is left out.
+  not document the unit of its `duration`; here it is `leftAt - joinedAt`), metadata as JSON text in ASCII. Unknown
+  values are left out.
 - `cloudevents`: CloudEvents 1.0, structured mode. `source` names the room and `subject` the peer; `type` is ours as it
   stands, for the bridge has no domain to reverse; `sequence` has ten digits, so that it sorts as text.
 """
@@ -47,7 +47,7 @@ class Rendered:
 
 
 Event = dict[str, Any]
-"""A canonical body, parsed (CONTRACT section 4)."""
+"""A canonical body, parsed."""
 
 SAFE_INTEGER: Final = 2**53 - 1
 """The largest integer that JavaScript prints unchanged."""
@@ -84,7 +84,7 @@ def flatten(event: Event) -> dict[str, Json]:
 
 
 def imitate_huddle01(event: Event) -> dict[str, Json]:
-    """What `WebhookReceiver` of `@huddle01/server-sdk` accepts, in the shapes of its own types where there is one."""
+    """A body that `WebhookReceiver` of `@huddle01/server-sdk` accepts, in the shape of its own type if it has one."""
     kind: str = event["type"]
     facts = {"timestamp": event["timestamp"], "schema_version": event["schema_version"], **event["data"]}
     payload: dict[str, Json] = {

@@ -1,6 +1,6 @@
 """Which endpoint gets which event: the one rule behind raising cursors, sending, counting and replaying.
 
-An event can be addressed to fewer endpoints than want it. `events.audience` holds that as a number: null is every
+An event can be addressed to fewer endpoints than want it. `events.audience` stores that as a number: null is every
 endpoint, 0 is none, a positive key is that endpoint only, a negative one is every other endpoint.
 """
 
@@ -13,7 +13,7 @@ from typing import Final
 
 from bridge.events.types import EventType, matches
 
-NOBODY: Final = 0
+NO_ENDPOINT: Final = 0
 
 
 def only(endpoint_key: int) -> int:
@@ -33,7 +33,7 @@ def includes(audience: int | None, endpoint_key: int) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Subscription:
-    """What an endpoint wants: globs over event types and over room ids."""
+    """The events that an endpoint wants: globs over event types and over room ids."""
 
     endpoint_key: int
     types: tuple[str, ...]

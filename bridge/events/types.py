@@ -8,7 +8,7 @@ from fnmatch import fnmatchcase
 
 
 class EventType(StrEnum):
-    """The types of CONTRACT section 4 that this version emits."""
+    """The types of events (docs/events.md)."""
 
     PEER_JOINED = "peer.joined"
     PEER_LEFT = "peer.left"

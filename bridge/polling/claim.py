@@ -1,4 +1,4 @@
-"""T1: claims the rooms that are due. The statement is `_DUE`.
+"""T1: claims the rooms that are due. The statements are `_DUE`, which finds and locks them, and `_CLAIM`.
 
 A claim sets the room's token and moves its due time to the end of the lease, so that a crashed process's rooms become
 due again by themselves. The row of the source is locked meanwhile, so that its request budget is exact over any number

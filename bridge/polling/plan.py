@@ -1,4 +1,4 @@
-"""What a batch of polls changes: the plan of T2, pure. `bridge.polling.record` loads what it needs and writes it.
+"""The plan of T2, pure: the changes that a batch of polls makes. `bridge.polling.record` loads and writes.
 
 A poll whose claim was lost is fenced: nothing of it is written. A snapshot whose fingerprint is the stored one changes
 nothing but the room's times. The rules are those of `rules.presence` (who is there) and `rules.polling` (the pace).
@@ -15,7 +15,7 @@ from typing import NamedTuple
 from bridge.db.visits import PresenceWrites
 from bridge.events.bodies import Draft, RoomName, draft, draft_source
 from bridge.events.log import NewEvent, RoomLog, number_events
-from bridge.events.subscription import NOBODY
+from bridge.events.subscription import NO_ENDPOINT
 from bridge.rules.polling import (
     UNAVAILABLE,
     Condition,
@@ -30,7 +30,7 @@ from bridge.rules.presence import Change, Failure, Presence, PresencePolicy, Sna
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PollingSettings:
-    """Polling of rooms that have no settings of their own (CONTRACT section 3, `[polling]`)."""
+    """Polling of rooms that have no settings of their own (`[polling]`)."""
 
     interval: timedelta = timedelta(seconds=10)
     policy: PresencePolicy = field(default_factory=PresencePolicy)
@@ -50,7 +50,7 @@ class ClaimedRoom:
 
 @dataclass(frozen=True, slots=True)
 class Skipped:
-    """The poll was not sent, or what came of it does not count: the room stays due as it was."""
+    """The poll was not sent, or its result does not count: the room stays due as it was."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,7 +100,7 @@ class StoredSource:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadedPolls:
-    """What the plan needs of the database, by key: presence only of rooms whose snapshot may change something."""
+    """The rows that the plan needs, by key: presence only of rooms whose snapshot may change something."""
 
     rooms: Mapping[int, StoredRoom]
     sources: Mapping[str, StoredSource]
@@ -110,7 +110,7 @@ class LoadedPolls:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecordedPoll:
-    """What was written for one poll: nothing if `fenced`."""
+    """The result of recording one poll; nothing was written if `fenced`."""
 
     fenced: bool = False
     changes: tuple[Change, ...] = ()
@@ -157,7 +157,7 @@ class SkippedRoom(NamedTuple):
 
 @dataclass(slots=True)
 class PollPlan:
-    """What one transaction writes; `recorded` has one entry per poll, in order."""
+    """The rows that one transaction writes; `recorded` has one entry per poll, in order."""
 
     recorded: list[RecordedPoll] = field(default_factory=list)
     quiet: list[QuietRoom] = field(default_factory=list)
@@ -172,7 +172,7 @@ class PollPlan:
 
 
 def is_ours(poll: Poll, rooms: Mapping[int, StoredRoom]) -> bool:
-    """Whether the claim that the poll was made under still holds."""
+    """Whether the claim that the poll was made under is still valid."""
     row = rooms.get(poll.room.key)
     return row is not None and row.claim_token == poll.room.token
 
@@ -254,7 +254,7 @@ def _plan_snapshot(
     difference = diff(before, snapshot, policy, poll.at, new_id)
     session_id = plan.presence.add(room.id, before, difference, complete=snapshot.complete)
     drafts = [
-        replace(draft(change, poll.at), audience=None if is_announced(change, difference, policy) else NOBODY)
+        replace(draft(change, poll.at), audience=None if is_announced(change, difference, policy) else NO_ENDPOINT)
         for change in difference.changes
     ]
     log, events = number_events(room.log, drafts, poll.at, new_id)

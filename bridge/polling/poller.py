@@ -127,7 +127,7 @@ class SourcePoller:
         at = self._runtime.now()
         if isinstance(result, Failure):
             if at - started_at > self._account.timeout + POLL_LEASE_MARGIN:
-                result = Skipped()  # this process was frozen, which tells nothing about the source
+                result = Skipped()  # this process was frozen, and not the source slow
             else:
                 self._pause_at_once(result, at)
         poll = Poll(room=room, started_at=started_at, at=at, result=result, jitter=self._runtime.jitter())

@@ -86,9 +86,9 @@ def configure_rooms(
     now: datetime,
     new_id: Callable[[str], str],
 ) -> None:
-    """Make the configuration's rooms what the file says; rooms added by API or CLI are left alone.
+    """Store the rooms of the configuration; rooms added by hand stay as they are.
 
-    A room that the file names belongs to the file from then on, whoever added it.
+    A room that the file names belongs to the file from then on, even if it was added by hand.
     """
     stored = {(row.source, row.upstream_id) for row in connection.execute(select(rooms.c.source, rooms.c.upstream_id))}
     named = {(spec.source, spec.upstream_id): spec for spec in specs}

@@ -9,7 +9,7 @@ from typing import Final
 
 JITTER: Final = 0.2
 LONGEST_RETRY_AFTER: Final = timedelta(hours=24)
-"""A longer `Retry-After` counts as this (webhooks.md section 2)."""
+"""A longer `Retry-After` counts as this."""
 
 _SECONDS: Final = re.compile(r"[0-9]+(?:\.[0-9]*)?", re.ASCII)
 

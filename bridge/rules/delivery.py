@@ -1,16 +1,16 @@
-"""The meaning of a response to a delivery, and what happens next: every rule about both lives in this file.
+"""The meaning of a response to a delivery, and what happens next: every rule about both is in this file.
 
 `classify_response` turns a response into a `PostResult`. `decide` turns a result, the failures of the event that is
 next at a cursor (`CursorState`) and the health of the endpoint (`EndpointState`) into a `Decision`. Pure: `now` and
-jitter are arguments. The rules are DESIGN section 3 and webhooks.md section 2:
+jitter are arguments. docs/delivery.md explains the rules:
 
 | outcome | the event | the endpoint |
 |---|---|---|
 | delivered | acknowledged | failures forgotten; an open circuit closes, and everything it owes is due at once |
 | rejected | tried again by `refused_schedule`, then a dead letter | failing |
 | retryable, blocked; circuit closed | tried again by `retry_schedule`, then a dead letter | failing |
-| retryable, blocked; circuit open | keeps its place in the schedule | paused until the next probe |
-| gone | stays owed | disabled at once |
+| retryable, blocked; circuit open | waits; its schedule does not advance | paused until the next probe |
+| gone (status 410) | stays owed | disabled at once |
 
 - The circuit opens when `circuit_failures` different events fail one after the other without a success in between. An
   event counts once, so that one bad event cannot open it. While it is open, one cursor at a time probes the endpoint:
@@ -54,7 +54,7 @@ OUTCOMES: Final[tuple[tuple[range, Outcome], ...]] = (
 
 
 class Cause(StrEnum):
-    """Why an attempt did not deliver, in one word (webhooks.md section 3)."""
+    """Why an attempt did not deliver, in one word."""
 
     DNS = "dns"
     CONNECT = "connect"
@@ -108,7 +108,7 @@ def _steps(text: str) -> tuple[timedelta, ...]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeliveryPolicy:
-    """Time-outs and schedules (CONTRACT section 3, `[delivery]`).
+    """Time-outs and schedules (`[delivery]`).
 
     `circuit_failures` failing events in a row open the circuit; probes follow `retry_schedule` with waits of at most
     `longest_probe_wait` (or the first step, if that is longer).
@@ -195,7 +195,7 @@ Step = Acknowledge | Retry | DeadLetter | Disable
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decision:
-    """What happens after an attempt, to be written in one transaction.
+    """Consequences of an attempt, to be written in one transaction.
 
     `releases`: the circuit closed, so every cursor of the endpoint that waits for a retry is due at once.
     """
@@ -207,7 +207,7 @@ class Decision:
 
 
 def outcome_of(status: int) -> Outcome:
-    """Outcome of a response with this status (webhooks.md section 2)."""
+    """Outcome of a response with this status."""
     return next((outcome for statuses, outcome in OUTCOMES if status in statuses), Outcome.RETRYABLE)
 
 
@@ -247,7 +247,7 @@ def decide(
     now: datetime,
     jitter: float,
 ) -> Decision:
-    """What happens after an attempt.
+    """Decide the consequences of an attempt.
 
     Args:
         result: of the attempt.
@@ -278,7 +278,7 @@ def decide(
 def retry_redelivery(
     result: PostResult, attempts: int, policy: DeliveryPolicy, *, now: datetime, jitter: float
 ) -> datetime | None:
-    """When a redelivery is tried again; None if it has ended. It follows the schedules of the event itself.
+    """The time of the next attempt at a redelivery; None if it has ended. The schedules are those of live events.
 
     Args:
         result: of the attempt.

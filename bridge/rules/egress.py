@@ -1,4 +1,4 @@
-"""Allowed destinations of deliveries: URLs, and the addresses behind their names (webhooks.md section 4).
+"""Allowed destinations of deliveries: URLs, and the addresses behind their names.
 
 A URL is checked when an endpoint is saved, tested and sent to; an address before each connection, after DNS and before
 a socket exists, because a name may resolve to anything and differently every time. Whether plain http is allowed
@@ -53,7 +53,7 @@ _ENDS_IN_NUMBER: Final = re.compile(r"(^|\.)([0-9]+|0x[0-9a-f]*)\.?$", re.IGNORE
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EgressPolicy:
-    """Exceptions that the operator allows (CONTRACT section 3, `[delivery]`) beyond public addresses over https."""
+    """Exceptions that the operator allows (`[delivery]`) beyond public addresses over https."""
 
     allow_http: bool = False
     allow_private_networks: tuple[Network, ...] = ()
@@ -83,7 +83,7 @@ def check_url(url: str, policy: EgressPolicy) -> Destination:
         raise ForbiddenAddressError("the URL must begin with https:// or http://")
     if "@" in parts.netloc:
         raise ForbiddenAddressError(
-            "the URL holds a user name or password: put it into a header of the endpoint instead"
+            "the URL contains a user name or password: put it into a header of the endpoint instead"
         )
     destination = Destination(scheme=parts.scheme, host=_host(parts), port=port or _PORTS[parts.scheme])
     literal = _parsed(destination.host)
@@ -125,7 +125,7 @@ def check_address(address: str | Address, policy: EgressPolicy, *, scheme: str) 
 
 def _split(url: str) -> tuple[SplitResult, int | None]:
     if _UNPRINTABLE.search(url):
-        raise ForbiddenAddressError("the URL holds a space, a control character or a backslash: remove or encode it")
+        raise ForbiddenAddressError("the URL contains a space, a control character or a backslash: remove or encode it")
     try:
         parts = urlsplit(url)
         port = parts.port
@@ -142,7 +142,7 @@ def _host(parts: SplitResult) -> str:
         raise ForbiddenAddressError("the URL names no host: it should look like https://host/path")
     if "%" in host:
         raise ForbiddenAddressError(
-            f"the host {host!r} holds a % (an address scope or an encoded character): remove it"
+            f"the host {host!r} contains a % (an address scope or an encoded character): remove it"
         )
     if _parsed(host) is None and (":" in host or _ENDS_IN_NUMBER.search(host)):
         raise ForbiddenAddressError(
@@ -177,5 +177,5 @@ def _forbidden_kind(address: Address) -> str | None:
 
 def _plain_http(host: str) -> ForbiddenAddressError:
     return ForbiddenAddressError(
-        f"plain http to {host} would show everything to the network: use https, or set allow_http under [delivery]"
+        f"plain http to {host} is not encrypted: use https, or set allow_http under [delivery]"
     )

@@ -1,8 +1,8 @@
-"""When a room is polled next, and when a whole source is left alone: every rule about the pace lives in this file.
+"""Rules of polling: when a room is polled next, and when a whole source is paused. All of them are in this file.
 
-Pure: `now` and `jitter` (uniform in [0, 1)) are arguments. DESIGN section 4: a suspected leave is confirmed early, a
-failing room backs off, a rejected key slows its source to one probe a minute, `Retry-After` of a 429 pauses the whole
-source, and so do failures of most of its rooms.
+Pure: `now` and `jitter` (uniform in [0, 1)) are arguments. A suspected leave is confirmed early, a failing room backs
+off, a rejected key slows its source to one probe a minute, `Retry-After` of a 429 pauses the whole source, and so do
+failures of most of its rooms.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class Condition(StrEnum):
 
 
 UNAVAILABLE: Final = frozenset({Condition.UNAUTHORIZED, Condition.FAILING})
-"""Conditions in which a source tells nothing. A rate limit is an upstream that works."""
+"""Conditions in which nothing is known of the rooms. With a rate limit, the upstream works."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,7 +97,7 @@ def failure_limit(room_count: int) -> int:
 
 
 def pause_at_once(failure: Failure, now: datetime) -> datetime | None:
-    """When polls that were claimed but not yet sent may go out, after a failure that concerns the whole source."""
+    """The earliest time for polls that are claimed but not sent, after a failure that concerns the whole source."""
     match failure.kind:
         case FailureKind.RATE_LIMITED:
             return now + _rate_limited_pause(failure, pauses=0)

@@ -1,8 +1,8 @@
-"""Presence of a room and its changes: every rule about them lives in this file, and nothing else does.
+"""Presence of a room and its changes: every rule about them is in this file, and nothing else.
 
-Pure: `now`, ids and policy are arguments. The rules are CONTRACT section 4 ("Events") and DESIGN section 4:
-only a valid response changes presence; an incomplete one may add and never removes; a peer has left when
-`leave_after_missed` complete snapshots in a row missed it, and its leave is dated at the first of them.
+Pure: `now`, ids and policy are arguments. docs/events.md has the rules as a receiver sees them: only a valid response
+changes presence; an incomplete one may add and never removes; a peer has left when `leave_after_missed` complete
+snapshots in a row missed it, and its leave is dated at the first of them.
 """
 
 from __future__ import annotations
@@ -82,14 +82,14 @@ class FirstSnapshot(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PresencePolicy:
-    """Policy for comparing snapshots (CONTRACT section 3, `[polling]`)."""
+    """Policy for comparing snapshots (`[polling]`)."""
 
     leave_after_missed: int = 1
     first_snapshot: FirstSnapshot = FirstSnapshot.EMIT
 
 
 class TimeSource(StrEnum):
-    """Where a time comes from: the upstream's own record, or our polls."""
+    """Origin of a time: the upstream's own record, or our polls."""
 
     UPSTREAM = "upstream"
     OBSERVED = "observed"
@@ -112,7 +112,7 @@ class EmptyReason(StrEnum):
 
 
 FUTURE_TOLERANCE = timedelta(minutes=5)
-"""A `joinTime` further ahead than this is ignored (CONTRACT section 4)."""
+"""A `joinTime` further ahead than this is ignored."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -429,7 +429,7 @@ def _is_initial(before: Presence, join_time: datetime | None) -> bool:
 
 
 def display_name(metadata: Json | Absent) -> str | None:
-    """The first of metadata's `displayName` and `name` that is a text (CONTRACT section 4)."""
+    """The first of metadata's `displayName` and `name` that is a text."""
     if isinstance(metadata, dict):
         for key in ("displayName", "name"):
             value = metadata.get(key)
@@ -484,7 +484,7 @@ def _in_order(
     arrived: tuple[Visit, ...],
     emptied: RoomEmptied | None,
 ) -> tuple[Change, ...]:
-    """Changes of one poll: occupied, every leave, every join, updates, empty (CONTRACT section 4)."""
+    """Changes of one poll: occupied, every leave, every join, updates, empty (docs/events.md, "Order")."""
     final_count = len(stayed) + len(arrived)
     remaining = len(before.visits) - len(left)
     occupied = [RoomOccupied(session=session, peer_count=final_count)] if before.session is None else []

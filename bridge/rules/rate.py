@@ -12,6 +12,8 @@ from typing import Final
 
 UNLIMITED: Final = 1_000_000
 BURST: Final = timedelta(milliseconds=250)
+LONGEST_AHEAD: Final = timedelta(minutes=1)
+"""A `next_at` further ahead than this, beyond the spacing, was set by another clock and is ignored."""
 _ROUNDING: Final = 1e-6
 """A float just below a whole number of requests must not lose one."""
 
@@ -28,10 +30,10 @@ class Rate:
         return timedelta(seconds=1 / self.per_second) if self.per_second > 0 else timedelta()
 
     def available(self, next_at: datetime | None, now: datetime) -> int:
-        """How many requests are allowed now. A `next_at` that no request can have set (the clock moved) is ignored."""
+        """Number of requests allowed now."""
         if self.per_second <= 0:
             return UNLIMITED
-        if next_at is not None and now < next_at <= now + self.spacing + BURST:
+        if next_at is not None and now < next_at <= now + self.spacing + LONGEST_AHEAD:
             return 0
         return int((now - self._since(next_at, now)) / self.spacing + _ROUNDING) + 1
 
@@ -41,4 +43,4 @@ class Rate:
 
     def _since(self, next_at: datetime | None, now: datetime) -> datetime:
         earliest = now - max(BURST - self.spacing, timedelta())
-        return earliest if next_at is None or next_at > now + self.spacing + BURST else max(next_at, earliest)
+        return earliest if next_at is None or next_at > now + self.spacing + LONGEST_AHEAD else max(next_at, earliest)

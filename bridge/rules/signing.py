@@ -107,7 +107,7 @@ class Huddle01Secret:
     key: bytes = field(repr=False)
 
     def sign(self, event_id: str, timestamp_ms: int, canonical: bytes) -> str:
-        """The value of `huddle01-signature` (upstream.md section 2).
+        """The value of `huddle01-signature`.
 
         Args:
             event_id: the body's `id`.
@@ -177,7 +177,7 @@ def sign(secrets: Sequence[Secret], *, webhook_id: str, timestamp: int, body: by
         body: the bytes that are sent.
 
     Raises:
-        ValueError: the id holds a full stop, so that the signed parts could be cut elsewhere.
+        ValueError: the id contains a full stop, so that the signed parts could be cut elsewhere.
     """
     if "." in webhook_id:
         raise ValueError(f"webhook-id {webhook_id!r} must not contain a full stop")
@@ -198,7 +198,7 @@ def verify(
         tolerance: how far the timestamp may be off, either way.
 
     Returns:
-        The `webhook-id`, for telling a repeated delivery from a new one.
+        The `webhook-id`, to recognize a repeated delivery.
 
     Raises:
         VerificationError: a header is missing or malformed, the timestamp is too far off, or no signature matches.

@@ -1,1 +1,1 @@
-"""Sources of presence: the protocol, and a folder for each kind."""
+"""Sources of presence: `protocol` is what a kind must provide, `kinds` the table of kinds, and each has a folder."""

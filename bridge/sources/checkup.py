@@ -29,7 +29,7 @@ class Checkup:
 
     @property
     def clock_skew(self) -> timedelta | None:
-        """How far this machine's clock is ahead of the upstream's, negative if behind; None if unknown.
+        """Lead of this machine's clock over the upstream's, negative if it is behind; None if unknown.
 
         The response was dated between request and response: what that explains is no skew, so that a slow network does
         not look like a wrong clock.

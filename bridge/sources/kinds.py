@@ -1,19 +1,25 @@
-"""The kinds of sources. A further kind is a folder beside this file and one line in `KINDS`."""
+"""The kinds of sources. A further kind is a folder beside this file (see `bridge.sources.protocol`) and one line here.
+
+The client of a kind is imported when a source is opened: a configuration is validated without HTTP clients.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime
-from typing import Final
+from pkgutil import resolve_name
+from typing import Final, cast
 
-from bridge.sources.huddle01.client import open_huddle01
 from bridge.sources.protocol import CheckableSource, SourceSettings
 
-KINDS: Final[dict[str, Callable[[SourceSettings, Callable[[], datetime]], CheckableSource]]] = {
-    "huddle01": open_huddle01,
+Opener = Callable[[SourceSettings, Callable[[], datetime]], CheckableSource]
+
+KINDS: Final[Mapping[str, str]] = {
+    "huddle01": "bridge.sources.huddle01.client:open_huddle01",
 }
+"""The `Opener` of each kind, by the word that stands for it in the configuration."""
 
 
 def open_source(settings: SourceSettings, now: Callable[[], datetime]) -> CheckableSource:
     """The source that the settings describe; it must be closed."""
-    return KINDS[settings.kind](settings, now)
+    return cast("Opener", resolve_name(KINDS[settings.kind]))(settings, now)

@@ -1,4 +1,9 @@
-"""The protocol of a source. A new kind provides these methods, in a folder of its own, and a line in `kinds.py`."""
+"""Protocol of a source: everything that a new kind must provide (CONTRIBUTING.md has a worked example).
+
+A kind is a folder beside this file, with a client that does all I/O and a pure function that interprets a response, and
+one line in `kinds.py`. Its source is a `CheckableSource`: `name`, `fetch`, `check_up`, `aclose`. `fetch` never raises:
+it returns a `Snapshot` of the room, or a `Failure`, which changes nothing (both in `bridge.rules.presence`).
+"""
 
 from __future__ import annotations
 
@@ -22,7 +27,6 @@ class SourceSettings:
     timeout: timedelta = timedelta(seconds=8)
     max_concurrency: int = 16
     requests_per_second: float = 20.0
-    discover: bool = False
 
 
 class Source(Protocol):

@@ -26,7 +26,7 @@ pages = Environment(loader=PackageLoader("bridge.web"), autoescape=select_autoes
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AppState:
-    """What handlers need."""
+    """Shared state of the handlers."""
 
     name: str
     database: Database

@@ -1,4 +1,4 @@
-"""What the configuration owns follows the file; what was made by hand is left alone."""
+"""Rooms and endpoints of the configuration follow the file; those made by an operator are left alone."""
 
 from __future__ import annotations
 
@@ -11,22 +11,17 @@ import pytest
 from sqlalchemy import Connection, update
 from structlog.testing import capture_logs
 
+from bridge.admin.configured import apply_configuration
 from bridge.db.tables import cursors, endpoint_secrets, endpoints, rooms, sources
-from bridge.delivery.endpoints import (
-    EndpointContext,
-    EndpointSpec,
-    add_endpoint,
-    enable_endpoint,
-    find_endpoint,
-    remove_endpoint,
-    replace_secret,
-    secrets_of,
-)
-from bridge.errors import NotFoundError, UsageError
+from bridge.delivery.claim import load_target
+from bridge.delivery.endpoints import EndpointSpec, add_endpoint, enable_endpoint, find_endpoint, remove_endpoint
+from bridge.delivery.secrets import EndpointContext, replace_secret
+from bridge.errors import BridgeError, NotFoundError, UsageError
 from bridge.polling.plan import PollingSettings
 from bridge.polling.rooms import RoomSpec, add_room, apply_shorter_intervals, find_room, remove_room
+from tests.harness.builders import at, seen
 from tests.harness.deadlocks import meeting
-from tests.harness.store_driver import GONE, RETRYABLE, SECRET, StoreDriver, at, attempted, busy, seen
+from tests.harness.store_driver import GONE, RETRYABLE, SECRET, StoreDriver, attempted, busy
 
 OTHER = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD"
 THIRD = "whsec_" + "A" * 32
@@ -55,12 +50,11 @@ def stored(store: StoreDriver, name: str = "crm") -> Any:  # noqa: ANN401 - a ro
     return store.database.read_now(find_endpoint, name)
 
 
-def secrets(store: StoreDriver, seconds: float, name: str = "crm") -> list[str]:
-    key = stored(store, name).id
-    return store.database.read_now(secrets_of, [key], at(seconds), store.cipher)[key]
+def secrets(store: StoreDriver, seconds: float) -> tuple[str, ...]:
+    return store.database.read_now(load_target, "crm", now=at(seconds), cipher=store.cipher).secrets
 
 
-def test_what_the_file_names_is_there_afterwards_and_twice_is_once(store: StoreDriver) -> None:
+def test_applying_a_configuration_twice_is_as_applying_it_once(store: StoreDriver) -> None:
     spec = room("a", name="A", interval=timedelta(seconds=5), leave_after_missed=2)
     for seconds in (0, 10):
         load(store, rooms=(spec, room("off", enabled=False)), endpoints=(endpoint(),), seconds=seconds)
@@ -79,7 +73,7 @@ def test_what_the_file_names_is_there_afterwards_and_twice_is_once(store: StoreD
     assert len(store.rows(endpoint_secrets, "id")) == 1
 
 
-def test_a_changed_room_changes_and_keeps_its_presence_and_its_turn(store: StoreDriver) -> None:
+def test_a_changed_room_keeps_its_presence_and_its_due_time(store: StoreDriver) -> None:
     load(store, rooms=(room("a", name="A"),))
     store.poll(0, a=seen("p"))
     load(store, rooms=(room("a", name="B"),), seconds=5)
@@ -113,11 +107,11 @@ def test_an_endpoint_that_newly_wants_snapshots_gets_one_and_no_second(store: St
     load(store, rooms=(room("a", name="B"),), endpoints=(wanting,), seconds=5)
     load(store, rooms=(room("a", name="B"),), endpoints=(wanting,), seconds=6)
 
-    assert store.told("a") == ["room.occupied", "peer.joined", "room.snapshot"]
+    assert store.event_types("a") == ["room.occupied", "peer.joined", "room.snapshot"]
     assert store.log("a")[-1]["data"]["room_name"] == "B"
 
 
-def test_a_room_that_the_file_names_no_more_is_unwatched(store: StoreDriver) -> None:
+def test_a_room_that_is_no_longer_in_the_file_is_not_tracked(store: StoreDriver) -> None:
     load(store, rooms=(room("a"), room("b")))
     store.poll(0, a=seen("p"), b=seen("p"))
     load(store, rooms=(room("b"),), seconds=5)
@@ -129,18 +123,18 @@ def test_a_room_that_the_file_names_no_more_is_unwatched(store: StoreDriver) -> 
     assert (store.room("a").tracked, store.room("a").next_poll_at) == (True, at(200))
 
 
-def test_a_room_that_is_switched_off_is_unwatched_and_comes_back(store: StoreDriver) -> None:
+def test_a_room_can_be_disabled_and_enabled(store: StoreDriver) -> None:
     load(store, rooms=(room("a"),))
     store.poll(0, a=seen("p"))
     load(store, rooms=(room("a", enabled=False),), seconds=5)
-    assert store.told("a")[-2:] == ["peer.left", "room.empty"]
+    assert store.event_types("a")[-2:] == ["peer.left", "room.empty"]
     assert store.claim(100) == []
     load(store, rooms=(room("a"),), seconds=200)
 
     assert [one.upstream_id for one in store.claim(200)] == ["a"]
 
 
-def test_rooms_made_by_hand_are_left_alone(store: StoreDriver) -> None:
+def test_rooms_of_an_operator_are_left_alone(store: StoreDriver) -> None:
     store.track("manual", name="Mine")
     load(store, rooms=(room("a"),))
     load(store)
@@ -148,7 +142,7 @@ def test_rooms_made_by_hand_are_left_alone(store: StoreDriver) -> None:
     assert (store.room("manual").tracked, store.room("manual").name) == (True, "Mine")
 
 
-def test_a_room_made_by_hand_becomes_the_files_when_it_is_named(store: StoreDriver) -> None:
+def test_a_room_of_an_operator_belongs_to_the_file_once_it_is_named_there(store: StoreDriver) -> None:
     store.track("a")
     load(store, rooms=(room("a", name="A"),))
 
@@ -157,7 +151,7 @@ def test_a_room_made_by_hand_becomes_the_files_when_it_is_named(store: StoreDriv
     assert store.room("a").name == "A"
 
 
-def test_what_the_file_takes_over_is_told_once(store: StoreDriver) -> None:
+def test_adopted_rooms_and_endpoints_are_logged_once(store: StoreDriver) -> None:
     store.track("a")
     store.subscribe("crm")
     with capture_logs() as logs:
@@ -170,10 +164,10 @@ def test_what_the_file_takes_over_is_told_once(store: StoreDriver) -> None:
 
 def test_an_unknown_room_cannot_be_removed(store: StoreDriver) -> None:
     with pytest.raises(NotFoundError, match="bridge rooms list"):
-        store.write(remove_room, "nobody", None, at(0), store.new_id)
+        store.write(remove_room, "unknown", None, at(0), store.new_id)
 
 
-def test_a_room_id_of_two_sources_must_be_said_with_its_source(store: StoreDriver) -> None:
+def test_a_room_id_of_two_sources_needs_the_source(store: StoreDriver) -> None:
     store.track("a")
     store.track("a", source="second")
 
@@ -182,7 +176,7 @@ def test_a_room_id_of_two_sources_must_be_said_with_its_source(store: StoreDrive
     assert store.database.read_now(find_room, "a", "second").source == "second"
 
 
-def test_a_changed_endpoint_changes_and_keeps_its_line(store: StoreDriver) -> None:
+def test_a_changed_endpoint_keeps_its_cursors(store: StoreDriver) -> None:
     load(store, rooms=(room("a"),), endpoints=(endpoint(),))
     store.poll(0, a=seen("p"))
     before = stored(store)
@@ -200,7 +194,7 @@ def test_a_changed_endpoint_changes_and_keeps_its_line(store: StoreDriver) -> No
     assert cursor.target.headers == {"X": "1"}
 
 
-def test_an_endpoint_that_the_file_names_no_more_is_removed_and_others_stay(store: StoreDriver) -> None:
+def test_an_endpoint_that_is_no_longer_in_the_file_is_removed_and_others_stay(store: StoreDriver) -> None:
     load(store, rooms=(room("a"),), endpoints=(endpoint(), endpoint("other")))
     store.subscribe("manual")
     store.poll(0, a=seen("p"))
@@ -215,13 +209,13 @@ def test_a_secret_that_changes_in_the_file_is_rotated_with_grace(store: StoreDri
     load(store, endpoints=(endpoint(secret=OTHER),), seconds=100)
     day = 86_400
 
-    assert secrets(store, 100) == [OTHER, SECRET]
-    assert secrets(store, 100 + day - 1) == [OTHER, SECRET]
-    assert secrets(store, 100 + day) == [OTHER]
+    assert secrets(store, 100) == (OTHER, SECRET)
+    assert secrets(store, 100 + day - 1) == (OTHER, SECRET)
+    assert secrets(store, 100 + day) == (OTHER,)
     load(store, endpoints=(endpoint(secret=OTHER),), seconds=200)
-    assert secrets(store, 100 + day - 1) == [OTHER, SECRET]
+    assert secrets(store, 100 + day - 1) == (OTHER, SECRET)
     load(store, endpoints=(endpoint(secret=THIRD),), seconds=300)
-    assert secrets(store, 300) == [THIRD, OTHER, SECRET]
+    assert secrets(store, 300) == (THIRD, OTHER, SECRET)
 
 
 def test_a_secret_that_changes_back_within_its_grace_signs_first_again(store: StoreDriver) -> None:
@@ -229,7 +223,7 @@ def test_a_secret_that_changes_back_within_its_grace_signs_first_again(store: St
     load(store, endpoints=(endpoint(secret=OTHER),), seconds=100)
     load(store, endpoints=(endpoint(),), seconds=200)
 
-    assert secrets(store, 200) == [SECRET, OTHER]
+    assert secrets(store, 200) == (SECRET, OTHER)
 
 
 def test_a_secret_that_the_file_leaves_out_is_generated_once(store: StoreDriver) -> None:
@@ -242,12 +236,12 @@ def test_a_secret_that_the_file_leaves_out_is_generated_once(store: StoreDriver)
     load_generated(0)
     load_generated(100)
 
-    assert secrets(store, 100) == [OTHER]
+    assert secrets(store, 100) == (OTHER,)
     assert [row.generated for row in store.rows(endpoint_secrets, "id")] == [True]
 
 
 def test_a_generated_secret_follows_the_kind_of_signature(store: StoreDriver) -> None:
-    """`v1a` in the file is a promise to sign with a key pair: an HMAC secret cannot keep it."""
+    """An HMAC secret cannot sign `v1a`."""
 
     def load_signature(signature: str, seconds: float) -> None:
         context = EndpointContext(now=at(seconds), new_id=store.new_id, new_secret=lambda kind: f"fresh {kind}")
@@ -261,7 +255,7 @@ def test_a_generated_secret_follows_the_kind_of_signature(store: StoreDriver) ->
 
 
 @pytest.mark.parametrize("first", [True, False])
-def test_the_file_switches_endpoints_off_and_on(store: StoreDriver, first: bool) -> None:  # noqa: FBT001 - a table's column
+def test_the_file_disables_and_enables_endpoints(store: StoreDriver, first: bool) -> None:  # noqa: FBT001 - a table's column
     load(store, rooms=(room("a"),), endpoints=(endpoint(enabled=first),))
     load(store, rooms=(room("a"),), endpoints=(endpoint(enabled=False),))
     store.poll(0, a=seen("p"))
@@ -273,8 +267,8 @@ def test_the_file_switches_endpoints_off_and_on(store: StoreDriver, first: bool)
     assert len(store.owed(5)) == 1
 
 
-def test_an_endpoint_that_the_file_switches_on_again_starts_anew(store: StoreDriver) -> None:
-    """A pause is no time without success."""
+def test_an_endpoint_that_the_file_enables_again_has_no_failures(store: StoreDriver) -> None:
+    """The time that it was disabled is no time without success."""
     rooms = (room("a"),)
     load(store, rooms=rooms, endpoints=(endpoint(),))
     store.poll(0, a=seen("p"))
@@ -289,7 +283,7 @@ def test_an_endpoint_that_the_file_switches_on_again_starts_anew(store: StoreDri
     assert stored(store).state == "active"
 
 
-def test_the_file_does_not_enable_what_said_that_it_is_gone(store: StoreDriver) -> None:
+def test_the_file_does_not_enable_an_endpoint_that_is_gone(store: StoreDriver) -> None:
     load(store, rooms=(room("a"),), endpoints=(endpoint(),))
     store.poll(0, a=seen("p"))
     (cursor,) = store.owed(1)
@@ -299,27 +293,27 @@ def test_the_file_does_not_enable_what_said_that_it_is_gone(store: StoreDriver) 
     assert (stored(store).state, stored(store).state_reason) == ("disabled", "gone")
 
 
-def test_names_are_taken_once(store: StoreDriver) -> None:
+def test_the_name_of_an_endpoint_is_unique(store: StoreDriver) -> None:
     store.subscribe("crm")
 
     with pytest.raises(UsageError, match="another name"):
         store.write(add_endpoint, endpoint(), store.context())
 
 
-def test_what_the_file_owns_is_removed_in_the_file(store: StoreDriver) -> None:
+def test_an_endpoint_of_the_file_cannot_be_removed_by_an_operator(store: StoreDriver) -> None:
     load(store, endpoints=(endpoint(),))
 
     with pytest.raises(UsageError, match="configuration"):
         store.write(remove_endpoint, "crm")
     with pytest.raises(NotFoundError, match="bridge endpoints list"):
-        store.write(remove_endpoint, "nobody")
+        store.write(remove_endpoint, "unknown")
 
 
-def test_a_new_secret_can_sign_alone_at_once(store: StoreDriver) -> None:
+def test_a_new_secret_without_grace_signs_alone(store: StoreDriver) -> None:
     key = store.subscribe("crm")
     store.write(replace_secret, key, OTHER, store.context(10), generated=True, grace=timedelta(0))
 
-    assert secrets(store, 10) == [OTHER]
+    assert secrets(store, 10) == (OTHER,)
 
 
 def test_several_processes_may_start_at_once(store: StoreDriver) -> None:
@@ -328,7 +322,7 @@ def test_several_processes_may_start_at_once(store: StoreDriver) -> None:
     def start() -> None:
         try:
             load(store, rooms=(room("a"), room("b")), endpoints=(endpoint(), endpoint("other")))
-        except BaseException as failure:  # noqa: BLE001 - said by the test's own thread
+        except BaseException as failure:  # noqa: BLE001 - asserted in the thread of the test
             failures.append(failure)
 
     threads = [threading.Thread(target=start) for _ in range(4)]
@@ -342,22 +336,22 @@ def test_several_processes_may_start_at_once(store: StoreDriver) -> None:
     assert len(store.rows(endpoints, "id")) == len(store.rows(endpoint_secrets, "id")) == 2
 
 
-def name_in_the_file(store: StoreDriver) -> None:
+def load_room(store: StoreDriver) -> None:
     load(store, rooms=(room("a", name="new"),), seconds=5)
 
 
-def add_by_hand(store: StoreDriver) -> None:
+def add_by_operator(store: StoreDriver) -> None:
     store.track("a", name="new", seconds=5)
 
 
-@pytest.mark.parametrize("take_up", [name_in_the_file, add_by_hand])
-def test_a_room_that_was_removed_while_somebody_waited_to_change_it_is_taken_up_anew(
-    postgresql_stage: StoreDriver, take_up: Callable[[StoreDriver], None]
+@pytest.mark.parametrize("track", [load_room, add_by_operator])
+def test_a_room_that_was_removed_while_a_change_waited_is_tracked_again(
+    postgresql_store: StoreDriver, track: Callable[[StoreDriver], None]
 ) -> None:
-    store = postgresql_stage
+    store = postgresql_store
     store.track("a")
     store.poll(0, a=seen("p"))
-    with meeting(store.database, lambda: take_up(store)) as (removing, _):
+    with meeting(store.database, lambda: track(store)) as (removing, _):
         remove_room(removing, "a", None, at(4), store.new_id)
 
     row = store.room("a")
@@ -366,25 +360,27 @@ def test_a_room_that_was_removed_while_somebody_waited_to_change_it_is_taken_up_
     assert store.chain_problems() == []
 
 
-def test_a_room_that_the_file_gave_up_while_somebody_waited_to_add_it_becomes_theirs(
-    postgresql_stage: StoreDriver,
+def test_a_room_that_left_the_file_while_an_operator_added_it_belongs_to_the_operator(
+    postgresql_store: StoreDriver,
 ) -> None:
-    store = postgresql_stage
+    store = postgresql_store
     load(store, rooms=(room("a", name="A"),))
 
-    def give_up(connection: Connection) -> None:
-        reconcile(connection, sources=["main"], rooms=[], endpoints=[], context=store.context(4))
+    def remove_from_file(connection: Connection) -> None:
+        apply_configuration(connection, sources=["main"], rooms=[], endpoints=[], context=store.context(4))
 
     with meeting(store.database, lambda: store.write(add_room, room("a"), at(5), store.new_id)) as (file, added):
-        give_up(file)
+        remove_from_file(file)
 
     assert added.result()
     assert (store.room("a").origin, store.room("a").tracked, store.room("a").next_poll_at) == ("manual", True, at(5))
 
 
-def test_a_room_that_the_file_took_over_while_it_waited_is_not_changed_twice(postgresql_stage: StoreDriver) -> None:
-    """What the file finds changed before it waits may be as it wants it by the time it has the lock."""
-    store = postgresql_stage
+def test_a_room_that_another_process_adopted_meanwhile_is_not_changed_again(
+    postgresql_store: StoreDriver,
+) -> None:
+    """A difference that was found before the lock may be gone with it."""
+    store = postgresql_store
     store.track("a", enabled=False)
     with meeting(store.database, lambda: load(store, rooms=(room("a"),), seconds=5)) as (other, _):
         adopted = update(rooms).where(rooms.c.upstream_id == "a")
@@ -393,20 +389,39 @@ def test_a_room_that_the_file_took_over_while_it_waited_is_not_changed_twice(pos
     assert (store.room("a").tracked_since, store.room("a").next_poll_at) == (at(1), at(11))
 
 
-def test_a_new_rate_counts_from_now_and_the_same_one_goes_on(store: StoreDriver) -> None:
-    """What was used up of one attempt an hour must not hold one attempt a second for that hour."""
+def test_a_changed_rate_counts_from_now_and_an_unchanged_one_goes_on(store: StoreDriver) -> None:
+    """An attempt at one per hour must not delay those at one per second for an hour."""
     hourly, fast = endpoint(events=("*",), rate_per_second=1 / 3600), endpoint(events=("*",), rate_per_second=1)
     load(store, rooms=(room("a"),), endpoints=(hourly,))
     store.poll(0, a=seen("p"))
     store.report(1, *(attempted(cursor, 1) for cursor in store.owed(1)))
-    assert stored(store).rate_at == at(1 + 3600)
+    assert stored(store).next_delivery_at == at(1 + 3600)
     load(store, rooms=(room("a"),), endpoints=(hourly,), seconds=2)
     assert store.owed(2) == []
     load(store, rooms=(room("a"),), endpoints=(fast,), seconds=3)
     assert len(store.owed(3)) == 1
 
 
-def test_all_or_nothing(store: StoreDriver) -> None:
+@pytest.mark.parametrize("first", [{"rooms": (room("a"),)}, {"endpoints": (endpoint(),)}, {}])
+def test_a_start_without_a_file_does_not_remove_the_rooms_and_endpoints_of_an_earlier_one(
+    store: StoreDriver, first: dict[str, Any]
+) -> None:
+    load(store, **first)
+    store.track("manual")
+
+    def load_nothing() -> None:
+        store.write(
+            apply_configuration, sources=["main"], rooms=[], endpoints=[], context=store.context(), may_empty=False
+        )
+
+    if first:
+        with pytest.raises(BridgeError, match="BRIDGE_CONFIG"):
+            load_nothing()
+    else:
+        load_nothing()
+
+
+def test_a_configuration_is_applied_whole_or_not_at_all(store: StoreDriver) -> None:
     load(store, rooms=(room("a"),), endpoints=(endpoint(),))
 
     class TestError(Exception):

@@ -1,48 +1,49 @@
-"""Retention: what is older than it is forgotten, nothing else, and by one process at a time."""
+"""Retention: older attempts are deleted, nothing else, and by one process at a time."""
 
 from __future__ import annotations
 
 import threading
 from datetime import timedelta
 
-from bridge.db.reencryption import delete_expired_secrets
 from sqlalchemy import Connection, func, insert, select
 
-from bridge.admin.retention import AT_ONCE, prune_attempts
+from bridge.admin.retention import ROWS_AT_ONCE, prune_attempts
+from bridge.db.encryption import delete_expired_secrets
 from bridge.db.engine import Database
 from bridge.db.leases import take_lease
 from bridge.db.tables import attempts, endpoint_secrets, events, redeliveries
 from bridge.delivery.claim import load_target
 from bridge.delivery.endpoints import rotate_secret
 from bridge.delivery.replay import request_events
-from tests.harness.store_driver import REJECTED, SECRET, StoreDriver, at, peer, seen
+from tests.harness.builders import at, peer, seen
+from tests.harness.store_driver import REJECTED, SECRET, StoreDriver
 
 
 def prune(store: StoreDriver, before: float) -> int:
     return store.write(prune_attempts, at(before))
 
 
-def tried_at(store: StoreDriver) -> list[object]:
+def attempt_times(store: StoreDriver) -> list[object]:
     return [row.started_at for row in store.attempts()]
 
 
-def test_attempts_older_than_retention_go_and_the_others_stay(store: StoreDriver) -> None:
+def test_only_attempts_older_than_retention_are_deleted(store: StoreDriver) -> None:
     key = store.subscribe(events=["peer.joined"])
     store.track("a")
     for number in range(4):
         store.poll(100 * number, a=seen(*(peer(f"p{other}", 0) for other in range(number + 1))))
         store.deliver(100 * number)
-    assert tried_at(store) == [at(0), at(100), at(200), at(300)]
+    assert attempt_times(store) == [at(0), at(100), at(200), at(300)]
     cursor, log = store.cursor(key, "a"), store.log("a")
 
     assert prune(store, 0) == 0
     assert prune(store, 200) == 2
-    assert tried_at(store) == [at(200), at(300)], "one from the very moment is not older"
+    assert attempt_times(store) == [at(200), at(300)], "an attempt at that time is not older"
     assert prune(store, 200) == 0
     assert (store.cursor(key, "a"), store.log("a")) == (cursor, log)
 
 
-def test_a_dead_letter_outlives_its_attempts(store: StoreDriver) -> None:
+def test_a_dead_letter_stays_without_its_attempts(store: StoreDriver) -> None:
     store.subscribe(events=["peer.joined"])
     store.track("a")
     store.poll(0, a=seen("p"))
@@ -52,7 +53,7 @@ def test_a_dead_letter_outlives_its_attempts(store: StoreDriver) -> None:
     assert [row.tries for row in store.dead_letters()] == [3]
 
 
-def test_redeliveries_that_are_still_owed_are_kept_however_old(store: StoreDriver) -> None:
+def test_redeliveries_that_are_still_owed_stay_at_any_age(store: StoreDriver) -> None:
     key = store.subscribe()
     store.track("a")
     store.poll(0, a=seen("p"))
@@ -72,7 +73,7 @@ def test_redeliveries_that_are_still_owed_are_kept_however_old(store: StoreDrive
     ]
 
 
-def test_a_great_deal_is_forgotten_little_by_little(store: StoreDriver) -> None:
+def test_many_attempts_are_deleted_in_steps(store: StoreDriver) -> None:
     key = store.subscribe()
     store.track("a")
     store.poll(0, a=seen("p"))
@@ -86,15 +87,15 @@ def test_a_great_deal_is_forgotten_little_by_little(store: StoreDriver) -> None:
         "detail": "",
         "response": "",
     }
-    many = [row | {"started_at": at(number)} for number in range(AT_ONCE + 10)]
+    many = [row | {"started_at": at(number)} for number in range(ROWS_AT_ONCE + 10)]
     store.write(lambda connection: connection.execute(insert(attempts), many))
-    counts = [prune(store, AT_ONCE + 5) for _ in range(3)]
-    assert counts == [AT_ONCE, 5, 0]
+    counts = [prune(store, ROWS_AT_ONCE + 5) for _ in range(3)]
+    assert counts == [ROWS_AT_ONCE, 5, 0]
     left = store.database.read_now(lambda connection: connection.execute(select(func.count(attempts.c.id))).scalar())
     assert left == 5
 
 
-def test_secrets_whose_grace_is_over_are_forgotten(store: StoreDriver) -> None:
+def test_secrets_whose_grace_is_over_are_deleted(store: StoreDriver) -> None:
     store.subscribe(secret=None)
     store.write(rotate_secret, "crm", store.context(0), timedelta(seconds=60))
     assert store.write(delete_expired_secrets, at(59.9)) == 0
@@ -108,30 +109,30 @@ def lease(store: StoreDriver, token: str, seconds: float, until: float, name: st
     return store.write(take_lease, name, token, at(seconds), at(until))
 
 
-def test_one_process_at_a_time_holds_a_lease_until_it_ends(store: StoreDriver) -> None:
+def test_one_process_at_a_time_has_a_lease_until_it_ends(store: StoreDriver) -> None:
     assert lease(store, "mine", 0, 300)
     assert not lease(store, "yours", 1, 301)
     assert lease(store, "yours", 1, 301, name="another job")
-    assert lease(store, "mine", 100, 400), "its holder may renew it"
+    assert lease(store, "mine", 100, 400), "its process may renew it"
     assert not lease(store, "yours", 399.9, 700)
-    assert lease(store, "yours", 400, 700), "a holder that died does not hold it for ever"
+    assert lease(store, "yours", 400, 700), "the lease of a crashed process ends"
     assert not lease(store, "mine", 401, 701)
 
 
-def test_of_many_that_ask_at_once_one_gets_it(migrated_url: str) -> None:
+def test_of_several_processes_that_take_a_lease_at_once_one_gets_it(migrated_url: str) -> None:
     together = threading.Barrier(4)
-    given: list[str] = []
+    taken: list[str] = []
 
-    def ask(token: str) -> None:
+    def take(token: str) -> None:
         database = Database(migrated_url)
         together.wait()
         if database.write_now(take_lease, "prune", token, at(0), at(300)):
-            given.append(token)
+            taken.append(token)
         database.close()
 
-    asking = [threading.Thread(target=ask, args=(f"token-{number}",)) for number in range(4)]
-    for thread in asking:
+    taking = [threading.Thread(target=take, args=(f"token-{number}",)) for number in range(4)]
+    for thread in taking:
         thread.start()
-    for thread in asking:
+    for thread in taking:
         thread.join()
-    assert len(given) == 1
+    assert len(taken) == 1

@@ -102,7 +102,7 @@ def test_a_secret_can_be_given(cli: Cli, tmp_path: Path, monkeypatch: pytest.Mon
     ("arguments", "complaint"),
     [
         (("crm", "ftp://example.com"), "URL: the URL must begin with https:// or http://"),
-        (("crm", "https://user:hush@example.com"), "URL: the URL holds a user name or password"),
+        (("crm", "https://user:hush@example.com"), "URL: the URL contains a user name or password"),
         (("crm", "https://10.1.2.3/hook"), "URL: 10.1.2.3 is not a public address"),
         (("crm", "http://169.254.169.254/"), "URL: 169.254.169.254 is a cloud metadata address"),
         (("crm", "https://0x7f000001/"), "URL: '0x7f000001' is an unusual way to write an IP address"),

@@ -21,7 +21,7 @@ WHSEC = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 WHSK = "whsk_6Xb/dCcHpPea21PS1N9VY/NZW723CEc77N4rJCubMbfVKIDij2HKpMKkioLlX0dRqSKJp4AJ6p9lMicMFs6Kvg=="
 SCHEDULE = 'must be a duration, like "250ms", "10s", "5m", "2h", "5d" or a number of seconds'
 BAD_RATE = "must be 0 (unlimited) or from 0.0003 (about once an hour) to 100,000"
-BAD_URL_SIGN = "holds a space, a control character or a backslash"
+BAD_URL_SIGN = "contains a space, a control character or a backslash"
 BAD_URL = "the URL cannot be read"
 BAD_DATABASE_URL = "is not a URL: check host and port, and percent-encode special characters"
 BAD_KEY = "contains a character that a key cannot have: a space, a line break or one outside ASCII"
@@ -159,8 +159,8 @@ def test_a_wrong_value_is_reported_with_its_key_and_line(
         ("ftp://crm.example.com/", "must begin with https:// or http://"),
         ("https:///hook", "names no host"),
         ("https://:443/hook", "names no host"),
-        ("https://user@crm.example.com/", "holds a user name or password"),
-        ("https://@crm.example.com/", "holds a user name or password"),
+        ("https://user@crm.example.com/", "contains a user name or password"),
+        ("https://@crm.example.com/", "contains a user name or password"),
         ("https://crm.example.com:0/", "names port 0"),
         ("https://crm.example.com:port/", BAD_URL),
         ("https://crm.example.com:99999/", BAD_URL),

@@ -1,4 +1,4 @@
-"""Group commit: few transactions, nobody harmed by another's bad row, patience while the database is away."""
+"""Group commit: few transactions, a bad row fails alone, a batch waits while the database is away."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ from structlog.testing import capture_logs
 from bridge.db.batch import GroupCommit
 from bridge.db.engine import Database
 from bridge.db.tables import sources
-from tests.harness.store_driver import StoreDriver, until
+from tests.harness.store_driver import StoreDriver
+from tests.harness.waiting import until
 
 
 class Names:
-    """Writes names down; `bad` ones raise, and `taken` ones are refused by the database."""
+    """Writes names through a group commit; `bad` ones raise, and the database refuses names that are taken."""
 
     def __init__(self, store: StoreDriver, bad: Sequence[str] = ()) -> None:
         self.store = store
@@ -41,7 +42,7 @@ class Names:
         return [row.name for row in self.store.rows(sources, "name")]
 
 
-async def test_what_is_ready_together_is_written_together(store: StoreDriver) -> None:
+async def test_items_that_are_ready_together_are_written_together(store: StoreDriver) -> None:
     names = Names(store)
     wanted = [f"n{number:03}" for number in range(100)]
 
@@ -50,7 +51,7 @@ async def test_what_is_ready_together_is_written_together(store: StoreDriver) ->
     assert len(names.batches) <= 2
 
 
-async def test_what_comes_during_a_commit_is_not_forgotten(store: StoreDriver) -> None:
+async def test_items_submitted_during_a_commit_are_written_next(store: StoreDriver) -> None:
     names = Names(store)
     waves: list[asyncio.Task[list[str | BaseException]]] = []
     for wave in range(5):
@@ -61,7 +62,7 @@ async def test_what_comes_during_a_commit_is_not_forgotten(store: StoreDriver) -
     assert len(names.stored()) == 50
 
 
-async def test_a_large_crowd_is_written_in_several_batches(store: StoreDriver) -> None:
+async def test_many_items_are_written_in_several_batches(store: StoreDriver) -> None:
     names = Names(store)
     results = await names.submit(*(f"n{number:04}" for number in range(1200)))
 
@@ -69,7 +70,7 @@ async def test_a_large_crowd_is_written_in_several_batches(store: StoreDriver) -
     assert max(names.batches) <= 500
 
 
-async def test_one_bad_row_harms_only_itself(store: StoreDriver) -> None:
+async def test_an_item_that_raises_fails_alone(store: StoreDriver) -> None:
     names = Names(store, bad=["b"])
 
     results = await names.submit("a", "b", "c")
@@ -79,7 +80,7 @@ async def test_one_bad_row_harms_only_itself(store: StoreDriver) -> None:
     assert names.stored() == ["a", "c"]
 
 
-async def test_a_row_that_the_database_refuses_harms_only_itself(store: StoreDriver) -> None:
+async def test_an_item_that_the_database_refuses_fails_alone(store: StoreDriver) -> None:
     names = Names(store)
     await names.submit("taken")
 
@@ -90,14 +91,14 @@ async def test_a_row_that_the_database_refuses_harms_only_itself(store: StoreDri
     assert names.stored() == ["a", "c", "taken"]
 
 
-async def test_it_goes_on_after_a_failure(store: StoreDriver) -> None:
+async def test_items_after_a_failure_are_written(store: StoreDriver) -> None:
     names = Names(store, bad=["b"])
     await names.submit("b")
 
     assert await names.submit("a") == ["wrote a"]
 
 
-async def test_who_gives_up_waiting_stops_nobody_else(store: StoreDriver) -> None:
+async def test_a_cancelled_submit_does_not_affect_others(store: StoreDriver) -> None:
     names = Names(store)
     tasks = [asyncio.create_task(names.commits.submit(name)) for name in "abc"]
     await asyncio.sleep(0)
@@ -109,16 +110,16 @@ async def test_who_gives_up_waiting_stops_nobody_else(store: StoreDriver) -> Non
     assert await names.submit("d") == ["wrote d"]
 
 
-async def test_it_waits_for_a_database_that_is_away(postgresql_migrated_url: str) -> None:
+async def test_a_batch_waits_while_the_database_is_away(postgresql_migrated_url: str) -> None:
     store = StoreDriver(database=Database(postgresql_migrated_url))
     names = Names(store)
     assert await names.submit("before") == ["wrote before"]
-    lock_out(postgresql_migrated_url, away=True)
+    refuse_connections(postgresql_migrated_url, away=True)
     with capture_logs() as logs:
         waiting = asyncio.create_task(names.submit("during", "too"))
         await until(lambda: any(line["event"] == "database.waiting" for line in logs))
         assert not waiting.done()
-        lock_out(postgresql_migrated_url, away=False)
+        refuse_connections(postgresql_migrated_url, away=False)
 
         assert await waiting == ["wrote during", "wrote too"]
     assert names.stored() == ["before", "during", "too"]
@@ -126,8 +127,8 @@ async def test_it_waits_for_a_database_that_is_away(postgresql_migrated_url: str
     store.database.close()
 
 
-def lock_out(url: str, *, away: bool) -> None:
-    """Make the server refuse everybody this database, or stop refusing."""
+def refuse_connections(url: str, *, away: bool) -> None:
+    """Make the server refuse connections to this database, or accept them again."""
     name = urlsplit(url).path.removeprefix("/")
     with psycopg.connect(urlunsplit(urlsplit(url)._replace(path="/postgres")), autocommit=True) as connection:
         connection.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS {str(not away).lower()}")
@@ -136,8 +137,8 @@ def lock_out(url: str, *, away: bool) -> None:
 
 
 @pytest.mark.parametrize("statement", ["SELECT 1/0", "INSERT INTO nowhere VALUES (1)"])
-async def test_a_mistake_of_ours_is_not_taken_for_a_database_that_is_away(
-    postgresql_stage: StoreDriver, statement: str
+async def test_a_faulty_statement_does_not_count_as_a_database_that_is_away(
+    postgresql_store: StoreDriver, statement: str
 ) -> None:
     tries: list[int] = []
 
@@ -147,5 +148,5 @@ async def test_a_mistake_of_ours_is_not_taken_for_a_database_that_is_away(
         return items
 
     with pytest.raises(Exception, match=r"zero|nowhere"):
-        await GroupCommit(postgresql_stage.database, write).submit(1)
-    assert tries == [1, 1], "once with what else is ready, once alone"
+        await GroupCommit(postgresql_store.database, write).submit(1)
+    assert tries == [1, 1], "once in its batch, once alone"

@@ -1,4 +1,4 @@
-"""A process may be frozen at any instant: what it has locked must come free, for others to go on (PostgreSQL)."""
+"""A process may be frozen at any instant: PostgreSQL must release its locks, so that others can go on."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from bridge.db import engine as database_module
 from bridge.db.engine import Database, allow_long_transaction
 from bridge.db.tables import rooms
 from bridge.errors import DatabaseError
-from tests.harness.store_driver import StoreDriver, at
+from tests.harness.builders import at
+from tests.harness.store_driver import StoreDriver
 from tests.harness.waiting import wait_until
 
 
@@ -31,7 +32,7 @@ def poll_at(connection: Connection, moment: datetime) -> None:
 
 
 def freeze_between_rows(connection: Connection, woken: Event) -> None:
-    """As in the middle of `executemany`: PostgreSQL has changed a row, and is not told yet that this was the last."""
+    """As in the middle of `executemany`: PostgreSQL has changed a row and waits for the next."""
     driver = connection.connection.driver_connection
     assert isinstance(driver, psycopg.Connection)
     with driver.pipeline():
@@ -39,21 +40,21 @@ def freeze_between_rows(connection: Connection, woken: Event) -> None:
         woken.wait(10)
 
 
-def test_a_writer_that_freezes_between_two_rows_gives_its_locks_up(store: StoreDriver) -> None:
+def test_the_locks_of_a_writer_that_freezes_between_two_rows_are_released(store: StoreDriver) -> None:
     woken = Event()
     with ThreadPoolExecutor(2) as threads:
         frozen = threads.submit(store.write, freeze_between_rows, woken)
-        wait_until(lambda: holds_locks(store), what="a row that is locked")
+        wait_until(lambda: has_locked_rows(store), what="the lock of a row")
         threads.submit(store.write, poll_at, at(5)).result(10)
         woken.set()
 
     assert isinstance(frozen.exception(), DatabaseError)
     assert store.rooms()[0].next_poll_at == at(5)
     store.write(poll_at, at(6))
-    assert store.rooms()[0].next_poll_at == at(6), "the next one gets a connection that works"
+    assert store.rooms()[0].next_poll_at == at(6), "the next transaction gets a connection that works"
 
 
-def test_what_takes_its_time_may(store: StoreDriver) -> None:
+def test_a_long_transaction_may_be_allowed(store: StoreDriver) -> None:
     def slowly(connection: Connection) -> None:
         allow_long_transaction(connection)
         poll_at(connection, at(5))
@@ -64,7 +65,7 @@ def test_what_takes_its_time_may(store: StoreDriver) -> None:
     assert store.rooms()[0].next_poll_at == at(5)
 
 
-def holds_locks(store: StoreDriver) -> bool:
+def has_locked_rows(store: StoreDriver) -> bool:
     holders = (
         "SELECT count(*) FROM pg_locks JOIN pg_database ON pg_database.oid = database"
         " WHERE datname = current_database() AND mode = 'RowExclusiveLock'"

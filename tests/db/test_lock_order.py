@@ -1,4 +1,4 @@
-"""One order of locks on PostgreSQL (docs/architecture.md): whoever meets whom, both get to their end."""
+"""The order of locks on PostgreSQL: no two transactions can deadlock."""
 
 from __future__ import annotations
 
@@ -7,24 +7,28 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 
 import pytest
-from bridge.db.clock import forgive_clock
 from sqlalchemy import Connection, select, update
 
+from bridge.admin.clock import make_everything_due
+from bridge.admin.configured import apply_configuration
 from bridge.db.engine import Database
 from bridge.db.tables import cursors, endpoints, rooms
-from bridge.delivery.claim import ClaimedCursor, claim_cursors, release_cursors
+from bridge.delivery.claim import ClaimedCursor, ClaimedRedeliveries, claim_cursors, claim_redeliveries, release_cursors
 from bridge.delivery.endpoints import EndpointSpec, remove_endpoint
-from bridge.delivery.record import Tried, settle
-from bridge.delivery.redeliver import ClaimedRedeliveries, Redelivered, claim_redeliveries, record_redelivery
+from bridge.delivery.plan import Attempt
+from bridge.delivery.record import record_attempts
+from bridge.delivery.redeliver import Redelivered, record_redelivery
 from bridge.delivery.replay import Range, find_range, request_some
 from bridge.delivery.snapshots import append_snapshots
 from bridge.polling.plan import ClaimedRoom
 from bridge.polling.record import record_polls
 from bridge.polling.rooms import RoomSpec, add_room
+from bridge.rules.delivery import DeliveryPolicy
 from bridge.rules.presence import FailureKind
 from tests.harness import postgres
+from tests.harness.builders import at, seen
 from tests.harness.deadlocks import crossings, meeting
-from tests.harness.store_driver import RETRYABLE, SECRET, StoreDriver, at, busy, failed, polled_room, seen, tried
+from tests.harness.store_driver import RETRYABLE, SECRET, StoreDriver, attempted, busy, failed, polled_room
 
 NOW = 100
 CRM, ERP = (
@@ -34,17 +38,17 @@ A, B = (RoomSpec(source="main", upstream_id=upstream_id) for upstream_id in ("a"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Scene:
-    """Three rooms of two sources, three endpoints, and everything under way that a transaction may be about.
+class Transactions:
+    """Three rooms of two sources, three endpoints, and every kind of transaction on them.
 
-    T1 has claimed all rooms. The source of `c`, which was added by hand, is in trouble: its recovery is news of the
-    bridge's own.
+    T1 has claimed all rooms. The source of `c`, which was added by hand, is unavailable, so that its recovery is an
+    event of the bridge's own log.
     """
 
     store: StoreDriver
     rooms: list[ClaimedRoom]
-    lines: list[ClaimedCursor]
-    replay: ClaimedRedeliveries
+    cursors: list[ClaimedCursor]
+    redeliveries: ClaimedRedeliveries
 
     def record(self, connection: Connection, *upstream_ids: str) -> None:
         polled = [polled_room(one, seen("q"), NOW) for one in self.rooms if one.upstream_id in upstream_ids]
@@ -55,16 +59,16 @@ class Scene:
         self.record(connection, "a", "b", "c")
 
     def poll_others(self, connection: Connection) -> None:
-        """Rooms that the file does not change."""
+        """Rooms that `configure` does not change."""
         self.record(connection, "a", "c")
 
-    def reconcile(self, connection: Connection) -> None:
-        """A room, a source and an endpoint that the file names no more, and an endpoint that it changes."""
+    def configure(self, connection: Connection) -> None:
+        """Remove a room, a source and an endpoint; change an endpoint."""
         crm = replace(CRM, max_concurrency=3)
-        reconcile(connection, sources=["main"], rooms=[A], endpoints=[crm], context=self.store.context(NOW))
+        apply_configuration(connection, sources=["main"], rooms=[A], endpoints=[crm], context=self.store.context(NOW))
 
-    def forgive(self, connection: Connection) -> None:
-        forgive_clock(connection, at(NOW - 3600))
+    def make_due(self, connection: Connection) -> None:
+        make_everything_due(connection, at(NOW - 3600))
 
     def add(self, connection: Connection) -> None:
         add_room(connection, RoomSpec(source="second", upstream_id="c", name="C"), at(NOW), self.store.new_id)
@@ -73,32 +77,26 @@ class Scene:
         assert append_snapshots(connection, at(NOW), self.store.new_id)
 
     def claim(self, connection: Connection) -> None:
-        assert claim_cursors(
-            connection, slots=9, now=at(NOW), timeout=self.store.policy.timeout, token="t", cipher=self.store.cipher
-        )
+        assert claim_cursors(connection, self.store.terms(NOW, slots=9))
 
-    def settle(self, connection: Connection) -> None:
-        """Lines of two endpoints; one of them is back, and a line that waited is due again."""
-        settlements = [tried(line, NOW) for line in self.lines]
-        settled = settle(connection, settlements, policy=self.store.policy, new_id=self.store.new_id)
-        assert any(one.released for one in settled)
+    def attempts(self, connection: Connection) -> None:
+        """Successes of two endpoints; the circuit of one closes, so that its waiting cursor is due."""
+        reports = [attempted(cursor, NOW) for cursor in self.cursors]
+        record_attempts(connection, reports, policy=self.store.policy, new_id=self.store.new_id)
 
     def request(self, connection: Connection) -> None:
-        wanted = find_range(connection, self.replay.target.key, Range())
+        wanted = find_range(connection, self.redeliveries.target.key, Range())
         assert request_some(connection, wanted, 0, at(NOW)).added
 
-    def claim_replays(self, connection: Connection) -> None:
-        timeout = self.store.policy.timeout
-        assert claim_redeliveries(
-            connection, lines=9, now=at(NOW), timeout=timeout, token="t", cipher=self.store.cipher
-        )
+    def claim_redeliveries(self, connection: Connection) -> None:
+        assert claim_redeliveries(connection, self.store.terms(NOW, slots=9))
 
-    def replay_one(self, connection: Connection) -> None:
-        redelivery = self.replay.redeliveries[0]
+    def redelivery(self, connection: Connection) -> None:
+        redelivery = self.redeliveries.redeliveries[0]
         done = Redelivered(
-            line=self.replay,
+            claimed=self.redeliveries,
             redelivery=redelivery,
-            tried=Tried(event=redelivery.event, result=busy(60), started_at=at(NOW)),
+            attempt=Attempt(event=redelivery.event, result=busy(60), started_at=at(NOW)),
             retry_at=at(NOW + 60),
             lease_until=at(NOW + 60),
         )
@@ -108,86 +106,91 @@ class Scene:
         remove_endpoint(connection, "hand")
 
 
-def scene_of(store: StoreDriver) -> Scene:
-    store.write(reconcile, sources=["main", "second"], rooms=[A, B], endpoints=[CRM, ERP], context=store.context())
+def prepare(store: StoreDriver) -> Transactions:
+    context = store.context()
+    store.write(apply_configuration, sources=["main", "second"], rooms=[A, B], endpoints=[CRM, ERP], context=context)
     store.track("c", source="second")
     hand = store.subscribe("hand")
     store.poll(0, a=seen("p"), b=seen("p"))
     store.record(store.claim(0, source="second"), lambda _: seen("p"), 0)
     store.record(store.claim(10, source="second"), lambda _: failed(FailureKind.UNAUTHORIZED), 10)
 
-    lines = store.owed(20)
-    (failing,) = (line for line in lines if (line.target.name, line.room_id) == ("crm", "a"))
-    store.settle(20, tried(failing, 20, RETRYABLE))
-    store.write(release_cursors, [line for line in lines if line.target.name == "erp"], at(20))
-    lines = [line for line in lines if line is not failing and line.target.name != "erp"]
+    claimed = store.owed(20)
+    (failing,) = (one for one in claimed if (one.target.name, one.room_id) == ("hand", "a"))
+    store.report(20, attempted(failing, 20, RETRYABLE))
+    store.write(release_cursors, [one for one in claimed if one.target.name == "erp"], at(20))
+    mine = [one for one in claimed if one is not failing and one.target.name != "erp"]
 
-    hour = timedelta(hours=1)
-    ask(store, hand)
-    (replay,) = store.write(claim_redeliveries, lines=1, now=at(20), timeout=hour, token="mine", cipher=store.cipher)
-    ask(store, failing.target.key)
+    store.policy = DeliveryPolicy(timeout=timedelta(hours=1))
+    request_replay(store, hand)
+    (redeliveries,) = store.write(claim_redeliveries, store.terms(20, slots=1))
+    (crm,) = {one.target.key for one in mine if one.target.name == "crm"}
+    request_replay(store, crm)
+    open_circuit = update(endpoints).where(endpoints.c.name == "hand").values(circuit="open")
+    store.write(lambda connection: connection.execute(open_circuit))
     waiting = update(endpoints).where(endpoints.c.name == "erp").values(snapshots_after=0)
     store.write(lambda connection: connection.execute(waiting))
-    claimed = [*store.claim(NOW, lease=hour), *store.claim(NOW, source="second", lease=hour)]
-    return Scene(store=store, rooms=claimed, lines=lines, replay=replay)
+    hour = timedelta(hours=1)
+    rooms = [*store.claim(NOW, lease=hour), *store.claim(NOW, source="second", lease=hour)]
+    return Transactions(store=store, rooms=rooms, cursors=mine, redeliveries=redeliveries)
 
 
-def ask(store: StoreDriver, endpoint: int) -> None:
-    """Some of what has happened, to be sent again."""
+def request_replay(store: StoreDriver, endpoint: int) -> None:
     wanted = store.database.read_now(find_range, endpoint, Range(until=at(1)))
     store.write(request_some, wanted, 0, at(20))
 
 
 @pytest.fixture(scope="module")
-def scene(postgres_url: str, postgresql_template: str) -> Iterator[Scene]:
-    """One for all: whatever is done in it is undone."""
+def transactions(postgres_url: str, postgresql_template: str) -> Iterator[Transactions]:
+    """One database for all tests: every transaction is rolled back."""
     url = postgres.create_database(postgres_url, template=postgresql_template)
     store = StoreDriver(database=Database(url))
-    yield scene_of(store)
+    yield prepare(store)
     store.database.close()
     postgres.drop_database(url)
 
 
 PAIRS = [
-    ("poll", "reconcile"),
-    ("poll_others", "reconcile"),
-    ("snapshots", "reconcile"),
+    ("poll", "configure"),
+    ("poll_others", "configure"),
+    ("snapshots", "configure"),
     ("snapshots", "poll"),
-    ("snapshots", "settle"),
-    ("settle", "reconcile"),
-    ("settle", "poll"),
-    ("poll", "settle"),
-    ("settle", "remove"),
-    ("settle", "claim"),
+    ("snapshots", "attempts"),
+    ("attempts", "configure"),
+    ("attempts", "poll"),
+    ("poll", "attempts"),
+    ("attempts", "remove"),
+    ("attempts", "claim"),
     ("claim", "poll"),
-    ("claim", "reconcile"),
+    ("claim", "configure"),
     ("claim", "remove"),
-    ("request", "settle"),
+    ("request", "attempts"),
     ("request", "claim"),
-    ("request", "claim_replays"),
+    ("request", "claim_redeliveries"),
     ("request", "remove"),
-    ("claim_replays", "reconcile"),
-    ("claim_replays", "replay_one"),
-    ("replay_one", "reconcile"),
-    ("replay_one", "remove"),
-    ("replay_one", "settle"),
+    ("claim_redeliveries", "configure"),
+    ("claim_redeliveries", "redelivery"),
+    ("redelivery", "configure"),
+    ("redelivery", "remove"),
+    ("redelivery", "attempts"),
     ("add", "poll"),
-    ("add", "reconcile"),
-    ("forgive", "poll"),
-    ("poll", "forgive"),
-    ("forgive", "settle"),
-    ("forgive", "reconcile"),
+    ("add", "configure"),
+    ("make_due", "poll"),
+    ("poll", "make_due"),
+    ("make_due", "attempts"),
+    ("make_due", "configure"),
 ]
 
 
 @pytest.mark.parametrize(("first", "second"), PAIRS)
-def test_two_that_meet_never_wait_for_each_other(scene: Scene, first: str, second: str) -> None:
-    assert crossings(scene.store.database, getattr(scene, first), getattr(scene, second)) == []
+def test_two_transactions_never_deadlock(transactions: Transactions, first: str, second: str) -> None:
+    database = transactions.store.database
+
+    assert crossings(database, getattr(transactions, first), getattr(transactions, second)) == []
 
 
-def test_rows_that_are_locked_the_other_way_round_are_found(scene: Scene) -> None:
-    """So that the test above means something."""
-
+def test_locks_in_the_opposite_order_are_found(transactions: Transactions) -> None:
+    """Checks the test above."""
     crm, a = (select(table.c.id).where(table.c.id == 1).with_for_update() for table in (endpoints, rooms))
 
     def endpoint_first(connection: Connection) -> None:
@@ -198,22 +201,33 @@ def test_rows_that_are_locked_the_other_way_round_are_found(scene: Scene) -> Non
         connection.execute(a)
         connection.execute(crm)
 
-    (place,) = crossings(scene.store.database, endpoint_first, room_first)
-    assert place.startswith("2: SELECT rooms.id")
+    (point,) = crossings(transactions.store.database, endpoint_first, room_first)
+    assert point.startswith("2: SELECT rooms.id")
 
 
-def test_a_poll_that_waited_for_the_removal_of_an_endpoint_owes_it_nothing(postgresql_stage: StoreDriver) -> None:
-    store = postgresql_stage
+@pytest.mark.parametrize("has_cursor", [True, False])
+def test_a_poll_that_waits_for_the_removal_of_an_endpoint_is_repeated_without_it(
+    postgresql_store: StoreDriver, *, has_cursor: bool
+) -> None:
+    """The cursor that it raises refers to a removed endpoint: a foreign key violation, as by a deadlock."""
+    store = postgresql_store
     store.track("a")
     kept = store.subscribe("kept")
-    store.subscribe("hand")
-    polled = [polled_room(one, seen("p"), 0) for one in store.claim(0)]
+    store.subscribe("removed")
+    if has_cursor:
+        store.poll(0, a=seen())
+        store.poll(10, a=seen("o"))
+    polled = [polled_room(one, seen("p"), 20) for one in store.claim(20)]
+    runs: list[int] = []
 
-    def poll() -> object:
-        return store.write(record_polls, polled, settings=store.settings, new_id=store.new_id)
+    def record(connection: Connection) -> object:
+        runs.append(len(polled))
+        return record_polls(connection, polled, settings=store.settings, new_id=store.new_id)
 
-    with meeting(store.database, poll) as (connection, _):
-        remove_endpoint(connection, "hand")
+    with meeting(store.database, lambda: store.write(record)) as (connection, _):
+        remove_endpoint(connection, "removed")
 
+    assert runs == [1, 1]
     assert [row.endpoint_key for row in store.rows(cursors, "endpoint_key")] == [kept]
-    assert store.told("a") == ["room.occupied", "peer.joined"]
+    assert store.event_types("a")[-1] == "peer.joined"
+    assert store.chain_problems() == []

@@ -1,4 +1,4 @@
-"""The schema's version: what is migrated, what is refused, and that migrations and tables say the same."""
+"""The version of the schema: migration, refusal of other schemas, agreement of migrations and tables."""
 
 from __future__ import annotations
 
@@ -24,11 +24,7 @@ def database(database_url: str) -> Iterator[Database]:
     database.close()
 
 
-def outdate(connection: Connection) -> None:
-    connection.execute(text("UPDATE alembic_version SET version_num = '0000'"))
-
-
-def test_the_migrations_build_what_the_tables_say(database: Database) -> None:
+def test_the_migrations_build_the_tables(database: Database) -> None:
     database.write_now(migrate)
 
     def differences(connection: Connection) -> object:
@@ -42,10 +38,10 @@ def test_the_migrations_build_the_same_indexes_and_constraints(database: Databas
     database.write_now(migrate)
 
     def names(connection: Connection) -> set[str | None]:
-        read_health = inspect(connection)
-        tables = read_health.get_table_names()
-        return {index["name"] for table in tables for index in read_health.get_indexes(table)} | {
-            unique["name"] for table in tables for unique in read_health.get_unique_constraints(table)
+        found = inspect(connection)
+        tables = found.get_table_names()
+        return {index["name"] for table in tables for index in found.get_indexes(table)} | {
+            unique["name"] for table in tables for unique in found.get_unique_constraints(table)
         }
 
     found = database.read_now(names)
@@ -73,14 +69,14 @@ def test_migrating_twice_changes_nothing(database: Database) -> None:
     assert database.read_now(schema_state) == before
 
 
-def test_several_may_migrate_at_once(database_url: str) -> None:
+def test_several_processes_may_migrate_at_once(database_url: str) -> None:
     failures: list[BaseException] = []
     databases = [Database(database_url) for _ in range(3)]
 
     def run(database: Database) -> None:
         try:
             database.write_now(migrate)
-        except BaseException as failure:  # noqa: BLE001 - said by the test's own thread
+        except BaseException as failure:  # noqa: BLE001 - asserted in the thread of the test
             failures.append(failure)
 
     threads = [threading.Thread(target=run, args=(database,)) for database in databases]
@@ -95,7 +91,7 @@ def test_several_may_migrate_at_once(database_url: str) -> None:
         database.close()
 
 
-def test_a_fresh_sqlite_file_is_migrated_by_itself(sqlite_database_url: str) -> None:
+def test_a_fresh_sqlite_file_is_migrated_automatically(sqlite_database_url: str) -> None:
     database = Database(sqlite_database_url)
     ensure_schema(database)
     ensure_schema(database)
@@ -124,7 +120,7 @@ def test_an_outdated_schema_is_refused_with_the_command(database: Database) -> N
     assert not database.read_now(schema_state).is_current
 
 
-def test_a_newer_schema_is_refused_and_not_with_a_command_that_cannot_help(database: Database) -> None:
+def test_a_newer_schema_is_refused_without_a_command(database: Database) -> None:
     database.write_now(migrate)
     database.write_now(lambda connection: connection.execute(text("UPDATE alembic_version SET version_num = '9999'")))
 
@@ -136,7 +132,7 @@ def test_a_newer_schema_is_refused_and_not_with_a_command_that_cannot_help(datab
     assert "run `bridge migrate`" not in str(refused.value)
 
 
-def test_a_migration_that_breaks_off_leaves_nothing(database: Database) -> None:
+def test_a_migration_that_fails_leaves_nothing(database: Database) -> None:
     class TestError(Exception):
         pass
 
@@ -153,7 +149,7 @@ def test_a_migration_that_breaks_off_leaves_nothing(database: Database) -> None:
 @pytest.mark.parametrize(
     "url", ["mysql://u:hunter2@h/d", "nonsense", "oracle://u:hunter2@h/d", "sqlite+aiosqlite:///x"]
 )
-def test_other_databases_are_refused_in_words(url: str) -> None:
+def test_other_databases_are_refused_with_examples(url: str) -> None:
     with pytest.raises(ConfigurationError) as refused:
         Database(url)
 
@@ -161,7 +157,7 @@ def test_other_databases_are_refused_in_words(url: str) -> None:
     assert "hunter2" not in str(refused.value)
 
 
-def test_no_password_in_names() -> None:
+def test_names_and_representations_have_no_password() -> None:
     database = Database("postgresql://bridge:hunter2@127.0.0.1:1/bridge")
 
     assert "hunter2" not in repr(database) + database.name

@@ -1,4 +1,4 @@
-"""T3: which lines are handed out, to whom, and how many."""
+"""T3: the cursors that a claim gets."""
 
 from __future__ import annotations
 
@@ -8,37 +8,32 @@ from datetime import timedelta
 from typing import cast
 
 import pytest
-from sqlalchemy import Connection, text, update
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from sqlalchemy import Connection, delete, select, update
 
 from bridge.db.tables import cursors, endpoints, events, rooms
-from bridge.delivery import claim as deliveries
+from bridge.delivery import claim as claim_module
 from bridge.delivery.claim import WINDOW, ClaimedCursor, claim_cursors
-from tests.harness.store_driver import (
-    GONE,
-    GOOD,
-    RETRYABLE,
-    SECRET,
-    StoreDriver,
-    at,
-    attempted,
-    busy,
-    by_room,
-    peer,
-    seen,
-)
+from bridge.delivery.endpoints import EndpointSpec, add_endpoint
+from bridge.delivery.limits import RATE_ALLOWS
+from bridge.rules.rate import BURST, Rate
+from tests.harness.builders import at, peer, seen
+from tests.harness.deadlocks import any_waits_for_a_lock
+from tests.harness.store_driver import GOOD, RETRYABLE, SECRET, StoreDriver, attempted, busy, by_room
 from tests.harness.waiting import wait_until
 
 
-def joined(store: StoreDriver, seconds: float, *names: str) -> None:
-    """Somebody new in each of these rooms."""
+def record_joins(store: StoreDriver, seconds: float, *names: str) -> None:
+    """A new peer in each of these rooms."""
     store.poll(seconds, **{name: seen(peer(f"at{seconds}", seconds)) for name in names})
 
 
-def lines(claimed: list[ClaimedCursor]) -> list[tuple[str, str | None]]:
+def cursor_names(claimed: list[ClaimedCursor]) -> list[tuple[str, str | None]]:
     return [(cursor.target.name, cursor.room_id) for cursor in claimed]
 
 
-def test_a_claim_brings_the_events_in_order_and_what_is_needed_to_send_them(store: StoreDriver) -> None:
+def test_a_claim_has_the_events_in_order_and_the_target(store: StoreDriver) -> None:
     store.track("a")
     store.subscribe(
         url="https://crm.example.com/x", headers={"X-Auth": "yes"}, timeout=timedelta(seconds=3), events=["peer.*"]
@@ -59,7 +54,7 @@ def test_a_claim_brings_the_events_in_order_and_what_is_needed_to_send_them(stor
     assert "X-Auth" not in repr(cursor)
 
 
-def test_a_claimed_line_is_not_claimed_again_until_its_lease_ends(store: StoreDriver) -> None:
+def test_a_claimed_cursor_is_not_claimed_again_until_its_lease_ends(store: StoreDriver) -> None:
     store.track("a")
     store.subscribe()
     store.poll(0, a=seen("p"))
@@ -67,10 +62,10 @@ def test_a_claimed_line_is_not_claimed_again_until_its_lease_ends(store: StoreDr
 
     assert store.owed(2) == []
     assert store.owed((cursor.lease_until - at(0)).total_seconds() - 0.01) == []
-    assert lines(store.owed((cursor.lease_until - at(0)).total_seconds())) == [("crm", "a")]
+    assert cursor_names(store.owed((cursor.lease_until - at(0)).total_seconds())) == [("crm", "a")]
 
 
-def test_unwanted_events_are_passed_over_with_the_one_before(store: StoreDriver) -> None:
+def test_unwanted_events_are_acknowledged_with_the_wanted_one_before(store: StoreDriver) -> None:
     store.track("a")
     store.subscribe(events=["peer.left", "room.empty"])
     store.poll(0, a=seen("p", "q"))
@@ -79,12 +74,12 @@ def test_unwanted_events_are_passed_over_with_the_one_before(store: StoreDriver)
     store.poll(30, a=seen())
     (cursor,) = store.owed(30)
 
-    assert store.told("a")[3:] == ["peer.left", "peer.joined", "peer.left", "peer.left", "room.empty"]
+    assert store.event_types("a")[3:] == ["peer.left", "peer.joined", "peer.left", "peer.left", "room.empty"]
     assert [(event.sequence, event.acks_to) for event in cursor.events] == [(4, 5), (6, 6), (7, 7), (8, 8)]
     assert (cursor.acked, cursor.reach) == (3, 8)
 
 
-def test_a_claim_looks_no_further_than_its_window(store: StoreDriver) -> None:
+def test_a_claim_reads_no_further_than_its_window(store: StoreDriver) -> None:
     store.track("a")
     store.subscribe()
     store.poll(0, a=seen(*(f"p{number:03}" for number in range(3 * WINDOW))))
@@ -95,21 +90,21 @@ def test_a_claim_looks_no_further_than_its_window(store: StoreDriver) -> None:
     assert len(store.deliver(1 + 100)) == 3 * WINDOW + 1
 
 
-def test_the_endpoint_that_waits_longest_comes_first(store: StoreDriver) -> None:
+def test_the_endpoint_that_has_waited_longest_comes_first(store: StoreDriver) -> None:
     store.track("a", "b")
     store.subscribe("late", rooms=["b"])
     store.subscribe("early", rooms=["a"])
-    joined(store, 0, "a")
-    joined(store, 5, "b")
+    record_joins(store, 0, "a")
+    record_joins(store, 5, "b")
 
-    assert lines(store.owed(10, slots=1)) == [("early", "a")]
-    assert lines(store.owed(10, slots=1)) == [("late", "b")]
+    assert cursor_names(store.owed(10, slots=1)) == [("early", "a")]
+    assert cursor_names(store.owed(10, slots=1)) == [("late", "b")]
 
 
-def test_an_endpoint_gets_no_more_lines_than_it_can_take(store: StoreDriver) -> None:
+def test_max_concurrency_limits_the_cursors_of_an_endpoint(store: StoreDriver) -> None:
     store.track("a", "b", "c", "d")
     store.subscribe(max_concurrency=2)
-    joined(store, 0, "a", "b", "c", "d")
+    record_joins(store, 0, "a", "b", "c", "d")
 
     first = store.owed(1)
     assert len(first) == 2
@@ -118,13 +113,13 @@ def test_an_endpoint_gets_no_more_lines_than_it_can_take(store: StoreDriver) -> 
     assert len(store.owed(2)) == 1
 
 
-def test_max_concurrency_is_exact_over_two_senders(postgresql_stage: StoreDriver) -> None:
-    store = postgresql_stage
+def test_max_concurrency_is_exact_over_two_senders(postgresql_store: StoreDriver) -> None:
+    store = postgresql_store
     names = [f"r{number}" for number in range(30)]
     store.track(*names)
     store.subscribe("one", max_concurrency=3)
     store.subscribe("two", max_concurrency=5)
-    joined(store, 0, *names)
+    record_joins(store, 0, *names)
     claimed: list[ClaimedCursor] = []
     threads = [threading.Thread(target=lambda: claimed.extend(store.owed(1, slots=4))) for _ in range(8)]
     for thread in threads:
@@ -133,27 +128,27 @@ def test_max_concurrency_is_exact_over_two_senders(postgresql_stage: StoreDriver
         thread.join()
     claimed += store.owed(1)
 
-    assert len(set(lines(claimed))) == len(claimed) == 8
-    assert sum(name == "one" for name, _ in lines(claimed)) == 3
+    assert len(set(cursor_names(claimed))) == len(claimed) == 8
+    assert sum(name == "one" for name, _ in cursor_names(claimed)) == 3
 
 
-def test_a_saturated_endpoint_does_not_take_the_seats_of_others(store: StoreDriver) -> None:
+def test_an_endpoint_at_its_limit_does_not_take_slots_of_others(store: StoreDriver) -> None:
     store.track("a", "b", "c")
     store.subscribe("full", rooms=["a", "b"], max_concurrency=1)
     store.subscribe("free", rooms=["c"])
-    joined(store, 0, "a", "b")
+    record_joins(store, 0, "a", "b")
     assert len(store.owed(1)) == 1
-    joined(store, 5, "c")
+    record_joins(store, 5, "c")
 
-    assert lines(store.owed(6, slots=1)) == [("free", "c")]
+    assert cursor_names(store.owed(6, slots=1)) == [("free", "c")]
 
 
 @pytest.mark.parametrize("rate", [2, 10, 40])
-def test_the_rate_is_exact_over_two_senders(store: StoreDriver, rate: float) -> None:
+def test_two_senders_share_one_rate(store: StoreDriver, rate: float) -> None:
     names = [f"r{number}" for number in range(100)]
     store.track(*names)
     store.subscribe(rate_per_second=rate, max_concurrency=1000)
-    joined(store, 0, *names)
+    record_joins(store, 0, *names)
     sent = 0
     for tick in range(21):
         for _ in ("one sender", "the other"):
@@ -165,59 +160,49 @@ def test_the_rate_is_exact_over_two_senders(store: StoreDriver, rate: float) -> 
     assert int(2 * rate) <= sent <= int(2 * rate) + burst
 
 
-def test_lines_take_turns_under_a_rate(store: StoreDriver) -> None:
+def test_rooms_take_turns_under_a_rate(store: StoreDriver) -> None:
     store.track("a", "b", "c")
     store.subscribe(rate_per_second=1)
     store.poll(0, **dict.fromkeys("abc", seen(peer("p", 0))))
-    asked = []
+    sent = []
     for second in range(1, 7):
         (cursor,) = store.owed(second)
-        asked.append((cursor.room_id, cursor.events[0].sequence))
+        sent.append((cursor.room_id, cursor.events[0].sequence))
         store.report(second, attempted(cursor, second))
 
-    assert asked == [("a", 1), ("b", 1), ("c", 1), ("a", 2), ("b", 2), ("c", 2)]
+    assert sent == [("a", 1), ("b", 1), ("c", 1), ("a", 2), ("b", 2), ("c", 2)]
 
 
-def test_the_next_attempt_is_allowed_when_the_rate_says_so(store: StoreDriver) -> None:
-    store.track("a", "b")
-    store.subscribe(rate_per_second=0.5)
-    joined(store, 0, "a", "b")
-    assert len(store.owed(10)) == 1
-    assert store.rows(endpoints)[0].rate_at == at(12)
-    assert store.owed(11.999) == []
-    assert len(store.owed(12)) == 1
-
-
-def test_an_endpoint_at_its_rate_takes_no_turn(store: StoreDriver, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(deliveries, "SPARE_ENDPOINTS", 0)
+def test_an_endpoint_at_its_rate_takes_no_slot(store: StoreDriver, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(claim_module, "SPARE_ENDPOINTS", 0)
     store.track("a", "b", "c")
     store.subscribe("slow", rooms=["a", "b"], rate_per_second=0.1)
     store.subscribe("free", rooms=["c"])
-    joined(store, 0, "a", "b")
-    joined(store, 5, "c")
-    assert lines(store.owed(6, slots=1)) == [("slow", "a")]
+    record_joins(store, 0, "a", "b")
+    record_joins(store, 5, "c")
+    assert cursor_names(store.owed(6, slots=1)) == [("slow", "a")]
 
-    assert lines(store.owed(7, slots=1)) == [("free", "c")]
+    assert cursor_names(store.owed(7, slots=1)) == [("free", "c")]
 
 
-def test_an_open_circuit_whose_probe_is_under_way_takes_no_turn(
+def test_an_open_circuit_whose_probe_is_under_way_takes_no_slot(
     store: StoreDriver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(deliveries, "SPARE_ENDPOINTS", 0)
+    monkeypatch.setattr(claim_module, "SPARE_ENDPOINTS", 0)
     names = [f"r{number}" for number in range(5)]
     store.track(*names, "other")
     store.subscribe("down", rooms=names)
     store.subscribe("live", rooms=["other"])
-    joined(store, 0, *names)
+    record_joins(store, 0, *names)
     open_circuit(store, names, 1)
     now = (store.rows(endpoints, "id")[0].paused_until - at(0)).total_seconds()
     assert [cursor.target.name for cursor in store.owed(now, slots=1)] == ["down"]
-    joined(store, now + 1, "other")
+    record_joins(store, now + 1, "other")
 
-    assert lines(store.owed(now + 2, slots=1)) == [("live", "other")]
+    assert cursor_names(store.owed(now + 2, slots=1)) == [("live", "other")]
 
 
-def test_one_event_at_a_time_under_a_rate_passes_over_what_follows(store: StoreDriver) -> None:
+def test_one_event_at_a_time_under_a_rate_acknowledges_unwanted_ones_behind_it(store: StoreDriver) -> None:
     store.track("a")
     key = store.subscribe(rate_per_second=5, events=["peer.joined", "room.empty"])
     store.poll(0, a=seen("p"))
@@ -229,24 +214,32 @@ def test_one_event_at_a_time_under_a_rate_passes_over_what_follows(store: StoreD
     assert store.cursor(key, "a").acked == 3
 
 
-def test_a_disabled_endpoint_gets_nothing_and_keeps_its_backlog(store: StoreDriver) -> None:
-    store.track("a")
-    key = store.subscribe()
-    store.poll(0, a=seen("p"))
-    (cursor,) = store.owed(0)
-    store.report(0, attempted(cursor, 0, GONE))
-    store.poll(10, a=seen("p", "q"))
+@given(
+    rate=st.sampled_from([0, 0.5, 1, 4, 20, 100]),
+    next_at=st.none() | st.timedeltas(timedelta(seconds=-2), timedelta(seconds=2)),
+)
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_the_rate_condition_in_sql_agrees_with_the_rule(
+    store: StoreDriver, rate: float, next_at: timedelta | None
+) -> None:
+    rule = Rate(rate)
+    next_delivery_at = None if next_at is None else at(100) + min(next_at, rule.spacing + BURST)
 
-    assert store.owed(100) == []
-    assert (store.cursor(key, "a").acked, store.cursor(key, "a").head) == (0, 3)
-    store.write(lambda connection: connection.execute(update(endpoints).values(state="active")))
-    assert len(store.deliver(200)) == 3
+    def allows(connection: Connection) -> bool:
+        connection.execute(delete(endpoints))
+        spec = EndpointSpec(name="crm", url="https://crm.example.com/", rate_per_second=rate)
+        add_endpoint(connection, spec, store.context())
+        connection.execute(update(endpoints).values(next_delivery_at=next_delivery_at))
+        allowed = connection.execute(select(endpoints.c.id).where(RATE_ALLOWS), {"now": at(100)})
+        return allowed.one_or_none() is not None
+
+    assert store.write(allows) == (rule.available(next_delivery_at, at(100)) > 0)
 
 
-def test_a_held_endpoint_is_left_alone_until_then(store: StoreDriver) -> None:
+def test_a_paused_endpoint_gets_nothing_until_the_end_of_its_pause(store: StoreDriver) -> None:
     store.track("a", "b")
     store.subscribe()
-    joined(store, 0, "a", "b")
+    record_joins(store, 0, "a", "b")
     first = by_room(store.owed(0, slots=1))
     store.report(1, attempted(next(iter(first.values())), 1, busy(60)))
 
@@ -264,59 +257,44 @@ def test_an_open_circuit_gets_one_probe_at_a_time_and_the_rooms_take_turns(store
     names = [f"r{number}" for number in range(6)]
     store.track(*names)
     key = store.subscribe()
-    joined(store, 0, *names)
+    record_joins(store, 0, *names)
     open_circuit(store, names, 1)
     (row,) = store.rows(endpoints, "id")
     assert row.circuit == "open"
-    asked = []
+    probed = []
     for _ in range(6):
         now = (store.rows(endpoints, "id")[0].paused_until - at(0)).total_seconds()
         assert store.owed(now - 0.01) == []
         (probe,) = store.owed(now)
         assert store.owed(now) == []
         assert len(probe.events) == 1
-        asked.append(probe.room_id)
+        probed.append(probe.room_id)
         store.report(now + 1, attempted(probe, now + 1, RETRYABLE))
 
-    assert sorted(one or "" for one in asked) == names
+    assert sorted(one or "" for one in probed) == names
     assert all(store.cursor(key, name).acked == 0 for name in names)
 
 
-def test_the_first_success_closes_the_circuit_and_all_is_due(store: StoreDriver) -> None:
-    names = [f"r{number}" for number in range(6)]
-    store.track(*names)
-    store.subscribe()
-    joined(store, 0, *names)
-    open_circuit(store, names, 1)
-    now = (store.rows(endpoints, "id")[0].paused_until - at(0)).total_seconds()
-    (probe,) = store.owed(now)
-    (settled,) = store.report(now + 1, attempted(probe, now + 1))
-
-    assert settled.released
-    assert len(store.owed(now + 1)) == 6
-
-
-def test_a_backlog_behind_a_dead_endpoint_costs_claims_nothing(store: StoreDriver) -> None:
+def test_a_long_backlog_does_not_delay_other_endpoints(store: StoreDriver) -> None:
     store.track("dead", "live")
     key = store.subscribe("dead", rooms=["dead"])
     store.subscribe("live", rooms=["live"])
-    joined(store, 0, "dead")
+    record_joins(store, 0, "dead")
     fill(store, "dead", 10_000)
     (cursor,) = store.owed(0)
     store.report(0, attempted(cursor, 0, RETRYABLE))
-    joined(store, 1, "live")
+    record_joins(store, 1, "live")
 
-    assert lines(store.owed(1)) == [("live", "live")]
+    assert cursor_names(store.owed(1)) == [("live", "live")]
     again = by_room(store.owed(100))["dead"]
-    assert len(again.events) == 1, "it may have to give way, to the one that is known behind it"
-    assert again.behind is not None
+    assert len(again.events) == 1, "the next one waits until this one succeeds"
     store.report(101, attempted(again, 101))
     assert len(by_room(store.owed(102))["dead"].events) == WINDOW
     assert store.cursor(key, "dead").head > 10_000
 
 
 def fill(store: StoreDriver, name: str, count: int) -> None:
-    """A long log in one statement: what stands in it does not matter here."""
+    """Append many events with empty bodies in one statement."""
     room = store.room(name)
 
     def write(connection: Connection) -> None:
@@ -340,8 +318,8 @@ def fill(store: StoreDriver, name: str, count: int) -> None:
     store.write(write)
 
 
-def test_claims_find_what_is_owed_by_the_index(sqlite_stage: StoreDriver) -> None:
-    store = sqlite_stage
+def test_claims_use_the_index_of_owed_cursors(sqlite_store: StoreDriver) -> None:
+    store = sqlite_store
     plans: list[str] = []
     store.track("a")
     store.subscribe()
@@ -351,14 +329,7 @@ def test_claims_find_what_is_owed_by_the_index(sqlite_stage: StoreDriver) -> Non
         raw = cast("sqlite3.Connection", connection.connection.driver_connection)
         statements: list[str] = []
         raw.set_trace_callback(statements.append)
-        claim_cursors(
-            connection,
-            slots=10,
-            now=at(1),
-            timeout=store.policy.timeout,
-            token="t",
-            cipher=store.cipher,
-        )
+        claim_cursors(connection, store.terms(1, slots=10))
         raw.set_trace_callback(None)
         for statement in statements:
             if "cursors" in statement:
@@ -370,32 +341,28 @@ def test_claims_find_what_is_owed_by_the_index(sqlite_stage: StoreDriver) -> Non
     assert any("ix_cursors_owed" in plan for plan in plans)
 
 
-def test_an_endpoint_that_was_disabled_while_a_claim_waited_gets_nothing(postgresql_stage: StoreDriver) -> None:
-    store = postgresql_stage
+def test_an_endpoint_that_was_disabled_while_a_claim_waited_gets_nothing(postgresql_store: StoreDriver) -> None:
+    store = postgresql_store
     store.track("a")
     store.subscribe()
     store.poll(0, a=seen("p"))
     claimed: list[ClaimedCursor] = []
-    with store.database._writing.begin() as settling:
-        settling.execute(update(endpoints).values(state="disabled"))
+    with store.database._writing.begin() as disabling:
+        disabling.execute(update(endpoints).values(state="disabled"))
         claiming = threading.Thread(target=lambda: claimed.extend(store.owed(1)), daemon=True)
         claiming.start()
-        query = text("SELECT count(*) FROM pg_locks WHERE NOT granted")
-        wait_until(
-            lambda: store.database.read_now(lambda connection: connection.execute(query).scalar_one()),
-            what="the claim to wait for the endpoint",
-        )
+        wait_until(lambda: any_waits_for_a_lock(store.database), what="the claim to wait for the endpoint")
     claiming.join(10)
 
-    assert lines(claimed) == []
+    assert cursor_names(claimed) == []
 
 
-def test_two_senders_never_get_the_same_line(postgresql_stage: StoreDriver) -> None:
-    store = postgresql_stage
+def test_two_senders_never_claim_the_same_cursor(postgresql_store: StoreDriver) -> None:
+    store = postgresql_store
     names = [f"r{number}" for number in range(40)]
     store.track(*names)
     store.subscribe(max_concurrency=1000)
-    joined(store, 0, *names)
+    record_joins(store, 0, *names)
     claimed: list[ClaimedCursor] = []
 
     def take() -> None:
@@ -408,5 +375,5 @@ def test_two_senders_never_get_the_same_line(postgresql_stage: StoreDriver) -> N
     for thread in threads:
         thread.join()
 
-    assert len(set(lines(claimed))) == len(claimed) == 40
+    assert len(set(cursor_names(claimed))) == len(claimed) == 40
     assert store.report(2, *(attempted(cursor, 2, GOOD) for cursor in claimed))

@@ -1,4 +1,4 @@
-"""What a person does to an endpoint that runs: nothing it is owed is lost by it."""
+"""Changes that an operator makes to a running endpoint: none of its events is lost."""
 
 from __future__ import annotations
 
@@ -9,12 +9,16 @@ import pytest
 
 from bridge.db.tables import endpoints
 from bridge.delivery.claim import load_target
-from bridge.delivery.endpoints import EndpointContext, disable_endpoint, enable_endpoint, rotate_secret
+from bridge.delivery.endpoints import disable_endpoint, enable_endpoint, rotate_secret
+from bridge.delivery.plan import Moved
+from bridge.delivery.secrets import EndpointContext
 from bridge.errors import NotFoundError, UsageError
-from tests.harness.store_driver import GONE, REJECTED, RETRYABLE, SECRET, StoreDriver, at, busy, peer, seen, tried
+from bridge.rules.delivery import PostResult
+from tests.harness.builders import at, peer, seen
+from tests.harness.store_driver import GONE, REJECTED, RETRYABLE, SECRET, StoreDriver, attempted, busy
 
 
-def happened(store: StoreDriver, seconds: float, *rooms: str, people: int = 1) -> None:
+def record_joins(store: StoreDriver, seconds: float, *rooms: str, people: int = 1) -> None:
     store.track(*rooms, seconds=seconds)
     store.poll(
         seconds,
@@ -28,7 +32,7 @@ def endpoint(store: StoreDriver, name: str = "crm") -> tuple[str, str | None]:
 
 
 def numbered_secrets(store: StoreDriver, seconds: float, *, grace: timedelta = timedelta(hours=24)) -> EndpointContext:
-    """A context whose secrets tell when they were made."""
+    """A context whose secrets contain the time at which they were generated."""
     numbers = count(1)
     return EndpointContext(
         now=at(seconds),
@@ -43,9 +47,9 @@ def signing(store: StoreDriver, seconds: float) -> tuple[str, ...]:
     return store.database.read_now(load_target, "crm", now=at(seconds), cipher=store.cipher).secrets
 
 
-def test_a_disabled_endpoint_is_left_alone_and_its_backlog_grows(store: StoreDriver) -> None:
+def test_a_disabled_endpoint_gets_nothing_and_keeps_its_backlog(store: StoreDriver) -> None:
     key = store.subscribe()
-    happened(store, 0, "a")
+    record_joins(store, 0, "a")
     assert store.write(disable_endpoint, "crm")
     assert not store.write(disable_endpoint, "crm"), "it was disabled already"
     assert endpoint(store) == ("disabled", "operator")
@@ -57,21 +61,21 @@ def test_a_disabled_endpoint_is_left_alone_and_its_backlog_grows(store: StoreDri
     assert store.deliver(86_400) == [event["id"] for event in store.log("a")]
 
 
-def test_a_line_that_is_being_worked_off_ends_when_a_person_disables_its_endpoint(store: StoreDriver) -> None:
+def test_a_claim_is_not_continued_after_its_endpoint_was_disabled(store: StoreDriver) -> None:
     key = store.subscribe()
-    happened(store, 0, "a", people=5)
+    record_joins(store, 0, "a", people=5)
     (cursor,) = store.owed(1)
     store.write(disable_endpoint, "crm")
-    (settled,) = store.settle(2, tried(cursor, 2, goes_on=True))
-    assert not settled.may_go_on
-    assert store.cursor(key, "a").acked == 1, "what was delivered stays delivered"
+    (recorded,) = store.report(2, attempted(cursor, 2, wants_next=True))
+    assert recorded == Moved(keeps_claim=False, owes_more=True)
+    assert store.cursor(key, "a").acked == 1, "the delivered event is acknowledged"
 
 
 @pytest.mark.parametrize("result", [RETRYABLE, REJECTED, GONE, busy(3600)])
-def test_enabling_makes_everything_due_at_once_whatever_it_waited_for(result: object, store: StoreDriver) -> None:
+def test_enabling_makes_everything_due_at_once(result: PostResult, store: StoreDriver) -> None:
     key = store.subscribe()
-    happened(store, 0, *(f"r{number}" for number in range(6)))
-    store.settle(2, *(tried(cursor, 2, result) for cursor in store.owed(1)))  # type: ignore[arg-type]  # an PostResult
+    record_joins(store, 0, *(f"r{number}" for number in range(6)))
+    store.report(2, *(attempted(cursor, 2, result) for cursor in store.owed(1)))
     assert store.owed(2.5) == []
     was_disabled = store.write(enable_endpoint, "crm", at(3))
     assert was_disabled == (result is GONE)
@@ -79,46 +83,45 @@ def test_enabling_makes_everything_due_at_once_whatever_it_waited_for(result: ob
     row = next(row for row in store.rows(endpoints, "id") if row.id == key)
     health = (row.circuit, row.failures_in_row, row.failing_since, row.paused_until, row.probes)
     assert health == ("closed", 0, None, None, 0)
-    line = store.cursor(key, "r0")
-    assert (line.failed_attempts, line.rejections, line.first_failed_at, line.last_failed_at) == (0, 0, None, None)
+    cursor = store.cursor(key, "r0")
+    assert (cursor.failed_attempts, cursor.rejections, cursor.last_failed_at) == (0, 0, None)
 
 
-def test_enabling_takes_no_line_from_who_is_working_on_it(store: StoreDriver) -> None:
+def test_enabling_keeps_claims(store: StoreDriver) -> None:
     store.subscribe()
-    happened(store, 0, "a")
+    record_joins(store, 0, "a")
     (cursor,) = store.owed(1)
     store.write(enable_endpoint, "crm", at(2))
     assert store.owed(2) == []
-    (settled,) = store.settle(3, tried(cursor, 3))
-    assert not settled.fenced
+    assert store.report(3, attempted(cursor, 3)) == [Moved(keeps_claim=False, owes_more=True)]
 
 
-def test_only_the_endpoint_that_is_named_is_touched(store: StoreDriver) -> None:
+def test_other_endpoints_are_not_changed(store: StoreDriver) -> None:
     store.subscribe("crm")
     store.subscribe("other")
-    happened(store, 0, "a")
+    record_joins(store, 0, "a")
     store.write(disable_endpoint, "crm")
     assert endpoint(store, "other") == ("active", None)
     assert [cursor.target.name for cursor in store.owed(1)] == ["other"]
-    store.settle(2, *(tried(cursor, 2, RETRYABLE) for cursor in store.owed(30)))
+    store.report(2, *(attempted(cursor, 2, RETRYABLE) for cursor in store.owed(30)))
     store.write(enable_endpoint, "crm", at(3))
     assert [cursor.target.name for cursor in store.owed(3)] == ["crm"]
 
 
-def test_an_endpoint_is_found_by_its_id_too_and_unknown_ones_are_named(store: StoreDriver) -> None:
+def test_an_endpoint_is_found_by_its_name_or_id(store: StoreDriver) -> None:
     store.subscribe()
     public_id = store.rows(endpoints, "id")[0].public_id
     assert store.write(disable_endpoint, public_id)
     assert store.write(enable_endpoint, public_id, at(1))
-    with pytest.raises(NotFoundError, match="'nobody'"):
-        store.write(disable_endpoint, "nobody")
-    with pytest.raises(NotFoundError, match="'nobody'"):
-        store.write(enable_endpoint, "nobody", at(1))
-    with pytest.raises(NotFoundError, match="'nobody'"):
-        store.write(rotate_secret, "nobody", store.context(), None)
+    with pytest.raises(NotFoundError, match="'unknown'"):
+        store.write(disable_endpoint, "unknown")
+    with pytest.raises(NotFoundError, match="'unknown'"):
+        store.write(enable_endpoint, "unknown", at(1))
+    with pytest.raises(NotFoundError, match="'unknown'"):
+        store.write(rotate_secret, "unknown", store.context(), None)
 
 
-def test_both_secrets_sign_while_the_grace_lasts_the_new_one_first(store: StoreDriver) -> None:
+def test_both_secrets_sign_during_the_grace_the_new_one_first(store: StoreDriver) -> None:
     store.subscribe(secret=None)
     fresh = store.write(rotate_secret, "crm", numbered_secrets(store, 10, grace=timedelta(seconds=60)), None)
     assert fresh == "v1-10-1"
@@ -132,14 +135,7 @@ def test_the_grace_of_one_rotation_can_be_chosen(store: StoreDriver) -> None:
     assert (signing(store, 14.9), signing(store, 15)) == ((fresh, SECRET), (fresh,))
 
 
-def test_no_grace_means_none(store: StoreDriver) -> None:
-    """For a secret that has leaked."""
-    store.subscribe(secret=None)
-    fresh = store.write(rotate_secret, "crm", numbered_secrets(store, 10), timedelta(0))
-    assert signing(store, 10) == (fresh,)
-
-
-def test_a_second_rotation_breaks_no_promise_of_the_first(store: StoreDriver) -> None:
+def test_a_second_rotation_does_not_shorten_the_grace_of_the_first(store: StoreDriver) -> None:
     store.subscribe(secret=None)
     first = store.write(rotate_secret, "crm", numbered_secrets(store, 10), timedelta(seconds=60))
     second = store.write(rotate_secret, "crm", numbered_secrets(store, 20), timedelta(seconds=20))
@@ -155,12 +151,12 @@ def test_a_rotation_without_grace_ends_every_older_secret(store: StoreDriver) ->
     assert signing(store, 20) == (fresh,)
 
 
-def test_a_signing_key_is_replaced_by_one(store: StoreDriver) -> None:
+def test_a_signing_key_is_replaced_by_a_signing_key(store: StoreDriver) -> None:
     store.subscribe(secret=None, signature="v1a")
     assert store.write(rotate_secret, "crm", numbered_secrets(store, 10), None).startswith("v1a-")
 
 
-def test_a_secret_that_somebody_chose_is_not_replaced(store: StoreDriver) -> None:
+def test_a_secret_that_was_not_generated_is_not_replaced(store: StoreDriver) -> None:
     store.subscribe(secret=SECRET)
     with pytest.raises(UsageError) as caught:
         store.write(rotate_secret, "crm", store.context(10), None)

@@ -1,4 +1,4 @@
-"""T4: what attempts do to cursors and to their endpoints."""
+"""T4: the changes of cursors and endpoints after attempts."""
 
 from __future__ import annotations
 
@@ -8,24 +8,21 @@ from typing import Any
 import pytest
 from sqlalchemy import update
 
-from bridge.db.tables import attempts, endpoints
+from bridge.db.tables import endpoints
 from bridge.delivery.plan import Disabled, Fenced, Moved, Waiting
 from bridge.delivery.record import record_attempts
 from bridge.errors import DatabaseError
 from bridge.rules.delivery import Cause, DeadLetterReason, DeliveryPolicy, DisableReason, Outcome, PostResult
+from tests.harness.builders import at, peer, seen
+from tests.harness.statements import executed_statements
 from tests.harness.store_driver import (
     GONE,
     GOOD,
     REJECTED,
     RETRYABLE,
     StoreDriver,
-    at,
     attempted,
     busy,
-    by_room,
-    nothing_wanted,
-    peer,
-    seen,
 )
 
 
@@ -59,7 +56,7 @@ def test_a_success_that_ends_the_claim_releases_the_cursor(store: StoreDriver) -
     assert [event.sequence for event in store.owed(2)[0].events] == [2, 3]
 
 
-def test_an_attempt_is_kept_with_what_the_operator_needs(store: StoreDriver) -> None:
+def test_an_attempt_is_stored_with_its_result(store: StoreDriver) -> None:
     key = with_backlog(store, "a")
     (cursor,) = store.owed(1)
     result = PostResult(
@@ -67,7 +64,7 @@ def test_an_attempt_is_kept_with_what_the_operator_needs(store: StoreDriver) -> 
         duration=timedelta(seconds=1.5),
         status=503,
         cause=Cause.STATUS,
-        detail="answered 503\x00",
+        detail="status 503\x00",
         response=b"\x00\xff" + b"x" * 5000,
     )
     store.report(2, attempted(cursor, 2, result))
@@ -77,22 +74,6 @@ def test_an_attempt_is_kept_with_what_the_operator_needs(store: StoreDriver) -> 
     assert (row.outcome, row.status, row.cause, row.duration_seconds) == ("retryable", 503, "status", 1.5)
     assert "\x00" not in row.detail + row.response
     assert len(row.response) == 1024
-
-
-def test_a_failed_event_waits_by_the_schedule(store: StoreDriver) -> None:
-    key = with_backlog(store, "a")
-    now, waits = 1.0, []
-    for _ in range(4):
-        (cursor,) = store.owed(now)
-        assert cursor.events[0].sequence == 1
-        (recorded,) = store.report(now, attempted(cursor, now, RETRYABLE, wants_next=True))
-        assert isinstance(recorded, Waiting)
-        assert store.cursor(key, "a").next_attempt_at == recorded.retry_at
-        waits.append((recorded.retry_at - at(now)).total_seconds())
-        now += waits[-1]
-
-    assert waits == [5, 30, 120, 300]
-    assert store.cursor(key, "a").acked == 0
 
 
 def test_a_rejected_event_becomes_a_dead_letter_and_the_room_goes_on(store: StoreDriver) -> None:
@@ -123,43 +104,14 @@ def test_gone_disables_at_once_and_keeps_the_backlog(store: StoreDriver) -> None
     row = next(row for row in store.rows(endpoints, "id") if row.id == key)
     assert (row.state, row.state_reason) == ("disabled", "gone")
     assert store.cursor(key, "a").acked == 0
-    assert store.told(None) == ["endpoint.disabled"]
+    assert store.event_types(None) == ["endpoint.disabled"]
     assert store.cursor(other, None).head == 1
-    assert store.cursor(key, None) is None, "the endpoint itself is told nothing of this"
+    assert store.cursor(key, None) is None, "not announced to the endpoint itself"
     store.report(3, attempted(second, 3, GONE))
-    assert store.told(None) == ["endpoint.disabled"]
+    assert store.event_types(None) == ["endpoint.disabled"]
 
 
-def test_a_claimed_cursor_stops_when_its_endpoint_is_disabled(store: StoreDriver) -> None:
-    key = with_backlog(store, "a", "b")
-    first, second = store.owed(1)
-    store.report(2, attempted(first, 2, GONE))
-    (recorded,) = store.report(3, attempted(second, 3, wants_next=True))
-
-    assert recorded == Moved(keeps_claim=False, owes_more=True), "410 disables at once, for every room"
-    assert store.cursor(key, second.room_id).acked == 1
-
-
-def test_a_claimed_cursor_stops_for_the_retry_after_of_another(store: StoreDriver) -> None:
-    with_backlog(store, "a", "b")
-    first, second = store.owed(1)
-    store.report(2, attempted(first, 2, busy(60)))
-    (recorded,) = store.report(3, attempted(second, 3, wants_next=True))
-
-    assert recorded == Moved(keeps_claim=False, owes_more=True), "`Retry-After` pauses the endpoint, for every room"
-    assert store.owed(61.9) == []
-    assert len(store.owed(62)) == 2
-
-
-def test_retry_after_of_a_batch_holds_however_the_batch_is_ordered(store: StoreDriver) -> None:
-    with_backlog(store, "a", "b")
-    first, second = store.owed(1)
-    recorded = store.report(2, attempted(first, 2, busy(60)), attempted(second, 2, wants_next=True))
-
-    assert recorded == [Waiting(retry_at=at(62)), Moved(keeps_claim=False, owes_more=True)]
-
-
-def test_nothing_is_written_for_a_claim_that_is_gone(store: StoreDriver) -> None:
+def test_nothing_is_written_for_a_claim_that_was_lost(store: StoreDriver) -> None:
     key = with_backlog(store, "a")
     (stale,) = store.owed(1)
     later = (stale.lease_until - at(0)).total_seconds()
@@ -172,81 +124,13 @@ def test_nothing_is_written_for_a_claim_that_is_gone(store: StoreDriver) -> None
     assert store.attempts() == []
 
 
-def test_nothing_is_written_for_a_cursor_that_has_moved(store: StoreDriver) -> None:
-    key = with_backlog(store, "a")
-    (cursor,) = store.owed(1)
-    store.report(2, attempted(cursor, 2, wants_next=True))
-    (again,) = store.report(3, attempted(cursor, 3, wants_next=True))
-
-    assert again == Fenced()
-    assert store.cursor(key, "a").acked == 1
-    assert len(store.attempts()) == 1
-
-
-def test_a_stale_and_a_current_report_in_one_batch(store: StoreDriver) -> None:
-    key = with_backlog(store, "a", "b")
-    claimed = by_room(store.owed(1))
-    later = (claimed["a"].lease_until - at(0)).total_seconds()
-    current = by_room(store.owed(later))
-    recorded = store.report(
-        later, attempted(claimed["a"], later), attempted(current["b"], later), attempted(current["a"], later)
-    )
-
-    assert [one == Fenced() for one in recorded] == [True, False, False]
-    assert (store.cursor(key, "a").acked, store.cursor(key, "b").acked) == (1, 1)
-    assert len(store.attempts()) == 2
-
-
-def test_a_stale_report_changes_no_health(store: StoreDriver) -> None:
-    with_backlog(store, "a")
-    (stale,) = store.owed(1)
-    later = (stale.lease_until - at(0)).total_seconds()
-    store.owed(later)
-    store.report(later, attempted(stale, later, GONE))
-
-    assert store.rows(endpoints, "id")[0].state == "active"
-
-
-def test_a_removed_endpoint_is_fenced_off(store: StoreDriver) -> None:
+def test_an_attempt_at_a_removed_endpoint_is_fenced(store: StoreDriver) -> None:
     key = with_backlog(store, "a")
     (cursor,) = store.owed(1)
     store.write(lambda connection: connection.execute(endpoints.delete().where(endpoints.c.id == key)))
     (recorded,) = store.report(2, attempted(cursor, 2))
 
     assert recorded == Fenced()
-
-
-def move(store: StoreDriver) -> None:
-    store.write(lambda connection: connection.execute(update(endpoints).values(url="https://new.example.com/")))
-
-
-@pytest.mark.parametrize("result", [GONE, RETRYABLE, REJECTED, busy(60)], ids=["gone", "retryable", "refused", "busy"])
-def test_a_failure_at_the_old_url_does_not_count(store: StoreDriver, result: PostResult) -> None:
-    key = with_backlog(store, "a")
-    (cursor,) = store.owed(1)
-    move(store)
-    (recorded,) = store.report(2, attempted(cursor, 2, result, wants_next=True))
-
-    assert recorded == Waiting(retry_at=at(2))
-    (row,) = store.rows(endpoints, "id")
-    health = (row.state, row.circuit, row.failures_in_row, row.failing_since, row.paused_until)
-    assert health == ("active", "closed", 0, None, None)
-    assert len(store.attempts()) == 1, "it is known all the same"
-    row = store.cursor(key, "a")
-    assert (row.acked, row.failed_attempts, row.rejections, row.last_failed_at) == (0, 0, 0, None)
-    (again,) = store.owed(2)
-    assert (again.events[0], again.target.url) == (cursor.events[0], "https://new.example.com/")
-
-
-def test_a_success_at_the_old_url_acknowledges_and_changes_no_health(store: StoreDriver) -> None:
-    key = with_backlog(store, "a")
-    (cursor,) = store.owed(1)
-    move(store)
-    (recorded,) = store.report(2, attempted(cursor, 2, wants_next=True))
-
-    assert recorded == Moved(keeps_claim=False, owes_more=True), "the next event goes to the new URL"
-    assert store.cursor(key, "a").acked == 1
-    assert store.rows(endpoints, "id")[0].last_success_at is None
 
 
 def test_a_batch_is_written_whole_or_not_at_all(store: StoreDriver) -> None:
@@ -268,30 +152,36 @@ def test_a_batch_is_written_whole_or_not_at_all(store: StoreDriver) -> None:
     assert {row.state for row in store.rows(endpoints, "id")} == {"active"}
 
 
-def test_skipping_unwanted_events_is_no_attempt(store: StoreDriver) -> None:
-    key = with_backlog(store, "a")
-    (cursor,) = store.owed(1)
-    (recorded,) = store.report(2, nothing_wanted(cursor, 2))
+@pytest.mark.parametrize("result", [GOOD, RETRYABLE, GONE, busy(60)], ids=["good", "retryable", "gone", "busy"])
+@pytest.mark.parametrize("wants_next", [True, False])
+def test_a_batch_of_a_hundred_cursors_executes_as_many_statements_as_one_of_two(
+    store: StoreDriver, result: PostResult, *, wants_next: bool
+) -> None:
+    store.subscribe("other", events=["endpoint.*"], rooms=["none"])
+    _, few, many = (statements_of_batch(store, size, result, wants_next=wants_next) for size in (1, 2, 100))
 
-    assert store.attempts() == []
-    assert store.cursor(key, "a").acked == cursor.reach
-    assert recorded == Moved(keeps_claim=False, owes_more=False)
+    assert few == many <= 14, "the first one begins the bridge's own log"
 
 
-@pytest.mark.parametrize("order", [1, -1])
-def test_several_endpoints_in_one_batch(store: StoreDriver, order: int) -> None:
-    store.track("a", "b")
-    good, bad = store.subscribe("good"), store.subscribe("bad")
-    store.poll(0, a=seen("p"), b=seen("p"))
-    claimed = store.owed(1)[::order]
-    recorded = store.report(
-        2, *(attempted(one, 2, GOOD if one.target.name == "good" else RETRYABLE) for one in claimed)
-    )
+def test_a_hundred_dead_letters_are_inserted_with_one_statement(store: StoreDriver) -> None:
+    store.policy = DeliveryPolicy(refused_schedule=())
+    few, many = (statements_of_batch(store, size, REJECTED) for size in (2, 100))
 
-    assert len(recorded) == 4
-    assert [store.cursor(key, name).acked for key in (good, bad) for name in ("a", "b")] == [1, 1, 0, 0]
-    health = {row.name: (row.failures_in_row, row.last_success_at) for row in store.rows(endpoints, "id")}
-    assert health == {"good": (0, at(2)), "bad": (2, None)}
+    assert len(store.dead_letters()) == 102
+    assert {letter.tries for letter in store.dead_letters()} == {1}
+    assert few == many
+
+
+def statements_of_batch(store: StoreDriver, size: int, result: PostResult, *, wants_next: bool = False) -> int:
+    """The number of statements that record an attempt at each of so many cursors, with an open circuit."""
+    names = [f"{size}-{number}" for number in range(size)]
+    with_backlog(store, *names, name=f"crm{size}", rooms=[f"{size}-*"], max_concurrency=1000)
+    claimed = [cursor for cursor in store.owed(1) if cursor.room_id in names]
+    store.write(lambda connection: connection.execute(update(endpoints).values(circuit="open", failing_since=at(0))))
+    with executed_statements(store.database) as statements:
+        store.report(2, *(attempted(cursor, 2, result, wants_next=wants_next) for cursor in claimed))
+    assert len(store.attempts()) >= size
+    return len(statements)
 
 
 def test_the_circuit_opens_after_five_failing_events(store: StoreDriver) -> None:
@@ -305,7 +195,7 @@ def test_the_circuit_opens_after_five_failing_events(store: StoreDriver) -> None
     assert store.rows(endpoints, "id")[0].circuit == "open"
 
 
-def test_recovery_is_announced_to_other_endpoints_and_makes_the_backlog_due(store: StoreDriver) -> None:
+def test_a_recovery_is_announced_to_other_endpoints_and_makes_the_backlog_due(store: StoreDriver) -> None:
     names = [f"r{number}" for number in range(5)]
     key = with_backlog(store, *names)
     store.subscribe("other", events=["endpoint.*"], rooms=["none"])
@@ -314,13 +204,13 @@ def test_recovery_is_announced_to_other_endpoints_and_makes_the_backlog_due(stor
     (recorded,) = store.report(3601, attempted(probe, 3601))
 
     assert isinstance(recorded, Moved)
-    assert store.told(None) == ["endpoint.recovered"]
+    assert store.event_types(None) == ["endpoint.recovered"]
     assert store.log(None)[0]["data"]["since"] == "2026-11-23T09:00:02.000Z"
     assert {store.cursor(key, name).failed_attempts for name in names} <= {0, 1}
     assert len([one for one in store.owed(3601) if one.target.key == key]) == 5
 
 
-def test_an_event_that_always_fails_becomes_a_dead_letter_and_others_never_wait(store: StoreDriver) -> None:
+def test_an_event_that_always_fails_becomes_a_dead_letter_and_other_rooms_do_not_wait(store: StoreDriver) -> None:
     store.policy = DeliveryPolicy(retry_schedule=(timedelta(seconds=5), timedelta(seconds=30)))
     key = with_backlog(store, "bad", "fine", events=["peer.*"])
     now = 1.0
@@ -337,7 +227,7 @@ def test_an_event_that_always_fails_becomes_a_dead_letter_and_others_never_wait(
     assert store.cursor(key, "bad").acked == store.cursor(key, "bad").head
 
 
-def test_an_endpoint_that_never_answers_is_disabled_after_so_long(store: StoreDriver) -> None:
+def test_an_endpoint_that_never_succeeds_is_disabled_after_disable_after(store: StoreDriver) -> None:
     store.policy = DeliveryPolicy(disable_after=timedelta(hours=1))
     key = with_backlog(store, "a")
     now = 1.0
@@ -355,12 +245,3 @@ def test_an_endpoint_that_never_answers_is_disabled_after_so_long(store: StoreDr
     assert (store.cursor(key, "a").acked, store.dead_letters()) == (0, [])
     store.write(lambda connection: connection.execute(update(endpoints).values(state="active", paused_until=None)))
     assert len(store.deliver(now + 86_400)) == 3
-
-
-def test_attempts_stand_for_every_post_and_in_order(store: StoreDriver) -> None:
-    with_backlog(store, "a", "b", people=4)
-    store.deliver(1)
-
-    kinds = {(row.kind, row.outcome) for row in store.rows(attempts, "id")}
-    assert kinds == {("live", "delivered")}
-    assert len(store.attempts()) == 10

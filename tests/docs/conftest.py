@@ -1,4 +1,4 @@
-"""Requests as the bridge really sends them, for the snippets of the documentation to judge."""
+"""Requests as the bridge really sends them, for the snippets of the documentation."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def send(left: OwedEvent) -> Send:
                 key=1,
                 name="docs",
                 url=receiver.url,
-                style=style.value,
+                format=style.value,
                 signature="v1",
                 timeout=None,
                 headers={},
@@ -45,7 +45,7 @@ def send(left: OwedEvent) -> Send:
             )
             at = datetime.now(UTC) - age
             async with WebhookClient(LOOPBACK, user_agent="presence-bridge/test", clock=lambda: at) as client:
-                outcome = await deliver(client, target, left, at=at, limit=timedelta(seconds=30))
+                outcome = await deliver(client, target, left, at=at, timeout=timedelta(seconds=30))
             assert outcome.outcome is Outcome.DELIVERED
             return receiver.deliveries[0]
 

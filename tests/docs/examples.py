@@ -1,4 +1,4 @@
-"""The examples of docs/events.md: a short meeting, told by the code that tells real ones.
+"""The examples of docs/events.md: a short meeting, made by the code that makes real ones.
 
 `python -m tests.docs.examples` writes them into the page; a test compares the page with them.
 """
@@ -26,7 +26,7 @@ from tests.docs import pages
 ROOM = RoomName(source="main", room_id="abc-defg-hij", room_name="Weekly stand-up")
 OWN = RoomName(source=None, room_id=None, room_name=None)
 STYLED = "peer.left"
-"""The event that is shown in every style."""
+"""The type of the event that is shown in every style."""
 
 
 def at(clock: str) -> datetime:
@@ -54,8 +54,8 @@ SUBSCRIBED_AFTER = at("09:12:30.011")
 """After this poll, an endpoint that wants `room.snapshot` was added."""
 
 
-def told() -> Iterator[tuple[Draft, RoomName]]:
-    """Everything that happened, in order."""
+def drafts() -> Iterator[tuple[Draft, RoomName]]:
+    """Every event, in order."""
     numbers = count(1)
     presence = Presence()
     for moment, snapshot in POLLS:
@@ -65,14 +65,14 @@ def told() -> Iterator[tuple[Draft, RoomName]]:
             yield draft(change, moment), ROOM
         if moment == SUBSCRIBED_AFTER:
             yield draft_snapshot(presence.session, presence.visits.values(), moment), ROOM
-    yield from ((each, OWN) for each in own_news())
+    yield from ((each, OWN) for each in own_log())
 
 
 def _id(prefix: str, number: int) -> str:
     return f"{prefix}_01m83ve4rwa4xk2cbdz5h7n{number:03}"
 
 
-def own_news() -> Iterator[Draft]:
+def own_log() -> Iterator[Draft]:
     """The bridge's own log."""
     away, back, gone = at("10:02:11.310"), at("10:06:45.870"), at("11:30:00.250")
     detail = "status 503: upstream connect error"
@@ -87,7 +87,7 @@ def bodies() -> list[bytes]:
     sequences = {ROOM: count(1), OWN: count(1)}
     return [
         encode(each, room, event_id=f"evt_01m83vdq{number:02}j5t8wy0s6rc3ke9g", sequence=next(sequences[room]))
-        for number, (each, room) in enumerate(told())
+        for number, (each, room) in enumerate(drafts())
     ]
 
 

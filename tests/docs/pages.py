@@ -1,6 +1,6 @@
 """The documentation as its tests read it: code blocks, tables, links and commands of a Markdown page.
 
-A code block that a test looks for has a name: an HTML comment in the line before it, which no reader sees.
+A code block that a test looks for has a name: an HTML comment in the line before it, which readers do not see.
 """
 
 from __future__ import annotations
@@ -13,13 +13,14 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 README = ROOT / "README.md"
+CONTRIBUTING = ROOT / "CONTRIBUTING.md"
 EVENTS = ROOT / "docs/events.md"
 DELIVERY = ROOT / "docs/delivery.md"
 VERIFYING = ROOT / "docs/verifying.md"
 OPERATIONS = ROOT / "docs/operations.md"
 SIMULATOR = ROOT / "docs/simulator.md"
 ARCHITECTURE = ROOT / "docs/architecture.md"
-PAGES = (README, ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md")))
+PAGES = (README, CONTRIBUTING, ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md")))
 
 _BLOCK = re.compile(
     r"(?:^<!-- (?P<name>[^>]+) -->\n)?^```(?P<language>\w*)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL
@@ -59,7 +60,7 @@ def block(page: Path, name: str) -> str:
 
 
 def with_block(text: str, name: str, content: str) -> str:
-    """A page's text with another content in the block of that name."""
+    """A page's text with other content in the block of that name."""
     return re.sub(
         rf"(^<!-- {re.escape(name)} -->\n```\w*\n).*?(^```$)",
         lambda found: f"{found[1]}{content}\n{found[2]}",
@@ -74,34 +75,36 @@ def prose(page: Path) -> str:
 
 
 def section(page: Path, title: str) -> str:
-    """What stands under a heading, up to the next one of its level or above; without code blocks."""
+    """The text under a heading, up to the next one of its level or above; without code blocks."""
     text = prose(page)
     headings = list(_HEADING.finditer(text))
-    for place, heading in enumerate(headings):
+    for index, heading in enumerate(headings):
         if heading["title"] == title:
-            later = (next_.start() for next_ in headings[place + 1 :] if len(next_["level"]) <= len(heading["level"]))
+            later = (next_.start() for next_ in headings[index + 1 :] if len(next_["level"]) <= len(heading["level"]))
             return text[heading.end() : next(later, len(text))]
     raise AssertionError(f"{page.name} has no heading {title!r}")
 
 
-def table(page: Path, title: str) -> list[Row]:
-    """The first table under a heading: a row by the names of its columns."""
+def table(page: Path, title: str, column: str | None = None) -> list[Row]:
+    """The first table under a heading (whose first column has this title): each row by the titles of its columns."""
     lines = iter(section(page, title).splitlines())
     for line in lines:
-        if line.startswith("|"):
-            columns = cells(line)
-            next(lines)
-            rows: list[Row] = []
-            for following in lines:
-                if not following.startswith("|"):
-                    break
-                rows.append(dict(zip(columns, cells(following), strict=True)))
+        if not line.startswith("|"):
+            continue
+        titles = cells(line)
+        next(lines)
+        rows: list[Row] = []
+        for following in lines:
+            if not following.startswith("|"):
+                break
+            rows.append(dict(zip(titles, cells(following), strict=True)))
+        if column in (None, titles[0]):
             return rows
-    raise AssertionError(f"{page.name} has no table under {title!r}")
+    raise AssertionError(f"{page.name} has no such table under {title!r}")
 
 
 def cells(line: str) -> list[str]:
-    """The cells of a line of a table; `\\|` is a bar in a cell."""
+    """The cells of a row of a table; `\\|` is a bar in a cell."""
     return [cell.strip().replace("\\|", "|") for cell in re.split(r"(?<!\\)\|", line.strip().strip("|"))]
 
 
@@ -111,12 +114,12 @@ def codes(text: str) -> list[str]:
 
 
 def links(page: Path) -> list[str]:
-    """Where links point, from one page to another and outside."""
+    """The targets of links, on other pages and outside."""
     return _LINK.findall(prose(page))
 
 
 def anchors(page: Path) -> set[str]:
-    """What can stand behind # in a link to the page, as GitHub makes it of headings."""
+    """The anchors of the page's headings, as GitHub makes them."""
     titles = (found["title"].replace("`", "") for found in _HEADING.finditer(prose(page)))
     return {_NOT_IN_ANCHORS.sub("", title.lower()).replace(" ", "-") for title in titles}
 

@@ -1,4 +1,4 @@
-"""A request that the bridge sent, and what may be wrong with one that somebody else sent."""
+"""A request that the bridge sent, and forged ones."""
 
 from __future__ import annotations
 

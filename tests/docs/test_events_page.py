@@ -1,4 +1,4 @@
-"""docs/events.md says of every event what the code produces: no key less, no key more, of the types that it has."""
+"""The tables and examples of docs/events.md agree with the events that the code produces."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ import pytest
 from bridge.events.bodies import RoomName, draft, draft_endpoint, draft_snapshot, encode
 from bridge.events.formats import Format, render
 from bridge.events.types import DEFAULT_TYPES, EventType
-from bridge.polling.source_state import UNAVAILABLE
 from bridge.rules.delivery import DisableReason
+from bridge.rules.polling import UNAVAILABLE
 from bridge.rules.presence import (
     EmptyReason,
     Json,
@@ -38,7 +38,7 @@ Event = dict[str, Any]
 
 
 def kind_of(key: str, value: Json) -> str:
-    """What the page calls the type of a value; Python's own name if the page has none."""
+    """The page's word for the type of a value; Python's own name if the page has none."""
     if isinstance(value, str):
         return "time" if TIME.fullmatch(value) else "text"
     if key.endswith("_seconds") and type(value) in (int, float):
@@ -48,7 +48,7 @@ def kind_of(key: str, value: Json) -> str:
 
 
 def unusual_events() -> Iterator[Event]:
-    """What the meeting of the examples does not have: rooms without a name, nobody there, nothing known."""
+    """Events that the meeting of the examples does not have: rooms without a name, an empty room, unknown values."""
     unnamed = RoomName(source="main", room_id="r", room_name=None)
     now = datetime(2026, 1, 1, tzinfo=UTC)
     yield json.loads(encode(draft_snapshot(None, (), now), unnamed, event_id="evt_1", sequence=1))
@@ -147,7 +147,7 @@ def test_each_type_has_exactly_the_fields_that_are_documented_for_it(events: lis
         ("reason", DisableReason),
     ],
 )
-def test_every_word_that_a_field_can_say_is_explained(field: str, words: Iterable[str]) -> None:
+def test_every_value_of_a_field_with_few_values_is_explained(field: str, words: Iterable[str]) -> None:
     (row,) = [row for row in pages.table(pages.EVENTS, FIELDS) if row["field"] == f"`{field}`"]
 
     explained = [code for code in pages.codes(row["meaning"]) if f"`{code}`:" in row["meaning"]]

@@ -1,4 +1,4 @@
-"""What the README shows works, and what any page names exists: commands, options, make targets, links."""
+"""The snippets of the README work, and all that a page names exists: commands, options, make targets, links."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_the_payload_is_one_that_was_really_signed() -> None:
 
 
 def resolve(words: list[str]) -> tuple[Any, list[str]]:
-    """The command that the words name, and what is left of them."""
+    """The command that the words name, and the other words."""
     command: Any = get_command(app)
     while words and words[0] in getattr(command, "commands", {}):
         command, words = command.commands[words[0]], words[1:]
@@ -71,7 +71,7 @@ def test_every_command_and_option_that_is_shown_exists(page: Path) -> None:
         assert not unknown, f"{page.name}: `bridge {' '.join(shown)}` has no {unknown}"
 
 
-def test_every_command_there_is_stands_in_the_readme() -> None:
+def test_every_command_is_in_the_readme() -> None:
     def leaves(command: Any, *words: str) -> list[str]:  # noqa: ANN401 - Typer's own, or click's: that depends on its version
         below = getattr(command, "commands", None)
         if below is None:
@@ -93,7 +93,7 @@ def test_every_make_target_that_is_shown_exists(page: Path) -> None:
 
 
 @pytest.mark.parametrize("page", pages.PAGES, ids=lambda page: page.name)
-def test_every_internal_link_leads_somewhere(page: Path) -> None:
+def test_every_internal_link_has_a_target(page: Path) -> None:
     for link in pages.links(page):
         if link.startswith("https://"):
             continue

@@ -1,4 +1,4 @@
-"""Every snippet of docs/verifying.md accepts what the bridge sends and refuses what somebody else sends."""
+"""Every snippet of docs/verifying.md accepts real deliveries and rejects forged, changed and old ones."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SIGNING_KEY = generate_signing_key(b"s" * 32)
 HUDDLE01_SECRET = "any text that both sides know"
 TOO_OLD, TOO_NEW = timedelta(seconds=310), timedelta(seconds=-310)
 
-JUDGE = """
+VERIFY = """
 import { buffer } from "node:stream/consumers";
 import { verified } from "./snippet.mjs";
 
@@ -62,13 +62,13 @@ def public_key() -> str:
 
 
 def python(name: str) -> dict[str, Any]:
-    """What a Python snippet defines."""
+    """The names that a Python snippet defines."""
     namespace: dict[str, Any] = {}
     exec(compile(pages.block(pages.VERIFYING, f"python: {name}"), f"{name}.py", "exec"), namespace)  # noqa: S102 - our own page
     return namespace
 
 
-def event_or_none(verified: Callable[..., Any], *arguments: object) -> Any:  # noqa: ANN401 - what the snippet answers
+def event_or_none(verified: Callable[..., Any], *arguments: object) -> Any:  # noqa: ANN401 - whatever the snippet returns
     try:
         return verified(*arguments)
     except Exception:  # noqa: BLE001 - the page says: raises an exception
@@ -90,7 +90,7 @@ def request(delivery: Delivery, *first: str, as_text: bool = False) -> dict[str,
 
 
 async def deliveries(send: Send, *secrets: str, other: str, style: Format = Format.STANDARD) -> list[Delivery]:
-    """A genuine one, and then only others: changed, unsigned, of another sender, too old, too new."""
+    """A genuine delivery, then others: changed, unsigned, of another sender, too old, too new."""
     genuine = await send(secrets=secrets, style=style)
     header = "huddle01-signature" if style is Format.HUDDLE01 else "webhook-signature"
     return [
@@ -110,7 +110,7 @@ def assert_only_the_first(events: Sequence[Any], requests: Sequence[Delivery]) -
 OTHER = generate_secret(b"o" * 32)
 
 
-async def test_the_python_snippets_for_v1_judge_as_they_should(send: Send) -> None:
+async def test_the_python_snippets_for_v1_accept_only_what_they_should(send: Send) -> None:
     requests = await deliveries(send, SECRET, other=OTHER)
     with_package, by_hand = python("v1")["verified"], python("by hand")["verified"]
 
@@ -118,11 +118,11 @@ async def test_the_python_snippets_for_v1_judge_as_they_should(send: Send) -> No
     assert_only_the_first([event_or_none(by_hand, SECRET, each.headers, each.body) for each in requests], requests)
 
 
-async def test_the_javascript_snippet_for_v1_judges_as_it_should(send: Send, tmp_path: Path) -> None:
+async def test_the_javascript_snippet_for_v1_accepts_only_what_it_should(send: Send, tmp_path: Path) -> None:
     requests = await deliveries(send, SECRET, other=OTHER)
 
-    answers = run_javascript(tmp_path, "v1", JUDGE, [request(each) for each in requests])
-    assert_only_the_first([json.loads(line) for line in answers.splitlines()], requests)
+    output = run_javascript(tmp_path, "v1", VERIFY, [request(each) for each in requests])
+    assert_only_the_first([json.loads(line) for line in output.splitlines()], requests)
 
 
 async def test_while_a_secret_is_changed_the_snippets_accept_both(send: Send, tmp_path: Path) -> None:
@@ -132,10 +132,10 @@ async def test_while_a_secret_is_changed_the_snippets_accept_both(send: Send, tm
     assert python("v1")["verified"](rotating.headers, rotating.body) == rotating.event
     for secret in (OTHER, SECRET):
         assert python("by hand")["verified"](secret, rotating.headers, rotating.body) == rotating.event
-    assert json.loads(run_javascript(tmp_path, "v1", JUDGE, [request(rotating)])) == rotating.event
+    assert json.loads(run_javascript(tmp_path, "v1", VERIFY, [request(rotating)])) == rotating.event
 
 
-async def test_the_python_verifier_for_v1a_judges_as_it_should(send: Send) -> None:
+async def test_the_python_verifier_for_v1a_accepts_only_what_it_should(send: Send) -> None:
     requests = await deliveries(send, SIGNING_KEY, other=generate_signing_key(b"o" * 32))
     requests.append(await send(secrets=(SECRET,)))
     verified = python("v1a")["verified"]
@@ -147,22 +147,22 @@ async def test_the_python_verifier_for_v1a_judges_as_it_should(send: Send) -> No
     assert verified(public_key(), rotating.headers, rotating.body) == rotating.event
 
 
-async def test_the_javascript_verifier_for_v1a_judges_as_it_should(send: Send, tmp_path: Path) -> None:
+async def test_the_javascript_verifier_for_v1a_accepts_only_what_it_should(send: Send, tmp_path: Path) -> None:
     requests = await deliveries(send, SIGNING_KEY, other=generate_signing_key(b"o" * 32))
     requests.append(await send(secrets=(SECRET,)))
     rotating = await send(secrets=(generate_signing_key(b"n" * 32), SIGNING_KEY))
 
     asked = [request(each, public_key()) for each in (*requests, rotating)]
-    *events, last = [json.loads(line) for line in run_javascript(tmp_path, "v1a", JUDGE, asked).splitlines()]
+    *events, last = [json.loads(line) for line in run_javascript(tmp_path, "v1a", VERIFY, asked).splitlines()]
     assert_only_the_first(events, requests)
     assert last == rotating.event
 
 
-async def test_the_huddle01_snippet_judges_as_it_should(send: Send, tmp_path: Path) -> None:
+async def test_the_huddle01_snippet_accepts_only_what_it_should(send: Send, tmp_path: Path) -> None:
     requests = await deliveries(send, HUDDLE01_SECRET, other="another", style=Format.HUDDLE01)
 
-    answers = run_javascript(tmp_path, "huddle01", JUDGE, [request(each, as_text=True) for each in requests])
-    assert_only_the_first([json.loads(line) for line in answers.splitlines()], requests)
+    output = run_javascript(tmp_path, "huddle01", VERIFY, [request(each, as_text=True) for each in requests])
+    assert_only_the_first([json.loads(line) for line in output.splitlines()], requests)
 
 
 async def test_the_class_of_huddle01_refuses_a_buffer_and_has_room_for_one_signature(
@@ -171,10 +171,10 @@ async def test_the_class_of_huddle01_refuses_a_buffer_and_has_room_for_one_signa
     rotating = await send(secrets=(HUDDLE01_SECRET, "the one before"), style=Format.HUDDLE01)
 
     assert rotating.headers["huddle01-signature"].count("sha256=") == 1
-    assert json.loads(run_javascript(tmp_path, "huddle01", JUDGE, [request(rotating)])) is None
+    assert json.loads(run_javascript(tmp_path, "huddle01", VERIFY, [request(rotating)])) is None
 
 
-async def test_the_python_receiver_answers_as_it_should(send: Send, capsys: pytest.CaptureFixture[str]) -> None:
+async def test_the_python_receiver_responds_as_it_should(send: Send, capsys: pytest.CaptureFixture[str]) -> None:
     requests = await deliveries(send, SECRET, other=OTHER)
     app = python("receiver")["app"]
 
@@ -187,11 +187,11 @@ async def test_the_python_receiver_answers_as_it_should(send: Send, capsys: pyte
     assert capsys.readouterr().out.count("peer.left") == 1
 
 
-async def test_the_javascript_receiver_answers_as_it_should(send: Send, tmp_path: Path) -> None:
+async def test_the_javascript_receiver_responds_as_it_should(send: Send, tmp_path: Path) -> None:
     requests = await deliveries(send, SECRET, other=OTHER)
 
-    answers = run_javascript(tmp_path, "receiver", POST, [request(each) for each in (*requests, requests[0])])
-    assert json.loads(answers) == [204, 401, 401, 401, 401, 401, 204]
+    output = run_javascript(tmp_path, "receiver", POST, [request(each) for each in (*requests, requests[0])])
+    assert json.loads(output) == [204, 401, 401, 401, 401, 401, 204]
 
 
 def test_every_snippet_is_run() -> None:

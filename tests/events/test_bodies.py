@@ -68,11 +68,11 @@ def left(of: Visit | None = None, **changes: Any) -> PeerLeft:  # noqa: ANN401 -
     return PeerLeft(**fields | changes)
 
 
-def body(told: Draft, room: RoomName = ROOM) -> dict[str, Any]:
-    return cast("dict[str, Any]", json.loads(encode(told, room, event_id="evt_1", sequence=42)))
+def body(drafted: Draft, room: RoomName = ROOM) -> dict[str, Any]:
+    return cast("dict[str, Any]", json.loads(encode(drafted, room, event_id="evt_1", sequence=42)))
 
 
-def test_a_leave_is_the_contracts_example_byte_for_byte() -> None:
+def test_a_leave_is_the_example_of_the_contract_byte_for_byte() -> None:
     encoded = encode(draft(left(), LEFT), ROOM, event_id="evt_1", sequence=42)
 
     assert encoded == (
@@ -87,20 +87,24 @@ def test_a_leave_is_the_contracts_example_byte_for_byte() -> None:
     )
 
 
-PLACE = ["source", "room_id", "room_name", "session_id", "sequence"]
-WHO = ["visit_id", "peer_id", "display_name", "joined_at", "joined_at_source"]
-REST = ["peer_count", "initial", "observed_at", "metadata"]
-OCCUPIED = [*PLACE, "started_at", "peer_count", "observed_at"]
+ROOM_KEYS = ["source", "room_id", "room_name", "session_id", "sequence"]
+PEER_KEYS = ["visit_id", "peer_id", "display_name", "joined_at", "joined_at_source"]
+OTHER_KEYS = ["peer_count", "initial", "observed_at", "metadata"]
+OCCUPIED = [*ROOM_KEYS, "started_at", "peer_count", "observed_at"]
 
 
 @pytest.mark.parametrize(
     ("change", "event_type", "keys"),
     [
-        (PeerJoined(visit=visit(), session_id="ses_1", peer_count=1), "peer.joined", [*PLACE, *WHO, *REST]),
+        (
+            PeerJoined(visit=visit(), session_id="ses_1", peer_count=1),
+            "peer.joined",
+            [*ROOM_KEYS, *PEER_KEYS, *OTHER_KEYS],
+        ),
         (
             PeerUpdated(visit=visit(), session_id="ses_1", previous_metadata=None, peer_count=1),
             "peer.updated",
-            [*PLACE, *WHO, *REST, "previous_metadata"],
+            [*ROOM_KEYS, *PEER_KEYS, *OTHER_KEYS, "previous_metadata"],
         ),
         (RoomOccupied(session=SESSION, peer_count=3), "room.occupied", OCCUPIED),
         (
@@ -119,7 +123,7 @@ OCCUPIED = [*PLACE, "started_at", "peer_count", "observed_at"]
         ),
     ],
 )
-def test_every_key_of_the_contract_is_there_and_no_other(
+def test_an_event_has_exactly_the_keys_of_the_contract(
     change: PeerJoined | PeerUpdated | RoomOccupied | RoomEmptied, event_type: str, keys: list[str]
 ) -> None:
     event = body(draft(change, LEFT))
@@ -130,20 +134,20 @@ def test_every_key_of_the_contract_is_there_and_no_other(
     assert event["data"]["sequence"] == 42
 
 
-def test_an_unnamed_room_is_named_null() -> None:
+def test_the_name_of_an_unnamed_room_is_null() -> None:
     event = body(draft(left(), LEFT), RoomName(source="main", room_id="r", room_name=None))
 
     assert event["data"]["room_name"] is None
 
 
-def test_a_join_happened_when_the_peer_joined() -> None:
+def test_the_timestamp_of_a_join_is_when_the_peer_joined() -> None:
     event = body(draft(PeerJoined(visit=visit(), session_id="ses_1", peer_count=1), LEFT))
 
     assert event["timestamp"] == event["data"]["joined_at"] == "2026-11-23T09:00:04.512Z"
     assert event["data"]["observed_at"] == "2026-11-23T09:29:59.007Z"
 
 
-def test_a_confirmed_leave_happened_before_it_was_observed() -> None:
+def test_the_timestamp_of_a_confirmed_leave_is_before_it_was_observed() -> None:
     event = body(draft(left(), LEFT + timedelta(seconds=4)))
 
     assert event["timestamp"] == event["data"]["left_at"] == "2026-11-23T09:29:59.007Z"
@@ -151,18 +155,18 @@ def test_a_confirmed_leave_happened_before_it_was_observed() -> None:
 
 
 @pytest.mark.parametrize("reason", list(LeaveReason))
-def test_every_leave_reason_is_told(reason: LeaveReason) -> None:
+def test_every_leave_reason_is_in_the_event(reason: LeaveReason) -> None:
     assert body(draft(left(reason=reason), LEFT))["data"]["leave_reason"] == reason.value
 
 
-def test_an_update_tells_the_metadata_before() -> None:
+def test_an_update_has_the_previous_metadata() -> None:
     change = PeerUpdated(visit=visit({"v": 2}), session_id="ses_1", previous_metadata={"v": 1}, peer_count=1)
     event = body(draft(change, LEFT))
 
     assert (event["data"]["previous_metadata"], event["data"]["metadata"]) == ({"v": 1}, {"v": 2})
 
 
-def test_an_empty_room_tells_of_the_whole_session() -> None:
+def test_an_empty_room_describes_the_whole_session() -> None:
     change = RoomEmptied(session=SESSION, ended_at=LEFT, last_seen_at=SEEN, reason=EmptyReason.NO_SESSION)
     event = body(draft(change, LEFT + timedelta(seconds=2)))
 
@@ -186,7 +190,7 @@ def test_an_empty_room_tells_of_the_whole_session() -> None:
     }
 
 
-def test_a_snapshot_names_everybody_by_time_then_id() -> None:
+def test_a_snapshot_lists_the_peers_by_time_then_id() -> None:
     visits = [
         visit({"name": "B"}, peer_id="b", visit_id="vis_b", display_name="B"),
         visit(peer_id="a", visit_id="vis_a"),
@@ -194,7 +198,7 @@ def test_a_snapshot_names_everybody_by_time_then_id() -> None:
     ]
     event = body(draft_snapshot(SESSION, visits, LEFT))
 
-    assert list(event["data"]) == [*PLACE, "peer_count", "observed_at", "peers"]
+    assert list(event["data"]) == [*ROOM_KEYS, "peer_count", "observed_at", "peers"]
     assert event["timestamp"] == "2026-11-23T09:29:59.007Z"
     assert [one["peer_id"] for one in event["data"]["peers"]] == ["c", "a", "b"]
     assert event["data"]["peers"][2] == {
@@ -214,14 +218,14 @@ def test_a_snapshot_of_an_empty_room_has_no_session() -> None:
 
 
 def test_the_bridges_own_events_have_no_room() -> None:
-    nowhere = RoomName(source=None, room_id=None, room_name=None)
+    no_room = RoomName(source=None, room_id=None, room_name=None)
     away = draft_source(
         available=False, source="main", condition="failing", since=SEEN, detail="status 500", observed_at=LEFT
     )
     gone = draft_endpoint(recovered=False, endpoint="crm", reason="gone", since=None, at=LEFT)
 
-    for told, event_type in ((away, "source.unavailable"), (gone, "endpoint.disabled")):
-        event = body(told, nowhere)
+    for drafted, event_type in ((away, "source.unavailable"), (gone, "endpoint.disabled")):
+        event = body(drafted, no_room)
         assert event["type"] == event_type
         assert list(event["data"])[:4] == ["source", "room_id", "room_name", "sequence"]
         assert event["data"]["room_id"] is None
@@ -244,7 +248,7 @@ def test_the_bridges_own_events_have_no_room() -> None:
         (datetime(1970, 1, 1, tzinfo=UTC), "1970-01-01T00:00:00.000Z"),
     ],
 )
-def test_times_are_utc_in_milliseconds(moment: datetime, text: str) -> None:
+def test_times_are_written_in_utc_with_milliseconds(moment: datetime, text: str) -> None:
     assert rfc3339(moment) == text
 
 
@@ -253,7 +257,7 @@ MOMENTS = st.datetimes(datetime(1970, 1, 1), datetime(2200, 1, 1), timezones=st.
 
 @settings(max_examples=200, deadline=None)
 @given(MOMENTS, MOMENTS)
-def test_spans_agree_with_the_times_as_printed(one: datetime, other: datetime) -> None:
+def test_durations_agree_with_the_times_as_written(one: datetime, other: datetime) -> None:
     start, end = sorted((one, other))
     printed = datetime.fromisoformat(rfc3339(end)) - datetime.fromisoformat(rfc3339(start))
 
@@ -277,16 +281,16 @@ HOSTILE: st.SearchStrategy[Json] = st.recursive(
 
 @settings(max_examples=150, deadline=None)
 @given(HOSTILE)
-def test_any_metadata_arrives_as_it_came_in_the_same_bytes(metadata: Json) -> None:
-    told = draft(left(visit(metadata)), LEFT)
-    encoded = encode(told, ROOM, event_id="evt_1", sequence=42)
+def test_any_metadata_is_kept_and_always_encoded_to_the_same_bytes(metadata: Json) -> None:
+    drafted = draft(left(visit(metadata)), LEFT)
+    encoded = encode(drafted, ROOM, event_id="evt_1", sequence=42)
 
     assert json.loads(encoded)["data"]["metadata"] == metadata
-    assert encode(told, ROOM, event_id="evt_1", sequence=42) == encoded
+    assert encode(drafted, ROOM, event_id="evt_1", sequence=42) == encoded
     assert b"\n" not in encoded
 
 
-def test_text_is_written_raw() -> None:
+def test_text_is_written_as_utf8_without_escapes() -> None:
     encoded = encode(draft(left(visit({"name": "Zoë 🦊 \u2028\x00"})), LEFT), ROOM, event_id="evt_1", sequence=1)
 
     assert "Zoë 🦊 \u2028\\u0000".encode() in encoded

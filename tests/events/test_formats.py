@@ -36,7 +36,7 @@ LEFT = JOINED + timedelta(seconds=1794.495)
 JOINED_MS = 1795424404512
 LEFT_MS = JOINED_MS + 1794495
 ROOM = RoomName(source="main", room_id="abc-defg-hij", room_name="Weekly stand-up ☃")
-NOBODYS = RoomName(source=None, room_id=None, room_name=None)
+NO_ROOM = RoomName(source=None, room_id=None, room_name=None)
 SESSION = Session(session_id="ses_1", started_at=JOINED, visit_count=3, unique_peers=2, peak_peer_count=2)
 PERSON: Json = {"displayName": "akmo3.eth", "isHandRaised": False, "tags": ["a", {"b": 1.5}], "wallet": None}
 
@@ -91,18 +91,18 @@ def snapshot(*visits: Visit) -> bytes:
 
 
 def source_unavailable() -> bytes:
-    told = draft_source(
+    drafted = draft_source(
         available=False, source="main", condition="unauthorized", since=JOINED, detail=None, observed_at=LEFT
     )
-    return encode(told, NOBODYS, event_id="evt_1", sequence=42)
+    return encode(drafted, NO_ROOM, event_id="evt_1", sequence=42)
 
 
 def endpoint_disabled() -> bytes:
-    told = draft_endpoint(recovered=False, endpoint="crm", reason="gone", since=None, at=LEFT)
-    return encode(told, NOBODYS, event_id="evt_1", sequence=42)
+    drafted = draft_endpoint(recovered=False, endpoint="crm", reason="gone", since=None, at=LEFT)
+    return encode(drafted, NO_ROOM, event_id="evt_1", sequence=42)
 
 
-EVERY_KIND = {
+EVENTS = {
     "peer.joined": joined(),
     "peer.left": left(),
     "peer.updated": updated(),
@@ -112,11 +112,11 @@ EVERY_KIND = {
     "source.unavailable": source_unavailable(),
     "endpoint.disabled": endpoint_disabled(),
 }
-every_kind = pytest.mark.parametrize(("kind", "body"), EVERY_KIND.items(), ids=EVERY_KIND)
+every_event = pytest.mark.parametrize(("kind", "body"), EVENTS.items(), ids=EVENTS)
 
 
-def document(style: Format, body: bytes) -> dict[str, Any]:
-    rendered: dict[str, Any] = json.loads(render(style, body).body)
+def document(event_format: Format, body: bytes) -> dict[str, Any]:
+    rendered: dict[str, Any] = json.loads(render(event_format, body).body)
     return rendered
 
 
@@ -129,34 +129,34 @@ def payload(body: bytes) -> dict[str, Any]:
     return found
 
 
-@every_kind
-def test_standard_is_the_stored_body_untouched(kind: str, body: bytes) -> None:
+@every_event
+def test_standard_is_the_stored_body(kind: str, body: bytes) -> None:
     assert json.loads(body)["type"] == kind
     assert render(Format.STANDARD, body) == Rendered(body=body, content_type="application/json", event_id="evt_1")
 
 
-@every_kind
+@every_event
 @pytest.mark.parametrize(
-    ("style", "content_type"),
+    ("event_format", "content_type"),
     [
         (Format.FLAT, "application/json"),
         (Format.HUDDLE01, "text/plain"),
         (Format.CLOUDEVENTS, "application/cloudevents+json"),
     ],
 )
-def test_every_style_of_every_event_has_its_id_and_is_compact(
-    kind: str, body: bytes, style: Format, content_type: str
+def test_every_format_of_every_event_has_its_id_and_is_compact(
+    kind: str, body: bytes, event_format: Format, content_type: str
 ) -> None:
-    rendered = render(style, body)
+    rendered = render(event_format, body)
     assert (rendered.content_type, rendered.event_id) == (content_type, "evt_1")
     found = json.loads(rendered.body)
     assert found["id"] == "evt_1"
     assert kind in (found.get("type"), found.get("event", "").replace(":", "."))
     assert rendered.body == json.dumps(found, separators=(",", ":"), ensure_ascii=False).encode()
-    assert render(style, body) == rendered
+    assert render(event_format, body) == rendered
 
 
-def test_an_id_in_any_place_of_the_body_is_found() -> None:
+def test_the_id_is_found_anywhere_in_the_body() -> None:
     body = json.dumps({"type": "x", "id": 'e"1', "data": {}}).encode()
     assert render(Format.STANDARD, body).event_id == 'e"1'
 
@@ -223,7 +223,7 @@ def test_flat_keeps_both_metadata_of_an_update_apart() -> None:
     assert flat(updated({}, "text"))["previous_metadata"] == "text"
 
 
-def test_flat_lets_nobody_overwrite_an_events_own_keys() -> None:
+def test_flat_metadata_cannot_overwrite_the_keys_of_the_event() -> None:
     event = json.loads(joined({"key": "theirs", "id": "theirs"}))
     event["data"] |= {"metadata_key": "ours", "id": "data's"}
     found = flat(json.dumps(event).encode())
@@ -231,7 +231,7 @@ def test_flat_lets_nobody_overwrite_an_events_own_keys() -> None:
 
 
 def test_flat_writes_lists_as_json_text() -> None:
-    peers = flat(EVERY_KIND["room.snapshot"])["peers"]
+    peers = flat(EVENTS["room.snapshot"])["peers"]
     assert [(peer["peer_id"], peer["metadata"]) for peer in json.loads(peers)] == [("b", None), ("peerId-4cRF", PERSON)]
 
 
@@ -247,26 +247,26 @@ ROOMS = st.builds(RoomName, source=st.text(min_size=1), room_id=st.text(min_size
 
 
 @given(metadata=JSON_VALUES, peer_id=PEER_IDS, room=ROOMS)
-def test_flat_has_scalars_only_and_the_same_keys_whatever_the_metadata(
-    metadata: Json, peer_id: str, room: RoomName
-) -> None:
+def test_flat_has_only_scalars_and_the_same_keys_for_any_metadata(metadata: Json, peer_id: str, room: RoomName) -> None:
     body = joined(metadata, peer_id, room)
     found, event = flat(body), json.loads(body)
     assert not any(isinstance(value, dict | list) for value in found.values())
     own = {*event, *event["data"]} - {"data", "metadata"}
     assert {key for key in found if not key.startswith("metadata")} == own
     assert {key: found[key] for key in own} == {key: {**event["data"], **event}[key] for key in own}
-    told = {key.removeprefix("metadata_"): value for key, value in found.items() if key.startswith("metadata_")}
+    found_metadata = {
+        key.removeprefix("metadata_"): value for key, value in found.items() if key.startswith("metadata_")
+    }
     if isinstance(metadata, dict):
-        assert told.keys() == metadata.keys()
+        assert found_metadata.keys() == metadata.keys()
     else:
-        assert (told, "metadata" in found) == ({}, True)
+        assert (found_metadata, "metadata" in found) == ({}, True)
 
 
 # --- huddle01
 
 
-def test_huddle01_says_who_joined_as_huddle01_does() -> None:
+def test_huddle01_join() -> None:
     assert document(Format.HUDDLE01, joined()) == {
         "id": "evt_1",
         "event": "peer:joined",
@@ -278,7 +278,7 @@ def test_huddle01_says_who_joined_as_huddle01_does() -> None:
             "metadata": json.dumps(PERSON, separators=(",", ":")),
             "browser": {},
             "device": {},
-            # what they do not have
+            # keys that Huddle01's own events do not have
             "timestamp": JOINED_MS,
             "schemaVersion": 1,
             "source": "main",
@@ -294,7 +294,7 @@ def test_huddle01_says_who_joined_as_huddle01_does() -> None:
     }
 
 
-def test_huddle01_says_who_left_as_huddle01_does() -> None:
+def test_huddle01_leave() -> None:
     found = payload(left())
     theirs = {key: found[key] for key in ("id", "sessionId", "roomId", "leftAt", "duration", "metadata")}
     assert theirs == {
@@ -309,7 +309,7 @@ def test_huddle01_says_who_left_as_huddle01_does() -> None:
     assert not found.keys() & {"browser", "device"}
 
 
-def test_huddle01_has_our_own_events_in_the_same_manner() -> None:
+def test_huddle01_has_the_bridges_own_events_in_the_same_form() -> None:
     rendered = document(Format.HUDDLE01, emptied())
     assert rendered["event"] == "room:empty"
     assert rendered["payload"] == {
@@ -344,17 +344,17 @@ def test_huddle01_has_our_own_events_in_the_same_manner() -> None:
 
 @pytest.mark.parametrize("metadata", ["text", 7, [1, {"ü": 2.0}], {"1": 1, "0": 0}, {"n": 10**30}, True, ""])
 def test_huddle01_metadata_is_json_text_in_ascii(metadata: Json) -> None:
-    said = payload(joined(metadata))["metadata"]
-    assert said.isascii()
-    assert json.loads(said) == metadata
+    text = payload(joined(metadata))["metadata"]
+    assert text.isascii()
+    assert json.loads(text) == metadata
 
 
-def test_huddle01_leaves_out_what_is_unknown() -> None:
+def test_huddle01_leaves_out_unknown_metadata() -> None:
     assert "metadata" not in payload(joined(None))
     assert "metadata" not in payload(updated(None))
 
 
-def test_huddle01_writes_numbers_that_javascript_would_change_as_text() -> None:
+def test_huddle01_has_numbers_that_javascript_would_change_as_text() -> None:
     event = json.loads(joined())
     event["data"] |= {"large": SAFE_INTEGER, "larger": SAFE_INTEGER + 1, "broken": 2.5, "peers": [1.0]}
     found = payload(json.dumps(event).encode())
@@ -373,7 +373,7 @@ def outcomes(bodies: list[bytes], key: str = KEY, flip: bool = False) -> list[st
 
 
 def test_the_official_receiver_accepts_every_kind_of_event() -> None:
-    assert outcomes(list(EVERY_KIND.values())) == ["accepted"] * len(EVERY_KIND)
+    assert outcomes(list(EVENTS.values())) == ["accepted"] * len(EVENTS)
 
 
 def test_the_official_receiver_rejects_another_key_and_another_body() -> None:
@@ -398,7 +398,7 @@ HOSTILE: list[Json] = [
     rooms=st.lists(ROOMS, min_size=30, max_size=30),
 )
 @example(metadata=HOSTILE, peer_ids=[str(each) or " " for each in HOSTILE], rooms=[ROOM] * len(HOSTILE))
-def test_the_official_receiver_accepts_whatever_the_metadata(
+def test_the_official_receiver_accepts_any_metadata(
     metadata: list[Json], peer_ids: list[str], rooms: list[RoomName]
 ) -> None:
     require_oracles()
@@ -430,21 +430,21 @@ def test_cloudevents_wraps_the_data() -> None:
 
 @pytest.mark.parametrize("kind", ["room.empty", "room.snapshot", "source.unavailable", "endpoint.disabled"])
 def test_cloudevents_has_a_subject_only_where_there_is_a_peer(kind: str) -> None:
-    found = document(Format.CLOUDEVENTS, EVERY_KIND[kind])
+    found = document(Format.CLOUDEVENTS, EVENTS[kind])
     assert "subject" not in found
     assert found["source"] == ("/sources/main/rooms/abc-defg-hij" if kind.startswith("room") else "/bridge")
 
 
 def test_cloudevents_sequence_sorts_as_text() -> None:
-    told = draft(RoomOccupied(session=SESSION, peer_count=1), LEFT)
+    drafted = draft(RoomOccupied(session=SESSION, peer_count=1), LEFT)
     numbers = [1, 2, 9, 10, 11, 99, 100, 12345, 2**31 - 1]
-    bodies = [encode(told, ROOM, event_id="evt_1", sequence=number) for number in numbers]
+    bodies = [encode(drafted, ROOM, event_id="evt_1", sequence=number) for number in numbers]
     sequences = [document(Format.CLOUDEVENTS, body)["sequence"] for body in bodies]
     assert sorted(sequences) == sequences
     assert [int(sequence) for sequence in sequences] == numbers
 
 
-def test_cloudevents_of_an_event_without_a_number_has_none() -> None:
+def test_cloudevents_of_an_event_without_a_sequence_has_none() -> None:
     event = json.loads(joined())
     event["data"]["sequence"] = None
     assert not document(Format.CLOUDEVENTS, json.dumps(event).encode()).keys() & {"sequence", "sequencetype"}
@@ -452,8 +452,8 @@ def test_cloudevents_of_an_event_without_a_number_has_none() -> None:
 
 @given(metadata=JSON_VALUES, peer_id=PEER_IDS, room=ROOMS)
 @example(metadata=None, peer_id="a\nb", room=RoomName(source="a/b", room_id="../x?y#z ü", room_name=None))
-def test_cloudevents_attributes_are_legal_whatever_the_names(metadata: Json, peer_id: str, room: RoomName) -> None:
-    """CloudEvents 1.0, its type system: what is there is not empty and has no control characters."""
+def test_cloudevents_attributes_are_legal_for_any_names(metadata: Json, peer_id: str, room: RoomName) -> None:
+    """CloudEvents 1.0, type system: a value is not empty and has no control characters."""
     body = joined(metadata, peer_id, room)
     found = document(Format.CLOUDEVENTS, body)
     assert found.pop("data") == json.loads(body)["data"]

@@ -20,7 +20,7 @@ def test_the_types_are_those_of_the_contract_that_are_emitted() -> None:
     }
 
 
-def test_three_types_are_delivered_unasked() -> None:
+def test_three_types_are_delivered_by_default() -> None:
     assert set(DEFAULT_TYPES) == {"peer.joined", "peer.left", "room.empty"}
 
 

@@ -1,4 +1,4 @@
-"""Random histories through the database: group batches, restarts and stale polls in between."""
+"""Random histories through the database: batches, restarts and stale polls."""
 
 from __future__ import annotations
 
@@ -17,20 +17,21 @@ from bridge.db.tables import visits
 from bridge.polling.plan import PollingSettings
 from bridge.rules.presence import Failure, Peer, PresencePolicy, Snapshot
 from tests.harness import postgres
+from tests.harness.builders import peer, seen
 from tests.harness.log import log_problems, replay
-from tests.harness.store_driver import StoreDriver, copied_sqlite, failed, peer, seen
+from tests.harness.store_driver import StoreDriver, copied_sqlite, failed
 
 ROOMS = ("r0", "r1", "r2")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Beat:
-    """Time passes, some rooms are polled together, and perhaps the bridge was started anew before."""
+class Round:
+    """After a while, perhaps after a restart, some rooms are polled together."""
 
     after: float
     restart: bool
     stale: bool
-    answers: dict[str, Snapshot | Failure]
+    results: dict[str, Snapshot | Failure]
 
 
 PEERS = st.dictionaries(
@@ -38,7 +39,7 @@ PEERS = st.dictionaries(
 ).map(lambda named: [peer(name, joined, {"v": version}) for name, (joined, version) in named.items()])
 
 
-def answer_of(kind: str, peers: list[Peer]) -> Snapshot | Failure:
+def result_of(kind: str, peers: list[Peer]) -> Snapshot | Failure:
     match kind:
         case "failed":
             return failed()
@@ -48,21 +49,21 @@ def answer_of(kind: str, peers: list[Peer]) -> Snapshot | Failure:
             return seen(*peers, complete=kind == "complete")
 
 
-ANSWERS = st.builds(
-    answer_of, st.sampled_from(["complete", "complete", "complete", "incomplete", "no_session", "failed"]), PEERS
+RESULTS = st.builds(
+    result_of, st.sampled_from(["complete", "complete", "complete", "incomplete", "no_session", "failed"]), PEERS
 )
-BEATS = st.builds(
-    Beat,
+ROUNDS = st.builds(
+    Round,
     after=st.sampled_from([70, 100.5]),
     restart=st.booleans(),
     stale=st.booleans(),
-    answers=st.dictionaries(st.sampled_from(ROOMS), ANSWERS, min_size=1),
+    results=st.dictionaries(st.sampled_from(ROOMS), RESULTS, min_size=1),
 )
 
 
 @contextmanager
 def fresh(kind: str, request: pytest.FixtureRequest) -> Iterator[str]:
-    """A database per example; fixtures are made once per test."""
+    """A database per example; a fixture would be one per test."""
     if kind == "sqlite":
         with tempfile.TemporaryDirectory() as directory:
             yield copied_sqlite(request.getfixturevalue("sqlite_template"), Path(directory))
@@ -75,29 +76,29 @@ def fresh(kind: str, request: pytest.FixtureRequest) -> Iterator[str]:
         postgres.drop_database(url)
 
 
-def play(url: str, history: list[Beat], missed: int) -> None:
+def run(url: str, history: list[Round], missed: int) -> None:
     store = StoreDriver(database=Database(url))
     store.settings = PollingSettings(policy=PresencePolicy(leave_after_missed=missed))
     crm = store.subscribe("crm", events=["*"])
     store.subscribe("narrow", events=["peer.left"], rooms=["r1"])
     store.track(*ROOMS)
     now, last_complete, delivered = 0.0, {}, []
-    for beat in history:
-        now += beat.after
-        if beat.restart:
+    for turn in history:
+        now += turn.after
+        if turn.restart:
             store.database.close()
             store.database = Database(url)
-        stale = store.claim(now) if beat.stale else []
+        stale = store.claim(now) if turn.stale else []
         now += 30
-        claimed = [room for room in store.claim(now) if room.upstream_id in beat.answers]
+        claimed = [room for room in store.claim(now) if room.upstream_id in turn.results]
         recorded = store.record(stale, lambda _: seen("ghost"), now)
         assert all(one.fenced for one in recorded)
-        store.record(claimed, beat.answers.__getitem__, now)
+        store.record(claimed, turn.results.__getitem__, now)
         for room in claimed:
-            response = beat.answers[room.upstream_id]
-            if isinstance(response, Snapshot) and response.complete:
-                last_complete[room.upstream_id] = {one.peer_id for one in response.peers}
-            elif isinstance(response, Snapshot):
+            result = turn.results[room.upstream_id]
+            if isinstance(result, Snapshot) and result.complete:
+                last_complete[room.upstream_id] = {one.peer_id for one in result.peers}
+            elif isinstance(result, Snapshot):
                 last_complete.pop(room.upstream_id, None)
         delivered += store.deliver(now)
         check(store, last_complete if missed == 1 else {})
@@ -121,13 +122,13 @@ def check(store: StoreDriver, last_complete: dict[str, set[str]]) -> None:
 
 
 @pytest.mark.parametrize(("kind", "examples"), [("sqlite", 25), ("postgresql", 10)])
-def test_the_log_replays_to_the_rows_and_everything_is_owed_once(
+def test_the_log_replays_to_the_rows_and_every_event_is_delivered_once(
     kind: str, examples: int, request: pytest.FixtureRequest
 ) -> None:
     @settings(max_examples=examples, deadline=None, suppress_health_check=list(HealthCheck))
-    @given(st.lists(BEATS, min_size=1, max_size=7), st.sampled_from([1, 1, 2]))
-    def histories(history: list[Beat], missed: int) -> None:
+    @given(st.lists(ROUNDS, min_size=1, max_size=7), st.sampled_from([1, 1, 2]))
+    def histories(history: list[Round], missed: int) -> None:
         with fresh(kind, request) as url:
-            play(url, history, missed)
+            run(url, history, missed)
 
     histories()

@@ -1,4 +1,4 @@
-"""T2: what polls write, what they leave alone, and for whom."""
+"""T2: the rows and events that polls write."""
 
 from __future__ import annotations
 
@@ -13,10 +13,12 @@ from bridge.errors import DatabaseError
 from bridge.polling.plan import PollingSettings, Skipped
 from bridge.polling.record import record_polls
 from bridge.polling.rooms import remove_other_sources, remove_room
-from bridge.rules.polling import Condition, failure_limit
-from bridge.rules.presence import FailureKind, FirstSnapshot, Json, PresencePolicy
+from bridge.rules.polling import failure_limit
+from bridge.rules.presence import Failure, FailureKind, FirstSnapshot, Json, PresencePolicy, Snapshot
+from tests.harness.builders import at, peer, seen
 from tests.harness.log import log_problems
-from tests.harness.store_driver import StoreDriver, at, failed, peer, polled_room, seen
+from tests.harness.statements import executed_statements
+from tests.harness.store_driver import StoreDriver, failed, polled_room
 
 
 def test_a_first_snapshot_writes_session_visits_events_and_the_next_poll(store: StoreDriver) -> None:
@@ -24,7 +26,7 @@ def test_a_first_snapshot_writes_session_visits_events_and_the_next_poll(store: 
     recorded = store.poll(1, a=seen(peer("p", 0.5, {"name": "P"}), peer("q")))["a"]
 
     assert (recorded.fenced, recorded.event_count) == (False, 3)
-    assert store.told("a") == ["room.occupied", "peer.joined", "peer.joined"]
+    assert store.event_types("a") == ["room.occupied", "peer.joined", "peer.joined"]
     row = store.room("a")
     assert (row.last_sequence, row.polled_at, row.complete_at, row.claim_token) == (3, at(1), at(1), None)
     assert row.next_poll_at == at(10)
@@ -37,7 +39,7 @@ def test_a_first_snapshot_writes_session_visits_events_and_the_next_poll(store: 
     assert row.session_key == session.id
 
 
-def test_the_end_of_a_session_is_written_too(store: StoreDriver) -> None:
+def test_the_end_of_a_session_is_written(store: StoreDriver) -> None:
     store.track("a")
     store.poll(0, a=seen("p"))
     store.poll(10, a=seen(no_session=True))
@@ -79,7 +81,7 @@ def test_a_skipped_poll_leaves_the_room_as_it_was(store: StoreDriver) -> None:
     assert (row.next_poll_at, row.failures, row.polled_at, row.claim_token) == (at(0), 0, None, None)
 
 
-def test_a_quiet_poll_writes_no_visit_and_yet_the_last_sighting_is_known(store: StoreDriver) -> None:
+def test_a_quiet_poll_writes_no_visit_but_counts_for_last_seen(store: StoreDriver) -> None:
     store.track("a")
     store.poll(0, a=seen("p", "q"))
     before = store.rows(visits, "id")
@@ -93,7 +95,7 @@ def test_a_quiet_poll_writes_no_visit_and_yet_the_last_sighting_is_known(store: 
     assert left["uncertainty_seconds"] == 10.0
 
 
-def test_a_poll_in_which_only_the_order_changed_writes_no_visit(store: StoreDriver) -> None:
+def test_a_snapshot_in_another_order_writes_no_visit(store: StoreDriver) -> None:
     store.track("a")
     store.poll(0, a=seen("p", "q"))
     before = store.rows(visits, "id")
@@ -102,7 +104,7 @@ def test_a_poll_in_which_only_the_order_changed_writes_no_visit(store: StoreDriv
     assert store.rows(visits, "id") == before
 
 
-def test_failures_between_do_not_count_as_sightings(store: StoreDriver) -> None:
+def test_failed_polls_do_not_count_for_last_seen(store: StoreDriver) -> None:
     store.track("a")
     store.poll(0, a=seen("p"))
     store.poll(10, a=failed())
@@ -112,7 +114,7 @@ def test_failures_between_do_not_count_as_sightings(store: StoreDriver) -> None:
     assert store.log("a")[-2]["data"]["uncertainty_seconds"] == 20.0
 
 
-def test_incomplete_polls_are_sightings_of_those_they_list(store: StoreDriver) -> None:
+def test_incomplete_polls_count_for_last_seen_of_the_peers_in_them(store: StoreDriver) -> None:
     store.track("a")
     store.poll(0, a=seen("p", "q"))
     store.poll(10, a=seen("p", complete=False))
@@ -123,24 +125,14 @@ def test_incomplete_polls_are_sightings_of_those_they_list(store: StoreDriver) -
     assert left == {"p": "2026-11-23T09:00:20.000Z", "q": "2026-11-23T09:00:00.000Z"}
 
 
-def test_an_incomplete_answer_is_never_taken_for_the_last_complete_one(store: StoreDriver) -> None:
-    store.track("a")
-    response = seen("p", complete=False)
-    store.poll(0, a=response)
-    store.poll(10, a=response)
-
-    assert store.room("a").complete_at is None
-    assert store.room("a").fingerprint is None
-
-
-def test_suspects_survive_in_the_database_and_are_confirmed_early(store: StoreDriver) -> None:
+def test_suspected_leaves_are_stored_and_confirmed_early(store: StoreDriver) -> None:
     store.settings = PollingSettings(policy=PresencePolicy(leave_after_missed=3))
     store.track("a")
     store.poll(0, a=seen("p", "q"))
     store.poll(10, a=seen("q"))
     assert store.room("a").next_poll_at == at(12)
     store.poll(12, a=seen("q"))
-    assert store.told("a")[-1] == "peer.joined"
+    assert store.event_types("a")[-1] == "peer.joined"
     store.poll(14, a=seen("q"))
 
     left = store.log("a")[-1]["data"]
@@ -148,7 +140,7 @@ def test_suspects_survive_in_the_database_and_are_confirmed_early(store: StoreDr
     assert store.room("a").next_poll_at == at(24)
 
 
-def test_a_suspect_that_was_seen_again_starts_anew(store: StoreDriver) -> None:
+def test_a_suspected_leave_ends_when_the_peer_is_seen_again(store: StoreDriver) -> None:
     store.settings = PollingSettings(policy=PresencePolicy(leave_after_missed=2))
     store.track("a")
     store.poll(0, a=seen("p", "q"))
@@ -162,20 +154,20 @@ def test_a_suspect_that_was_seen_again_starts_anew(store: StoreDriver) -> None:
     assert (left["left_at"], left["last_seen_at"]) == ("2026-11-23T09:00:32.000Z", "2026-11-23T09:00:22.000Z")
 
 
-def test_a_room_can_have_an_interval_and_a_patience_of_its_own(store: StoreDriver) -> None:
+def test_a_room_can_have_its_own_interval_and_leave_after_missed(store: StoreDriver) -> None:
     store.track("a", interval=timedelta(seconds=3), leave_after_missed=2)
     store.poll(0, a=seen("p"))
     assert store.room("a").next_poll_at == at(3)
     store.poll(3, a=seen())
 
-    assert store.told("a")[-1] == "peer.joined"
+    assert store.event_types("a")[-1] == "peer.joined"
 
 
 @pytest.mark.parametrize(
     ("before", "after"),
     [({"v": 1}, {"v": 2}), ({"muted": 1}, {"muted": True}), ({"v": [0]}, {"v": [False]}), ({"v": 1}, None), (None, 0)],
 )
-def test_an_update_is_told_once(store: StoreDriver, before: Json, after: Json) -> None:
+def test_an_update_is_reported_once(store: StoreDriver, before: Json, after: Json) -> None:
     store.track("a")
     store.poll(0, a=seen(peer("p", 0, before)))
     store.poll(10, a=seen(peer("p", 0, after)))
@@ -187,7 +179,7 @@ def test_an_update_is_told_once(store: StoreDriver, before: Json, after: Json) -
     assert json.dumps(store.rows(visits, "id")[0].metadata) == json.dumps(after)
 
 
-def test_a_rejoin_and_a_return_are_no_new_people(store: StoreDriver) -> None:
+def test_a_rejoin_and_a_return_are_no_new_peers(store: StoreDriver) -> None:
     store.track("a")
     store.poll(0, a=seen(peer("p", -1), peer("q", -1)))
     store.poll(10, a=seen(peer("p", 5), peer("q", -1)))
@@ -199,20 +191,20 @@ def test_a_rejoin_and_a_return_are_no_new_people(store: StoreDriver) -> None:
     assert (empty["visit_count"], empty["unique_peers"], empty["peak_peer_count"]) == (4, 2, 2)
 
 
-def test_baseline_logs_the_peers_present_at_the_start_and_delivers_them_to_nobody(store: StoreDriver) -> None:
+def test_baseline_logs_the_peers_present_at_the_start_but_does_not_deliver_them(store: StoreDriver) -> None:
     store.settings = PollingSettings(policy=PresencePolicy(first_snapshot=FirstSnapshot.BASELINE))
     store.track("a")
     key = store.subscribe()
     store.poll(0, a=seen("p"))
 
-    assert store.told("a") == ["room.occupied", "peer.joined"]
+    assert store.event_types("a") == ["room.occupied", "peer.joined"]
     assert store.cursor(key, "a") is None
     store.poll(10, a=seen("p", "q"))
     assert store.log("a")[-1]["data"]["peer_count"] == 2
     assert store.deliver(10) == [store.log("a")[-1]["id"]]
 
 
-def test_a_token_that_is_gone_writes_nothing(store: StoreDriver) -> None:
+def test_a_poll_whose_claim_was_lost_writes_nothing(store: StoreDriver) -> None:
     store.track("a")
     stale = store.claim(0)
     store.claim(21)
@@ -224,41 +216,17 @@ def test_a_token_that_is_gone_writes_nothing(store: StoreDriver) -> None:
     assert store.room("a").next_poll_at == at(42)
 
 
-def test_a_lease_that_ran_out_without_another_claim_is_still_ours(store: StoreDriver) -> None:
+def test_a_lease_that_ended_without_another_claim_is_not_fenced(store: StoreDriver) -> None:
     store.track("a")
     late = store.claim(0)
 
     (recorded,) = store.record(late, lambda _: seen("p"), 100)
 
     assert not recorded.fenced
-    assert store.told("a") == ["room.occupied", "peer.joined"]
+    assert store.event_types("a") == ["room.occupied", "peer.joined"]
 
 
-@pytest.mark.parametrize("stale_first", [True, False])
-def test_a_stale_and_a_current_poll_in_one_batch(store: StoreDriver, stale_first: bool) -> None:  # noqa: FBT001 - a table's column
-    store.track("a")
-    (stale,) = store.claim(0)
-    (current,) = store.claim(21)
-    polled = [polled_room(stale, seen("old"), 22), polled_room(current, seen("new"), 22)]
-    if not stale_first:
-        polled.reverse()
-
-    recorded = store.write(record_polls, polled, settings=store.settings, new_id=store.new_id)
-
-    assert [one.fenced for one in recorded] == ([True, False] if stale_first else [False, True])
-    assert [one["data"].get("peer_id") for one in store.log("a")] == [None, "new"]
-
-
-def test_a_stale_poll_says_nothing_of_its_source(store: StoreDriver) -> None:
-    store.track("a")
-    stale = store.claim(0)
-    store.claim(21)
-    store.record(stale, lambda _: failed(FailureKind.UNAUTHORIZED), 22)
-
-    assert store.rows(sources, "name")[0].condition == Condition.OK
-
-
-def test_a_removed_room_is_written_no_more(store: StoreDriver) -> None:
+def test_a_poll_of_a_removed_room_writes_nothing(store: StoreDriver) -> None:
     store.track("a")
     store.poll(0, a=seen("p"))
     claimed = store.claim(10)
@@ -266,13 +234,13 @@ def test_a_removed_room_is_written_no_more(store: StoreDriver) -> None:
     (recorded,) = store.record(claimed, lambda _: seen("p", "q"), 12)
 
     assert recorded.fenced
-    assert store.told("a") == ["room.occupied", "peer.joined", "peer.left", "room.empty"]
+    assert store.event_types("a") == ["room.occupied", "peer.joined", "peer.left", "room.empty"]
     assert store.log("a")[-1]["data"]["empty_reason"] in {"unwatched", "absent"}
     assert store.log("a")[-2]["data"]["leave_reason"] == "unwatched"
     assert store.claim(1000) == []
 
 
-def test_a_room_that_is_tracked_again_goes_on_with_its_numbers(store: StoreDriver) -> None:
+def test_a_room_that_is_tracked_again_continues_its_sequence(store: StoreDriver) -> None:
     store.track("a")
     store.poll(0, a=seen("p"))
     store.write(remove_room, "a", None, at(5), store.new_id)
@@ -305,40 +273,49 @@ def test_an_exception_in_the_middle_writes_nothing(store: StoreDriver) -> None:
     ]
 
 
-def test_many_rooms_in_one_batch_keep_apart(store: StoreDriver) -> None:
-    store.track(*(f"r{number}" for number in range(20)))
-    store.poll(
-        0,
-        **{f"r{number}": seen(*(f"p{peer}" for peer in range(number % 4))) for number in range(20)},
-    )
-    store.poll(
-        10,
-        **{f"r{number}": seen(*(f"p{peer}" for peer in range(number % 3))) for number in range(20)},
-    )
+@pytest.mark.parametrize(
+    "result",
+    [
+        seen("p"),
+        seen("p", "q"),
+        seen("q"),
+        seen(),
+        seen("p", complete=False),
+        failed(FailureKind.RATE_LIMITED),
+        Skipped(),
+    ],
+    ids=["quiet", "join", "join and leave", "empty", "incomplete", "failed", "skipped"],
+)
+def test_a_batch_of_a_hundred_rooms_executes_as_many_statements_as_one_of_two(
+    store: StoreDriver, result: Snapshot | Failure | Skipped
+) -> None:
+    store.subscribe()
+    counts = []
+    for size in (2, 100):
+        source = f"source of {size}"
+        store.track(*(f"room{number}" for number in range(size)), source=source)
+        store.record(store.claim(0, source=source), lambda _: seen("p"), 0)
+        claimed = store.claim(10, source=source)
+        with executed_statements(store.database) as statements:
+            store.record(claimed, lambda _: result, 10)
+        counts.append((len(claimed), len(statements)))
 
-    assert store.chain_problems() == []
-    for number in range(20):
-        log = store.log(f"r{number}")
-        assert log_problems(log) == []
-        present = {
-            one.peer_id
-            for one in store.rows(visits, "id")
-            if one.room_key == store.room(f"r{number}").id and one.left_at is None
-        }
-        assert present == {f"p{peer}" for peer in range(number % 3)}
+    (two, few), (hundred, many) = counts
+    assert (two, hundred) == (2, 100)
+    assert few == many <= 16
 
 
 def facts(store: StoreDriver, event_type: str) -> list[dict[str, Any]]:
     return [one["data"] for one in store.log(None) if one["type"] == event_type]
 
 
-def test_a_source_that_fails_and_recovers_is_told_in_the_bridges_own_log(store: StoreDriver) -> None:
+def test_a_source_that_fails_and_recovers_is_reported_in_the_bridges_own_log(store: StoreDriver) -> None:
     store.track("a", "b")
     store.record(store.claim(0), lambda _: failed(FailureKind.UNAUTHORIZED), 1)
     store.record(store.claim(61), lambda _: failed(FailureKind.UNAUTHORIZED), 61)
     store.record(store.claim(121), lambda _: seen(), 121)
 
-    assert store.told(None) == ["source.unavailable", "source.recovered"]
+    assert store.event_types(None) == ["source.unavailable", "source.recovered"]
     (away,), (back,) = facts(store, "source.unavailable"), facts(store, "source.recovered")
     assert (away["affected_source"], away["condition"]) == ("main", "unauthorized")
     assert (back["since"], back["room_id"]) == ("2026-11-23T09:00:01.000Z", None)
@@ -355,12 +332,12 @@ def test_a_source_of_any_size_is_unavailable_when_all_of_it_fails(store: StoreDr
             store.record(claimed, lambda _: failed(), now)
         now += 100
 
-    assert store.told(None) == ["source.unavailable"]
+    assert store.event_types(None) == ["source.unavailable"]
     store.record(store.claim(now), lambda _: seen(), now)
-    assert store.told(None) == ["source.unavailable", "source.recovered"]
+    assert store.event_types(None) == ["source.unavailable", "source.recovered"]
 
 
-def test_a_room_that_always_fails_beside_a_good_one_is_its_own_trouble(store: StoreDriver) -> None:
+def test_a_room_that_always_fails_beside_a_good_one_does_not_make_the_source_fail(store: StoreDriver) -> None:
     store.track("good", "bad")
     for turn in range(20):
         store.record(store.claim(turn * 100), lambda name: failed() if name == "bad" else seen(), turn * 100)
@@ -369,14 +346,7 @@ def test_a_room_that_always_fails_beside_a_good_one_is_its_own_trouble(store: St
     assert store.rows(sources, "name")[0].condition == "ok"
 
 
-def test_a_server_error_that_asks_for_patience_gets_it(store: StoreDriver) -> None:
-    store.track("a")
-    store.poll(0, a=failed(FailureKind.SERVER_ERROR, 300))
-
-    assert store.room("a").next_poll_at == at(300)
-
-
-def test_a_failed_follow_up_is_made_up_for_soon(store: StoreDriver) -> None:
+def test_a_failed_follow_up_is_repeated_soon(store: StoreDriver) -> None:
     store.settings = PollingSettings(interval=timedelta(seconds=40), policy=PresencePolicy(leave_after_missed=2))
     store.track("a")
     store.poll(0, a=seen("p"))
@@ -386,10 +356,10 @@ def test_a_failed_follow_up_is_made_up_for_soon(store: StoreDriver) -> None:
     assert at(43) < store.room("a").next_poll_at < at(45)
     store.poll(45, a=seen("p"))
     store.poll(90, a=failed())
-    assert store.room("a").next_poll_at > at(120), "nobody is missing any more"
+    assert store.room("a").next_poll_at > at(120), "no leave waits for its confirmation any more"
 
 
-def test_a_source_that_another_process_does_not_know_is_polled_all_the_same(store: StoreDriver) -> None:
+def test_a_source_whose_row_another_process_removed_is_still_polled(store: StoreDriver) -> None:
     store.track("a")
     claimed = store.claim(0)
     store.write(remove_other_sources, [])
@@ -397,20 +367,3 @@ def test_a_source_that_another_process_does_not_know_is_polled_all_the_same(stor
     store.record(claimed, lambda _: seen("p"), 0)
     store.write(remove_other_sources, [])
     assert [room.upstream_id for room in store.claim(10)] == ["a"]
-
-
-def test_a_rate_limit_is_no_failure_of_the_source(store: StoreDriver) -> None:
-    store.track("a")
-    store.record(store.claim(0), lambda _: failed(FailureKind.RATE_LIMITED, 30), 0)
-
-    assert store.room("a").next_poll_at == at(30)
-    assert [room.upstream_id for room in store.rooms()] == ["a"], "nothing is told, so there is no log of our own yet"
-
-
-def test_two_sources_are_judged_apart(store: StoreDriver) -> None:
-    store.track("a")
-    store.track("b", source="second")
-    claimed = [*store.claim(0), *store.claim(0, source="second")]
-    store.record(claimed, lambda name: failed(FailureKind.UNAUTHORIZED) if name == "a" else seen(), 0)
-
-    assert {row.name: row.condition for row in store.rows(sources, "name")} == {"main": "unauthorized", "second": "ok"}

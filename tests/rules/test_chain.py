@@ -24,16 +24,16 @@ def test_a_link_is_sha256_over_the_hash_before_and_the_body() -> None:
 
 @settings(max_examples=100, deadline=None)
 @given(BODIES, st.data())
-def test_whatever_is_changed_the_head_is_another(bodies: list[bytes], data: st.DataObject) -> None:
-    place = data.draw(st.integers(0, len(bodies) - 1))
+def test_any_change_gives_another_head(bodies: list[bytes], data: st.DataObject) -> None:
+    index = data.draw(st.integers(0, len(bodies) - 1))
     changed = bodies.copy()
     match data.draw(st.sampled_from(["flip", "drop", "add"])):
         case "flip":
-            changed[place] = bytes([changed[place][0] ^ 1]) + changed[place][1:]
+            changed[index] = bytes([changed[index][0] ^ 1]) + changed[index][1:]
         case "drop":
-            del changed[place]
+            del changed[index]
         case _:
-            changed.insert(place, b"another body that no list holds: this is more than forty bytes")
+            changed.insert(index, b"a body that no list contains: it is more than forty bytes")
 
     assert head(changed) != head(bodies)
 

@@ -28,12 +28,12 @@ def at(seconds: float) -> datetime:
     return START + timedelta(seconds=seconds)
 
 
-def spans(seconds: float) -> timedelta:
+def span(seconds: float) -> timedelta:
     return timedelta(seconds=seconds)
 
 
 def failure(kind: FailureKind = FailureKind.SERVER_ERROR, retry_after: float | None = None) -> Failure:
-    return Failure(kind=kind, detail="", retry_after=None if retry_after is None else spans(retry_after))
+    return Failure(kind=kind, detail="", retry_after=None if retry_after is None else span(retry_after))
 
 
 def failing(times: int, health: SourceHealth | None = None, kind: FailureKind = FailureKind.TIMEOUT) -> SourceHealth:
@@ -61,7 +61,7 @@ def test_a_room_is_polled_at_a_fixed_rate_and_a_suspect_early(
     suspects: bool,  # noqa: FBT001 - a table's column
     following: float,
 ) -> None:
-    assert next_poll(at(due), at(now), spans(interval), suspects=suspects) == at(following)
+    assert next_poll(at(due), at(now), span(interval), suspects=suspects) == at(following)
 
 
 @settings(max_examples=100, deadline=None)
@@ -74,9 +74,9 @@ def test_the_next_poll_lies_ahead_and_no_further_than_the_interval(
 ) -> None:
     if due > now:
         due, now = now, due
-    following = next_poll(at(due), at(now), spans(interval), suspects=suspects)
+    following = next_poll(at(due), at(now), span(interval), suspects=suspects)
 
-    assert at(now) < following <= at(now) + spans(interval)
+    assert at(now) < following <= at(now) + span(interval)
     assert not suspects or following <= at(now) + FOLLOW_UP
 
 
@@ -95,7 +95,7 @@ def test_the_next_poll_lies_ahead_and_no_further_than_the_interval(
     ],
 )
 def test_a_failing_room_backs_off_to_a_minute(interval: float, failures: int, jitter: float, wait: float) -> None:
-    assert next_poll_after_failure(at(0), spans(interval), failures, jitter) == at(wait)
+    assert next_poll_after_failure(at(0), span(interval), failures, jitter) == at(wait)
 
 
 @pytest.mark.parametrize(
@@ -110,15 +110,15 @@ def test_a_failing_room_backs_off_to_a_minute(interval: float, failures: int, ji
         (10, 1, False, 10**8, 300),
     ],
 )
-def test_a_failed_follow_up_comes_again_soon_and_nobody_before_the_upstream_wants_it(
+def test_a_failed_follow_up_is_repeated_soon_and_retry_after_is_honoured(
     interval: float,
     failures: int,
     suspects: bool,  # noqa: FBT001 - a table's column
     retry_after: float | None,
     wait: float,
 ) -> None:
-    asked = None if retry_after is None else spans(retry_after)
-    due_at = next_poll_after_failure(at(0), spans(interval), failures, 0.5, suspects=suspects, retry_after=asked)
+    asked = None if retry_after is None else span(retry_after)
+    due_at = next_poll_after_failure(at(0), span(interval), failures, 0.5, suspects=suspects, retry_after=asked)
     assert due_at == at(wait)
 
 
@@ -126,23 +126,23 @@ def test_a_failed_follow_up_comes_again_soon_and_nobody_before_the_upstream_want
     ("interval", "asked", "wait"),
     [(10, 299, 299), (10, 300, 300), (10, 301, 300), (10, 86_400, 300), (3600, 86_400, 3600)],
 )
-def test_a_proxys_page_of_maintenance_blinds_a_room_for_five_minutes_at_most(
+def test_retry_after_of_a_maintenance_page_delays_a_room_by_five_minutes_at_most(
     interval: float, asked: float, wait: float
 ) -> None:
-    assert next_poll_after_failure(at(0), spans(interval), 1, 0.5, retry_after=spans(asked)) == at(wait)
+    assert next_poll_after_failure(at(0), span(interval), 1, 0.5, retry_after=span(asked)) == at(wait)
 
 
 @pytest.mark.parametrize("kind", FAILURES)
-def test_no_page_of_maintenance_holds_a_failing_source_for_longer_than_that(kind: FailureKind) -> None:
-    straggler = failure(kind, retry_after=86_400)
+def test_retry_after_of_a_maintenance_page_pauses_a_failing_source_for_five_minutes_at_most(kind: FailureKind) -> None:
+    late = failure(kind, retry_after=86_400)
 
-    after = update_source_health(failing(HIGHEST_FAILURE_SCORE), straggler, is_probe=False, now=at(0), jitter=0.5)
+    after = update_source_health(failing(HIGHEST_FAILURE_SCORE), late, is_probe=False, now=at(0), jitter=0.5)
 
     assert after.paused_until == at(300)
 
 
 @pytest.mark.parametrize("kind", FAILURES)
-def test_what_a_single_room_is_asked_to_wait_holds_no_source(kind: FailureKind) -> None:
+def test_retry_after_of_one_failing_room_does_not_pause_its_source(kind: FailureKind) -> None:
     health = update_source_health(
         SourceHealth(), failure(kind, retry_after=86_400), is_probe=False, now=at(0), jitter=0.5
     )
@@ -150,7 +150,7 @@ def test_what_a_single_room_is_asked_to_wait_holds_no_source(kind: FailureKind) 
     assert (health.condition, health.paused_until) == (Condition.OK, None)
 
 
-def test_two_rounds_of_failures_are_a_failing_source_within_bounds() -> None:
+def test_a_source_fails_after_two_rounds_of_failures_at_least_three_at_most_eight() -> None:
     assert [failure_limit(rooms) for rooms in (0, 1, 2, 3, 4, 5, 100_000)] == [3, 3, 4, 6, 8, 8, 8]
     health = SourceHealth()
     for limit, condition in ((3, Condition.OK), (3, Condition.OK), (3, Condition.FAILING)):
@@ -158,7 +158,7 @@ def test_two_rounds_of_failures_are_a_failing_source_within_bounds() -> None:
         assert health.condition is condition
 
 
-def test_a_bad_key_slows_the_source_to_a_try_a_minute() -> None:
+def test_a_bad_key_slows_the_source_to_one_attempt_a_minute() -> None:
     health = update_source_health(
         SourceHealth(), failure(FailureKind.UNAUTHORIZED), is_probe=False, now=at(0), jitter=0.9
     )
@@ -168,7 +168,7 @@ def test_a_bad_key_slows_the_source_to_a_try_a_minute() -> None:
     assert (later.condition, later.since, later.paused_until) == (Condition.UNAUTHORIZED, at(0), at(120))
 
 
-def test_a_rate_limit_without_a_wish_waits_longer_each_time_up_to_a_minute() -> None:
+def test_a_rate_limit_without_retry_after_waits_longer_each_time_up_to_a_minute() -> None:
     health, waits, now = SourceHealth(), [], 0.0
     for turn in range(6):
         health = update_source_health(
@@ -182,7 +182,7 @@ def test_a_rate_limit_without_a_wish_waits_longer_each_time_up_to_a_minute() -> 
 
 
 @pytest.mark.parametrize(("asked", "waits"), [(1, 1), (30, 30), (3600, 3600), (10**8, 86_400)])
-def test_a_rate_limit_waits_as_long_as_it_is_asked_to(asked: float, waits: float) -> None:
+def test_a_rate_limit_lasts_as_long_as_its_retry_after_but_one_day_at_most(asked: float, waits: float) -> None:
     health = update_source_health(
         SourceHealth(), failure(FailureKind.RATE_LIMITED, retry_after=asked), is_probe=False, now=at(0), jitter=0.5
     )
@@ -191,18 +191,18 @@ def test_a_rate_limit_waits_as_long_as_it_is_asked_to(asked: float, waits: float
 
 
 @pytest.mark.parametrize("asked", [0, -5])
-def test_a_rate_limit_that_asks_for_no_pause_gets_one_all_the_same(asked: float) -> None:
+def test_a_rate_limit_pauses_even_if_retry_after_is_zero(asked: float) -> None:
     health = SourceHealth()
     for turn in range(3):
         limited = failure(FailureKind.RATE_LIMITED, retry_after=asked)
         health = update_source_health(health, limited, is_probe=turn > 0, now=at(0), jitter=0.5)
 
         assert health.paused_until is not None
-        assert health.paused_until >= at(1), "429 after 429 without a pause is hammering"
+        assert health.paused_until >= at(1), "429 after 429 must not become a busy loop"
 
 
 @pytest.mark.parametrize("kind", FAILURES)
-def test_failures_in_a_row_hold_the_source(kind: FailureKind) -> None:
+def test_failures_in_a_row_pause_the_source(kind: FailureKind) -> None:
     before, after = failing(HIGHEST_FAILURE_SCORE - 1, kind=kind), failing(HIGHEST_FAILURE_SCORE, kind=kind)
 
     assert (before.condition, before.paused_until) == (Condition.OK, None)
@@ -222,14 +222,14 @@ def test_the_pause_of_a_failing_source_doubles_up_to_a_minute() -> None:
 
 
 @pytest.mark.parametrize("condition", [Condition.UNAUTHORIZED, Condition.RATE_LIMITED, Condition.FAILING])
-def test_one_good_probe_lifts_the_hold(condition: Condition) -> None:
+def test_one_successful_probe_ends_the_pause(condition: Condition) -> None:
     paused = SourceHealth(condition=condition, since=at(0), paused_until=at(60), failure_score=8, pauses=4)
 
     assert update_source_health(paused, None, is_probe=True, now=at(61), jitter=0.5) == SourceHealth()
 
 
 @pytest.mark.parametrize("condition", [Condition.UNAUTHORIZED, Condition.RATE_LIMITED, Condition.FAILING])
-def test_answers_that_were_under_way_neither_lift_nor_lengthen_the_hold(condition: Condition) -> None:
+def test_responses_that_were_under_way_neither_end_nor_extend_the_pause(condition: Condition) -> None:
     paused = SourceHealth(condition=condition, since=at(0), paused_until=at(60), failure_score=8, pauses=4)
 
     assert update_source_health(paused, None, is_probe=False, now=at(1), jitter=0.5) == paused
@@ -237,7 +237,7 @@ def test_answers_that_were_under_way_neither_lift_nor_lengthen_the_hold(conditio
         assert update_source_health(paused, failure(kind), is_probe=False, now=at(1), jitter=0.5) == paused
 
 
-def test_a_straggler_may_ask_for_more_patience_and_not_for_less() -> None:
+def test_a_late_response_may_extend_a_rate_limit_but_not_shorten_it() -> None:
     paused = SourceHealth(condition=Condition.RATE_LIMITED, since=at(0), paused_until=at(60), pauses=1)
 
     more = update_source_health(
@@ -250,7 +250,7 @@ def test_a_straggler_may_ask_for_more_patience_and_not_for_less() -> None:
     assert (more.paused_until, less.paused_until) == (at(91), at(60))
 
 
-def test_one_server_error_of_a_rate_limited_source_is_no_majority() -> None:
+def test_one_server_error_does_not_make_a_rate_limited_source_fail() -> None:
     limited = update_source_health(
         SourceHealth(), failure(FailureKind.RATE_LIMITED), is_probe=False, now=at(0), jitter=0.5
     )
@@ -263,7 +263,7 @@ def test_one_server_error_of_a_rate_limited_source_is_no_majority() -> None:
 
 @settings(max_examples=200, deadline=None)
 @given(st.lists(st.tuples(st.booleans(), st.sampled_from(FAILURES)), max_size=60))
-def test_trouble_needs_more_failures_than_successes(polls: list[tuple[bool, FailureKind]]) -> None:
+def test_a_source_fails_only_after_more_failures_than_successes(polls: list[tuple[bool, FailureKind]]) -> None:
     health = SourceHealth()
     for number, (good, kind) in enumerate(polls, start=1):
         health = update_source_health(
@@ -285,20 +285,20 @@ PROBES = st.tuples(
 
 @settings(max_examples=300, deadline=None)
 @given(st.lists(PROBES, max_size=40))
-def test_a_hold_never_ends_before_what_was_asked_for(
+def test_a_pause_never_ends_before_the_retry_after_of_a_rate_limit(
     polls: list[tuple[FailureKind | None, float | None, float, bool]],
 ) -> None:
     health, now, asked = SourceHealth(), 0.0, None
     for kind, retry_after, jitter, is_probe in polls:
         if health.paused_until is not None and is_probe:
-            now = max(now, (health.paused_until - START).total_seconds())  # a probe begins after the hold
+            now = max(now, (health.paused_until - START).total_seconds())  # a probe begins after the pause
         now += 0.01
-        heard = None if kind is None else failure(kind, retry_after)
+        result = None if kind is None else failure(kind, retry_after)
         probing = is_probe and health.condition is not Condition.OK
-        health = update_source_health(health, heard, is_probe=probing, now=at(now), jitter=jitter)
+        health = update_source_health(health, result, is_probe=probing, now=at(now), jitter=jitter)
         if kind is FailureKind.RATE_LIMITED and retry_after is not None:
-            wish = at(now) + min(spans(retry_after), LONGEST_RETRY_AFTER)
-            asked = wish if asked is None else max(asked, wish)
+            earliest = at(now) + min(span(retry_after), LONGEST_RETRY_AFTER)
+            asked = earliest if asked is None else max(asked, earliest)
         if asked is not None and asked > at(now):
             assert health.paused_until is not None
             assert health.paused_until >= asked

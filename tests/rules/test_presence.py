@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import timedelta
+from typing import TypeVar
 
 import pytest
 
@@ -11,6 +12,7 @@ from bridge.rules.presence import (
     FirstSnapshot,
     Json,
     LeaveReason,
+    Peer,
     PeerJoined,
     PeerLeft,
     PeerUpdated,
@@ -21,27 +23,17 @@ from bridge.rules.presence import (
     diff,
     display_name,
     end_tracking,
+    is_announced,
     same_json,
 )
-from tests.harness.presence_builders import START, Room, at, brief, ids, peer, policy, seen
+from tests.harness.builders import START, Room, at, brief, ids, peer, policy, seen
+
+T = TypeVar("T")
 
 
-def only_left(changes: tuple[object, ...]) -> PeerLeft:
-    found = [change for change in changes if isinstance(change, PeerLeft)]
-    assert len(found) == 1
-    return found[0]
-
-
-def only_joined(changes: tuple[object, ...]) -> PeerJoined:
-    found = [change for change in changes if isinstance(change, PeerJoined)]
-    assert len(found) == 1
-    return found[0]
-
-
-def only_emptied(changes: tuple[object, ...]) -> RoomEmptied:
-    found = [change for change in changes if isinstance(change, RoomEmptied)]
-    assert len(found) == 1
-    return found[0]
+def only(kind: type[T], changes: tuple[object, ...]) -> T:
+    (found,) = (change for change in changes if isinstance(change, kind))
+    return found
 
 
 def test_first_peers_occupy_the_room_and_join_by_time_then_id() -> None:
@@ -57,7 +49,7 @@ def test_a_session_starts_when_its_first_peer_joined() -> None:
     assert occupied.session.started_at == at(20)
 
 
-def test_an_empty_room_stays_silent() -> None:
+def test_an_empty_room_has_no_changes() -> None:
     room = Room()
 
     assert room.see(0) == ()
@@ -65,7 +57,7 @@ def test_an_empty_room_stays_silent() -> None:
     assert room.presence == Presence(tracked_since=START, complete_at=at(10))
 
 
-def test_nothing_changed_says_nothing_and_moves_last_seen() -> None:
+def test_an_unchanged_snapshot_only_moves_last_seen() -> None:
     room = Room()
     room.see(0, peer("a", 0, {"name": "A"}))
 
@@ -102,7 +94,7 @@ def test_an_incomplete_snapshot_adds_and_never_removes() -> None:
     assert set(room.presence.visits) == {"a", "b", "c"}
 
 
-def test_an_incomplete_snapshot_says_when_a_peer_was_last_seen_but_not_that_others_were() -> None:
+def test_an_incomplete_snapshot_moves_last_seen_only_of_the_peers_in_it() -> None:
     room = Room()
     room.see(0, "a", "b")
     room.see(10, "a", complete=False)
@@ -112,7 +104,7 @@ def test_an_incomplete_snapshot_says_when_a_peer_was_last_seen_but_not_that_othe
     assert {change.visit.peer_id: change.visit.last_seen_at for change in left} == {"a": at(10), "b": at(0)}
 
 
-def test_an_incomplete_snapshot_is_no_complete_one() -> None:
+def test_an_incomplete_snapshot_does_not_move_complete_at() -> None:
     room = Room()
     room.see(0, "a")
     room.see(10, "a", complete=False)
@@ -121,33 +113,33 @@ def test_an_incomplete_snapshot_is_no_complete_one() -> None:
 
 
 @pytest.mark.parametrize("missed", [1, 2, 3])
-def test_a_leave_takes_so_many_misses_and_is_dated_at_the_first(missed: int) -> None:
+def test_a_leave_takes_leave_after_missed_misses_and_is_dated_at_the_first(missed: int) -> None:
     room = Room(policy=policy(missed))
     room.see(0, "a", "b")
     for turn in range(1, missed):
         assert room.see(10 * turn, "b") == ()
         assert room.presence.has_suspects
 
-    left = only_left(room.see(10 * missed, "b"))
+    left = only(PeerLeft, room.see(10 * missed, "b"))
 
     assert (left.left_at, left.left_at_source, left.visit.last_seen_at) == (at(10), TimeSource.OBSERVED, at(0))
     assert left.reason is LeaveReason.ABSENT
     assert not room.presence.has_suspects
 
 
-def test_waiting_for_confirmation_dates_the_end_of_the_session_too() -> None:
+def test_the_end_of_a_session_is_dated_at_the_first_miss_too() -> None:
     room = Room(policy=policy(3))
     room.see(0, "a")
     room.see(10)
     room.see(12)
 
-    emptied = only_emptied(room.see(14))
+    emptied = only(RoomEmptied, room.see(14))
 
     assert (emptied.ended_at, emptied.last_seen_at) == (at(10), at(0))
 
 
 @pytest.mark.parametrize("complete", [True, False])
-def test_who_is_seen_again_was_never_away(complete: bool) -> None:  # noqa: FBT001 - a table's column
+def test_a_peer_that_is_seen_again_before_the_confirmation_never_left(complete: bool) -> None:  # noqa: FBT001 - a table's column
     room = Room(policy=policy(2))
     room.see(0, peer("a", 0))
     room.see(10)
@@ -155,19 +147,19 @@ def test_who_is_seen_again_was_never_away(complete: bool) -> None:  # noqa: FBT0
     assert room.see(12, peer("a", 0), complete=complete) == ()
     assert not room.presence.has_suspects
     assert room.see(20) == ()
-    assert only_left(room.see(22)).left_at == at(20)
+    assert only(PeerLeft, room.see(22)).left_at == at(20)
 
 
-def test_an_incomplete_snapshot_between_two_misses_is_no_miss_and_no_sighting() -> None:
+def test_an_incomplete_snapshot_between_two_misses_counts_for_neither() -> None:
     room = Room(policy=policy(2))
     room.see(0, "a")
     room.see(10)
 
     assert room.see(12, complete=False) == ()
-    assert only_left(room.see(14)).left_at == at(10)
+    assert only(PeerLeft, room.see(14)).left_at == at(10)
 
 
-def test_the_first_miss_says_why() -> None:
+def test_the_first_miss_decides_the_reason() -> None:
     room = Room(policy=policy(2))
     room.see(0, "a")
     room.see(10, no_session=True)
@@ -179,8 +171,8 @@ def test_the_first_miss_says_why() -> None:
 
 def test_a_swap_is_a_leave_and_a_join_in_one_session() -> None:
     room = Room()
-    session = room.read_health(0, "a").after.session
-    difference = room.read_health(10, peer("b", 7))
+    session = room.diff(0, "a").after.session
+    difference = room.diff(10, peer("b", 7))
 
     assert brief(difference.changes) == ["left a absent 0", "joined b 1"]
     assert difference.after.session is not None
@@ -194,7 +186,7 @@ def test_a_later_join_time_is_a_leave_and_a_join() -> None:
 
     changes = room.see(10, peer("a", 7))
 
-    left, joined = only_left(changes), only_joined(changes)
+    left, joined = only(PeerLeft, changes), only(PeerJoined, changes)
     assert brief(changes) == ["left a rejoined 0", "joined a 1"]
     assert (left.left_at, left.left_at_source) == (at(7), TimeSource.UPSTREAM)
     assert left.visit.last_seen_at == at(0)
@@ -202,29 +194,29 @@ def test_a_later_join_time_is_a_leave_and_a_join() -> None:
     assert joined.visit.visit_id != left.visit.visit_id
 
 
-def test_a_rejoin_is_seen_in_an_incomplete_snapshot_too() -> None:
+def test_an_incomplete_snapshot_can_show_a_rejoin() -> None:
     room = Room()
     room.see(0, peer("a", -5))
 
     assert brief(room.see(10, peer("a", 7), complete=False)) == ["left a rejoined 0", "joined a 1"]
 
 
-def test_a_rejoin_after_a_miss_ended_at_the_miss() -> None:
+def test_a_rejoin_after_a_miss_ends_the_old_visit_at_the_miss() -> None:
     room = Room(policy=policy(3))
     room.see(0, peer("a", -5))
     room.see(10)
 
-    left = only_left(room.see(12, peer("a", 11)))
+    left = only(PeerLeft, room.see(12, peer("a", 11)))
 
     assert (left.left_at, left.left_at_source, left.reason) == (at(10), TimeSource.OBSERVED, LeaveReason.REJOINED)
 
 
-def test_a_rejoin_never_ends_before_the_peer_was_last_seen() -> None:
+def test_a_rejoin_never_ends_the_old_visit_before_the_peer_was_last_seen() -> None:
     room = Room()
     room.see(0, peer("a", -50))
     room.see(10, peer("a", -50))
 
-    left = only_left(room.see(20, peer("a", 5)))
+    left = only(PeerLeft, room.see(20, peer("a", 5)))
 
     assert left.visit.last_seen_at <= left.left_at <= at(20)
 
@@ -238,7 +230,7 @@ def test_a_join_time_that_is_not_later_changes_nothing(join_time: float | None) 
     assert room.presence.visits["a"].joined_at == at(-5)
 
 
-def test_a_join_time_learned_late_is_no_return() -> None:
+def test_a_join_time_that_arrives_late_is_no_rejoin() -> None:
     room = Room()
     room.see(0, "a")
 
@@ -247,7 +239,7 @@ def test_a_join_time_learned_late_is_no_return() -> None:
     assert brief(room.see(20, peer("a", 15))) == ["left a rejoined 0", "joined a 1"]
 
 
-def test_a_join_time_learned_late_and_later_than_the_last_sighting_is_a_return() -> None:
+def test_a_join_time_that_arrives_late_and_is_later_than_last_seen_is_a_rejoin() -> None:
     room = Room()
     room.see(0, "a")
 
@@ -262,24 +254,24 @@ def test_a_join_time_learned_late_and_later_than_the_last_sighting_is_a_return()
         (86_400, 100, TimeSource.OBSERVED),
     ],
 )
-def test_a_join_time_in_the_future_is_believed_for_five_minutes(
+def test_a_join_time_up_to_five_minutes_in_the_future_is_accepted(
     ahead: float, joined_at: float, source: TimeSource
 ) -> None:
-    joined = only_joined(Room().see(100, peer("a", 100 + ahead)))
+    joined = only(PeerJoined, Room().see(100, peer("a", 100 + ahead)))
 
     assert (joined.visit.joined_at, joined.visit.joined_at_source) == (at(joined_at), source)
 
 
-def test_a_join_time_that_was_too_far_ahead_does_not_become_a_return_as_time_goes_by() -> None:
+def test_a_join_time_too_far_in_the_future_does_not_become_a_rejoin_later() -> None:
     room = Room()
     room.see(0, peer("a", 600))
 
-    told = [brief(room.see(now, peer("a", 600))) for now in range(60, 1200, 60)]
+    changes = [brief(room.see(now, peer("a", 600))) for now in range(60, 1200, 60)]
 
-    assert told == [[] for _ in told]
+    assert changes == [[] for _ in changes]
 
 
-def test_a_return_is_still_seen_after_a_join_time_that_was_too_far_ahead() -> None:
+def test_a_rejoin_is_still_found_after_a_join_time_too_far_in_the_future() -> None:
     room = Room()
     room.see(0, peer("a", 86_400))
     room.see(10, peer("a", 86_400))
@@ -288,7 +280,7 @@ def test_a_return_is_still_seen_after_a_join_time_that_was_too_far_ahead() -> No
 
 
 def test_a_missing_join_time_is_the_time_of_the_poll() -> None:
-    joined = only_joined(Room().see(100, "a"))
+    joined = only(PeerJoined, Room().see(100, "a"))
 
     assert (joined.visit.joined_at, joined.visit.joined_at_source) == (at(100), TimeSource.OBSERVED)
 
@@ -323,7 +315,7 @@ def test_changed_metadata_is_an_update(
     assert brief(changes) == (["updated a 1"] if changed else [])
 
 
-def test_an_update_tells_both_metadata_and_is_told_once() -> None:
+def test_an_update_has_both_metadata_and_is_reported_once() -> None:
     room = Room()
     room.see(0, peer("a", 0, {"v": 1}))
 
@@ -339,10 +331,10 @@ def test_a_leave_carries_the_metadata_seen_last() -> None:
     room.see(0, peer("a", 0, {"v": 1}))
     room.see(10, peer("a", 0, {"v": 2}))
 
-    assert only_left(room.see(20)).visit.metadata == {"v": 2}
+    assert only(PeerLeft, room.see(20)).visit.metadata == {"v": 2}
 
 
-def test_order_in_one_poll() -> None:
+def test_order_of_the_changes_of_one_poll() -> None:
     room = Room(policy=policy(2))
     room.see(0, peer("a", 0), peer("b", 0), peer("d", -9), peer("u", -1, {"v": 1}))
     room.see(10, peer("b", 0), peer("d", -9), peer("u", -1, {"v": 1}))
@@ -361,78 +353,86 @@ def test_order_in_one_poll() -> None:
     ]
 
 
-def test_baseline_keeps_silent_about_those_who_are_there_and_tells_the_rest() -> None:
+def announced(room: Room, seconds: float, *peers: Peer | str, complete: bool = True) -> list[str]:
+    difference = room.diff(seconds, *peers, complete=complete)
+    return brief(tuple(change for change in difference.changes if is_announced(change, difference, room.policy)))
+
+
+def test_emit_announces_every_change() -> None:
+    assert announced(Room(), 0, peer("a", -5)) == ["occupied 1", "joined a 1"]
+
+
+def test_baseline_does_not_announce_peers_who_were_there_first() -> None:
     room = Room(policy=policy(first=FirstSnapshot.BASELINE))
 
-    assert room.see(0, "a", "b") == ()
-    assert brief(room.see(10, "a", "b", "c")) == ["joined c 3"]
-    assert brief(room.see(20, "c")) == ["left a absent 2", "left b absent 1"]
+    assert announced(room, 0, "a", "b") == []
+    assert announced(room, 10, "a", "b", "c") == ["joined c 3"]
+    assert announced(room, 20, "c") == ["left a absent 2", "left b absent 1"]
 
 
-def test_baseline_still_knows_the_visits() -> None:
-    difference = Room(policy=policy(first=FirstSnapshot.BASELINE)).read_health(0, "a")
+def test_baseline_records_peers_who_were_there_first() -> None:
+    difference = Room(policy=policy(first=FirstSnapshot.BASELINE)).diff(0, "a")
 
+    assert brief(difference.changes) == ["occupied 1", "joined a 1"]
     assert [visit.peer_id for visit in difference.arrived] == ["a"]
     assert difference.after.visits["a"].initial
 
 
-def test_baseline_of_an_empty_room_tells_the_first_join() -> None:
+def test_baseline_of_an_empty_room_announces_the_first_join() -> None:
     room = Room(policy=policy(first=FirstSnapshot.BASELINE))
     room.see(0)
 
-    assert brief(room.see(10, "a")) == ["occupied 1", "joined a 1"]
+    assert announced(room, 10, "a") == ["occupied 1", "joined a 1"]
 
 
-def test_baseline_tells_of_those_who_came_after_tracking_started_whenever_the_first_look_was() -> None:
+def test_baseline_announces_peers_who_came_after_tracking_started_but_before_the_first_poll() -> None:
     room = Room(policy=policy(first=FirstSnapshot.BASELINE))
 
-    changes = room.see(600, peer("a", -5), peer("b", 300))
-
-    assert brief(changes) == ["joined b 2"]
-    assert not only_joined(changes).visit.initial
-    assert brief(room.see(610)) == ["left a absent 1", "left b absent 0", "empty absent"]
+    assert announced(room, 600, peer("a", -5), peer("b", 300)) == ["joined b 2"]
+    assert not room.presence.visits["b"].initial
+    assert announced(room, 610) == ["left a absent 1", "left b absent 0", "empty absent"]
 
 
-def test_baseline_of_a_room_whose_list_is_never_complete_does_not_last_for_ever() -> None:
+def test_baseline_ends_even_if_no_snapshot_is_complete() -> None:
     room = Room(policy=policy(first=FirstSnapshot.BASELINE))
 
-    assert room.see(0, peer("a", -5), complete=False) == ()
-    assert brief(room.see(10, peer("a", -5), peer("b", 7), complete=False)) == ["joined b 2"]
-    assert brief(room.see(20, "c", complete=False)) == ["joined c 3"]
-    assert brief(room.see(30, peer("b", 7))) == ["left a absent 2", "left c absent 1"]
+    assert announced(room, 0, peer("a", -5), complete=False) == []
+    assert announced(room, 10, peer("a", -5), peer("b", 7), complete=False) == ["joined b 2"]
+    assert announced(room, 20, "c", complete=False) == ["joined c 3"]
+    assert announced(room, 30, peer("b", 7)) == ["left a absent 2", "left c absent 1"]
 
 
-def test_baseline_is_silent_of_whom_an_incomplete_first_look_missed() -> None:
+def test_baseline_does_not_announce_peers_that_an_incomplete_first_snapshot_missed() -> None:
     room = Room(policy=policy(first=FirstSnapshot.BASELINE))
     room.see(0, peer("a", -5), complete=False)
 
-    assert room.see(10, peer("a", -5), peer("b", -60)) == ()
-    assert brief(room.see(20, peer("b", -60), peer("a", 15))) == ["left a rejoined 1", "joined a 2"]
+    assert announced(room, 10, peer("a", -5), peer("b", -60)) == []
+    assert announced(room, 20, peer("b", -60), peer("a", 15)) == ["left a rejoined 1", "joined a 2"]
 
 
-def test_baseline_tells_of_the_return_of_one_who_was_there_before() -> None:
+def test_baseline_announces_the_return_of_a_peer_who_was_there_first() -> None:
     room = Room(policy=policy(first=FirstSnapshot.BASELINE))
     room.see(0, peer("a", -5))
     room.see(10)
 
-    assert brief(room.see(20, peer("a", -5))) == ["occupied 1", "joined a 1"]
+    assert announced(room, 20, peer("a", -5)) == ["occupied 1", "joined a 1"]
 
 
-def test_initial_marks_those_who_were_there_when_tracking_started() -> None:
+def test_initial_marks_peers_who_were_there_when_tracking_started() -> None:
     room = Room()
-    first = room.read_health(0, "a").arrived
-    later = room.read_health(10, "a", "b").arrived
+    first = room.diff(0, "a").arrived
+    later = room.diff(10, "a", "b").arrived
 
     assert [visit.initial for visit in (*first, *later)] == [True, False]
 
 
 @pytest.mark.parametrize(("joined", "initial"), [(-1, True), (0, True), (1, False)])
-def test_the_upstream_says_who_was_there_when_tracking_started(joined: float, initial: bool) -> None:  # noqa: FBT001 - a table's column
-    late, after_a_glimpse = Room(), Room()
-    after_a_glimpse.see(0, "somebody", complete=False)
+def test_the_join_time_decides_who_was_there_when_tracking_started(joined: float, initial: bool) -> None:  # noqa: FBT001 - a table's column
+    late, after_incomplete = Room(), Room()
+    after_incomplete.see(0, "other", complete=False)
 
-    for room in (late, after_a_glimpse):
-        (visit,) = (one for one in room.read_health(60, "somebody", peer("a", joined)).arrived if one.peer_id == "a")
+    for room in (late, after_incomplete):
+        (visit,) = (one for one in room.diff(60, "other", peer("a", joined)).arrived if one.peer_id == "a")
         assert visit.initial is initial
 
 
@@ -455,10 +455,10 @@ def test_the_display_name_is_the_first_text(metadata: Json, name: str | None) ->
     assert display_name(metadata) == name
 
 
-def test_a_visit_is_called_by_its_newest_name_and_else_by_the_peer_id() -> None:
+def test_the_display_name_of_a_visit_is_the_newest_one_or_else_the_peer_id() -> None:
     room = Room()
     names = [
-        room.read_health(seconds, one).after.visits["a"].display_name
+        room.diff(seconds, one).after.visits["a"].display_name
         for seconds, one in enumerate(
             [
                 peer("a"),
@@ -473,29 +473,29 @@ def test_a_visit_is_called_by_its_newest_name_and_else_by_the_peer_id() -> None:
     assert names == ["a", "Ann", "Ann", "Anna", "a"]
 
 
-def test_a_session_counts_its_visits_its_people_and_its_peak() -> None:
+def test_a_session_counts_its_visits_its_peers_and_its_peak() -> None:
     room = Room()
     room.see(0, peer("a", 0), peer("b", 0))
     room.see(10, peer("a", 0))
     room.see(20, peer("a", 0), peer("b", 15), peer("c", 18))
     room.see(30, peer("c", 18))
 
-    session = only_emptied(room.see(40)).session
+    session = only(RoomEmptied, room.see(40)).session
 
     assert (session.visit_count, session.unique_peers, session.peak_peer_count) == (4, 3, 3)
 
 
-def test_a_rejoin_is_a_visit_more_and_no_peer_more() -> None:
+def test_a_rejoin_counts_as_another_visit_of_the_same_peer() -> None:
     room = Room()
     room.see(0, peer("a", 0))
     room.see(10, peer("a", 7))
 
-    session = only_emptied(room.see(20)).session
+    session = only(RoomEmptied, room.see(20)).session
 
     assert (session.visit_count, session.unique_peers, session.peak_peer_count) == (2, 1, 1)
 
 
-def test_the_next_session_counts_anew_who_was_in_the_last() -> None:
+def test_the_next_session_starts_its_counts_at_zero() -> None:
     after = diff(Presence(), seen("a"), policy(), at(0), ids()).after
     after = diff(after, seen(), policy(), at(10), ids()).after
     after = diff(after, seen("a"), policy(), at(20), ids()).after
@@ -504,27 +504,27 @@ def test_the_next_session_counts_anew_who_was_in_the_last() -> None:
     assert after.session.unique_peers == 1
 
 
-def test_sessions_have_ids_of_their_own() -> None:
+def test_each_session_has_its_own_id() -> None:
     room = Room()
-    first = room.read_health(0, "a").after.session
+    first = room.diff(0, "a").after.session
     room.see(10)
-    second = room.read_health(20, "a").after.session
+    second = room.diff(20, "a").after.session
 
     assert first is not None
     assert second is not None
     assert first.session_id != second.session_id
 
 
-def test_after_a_downtime_the_bracket_covers_the_gap() -> None:
+def test_after_a_downtime_the_uncertainty_covers_the_gap() -> None:
     room = Room()
     room.see(0, "a")
 
-    left = only_left(room.see(3600))
+    left = only(PeerLeft, room.see(3600))
 
     assert (left.visit.last_seen_at, left.left_at) == (at(0), at(3600))
 
 
-def test_unwatching_ends_what_is_under_way() -> None:
+def test_the_end_of_tracking_ends_visits_and_session() -> None:
     room = Room()
     room.see(0, "a", "b")
 
@@ -535,28 +535,28 @@ def test_unwatching_ends_what_is_under_way() -> None:
     assert difference.after == Presence()
 
 
-def test_unwatching_an_empty_room_says_nothing() -> None:
+def test_the_end_of_tracking_of_an_empty_room_changes_nothing() -> None:
     assert end_tracking(Presence(complete_at=at(0)), at(30)).changes == ()
 
 
-def test_unwatching_counts_no_confirmation_as_attendance() -> None:
+def test_the_end_of_tracking_dates_a_suspected_leave_at_the_first_miss() -> None:
     room = Room(policy=policy(3))
     room.see(0, "a")
     room.see(10)
 
     changes = end_tracking(room.presence, at(300)).changes
 
-    assert only_left(changes).left_at == at(10)
-    assert only_emptied(changes).ended_at == at(10)
+    assert only(PeerLeft, changes).left_at == at(10)
+    assert only(RoomEmptied, changes).ended_at == at(10)
 
 
-def test_a_clock_that_steps_back_dates_no_leave_before_the_peer_was_last_seen() -> None:
+def test_a_clock_set_back_dates_no_leave_before_the_peer_was_last_seen() -> None:
     room = Room()
     room.see(0, peer("a", 0))
 
     changes = room.see(-3600)
 
-    left, emptied = only_left(changes), only_emptied(changes)
+    left, emptied = only(PeerLeft, changes), only(RoomEmptied, changes)
     assert left.left_at >= left.visit.last_seen_at
     assert emptied.ended_at >= emptied.last_seen_at
 

@@ -1,9 +1,9 @@
-"""Random histories: what is told must add up to what was seen, judged by a second, simpler account of the rules."""
+"""Random histories: the changes must add up to the snapshots, by a second, simpler statement of the rules."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from hypothesis import given, settings
@@ -21,16 +21,17 @@ from bridge.rules.presence import (
     PeerUpdated,
     RoomEmptied,
     RoomOccupied,
+    is_announced,
 )
+from tests.harness.builders import Room, at, peer, policy
 from tests.harness.log import log_problems, replay
-from tests.harness.presence_builders import Room, at, peer, policy
 
 NAME = RoomName(source="main", room_id="room", room_name=None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Look:
-    """One poll; a failed one says nothing."""
+class RandomPoll:
+    """One poll, `after` so many seconds."""
 
     after: float
     kind: str
@@ -39,6 +40,10 @@ class Look:
     @property
     def complete(self) -> bool:
         return self.kind in {"complete", "no_session"}
+
+    @property
+    def no_session(self) -> bool:
+        return self.kind == "no_session"
 
 
 def peers_of(named: dict[str, tuple[int | None, int | None]]) -> tuple[Peer, ...]:
@@ -53,39 +58,33 @@ LISTS = st.dictionaries(
     st.tuples(st.none() | st.integers(-100, 900), st.none() | st.integers(0, 2)),
     max_size=4,
 ).map(peers_of)
-LOOKS = st.builds(
-    Look,
+POLLS = st.builds(
+    RandomPoll,
     after=st.sampled_from([0.25, 2, 10, 60]),
     kind=st.sampled_from(["complete", "complete", "complete", "incomplete", "no_session", "failed"]),
     peers=LISTS,
-).map(
-    lambda read_health: (
-        Look(after=read_health.after, kind=read_health.kind, peers=())
-        if read_health.kind == "no_session"
-        else read_health
-    )
-)
-HISTORIES = st.lists(LOOKS, min_size=1, max_size=25)
+).map(lambda poll: replace(poll, peers=()) if poll.kind == "no_session" else poll)
+HISTORIES = st.lists(POLLS, min_size=1, max_size=25)
 
 
 @dataclass(slots=True)
-class Account:
-    """Who must be there, kept without a read_health at the code under test: by peer, when it was first missed, how often."""
+class ExpectedPresence:
+    """The expected presence, kept without the code under test: by peer, when it was first missed and how often."""
 
     leave_after_missed: int
     present: dict[str, tuple[float, int]] = field(default_factory=dict)
     last_seen: dict[str, float] = field(default_factory=dict)
     left: dict[str, float] = field(default_factory=dict)
-    """Those whom this read_health removed, and when they must be said to have left."""
+    """Peers that this poll removed, with the expected times of their leaves."""
 
-    def read_health(self, now: float, read_health: Look) -> None:
+    def apply(self, now: float, poll: RandomPoll) -> None:
         self.left = {}
-        for one in read_health.peers:
+        for one in poll.peers:
             self.present[one.peer_id] = (0, 0)
             self.last_seen[one.peer_id] = now
-        if not read_health.complete:
+        if not poll.complete:
             return
-        for missing in self.present.keys() - {one.peer_id for one in read_health.peers}:
+        for missing in self.present.keys() - {one.peer_id for one in poll.peers}:
             since, times = self.present[missing]
             since = since if times else now
             if times + 1 >= self.leave_after_missed:
@@ -95,15 +94,15 @@ class Account:
                 self.present[missing] = (since, times + 1)
 
 
-def as_events(told: list[tuple[float, tuple[Change, ...]]]) -> list[dict[str, Any]]:
-    changes = [(now, change) for now, some in told for change in some]
+def as_events(polled: list[tuple[float, tuple[Change, ...]]]) -> list[dict[str, Any]]:
+    changes = [(now, change) for now, some in polled for change in some]
     return [
         json.loads(encode(draft(change, at(now)), NAME, event_id=f"evt_{number}", sequence=number))
         for number, (now, change) in enumerate(changes, start=1)
     ]
 
 
-def place_in_order(change: Change) -> tuple[object, ...]:
+def order(change: Change) -> tuple[object, ...]:
     match change:
         case RoomOccupied():
             return (0,)
@@ -119,98 +118,92 @@ def place_in_order(change: Change) -> tuple[object, ...]:
 
 @settings(max_examples=200, deadline=None)
 @given(HISTORIES, st.sampled_from([1, 1, 2, 3]))
-def test_what_is_told_adds_up_to_what_was_seen(history: list[Look], missed: int) -> None:
-    room, account = Room(policy=policy(missed)), Account(missed)
-    told: list[tuple[float, tuple[Change, ...]]] = []
+def test_the_changes_add_up_to_the_snapshots(history: list[RandomPoll], missed: int) -> None:
+    room, expected = Room(policy=policy(missed)), ExpectedPresence(missed)
+    polled: list[tuple[float, tuple[Change, ...]]] = []
     now = 0.0
-    for read_health in history:
-        now += read_health.after
-        if read_health.kind == "failed":
+    for poll in history:
+        now += poll.after
+        if poll.kind == "failed":
             continue
-        changes = room.see(
-            now, *read_health.peers, complete=read_health.complete, no_session=read_health.kind == "no_session"
-        )
-        account.read_health(now, read_health)
-        told.append((now, changes))
+        changes = room.see(now, *poll.peers, complete=poll.complete, no_session=poll.no_session)
+        expected.apply(now, poll)
+        polled.append((now, changes))
 
-        assert room.presence.visits.keys() == account.present.keys()
-        assert room.presence.has_suspects == any(times for _, times in account.present.values())
-        assert {place_in_order(one)[0] for one in changes if not read_health.complete} <= {0, 1, 2, 3}
-        assert list(changes) == sorted(changes, key=lambda one: place_in_order(one)[:1])
+        assert room.presence.visits.keys() == expected.present.keys()
+        assert room.presence.has_suspects == any(times for _, times in expected.present.values())
+        assert {order(one)[0] for one in changes if not poll.complete} <= {0, 1, 2, 3}
+        assert list(changes) == sorted(changes, key=lambda one: order(one)[:1])
         for kind in (1, 2):
-            places = [place for one in changes if (place := place_in_order(one))[0] == kind]
-            assert places == sorted(places)
+            keys = [key for one in changes if (key := order(one))[0] == kind]
+            assert keys == sorted(keys)
         absent = {
             one.visit.peer_id: one
             for one in changes
             if isinstance(one, PeerLeft) and one.reason is not LeaveReason.REJOINED
         }
         assert {peer_id: one.left_at for peer_id, one in absent.items()} == {
-            peer_id: at(since) for peer_id, since in account.left.items()
+            peer_id: at(since) for peer_id, since in expected.left.items()
         }
         for peer_id, gone in absent.items():
-            assert gone.visit.last_seen_at == at(account.last_seen[peer_id])
+            assert gone.visit.last_seen_at == at(expected.last_seen[peer_id])
         for change in changes:
             if isinstance(change, PeerLeft):
                 assert change.visit.last_seen_at <= change.left_at <= at(now)
-        events = as_events(told)
+        events = as_events(polled)
         assert replay(events).get("room", set()) == set(room.presence.visits)
-    assert log_problems(as_events(told)) == []
+    assert log_problems(as_events(polled)) == []
 
 
 @settings(max_examples=100, deadline=None)
 @given(HISTORIES)
-def test_with_one_miss_the_log_replays_to_the_last_complete_snapshot(history: list[Look]) -> None:
-    room, now, told = Room(), 0.0, []
-    for read_health in history:
-        now += read_health.after
-        if read_health.kind == "failed":
+def test_with_one_miss_the_log_replays_to_the_last_complete_snapshot(history: list[RandomPoll]) -> None:
+    room, now, polled = Room(), 0.0, []
+    for poll in history:
+        now += poll.after
+        if poll.kind == "failed":
             continue
-        told.append(
+        polled.append(
             (
                 now,
-                room.see(
-                    now, *read_health.peers, complete=read_health.complete, no_session=read_health.kind == "no_session"
-                ),
+                room.see(now, *poll.peers, complete=poll.complete, no_session=poll.no_session),
             )
         )
-        if read_health.complete:
-            assert replay(as_events(told)).get("room", set()) == {one.peer_id for one in read_health.peers}
+        if poll.complete:
+            assert replay(as_events(polled)).get("room", set()) == {one.peer_id for one in poll.peers}
 
 
 @settings(max_examples=100, deadline=None)
 @given(HISTORIES)
-def test_an_incomplete_snapshot_ends_nothing_but_the_visit_of_one_who_came_back(history: list[Look]) -> None:
+def test_an_incomplete_snapshot_ends_only_visits_of_peers_who_rejoined(history: list[RandomPoll]) -> None:
     room, now = Room(), 0.0
-    for read_health in history:
-        now += read_health.after
-        if read_health.kind == "failed":
+    for poll in history:
+        now += poll.after
+        if poll.kind == "failed":
             continue
-        changes = room.see(
-            now, *read_health.peers, complete=read_health.complete, no_session=read_health.kind == "no_session"
-        )
-        if not read_health.complete:
+        changes = room.see(now, *poll.peers, complete=poll.complete, no_session=poll.no_session)
+        if not poll.complete:
             assert not any(isinstance(one, RoomEmptied) for one in changes)
             assert all(one.reason is LeaveReason.REJOINED for one in changes if isinstance(one, PeerLeft))
 
 
 @settings(max_examples=100, deadline=None)
 @given(HISTORIES, st.sampled_from([1, 2]))
-def test_a_baseline_hides_only_those_who_were_there(history: list[Look], missed: int) -> None:
+def test_a_baseline_hides_only_peers_who_were_there_first(history: list[RandomPoll], missed: int) -> None:
     room = Room(policy=policy(missed, FirstSnapshot.BASELINE))
     following: set[str] = set()
     now = 0.0
-    for read_health in history:
-        now += read_health.after
-        if read_health.kind == "failed":
+    for poll in history:
+        now += poll.after
+        if poll.kind == "failed":
             continue
         known = room.presence.complete_at is not None
-        difference = room.read_health(
-            now, *read_health.peers, complete=read_health.complete, no_session=read_health.kind == "no_session"
-        )
+        difference = room.diff(now, *poll.peers, complete=poll.complete, no_session=poll.no_session)
         hidden = {visit.peer_id for visit in difference.arrived if visit.initial}
         assert not (known and hidden)
         for change in difference.changes:
+            if not is_announced(change, difference, room.policy):
+                continue
             match change:
                 case PeerLeft():
                     following.remove(change.visit.peer_id)

@@ -92,7 +92,7 @@ def test_one_changed_byte_fails_here_and_in_the_reference_library(body: str, pos
 
 
 @given(body=st.binary(), seed=st.binary(min_size=32, max_size=32))
-def test_what_a_signing_key_signs_its_public_key_verifies(body: bytes, seed: bytes) -> None:
+def test_a_public_key_verifies_the_signatures_of_its_signing_key(body: bytes, seed: bytes) -> None:
     secret = signing.parse_secret(signing.generate_signing_key(seed))
     assert isinstance(secret, signing.Ed25519Secret)
     signature = signing.sign([secret], webhook_id=MESSAGE, timestamp=STAMP, body=body)
@@ -122,10 +122,10 @@ def test_a_receiver_may_trust_several_keys_of_both_kinds() -> None:
         signing.verify(keys, headers=headers(signed(secret)), body=BODY, now=NOW)
 
 
-def test_header_names_are_found_in_any_case() -> None:
-    shouted = {name.title(): value for name, value in headers(signed(V1_SECRET)).items()}
+def test_header_names_are_read_in_any_case() -> None:
+    capitalized = {name.title(): value for name, value in headers(signed(V1_SECRET)).items()}
 
-    assert signing.verify([signing.parse_key(V1_SECRET)], headers=shouted, body=BODY, now=NOW) == MESSAGE
+    assert signing.verify([signing.parse_key(V1_SECRET)], headers=capitalized, body=BODY, now=NOW) == MESSAGE
 
 
 @pytest.mark.parametrize("offset", [-300, 0, 300])
@@ -188,7 +188,7 @@ def test_a_secret_without_its_padding_is_read() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "says"),
+    ("text", "message"),
     [
         ("hunter2hunter2", "whsec_"),
         ("", "whsec_"),
@@ -198,8 +198,8 @@ def test_a_secret_without_its_padding_is_read() -> None:
         ("whpk_" + base64.b64encode(b"h" * 31).decode(), "not of 31"),
     ],
 )
-def test_an_unusable_secret_is_explained_but_not_repeated(text: str, says: str) -> None:
-    with pytest.raises(InvalidSecretError, match=says) as caught:
+def test_an_unusable_secret_is_explained_but_not_repeated(text: str, message: str) -> None:
+    with pytest.raises(InvalidSecretError, match=message) as caught:
         signing.parse_secret(text)
 
     assert "hunter2" not in str(caught.value)
@@ -236,7 +236,7 @@ def test_an_id_with_a_full_stop_is_not_signed() -> None:
         signing.sign([signing.parse_secret(V1_SECRET)], webhook_id="a.b", timestamp=STAMP, body=BODY)
 
 
-def test_the_huddle01_header_is_the_one_their_receiver_computes() -> None:
+def test_the_huddle01_header_is_the_one_that_a_huddle01_receiver_computes() -> None:
     # printf '%s' 'evt_1.1724857378134.{…}' | openssl dgst -sha256 -hmac 'ak_schlüssel'
     canonical = '{"id":"evt_1","event":"peer:joined","payload":{"id":"peerId-ü"}}'.encode()
     header = Huddle01Secret(key="ak_schlüssel".encode()).sign("evt_1", 1724857378134, canonical)
@@ -257,7 +257,7 @@ def test_headers_that_would_break_the_signature_or_the_request_are_forbidden(nam
 
 
 @pytest.mark.parametrize("name", ["authorization", "X-Auth", "x-webhook-token", "cookie"])
-def test_other_headers_are_the_endpoints_own(name: str) -> None:
+def test_other_headers_are_allowed(name: str) -> None:
     assert not signing.forbidden_header(name)
     signing.check_header(name, "Bearer abc; def=\t~")
 

@@ -12,17 +12,12 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from ipaddress import ip_address
 from pathlib import Path
 
 import aiohttp
 import httpx
 import pytest
 from aiohttp.abc import AbstractResolver, ResolveResult
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 from httpx_aiohttp import AiohttpTransport
 
 from bridge.rules.presence import Failure, FailureKind, Snapshot
@@ -31,6 +26,7 @@ from bridge.sources.huddle01.client import RESPONSE_LIMIT, Huddle01Source, open_
 from bridge.sources.protocol import Source, SourceSettings
 from tests.faults.kinds import Fault, FaultKind
 from tests.faults.server import FaultyUpstream
+from tests.harness.certificates import self_signed
 
 NOW = datetime(2026, 11, 23, 9, 30, tzinfo=UTC)
 KEY = "ak_0123456789abcdef"
@@ -42,15 +38,15 @@ Respond = Callable[[asyncio.StreamWriter], Awaitable[None]]
 
 @dataclass
 class Upstream:
-    """A socket on loopback that does what it is told, with every request and every connection it saw."""
+    """A scripted server on loopback that records every request and connection."""
 
     respond: Respond
     address: str = ""
     requests: list[bytes] = field(default_factory=list)
     connections: int = 0
     conversations: set[asyncio.Task[None]] = field(default_factory=set)
-    asked: asyncio.Event = field(default_factory=asyncio.Event)
-    hung_up: asyncio.Event = field(default_factory=asyncio.Event)
+    requested: asyncio.Event = field(default_factory=asyncio.Event)
+    closed: asyncio.Event = field(default_factory=asyncio.Event)
 
     def connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
@@ -62,11 +58,11 @@ class Upstream:
         try:
             while head := await reader.readuntil(b"\r\n\r\n"):
                 self.requests.append(head)
-                self.asked.set()
+                self.requested.set()
                 await self.respond(writer)
                 await writer.drain()
         except (asyncio.IncompleteReadError, OSError):
-            self.hung_up.set()
+            self.closed.set()
         finally:
             writer.close()
 
@@ -77,7 +73,7 @@ class Upstream:
 
 @asynccontextmanager
 async def upstream(respond: Respond | bytes, tls: ssl.SSLContext | None = None) -> AsyncIterator[Upstream]:
-    script = says(respond) if isinstance(respond, bytes) else respond
+    script = responds(respond) if isinstance(respond, bytes) else respond
     served = Upstream(script)
     server = await asyncio.start_server(served.connected, "127.0.0.1", 0, ssl=tls)
     scheme = "http" if tls is None else "https"
@@ -96,9 +92,9 @@ def http(body: bytes, status: int = 200, headers: str = "") -> bytes:
     return f"HTTP/1.1 {status} X\r\ncontent-length: {len(body)}\r\n{headers}\r\n".encode() + body
 
 
-def says(*answers: bytes) -> Respond:
-    """The answers in turn, the last for ever."""
-    remaining = list(answers)
+def responds(*responses: bytes) -> Respond:
+    """These responses in turn; the last one is repeated."""
+    remaining = list(responses)
 
     async def respond(writer: asyncio.StreamWriter) -> None:
         writer.write(remaining.pop(0) if len(remaining) > 1 else remaining[0])
@@ -106,7 +102,7 @@ def says(*answers: bytes) -> Respond:
     return respond
 
 
-def says_and_hangs_up(raw: bytes) -> Respond:
+def responds_and_closes(raw: bytes) -> Respond:
     async def respond(writer: asyncio.StreamWriter) -> None:
         writer.write(raw)
         await writer.drain()
@@ -115,7 +111,7 @@ def says_and_hangs_up(raw: bytes) -> Respond:
     return respond
 
 
-async def says_nothing(_: asyncio.StreamWriter) -> None:
+async def never_responds(_: asyncio.StreamWriter) -> None:
     await asyncio.Event().wait()
 
 
@@ -171,8 +167,8 @@ async def source(
 
 
 async def fetch(account: SourceSettings | str) -> Snapshot | Failure:
-    async with source(account) as asked:
-        return await asked.fetch("room")
+    async with source(account) as opened:
+        return await opened.fetch("room")
 
 
 async def fetch_failure(account: SourceSettings | str) -> Failure:
@@ -182,7 +178,7 @@ async def fetch_failure(account: SourceSettings | str) -> Failure:
     return found
 
 
-async def test_it_asks_as_documented() -> None:
+async def test_the_request_is_the_documented_one() -> None:
     async with upstream(http(LIST)) as served:
         found = await fetch(served.address)
     assert isinstance(found, Snapshot)
@@ -199,10 +195,10 @@ async def test_it_asks_as_documented() -> None:
     }
 
 
-async def test_it_is_a_source_with_the_name_of_its_account() -> None:
+async def test_a_source_has_the_name_of_its_account() -> None:
     async with source(settings("http://127.0.0.1:1", name="branch")) as opened:
-        asked: Source = opened
-        assert asked.name == "branch"
+        as_source: Source = opened
+        assert as_source.name == "branch"
 
 
 @pytest.mark.parametrize(
@@ -222,8 +218,8 @@ async def test_it_is_a_source_with_the_name_of_its_account() -> None:
     ],
 )
 async def test_a_room_id_is_one_segment_on_the_wire(room_id: str, segment: str) -> None:
-    async with upstream(http(LIST)) as served, source(served.address) as asked:
-        assert isinstance(await asked.fetch(room_id), Snapshot)
+    async with upstream(http(LIST)) as served, source(served.address) as opened:
+        assert isinstance(await opened.fetch(room_id), Snapshot)
     (path,) = served.paths
     prefix = "/api/v2/sdk/live-sessions/participants/"
     assert path.startswith(prefix + segment)
@@ -231,9 +227,9 @@ async def test_a_room_id_is_one_segment_on_the_wire(room_id: str, segment: str) 
 
 
 @pytest.mark.parametrize("room_id", ["", ".", ".."])
-async def test_a_room_id_that_no_path_can_hold_is_not_asked_for(room_id: str) -> None:
-    async with upstream(http(NO_SESSION, 404)) as served, source(served.address) as asked:
-        assert isinstance(await asked.fetch(room_id), Failure)
+async def test_a_room_id_that_cannot_be_a_path_segment_is_not_requested(room_id: str) -> None:
+    async with upstream(http(NO_SESSION, 404)) as served, source(served.address) as opened:
+        assert isinstance(await opened.fetch(room_id), Failure)
     assert served.requests == []
 
 
@@ -245,27 +241,27 @@ async def test_a_slash_at_the_end_of_the_base_url_makes_no_difference(path: str)
 
 
 async def test_a_connection_serves_many_polls() -> None:
-    async with upstream(http(LIST)) as served, source(served.address) as asked:
+    async with upstream(http(LIST)) as served, source(served.address) as opened:
         for _ in range(5):
-            assert isinstance(await asked.fetch("room"), Snapshot)
+            assert isinstance(await opened.fetch("room"), Snapshot)
     assert (served.connections, len(served.requests)) == (1, 5)
 
 
-async def test_no_more_connections_than_allowed() -> None:
-    async with upstream(http(LIST)) as served, source(settings(served.address, max_concurrency=2)) as asked:
-        found = await asyncio.gather(*(asked.fetch(f"room-{number}") for number in range(20)))
+async def test_max_concurrency_limits_the_connections() -> None:
+    async with upstream(http(LIST)) as served, source(settings(served.address, max_concurrency=2)) as opened:
+        found = await asyncio.gather(*(opened.fetch(f"room-{number}") for number in range(20)))
     assert all(isinstance(each, Snapshot) for each in found)
     assert (len(served.requests), served.connections) == (20, 2)
 
 
-async def test_a_connection_that_the_upstream_has_closed_meanwhile_is_replaced() -> None:
-    async with upstream(says_and_hangs_up(http(LIST))) as served, source(served.address) as asked:
+async def test_a_connection_that_the_upstream_closed_is_replaced() -> None:
+    async with upstream(responds_and_closes(http(LIST))) as served, source(served.address) as opened:
         for _ in range(3):
-            assert isinstance(await asked.fetch("room"), Snapshot)
+            assert isinstance(await opened.fetch("room"), Snapshot)
     assert served.connections == 3
 
 
-async def test_nothing_is_taken_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_proxy_variables_of_the_environment_are_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:1")
     async with upstream(http(LIST)) as served:
@@ -273,9 +269,9 @@ async def test_nothing_is_taken_from_the_environment(monkeypatch: pytest.MonkeyP
 
 
 async def test_no_cookie_is_kept() -> None:
-    async with upstream(http(LIST, headers="set-cookie: a=b; path=/\r\n")) as served, source(served.address) as asked:
-        await asked.fetch("room")
-        await asked.fetch("room")
+    async with upstream(http(LIST, headers="set-cookie: a=b; path=/\r\n")) as served, source(served.address) as opened:
+        await opened.fetch("room")
+        await opened.fetch("room")
     assert not any(b"cookie" in request.lower() for request in served.requests)
 
 
@@ -294,7 +290,7 @@ async def test_a_redirect_to_nonsense_is_a_failure(location: str) -> None:
         assert (await fetch_failure(served.address)).kind is FailureKind.BAD_RESPONSE
 
 
-async def test_retry_after_and_the_clock_reach_the_rules() -> None:
+async def test_retry_after_is_read_with_the_clock_of_the_source() -> None:
     async with upstream(http(b"", 429, "Retry-After: Mon, 23 Nov 2026 09:31:00 GMT\r\n")) as served:
         found = await fetch_failure(served.address)
     assert (found.kind, found.retry_after) == (FailureKind.RATE_LIMITED, timedelta(seconds=60))
@@ -311,7 +307,7 @@ async def test_retry_after_and_the_clock_reach_the_rules() -> None:
         (LIST, ""),
     ],
 )
-async def test_compressed_answers_are_read(body: bytes, encoding: str) -> None:
+async def test_compressed_responses_are_read(body: bytes, encoding: str) -> None:
     async with upstream(http(body, headers=f"content-encoding: {encoding}\r\n")) as served:
         assert isinstance(await fetch(served.address), Snapshot)
 
@@ -327,43 +323,43 @@ async def test_compressed_answers_are_read(body: bytes, encoding: str) -> None:
         (gzip.compress(b" " * (RESPONSE_LIMIT + 1) + LIST), "gzip"),
     ],
 )
-async def test_compressed_answers_that_cannot_be_read_or_burst_are_failures(body: bytes, encoding: str) -> None:
+async def test_compressed_responses_that_are_broken_or_too_large_are_failures(body: bytes, encoding: str) -> None:
     async with upstream(http(body, headers=f"content-encoding: {encoding}\r\n")) as served:
         assert (await fetch_failure(served.address)).kind is FailureKind.BAD_RESPONSE
 
 
-async def test_an_answer_may_be_large() -> None:
+async def test_a_response_may_be_large() -> None:
     body = LIST + b" " * (RESPONSE_LIMIT - len(LIST))
     async with upstream(http(body)) as served:
         assert isinstance(await fetch(served.address), Snapshot)
 
 
 @pytest.mark.parametrize("respond", [http(LIST + b" " * RESPONSE_LIMIT), floods])
-async def test_an_answer_without_end_is_not_read_to_it(respond: Respond | bytes) -> None:
+async def test_a_response_above_the_limit_is_not_read_to_its_end(respond: Respond | bytes) -> None:
     async with upstream(respond) as served:
         assert (await fetch_failure(served.address)).kind is FailureKind.BAD_RESPONSE
 
 
-@pytest.mark.parametrize("respond", [says_nothing, drips])
-async def test_the_time_limit_is_for_the_whole_answer(respond: Respond) -> None:
+@pytest.mark.parametrize("respond", [never_responds, drips])
+async def test_the_timeout_is_for_the_whole_response(respond: Respond) -> None:
     async with (
         upstream(respond) as served,
-        source(settings(served.address, limit=timedelta(milliseconds=200))) as asked,
+        source(settings(served.address, limit=timedelta(milliseconds=200))) as opened,
     ):
-        found = await asked.fetch("room")
+        found = await opened.fetch("room")
         assert isinstance(found, Failure)
         assert (found.kind, found.status) == (FailureKind.TIMEOUT, None)
         assert "0.2 s" in found.detail
         if respond is drips:
-            await served.hung_up.wait()  # it does not drip on into a connection that nobody reads
+            await served.closed.wait()  # the connection is closed, not left open
 
 
-async def test_a_clients_own_time_limit_is_a_timeout_too() -> None:
+async def test_a_timeout_of_the_http_client_is_a_timeout_too() -> None:
     async with (
-        upstream(says_nothing) as served,
-        source(served.address, client=httpx.AsyncClient(transport=AiohttpTransport(), timeout=0.1)) as asked,
+        upstream(never_responds) as served,
+        source(served.address, client=httpx.AsyncClient(transport=AiohttpTransport(), timeout=0.1)) as opened,
     ):
-        found = await asked.fetch("room")
+        found = await opened.fetch("room")
     assert isinstance(found, Failure)
     assert found.kind is FailureKind.TIMEOUT
 
@@ -372,26 +368,28 @@ async def test_a_clients_own_time_limit_is_a_timeout_too() -> None:
     ("respond", "kind", "word"),
     [
         (resets, FailureKind.UNREACHABLE, "reset"),
-        (says_and_hangs_up(b""), FailureKind.UNREACHABLE, "reset"),
-        (says_and_hangs_up(http(LIST)[:-5]), FailureKind.UNREACHABLE, "cut"),
+        (responds_and_closes(b""), FailureKind.UNREACHABLE, "reset"),
+        (responds_and_closes(http(LIST)[:-5]), FailureKind.UNREACHABLE, "cut"),
         (
-            says_and_hangs_up(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\n{}"),
+            responds_and_closes(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\n{}"),
             FailureKind.UNREACHABLE,
             "cut",
         ),
-        (says_and_hangs_up(b"HTTP/1.1 200 OK\r\nconten"), FailureKind.UNREACHABLE, "reset"),
+        (responds_and_closes(b"HTTP/1.1 200 OK\r\nconten"), FailureKind.UNREACHABLE, "reset"),
         (b"SSH-2.0-OpenSSH_9.6\r\n\r\n", FailureKind.BAD_RESPONSE, "protocol"),
         (b"HTTP/1.1 200 OK\r\ncontent-length: nine\r\n\r\n", FailureKind.BAD_RESPONSE, "protocol"),
         (b"HTTP/1.1 200 OK\r\nx: " + b"x" * 100_000 + b"\r\n\r\n", FailureKind.BAD_RESPONSE, "protocol"),
     ],
 )
-async def test_broken_connections_have_a_name(respond: Respond | bytes, kind: FailureKind, word: str) -> None:
+async def test_a_broken_connection_has_its_cause_in_the_detail(
+    respond: Respond | bytes, kind: FailureKind, word: str
+) -> None:
     async with upstream(respond) as served:
         found = await fetch_failure(served.address)
     assert (found.kind, found.detail.split(":")[0], found.status) == (kind, word, None)
 
 
-async def test_a_reason_in_any_bytes_is_no_reason() -> None:
+async def test_the_reason_phrase_may_be_any_bytes() -> None:
     response = b"HTTP/1.1 200 \xff\xfe\r\ncontent-length: %d\r\n\r\n" % len(LIST) + LIST
     async with upstream(response) as served:
         assert isinstance(await fetch(served.address), Snapshot)
@@ -402,15 +400,15 @@ async def test_garbage_in_the_middle_of_a_body_is_a_failure() -> None:
         assert (await fetch_failure(served.address)).kind in (FailureKind.BAD_RESPONSE, FailureKind.UNREACHABLE)
 
 
-async def test_a_body_that_ends_with_the_connection_is_whole_only_if_its_json_is() -> None:
+async def test_a_body_that_ends_with_the_connection_is_complete_only_if_its_json_is() -> None:
     head = b"HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n"
-    async with upstream(says_and_hangs_up(head + LIST)) as served:
+    async with upstream(responds_and_closes(head + LIST)) as served:
         assert isinstance(await fetch(served.address), Snapshot)
-    async with upstream(says_and_hangs_up(head + LIST[:-5])) as served:
+    async with upstream(responds_and_closes(head + LIST[:-5])) as served:
         assert (await fetch_failure(served.address)).kind is FailureKind.BAD_RESPONSE
 
 
-async def test_nobody_listens() -> None:
+async def test_a_port_where_no_server_listens_is_unreachable() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         found = await fetch_failure(f"http://127.0.0.1:{taken.getsockname()[1]}")
@@ -430,41 +428,24 @@ class NoSuchName(AbstractResolver):
         pass
 
 
-async def test_a_name_that_does_not_exist() -> None:
+async def test_a_name_that_does_not_exist_is_unreachable() -> None:
     def open_session() -> aiohttp.ClientSession:
         return aiohttp.ClientSession(connector=aiohttp.TCPConnector(resolver=NoSuchName()))
 
     client = httpx.AsyncClient(transport=AiohttpTransport(client=open_session))
-    async with source("http://upstream.invalid", client=client) as asked:
-        found = await asked.fetch("room")
+    async with source("http://upstream.invalid", client=client) as opened:
+        found = await opened.fetch("room")
     assert isinstance(found, Failure)
     assert (found.kind, found.detail.split(":")[0]) == (FailureKind.UNREACHABLE, "dns")
 
 
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A certificate for 127.0.0.1 that nobody vouches for, with its key."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "127.0.0.1")])
-    signed = (
-        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
-        .not_valid_before(datetime.now(UTC) - timedelta(days=1))
-        .not_valid_after(datetime.now(UTC) + timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    secret = key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-    path = tmp_path_factory.mktemp("tls") / "certificate.pem"
-    path.write_bytes(signed.public_bytes(serialization.Encoding.PEM) + secret)
-    return path
+    return self_signed(tmp_path_factory.mktemp("tls"))
 
 
 @pytest.mark.parametrize("trusted", [True, False])
-async def test_only_whom_the_system_trusts_gets_the_key(
+async def test_the_key_is_sent_only_to_a_server_with_a_trusted_certificate(
     certificate: Path, monkeypatch: pytest.MonkeyPatch, *, trusted: bool
 ) -> None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -481,7 +462,7 @@ async def test_only_whom_the_system_trusts_gets_the_key(
     assert served.requests == []
 
 
-async def test_tls_with_somebody_who_does_not_speak_it() -> None:
+async def test_a_server_without_tls_is_unreachable_over_https() -> None:
     def refuse(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
 
@@ -502,7 +483,7 @@ async def test_tls_with_somebody_who_does_not_speak_it() -> None:
         f"HTTP/1.1 {KEY}\r\n\r\n".encode(),
     ],
 )
-async def test_the_key_is_not_repeated_not_even_in_part(raw: bytes, caplog: pytest.LogCaptureFixture) -> None:
+async def test_no_part_of_the_key_is_in_a_failure_or_the_log(raw: bytes, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG, logger="bridge")
     async with upstream(raw) as served:
         found = await fetch_failure(served.address)
@@ -510,18 +491,18 @@ async def test_the_key_is_not_repeated_not_even_in_part(raw: bytes, caplog: pyte
 
 
 async def test_cancelling_is_not_a_failure() -> None:
-    async with upstream(says_nothing) as served, source(served.address) as asked:
-        polling = asyncio.create_task(asked.fetch("room"))
-        await served.asked.wait()
+    async with upstream(never_responds) as served, source(served.address) as opened:
+        polling = asyncio.create_task(opened.fetch("room"))
+        await served.requested.wait()
         polling.cancel()
         with pytest.raises(asyncio.CancelledError):
             await polling
 
 
-async def test_a_source_works_again_after_every_failure() -> None:
-    ill = [http(b"", 500), http(LIST[:-5]), http(b"", 429), http(NO_SESSION, 404)]
-    async with upstream(says(*ill, http(LIST))) as served, source(served.address) as asked:
-        found = [await asked.fetch("room") for _ in range(5)]
+async def test_a_source_works_again_after_failures() -> None:
+    failures = [http(b"", 500), http(LIST[:-5]), http(b"", 429), http(NO_SESSION, 404)]
+    async with upstream(responds(*failures, http(LIST))) as served, source(served.address) as opened:
+        found = [await opened.fetch("room") for _ in range(5)]
     assert [isinstance(each, Failure) for each in found] == [True, True, True, False, False]
     assert isinstance(found[3], Snapshot)
     assert found[3].no_session
@@ -529,11 +510,11 @@ async def test_a_source_works_again_after_every_failure() -> None:
     assert len(found[4].peers) == 1
 
 
-async def test_an_answer_that_has_not_changed_gives_the_same_snapshot_and_another_another() -> None:
+async def test_an_unchanged_response_gives_the_same_snapshot_object() -> None:
     other = LIST.replace(b"Ann", b"Bob")
-    answers = [http(LIST), http(LIST), http(LIST, 503), http(LIST), http(other), http(LIST), http(NO_SESSION, 404)]
-    async with upstream(says(*answers)) as served, source(served.address) as asked:
-        found = [await asked.fetch("room") for _ in answers]
+    responses = [http(LIST), http(LIST), http(LIST, 503), http(LIST), http(other), http(LIST), http(NO_SESSION, 404)]
+    async with upstream(responds(*responses)) as served, source(served.address) as opened:
+        found = [await opened.fetch("room") for _ in responses]
     names = [[peer.metadata for peer in each.peers] if isinstance(each, Snapshot) else None for each in found]
     ann, bob = [{"displayName": "Ann"}], [{"displayName": "Bob"}]
     assert names == [ann, ann, None, ann, bob, ann, []]
@@ -567,13 +548,13 @@ async def simulated(kind: FaultKind | None = None) -> AsyncIterator[Huddle01Sour
         upstream.faults.replace([Fault(kind=kind)])
     async with upstream.serve() as address:
         limit = timedelta(seconds=0.2) if kind is FaultKind.TIMEOUT else timedelta(seconds=20)
-        async with source(settings(address, limit=limit)) as asked:
-            yield asked
+        async with source(settings(address, limit=limit)) as opened:
+            yield opened
 
 
 async def test_the_simulated_upstream_is_understood() -> None:
-    async with simulated() as asked:
-        found, nowhere = await asked.fetch("room"), await asked.fetch("elsewhere")
+    async with simulated() as opened:
+        found, unknown = await opened.fetch("room"), await opened.fetch("elsewhere")
     assert isinstance(found, Snapshot)
     assert [(peer.peer_id, peer.metadata) for peer in found.peers] == [
         ("ann", {"displayName": "ann"}),
@@ -581,23 +562,23 @@ async def test_the_simulated_upstream_is_understood() -> None:
     ]
     assert (found.complete, found.notes) == (True, ())
     assert all(peer.join_time is not None for peer in found.peers)
-    assert isinstance(nowhere, Snapshot)
-    assert nowhere.no_session
+    assert isinstance(unknown, Snapshot)
+    assert unknown.no_session
 
 
 @pytest.mark.parametrize(("kind", "expected"), EXPECTED.items())
-async def test_every_fault_that_says_nothing_is_a_failure(kind: FaultKind, expected: FailureKind) -> None:
-    async with simulated(kind) as asked:
-        found, elsewhere = await asked.fetch("room"), await asked.fetch("elsewhere")
+async def test_every_fault_without_a_list_is_a_failure(kind: FaultKind, expected: FailureKind) -> None:
+    async with simulated(kind) as opened:
+        found, elsewhere = await opened.fetch("room"), await opened.fetch("elsewhere")
     assert isinstance(found, Failure)
     assert found.kind is expected
     assert isinstance(elsewhere, Failure)
 
 
 @pytest.mark.parametrize("kind", OTHERS)
-async def test_every_fault_in_what_is_said_leaves_the_peers_in_the_room(kind: FaultKind) -> None:
-    async with simulated(kind) as asked:
-        found, elsewhere = await asked.fetch("room"), await asked.fetch("elsewhere")
+async def test_every_fault_within_the_list_keeps_the_peers_that_can_be_read(kind: FaultKind) -> None:
+    async with simulated(kind) as opened:
+        found, elsewhere = await opened.fetch("room"), await opened.fetch("elsewhere")
     assert isinstance(found, Snapshot)
     missing = {"ann"} if kind in (FaultKind.ITEM_WITHOUT_ID, FaultKind.ITEM_NOT_OBJECT) else set()
     assert {peer.peer_id for peer in found.peers} == {"ann", "bob"} - missing

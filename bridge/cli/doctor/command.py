@@ -14,7 +14,7 @@ from bridge.cli.doctor.endpoints import check_endpoints
 from bridge.cli.doctor.findings import Check, Finding, State
 from bridge.cli.doctor.upstream import check_upstream
 from bridge.cli.options import ConfigOption, JsonOption
-from bridge.cli.output import Column, print_json, print_table, say
+from bridge.cli.output import Column, print_json, print_message, print_table
 from bridge.cli.settings import load_settings
 from bridge.config import Settings
 from bridge.runtime import system_runtime
@@ -28,7 +28,7 @@ def doctor(as_json: JsonOption = False, config: ConfigOption = None) -> None:
     else:
         _print_table(findings)
         counted = Counter(finding.state for finding in findings)
-        say(", ".join(f"{counted[state]} {state}" for state in State))
+        print_message(", ".join(f"{counted[state]} {state}" for state in State))
     if any(finding.state is State.FAIL for finding in findings):
         raise typer.Exit(1)
 

@@ -123,7 +123,7 @@ def _explain(name: str, failure: Failure) -> tuple[str, str]:
         case FailureKind.SERVER_ERROR:
             return f"server error ({failure.status})", "wait: the fault is at the source"
         case FailureKind.BAD_RESPONSE:
-            return failure.detail, "check base_url: this is not a response of Huddle01"
+            return failure.detail, "check base_url: this is not a response of the API"
         case FailureKind.TIMEOUT:
             return failure.detail, _NETWORK
         case FailureKind.UNREACHABLE:

@@ -126,7 +126,7 @@ class Huddle01Source:
         return self._recall(room_id, response, body) or self._read(room_id, response, body)
 
     async def check_up(self) -> Checkup:
-        """Ask once for the live rooms: that needs a key, but no room (upstream.md section 1.1)."""
+        """Ask once for the live rooms: that needs a key, but no room."""
         asked_at, date = self._clock(), None
         try:
             async with asyncio.timeout(self._seconds):

@@ -1,7 +1,7 @@
 """Huddle01's participants as peers: usable items, their times and metadata.
 
-Rules: upstream.md section 5, points 1 to 4. An item that cannot be used is skipped and counted, never a reason to
-fail; whether the list is complete in spite of it is decided in huddle01_answers.py.
+An item that cannot be used is skipped and counted, never a reason to fail; whether the list is complete in spite of it
+is decided in `responses.py`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from bridge.rules.presence import ABSENT, Absent, Json, Peer, display_name
 from bridge.sources.untrusted_json import decode_json_text, encode_json
 
 METADATA_LIMIT: Final = 8 * 1024
-"""Bytes of compact UTF-8 JSON (CONTRACT section 4)."""
+"""Bytes of compact UTF-8 JSON."""
 METADATA_DEPTH: Final = 100
 """Levels of nesting; deeper metadata is cut like longer metadata, because it is compared recursively."""
 NAME_LIMIT: Final = METADATA_LIMIT
@@ -69,7 +69,7 @@ def read_number(value: Json) -> int | float | None:
 
 
 def read_join_time(value: Json) -> datetime | None:
-    """Epoch milliseconds, or ISO 8601 (UTC unless it says otherwise); None unless it lies after 1970-01-01.
+    """Epoch milliseconds, or ISO 8601 (UTC if it has no offset); None unless it lies after 1970-01-01.
 
     The last year that there is counts as none: in another time zone it may already be over.
     """
@@ -92,7 +92,7 @@ def read_metadata(value: Json) -> Json:
 
 
 def cut_metadata(value: Json) -> Json:
-    """The metadata, or a mark in its place if it is too large."""
+    """The metadata, or a mark instead if it is too large."""
     return value if _fits(value) else {"_truncated": True}
 
 

@@ -1,7 +1,7 @@
 """Interprets a response of Huddle01: a snapshot of the room, or a failure that changes nothing.
 
-Pure: `now` is an argument. The rules are DESIGN section 4 and upstream.md section 5. A 404 empties a room only if
-its JSON says that there is no session: a proxy's page, another server's 404 or a wrong path is no empty room.
+Pure: `now` is an argument. A 404 empties a room only if its JSON reports that there is no session: a proxy's page,
+another server's 404 or a wrong path is no empty room.
 """
 
 from __future__ import annotations
@@ -132,7 +132,7 @@ def _name_failure(status: int, fields: Mapping[str, Json]) -> tuple[FailureKind,
         return FailureKind.BAD_RESPONSE, f"status {status}, a redirect, which is not followed"
     if status != HTTPStatus.OK:
         return FailureKind.BAD_RESPONSE, f"status {status}"
-    return FailureKind.BAD_RESPONSE, "it says ok: false" if fields.get("ok") is False else "no list of participants"
+    return FailureKind.BAD_RESPONSE, "ok is false" if fields.get("ok") is False else "no list of participants"
 
 
 def _says_bad_key(fields: Mapping[str, Json]) -> bool:
