@@ -15,15 +15,7 @@ from bridge.errors import DatabaseError
 from bridge.rules.delivery import Cause, DeadLetterReason, DeliveryPolicy, DisableReason, Outcome, PostResult
 from tests.harness.builders import at, peer, seen
 from tests.harness.statements import executed_statements
-from tests.harness.store_driver import (
-    GONE,
-    GOOD,
-    REJECTED,
-    RETRYABLE,
-    StoreDriver,
-    attempted,
-    busy,
-)
+from tests.harness.store_driver import GONE, GOOD, REJECTED, RETRYABLE, StoreDriver, attempted, busy
 
 
 def with_backlog(store: StoreDriver, *names: str, people: int = 2, **spec: Any) -> int:  # noqa: ANN401 - fields of EndpointSpec

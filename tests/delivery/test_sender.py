@@ -206,7 +206,7 @@ async def test_a_rejected_event_becomes_a_dead_letter_and_its_room_goes_on(sendi
 async def test_after_a_410_nothing_more_is_posted(sending: SenderSetup) -> None:
     key = sending.subscribe()
     sending.record_joins("a", "b", people=10)
-    sending.receiver.script(Response(status=410, when=of_room("a")), Response(hold=True, when=of_room("b", 1)))
+    sending.receiver.script(Response(status=410, when=of_room("a")), Response(pause=True, when=of_room("b", 1)))
     ticking = asyncio.create_task(sending.sender().tick())
     await until(lambda: any(one.status == 410 for one in sending.receiver.deliveries))
     await until(lambda: sending.store.attempts() != [])
@@ -221,7 +221,7 @@ async def test_a_retry_after_pauses_the_other_rooms_of_the_endpoint(sending: Sen
     sending.subscribe()
     sending.record_joins("a", "b", people=10)
     busy = Response(status=429, headers={"Retry-After": "60"}, when=of_room("a"), times=1)
-    sending.receiver.script(busy, Response(hold=True, when=of_room("b", 1), times=1))
+    sending.receiver.script(busy, Response(pause=True, when=of_room("b", 1), times=1))
     ticking = asyncio.create_task(sending.sender().tick())
     await until(lambda: sending.store.attempts() != [])
     sending.receiver.release()
@@ -238,7 +238,7 @@ async def test_a_claim_that_another_sender_took_over_posts_nothing_more(sending:
     """As after SIGSTOP: the lease ended, and another sender has claimed the cursor."""
     sending.subscribe()
     sending.record_joins("a", people=6)
-    sending.receiver.script(Response(hold=True, times=1))
+    sending.receiver.script(Response(pause=True, times=1))
     ticking = asyncio.create_task(sending.sender().tick())
     await until(lambda: len(sending.receiver.deliveries) == 1)
     sending.clock.seconds = 3600
@@ -257,7 +257,7 @@ async def test_a_claim_that_another_sender_took_over_posts_nothing_more(sending:
 async def test_a_claim_whose_lease_ended_but_was_not_taken_over_goes_on(sending: SenderSetup) -> None:
     sending.subscribe()
     sending.record_joins("a", people=6)
-    sending.receiver.script(Response(hold=True, times=1))
+    sending.receiver.script(Response(pause=True, times=1))
     ticking = asyncio.create_task(sending.sender().tick())
     await until(lambda: len(sending.receiver.deliveries) == 1)
     sending.clock.seconds = 3600
@@ -271,7 +271,7 @@ async def test_a_claim_whose_lease_ended_but_was_not_taken_over_goes_on(sending:
 async def test_a_stop_finishes_the_event_under_way_and_posts_nothing_more(sending: SenderSetup) -> None:
     key = sending.subscribe()
     sending.record_joins("a", people=10)
-    sending.receiver.script(Response(hold=True, times=1))
+    sending.receiver.script(Response(pause=True, times=1))
     sender = sending.sender()
     running = asyncio.create_task(sender.run())
     sender.wake()
@@ -291,7 +291,7 @@ async def test_a_stop_finishes_the_event_under_way_and_posts_nothing_more(sendin
 async def test_an_event_that_a_stop_cancels_is_due_again_at_once(sending: SenderSetup) -> None:
     sending.subscribe()
     sending.record_joins("a")
-    sending.receiver.script(Response(hold=True, times=1))
+    sending.receiver.script(Response(pause=True, times=1))
     sender = sending.sender()
     running = asyncio.create_task(sender.run())
     sender.wake()
@@ -311,7 +311,7 @@ async def test_redeliveries_that_a_stop_leaves_are_due_again_at_once(
     sending.record_joins("a")
     await drain(sending)
     sending.replay(key, "a")
-    sending.receiver.script(Response(hold=True, times=1))
+    sending.receiver.script(Response(pause=True, times=1))
     sender = sending.sender()
     running = asyncio.create_task(sender.run())
     sender.wake()
@@ -331,7 +331,7 @@ async def test_redeliveries_that_a_stop_leaves_are_due_again_at_once(
 async def move_while_one_waits(sending: SenderSetup, response: Response) -> None:
     """Change the URL of endpoint `old` while a request waits for its response; then deliver what is owed."""
     count = len(sending.receiver.deliveries)
-    sending.receiver.script(replace(response, hold=True, times=1))
+    sending.receiver.script(replace(response, pause=True, times=1))
     sender = sending.sender()
     ticking = asyncio.create_task(sender.tick())
     await until(lambda: len(sending.receiver.deliveries) == count + 1)
@@ -437,7 +437,7 @@ async def test_each_attempt_is_logged_once(sending: SenderSetup) -> None:
 async def test_an_endpoint_can_have_its_own_timeout(sending: SenderSetup) -> None:
     sending.subscribe(timeout=timedelta(milliseconds=50))
     sending.record_joins("a")
-    sending.receiver.script(Response(hold=True, times=1))
+    sending.receiver.script(Response(pause=True, times=1))
     await drain(sending)
 
     (attempt,) = sending.store.attempts()
