@@ -126,8 +126,8 @@ def check(store: StoreDriver, last_complete: dict[str, set[str]]) -> None:
     [
         ("sqlite", 25),
         ("postgresql", 10),
-        pytest.param("sqlite", 500, marks=pytest.mark.campaign),
-        pytest.param("postgresql", 200, marks=pytest.mark.campaign),
+        pytest.param("sqlite", 300, marks=pytest.mark.campaign),
+        pytest.param("postgresql", 120, marks=pytest.mark.campaign),
     ],
 )
 def test_the_log_replays_to_the_rows_and_every_event_is_delivered_once(
