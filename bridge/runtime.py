@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -19,8 +18,6 @@ class Runtime:
     """The time, in UTC."""
     new_id: Callable[[str], str]
     """A new public id with a prefix: `new_id("evt")` is `evt_…`."""
-    new_token: Callable[[], str]
-    """A new token for a claim."""
     jitter: Callable[[], float]
     """Uniform in [0, 1)."""
 
@@ -30,6 +27,5 @@ def system_runtime() -> Runtime:
     return Runtime(
         now=lambda: datetime.now(UTC),
         new_id=lambda prefix: f"{prefix}_{str(ULID()).lower()}",
-        new_token=lambda: secrets.token_hex(8),
         jitter=random.random,
     )

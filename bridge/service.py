@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
-from collections.abc import AsyncIterator, Callable, Collection, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from datetime import timedelta
 from enum import StrEnum
@@ -20,7 +21,8 @@ from bridge.compose import append_all_snapshots, endpoint_context, open_webhook_
 from bridge.config import Settings
 from bridge.db.encryption import SecretCipher, delete_expired_secrets
 from bridge.db.engine import Database
-from bridge.db.leases import take_lease
+from bridge.db.jobs import claim_job, finish_job
+from bridge.db.liveness import Worker
 from bridge.db.migrate import ensure_schema
 from bridge.delivery.sender import Sender
 from bridge.errors import BridgeError, ConfigurationError, DatabaseError
@@ -80,6 +82,8 @@ class Service:
         self._database = Database(settings.database.url)
         self._stop_requested = asyncio.Event()
         self._reload_requested = asyncio.Event()
+        self._worker = Worker(self._database, has_claims=self._has_claims, on_freed=self._wake_threadsafe)
+        self._jobs_claimed: set[str] = set()
         self._poller: Poller | None = None
         self._sender: Sender | None = None
 
@@ -137,6 +141,7 @@ class Service:
 
     async def _serve(self) -> None:
         async with (
+            self._registered(),
             self._web() as url,
             scheduled(self._jobs(), now=self._runtime.now, on_clock_put_back=self._make_everything_due),
         ):
@@ -150,7 +155,20 @@ class Service:
                         await self._apply_polling_settings(changed_sources)
                     new_settings = await self._next_settings()
                 if new_settings is not None:
+                    await self._database.run(self._worker.start_afresh)
                     changed_sources = await self._take_over(new_settings)
+
+    @asynccontextmanager
+    async def _registered(self) -> AsyncIterator[None]:
+        """Register this process as a worker."""
+        self._loop = asyncio.get_running_loop()
+        await self._database.run(self._worker.start)
+        try:
+            yield
+        finally:
+            with contextlib.suppress(DatabaseError, TimeoutError):
+                async with asyncio.timeout(RELEASE_SECONDS):
+                    await self._database.run(self._worker.stop)
 
     # Roles
 
@@ -178,7 +196,7 @@ class Service:
     async def _open_sender(self, stack: AsyncExitStack) -> Sender:
         client = await stack.enter_async_context(open_webhook_client(self._settings, self._runtime))
         policy, cipher = self._settings.delivery.policy, SecretCipher(self._settings.encryption_keys)
-        return Sender(self._database, client, policy, self._runtime, cipher=cipher)
+        return Sender(self._database, client, policy, self._runtime, self._worker, cipher=cipher)
 
     async def _open_poller(self, stack: AsyncExitStack) -> Poller:
         sources = {
@@ -186,7 +204,9 @@ class Service:
         }
         for _, source in sources.values():
             stack.push_async_callback(source.aclose)
-        return Poller(self._database, sources, self._settings.polling, self._runtime, on_events=self._wake_sender)
+        return Poller(
+            self._database, sources, self._settings.polling, self._runtime, self._worker, on_events=self._wake_sender
+        )
 
     async def _stop_workers(self, workers: Collection[Poller | Sender]) -> None:
         grace = RELOAD_DRAIN_SECONDS
@@ -219,37 +239,63 @@ class Service:
     def _jobs(self) -> list[Job]:
         jobs = [Job(name="prune", every=PRUNE_CHECK, run=self._prune)]
         if Role.POLLER in self._roles:
-            jobs.append(Job(name="poll", every=TICK, run=self._wake_poller))
+            jobs.append(Job(name="poll", every=TICK, run=self._tick_poller))
         if Role.SENDER in self._roles:
             jobs.append(Job(name="send", every=TICK, run=self._tick_sender))
         return jobs
 
-    async def _wake_poller(self) -> None:
-        if self._poller is not None:
-            self._poller.wake()
+    async def _tick_poller(self) -> None:
+        self._wake_poller()
 
     async def _tick_sender(self) -> None:
         self._wake_sender()
+
+    def _wake_poller(self) -> None:
+        if self._poller is not None:
+            self._poller.wake()
 
     def _wake_sender(self) -> None:
         if self._sender is not None:
             self._sender.wake()
 
+    def _wake_threadsafe(self) -> None:
+        """The claims of a process that died are due."""
+        for wake in (self._wake_sender, self._wake_poller):
+            self._loop.call_soon_threadsafe(wake)
+
+    def _has_claims(self) -> bool:
+        workers = (self._poller, self._sender)
+        return bool(self._jobs_claimed) or any(worker is not None and worker.is_busy for worker in workers)
+
     async def _prune(self) -> None:
-        """Apply retention, in one process at a time; the lease records when that was last done."""
-        now, retention = self._runtime.now(), self._settings.retention.attempts
-        every = min(max(retention / 10, PRUNE_CHECK), LONGEST_PRUNE_INTERVAL)
+        """Apply retention, in one process at a time."""
+        every = min(max(self._settings.retention.attempts / 10, PRUNE_CHECK), LONGEST_PRUNE_INTERVAL)
+        await self._in_one_process("prune", every, self._prune_now)
+
+    async def _prune_now(self) -> None:
+        now = self._runtime.now()
+        await self._database.write(delete_expired_secrets, now)
         count = 0
-        try:
-            if not await self._database.write(take_lease, "prune", self._runtime.new_token(), now, now + every):
-                return
-            await self._database.write(delete_expired_secrets, now)
-            while deleted := await self._database.write(prune_attempts, now - retention):
-                count += deleted
-        except DatabaseError as error:
-            log.warning("prune.failed", detail=str(error))
+        while deleted := await self._database.write(prune_attempts, now - self._settings.retention.attempts):
+            count += deleted
         if count:
             log.info("attempts.pruned", count=count)
+
+    async def _in_one_process(self, name: str, every: timedelta, work: Callable[[], Awaitable[None]]) -> None:
+        """Do work that is due, unless another process does it."""
+        now, token = self._runtime.now(), self._worker.new_token()
+        try:
+            if not await self._database.write(claim_job, name, every=every, now=now, token=token):
+                return
+            self._jobs_claimed.add(token)
+            try:
+                await work()
+            finally:
+                await self._database.write(finish_job, name, token=token, next_run_at=now + every)
+        except DatabaseError as error:
+            log.warning("job.failed", job=name, detail=str(error))
+        finally:
+            self._jobs_claimed.discard(token)
 
     async def _make_everything_due(self) -> None:
         try:
@@ -321,7 +367,7 @@ class Service:
 
     def _on_stop_signal(self, number: signal.Signals) -> None:
         if self._stop_requested.is_set():
-            os._exit(1)  # nothing is lost: claims lapse
+            os._exit(1)  # nothing is lost: another process frees the claims
         log.info("bridge.stopping", signal=number.name)
         self._stop_requested.set()
 

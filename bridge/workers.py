@@ -17,8 +17,9 @@ from bridge.errors import DatabaseError
 Item = TypeVar("Item")
 
 RELEASE_SECONDS = 0.5
-"""Time limit for giving back unfinished items; without it, their claims lapse."""
+"""Time limit for giving back unfinished items at the end; what is left is freed with the registration."""
 PAUSE_AFTER_ERROR = 1.0
+"""Seconds before an item whose work failed unexpectedly is given back, or a failed claim is repeated."""
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger("bridge.workers")
 
@@ -41,6 +42,7 @@ class WorkerPool(Generic[Item]):
         self._work = work
         self._release = release
         self._tasks: dict[asyncio.Task[None], Item] = {}
+        self._unfinished: list[Item] = []
         self._woken = asyncio.Event()
         self._stopping = False
         self._may_have_more = False
@@ -50,6 +52,11 @@ class WorkerPool(Generic[Item]):
     def items(self) -> list[Item]:
         """Items being worked on."""
         return list(self._tasks.values())
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether anything is claimed."""
+        return bool(self._tasks or self._unfinished)
 
     def wake(self) -> None:
         """Claim soon."""
@@ -61,6 +68,7 @@ class WorkerPool(Generic[Item]):
             free = self._slots - len(self._tasks)
             if free <= 0 or self._stopping:
                 return 0
+            await self._release_unfinished()
             claimed = await self._claim(free)
             if self._stopping:  # nothing new is started
                 await self._give_back(claimed)
@@ -109,7 +117,7 @@ class WorkerPool(Generic[Item]):
         for task in cancelled:
             task.cancel()
         await asyncio.gather(*cancelled, return_exceptions=True)
-        await self._give_back(list(cancelled.values()))
+        await self._give_back([*cancelled.values(), *self._unfinished])
         return len(cancelled)
 
     async def _give_back(self, items: Sequence[Item]) -> None:
@@ -122,7 +130,16 @@ class WorkerPool(Generic[Item]):
         try:
             await self._work(item)
         except Exception:
-            log.exception("work.failed", pool=self._name)  # the claim lapses, and the item is due again
+            log.exception("work.failed", pool=self._name)
+            await asyncio.sleep(PAUSE_AFTER_ERROR)
+            self._unfinished.append(item)
+
+    async def _release_unfinished(self) -> None:
+        """Give back what failed; if the database is away, that is repeated before the next claim."""
+        if self._unfinished:
+            unfinished = list(self._unfinished)
+            await self._release(unfinished)
+            del self._unfinished[: len(unfinished)]
 
     def _done(self, task: asyncio.Task[None]) -> None:
         self._tasks.pop(task, None)

@@ -13,7 +13,7 @@ from bridge.rules.polling import UNAVAILABLE
 
 
 def make_everything_due(connection: Connection, now: datetime) -> None:
-    """Make everything due that waits for a later time; claims stay.
+    """Make everything due that waits for a later time.
 
     Pauses that others asked for (a rate limit, a `Retry-After`) stay too, but for no longer than the longest possible.
     Tables are changed in the order in which everything locks: rooms, sources, endpoints, cursors.
@@ -33,5 +33,4 @@ def make_everything_due(connection: Connection, now: datetime) -> None:
 
 
 def _make_due(connection: Connection, due: Column[datetime], now: datetime) -> None:
-    waiting = (due > now, due.table.c.claim_token.is_(None))
-    connection.execute(update(due.table).where(*waiting).values({due.name: now}))
+    connection.execute(update(due.table).where(due > now).values({due.name: now}))

@@ -30,7 +30,10 @@ def read_health(connection: Connection, now: datetime) -> Health:
     """Read counts and overdue work. Work of a paused source or endpoint is not overdue."""
     ok_sources = select(sources.c.name).where(sources.c.condition == Condition.OK.value)
     poll_due = select(func.min(rooms.c.next_poll_at)).where(
-        rooms.c.tracked, rooms.c.next_poll_at <= now, rooms.c.source.in_(ok_sources)
+        rooms.c.tracked,
+        rooms.c.next_poll_at <= now,
+        rooms.c.claim_token.is_(None),
+        rooms.c.source.in_(ok_sources),
     )
     delivery_due = (
         select(func.min(cursors.c.next_attempt_at))
@@ -38,6 +41,7 @@ def read_health(connection: Connection, now: datetime) -> Health:
         .where(
             cursors.c.acked < cursors.c.head,
             cursors.c.next_attempt_at <= now,
+            cursors.c.claim_token.is_(None),
             endpoints.c.state == "active",
             endpoints.c.circuit == "closed",
             or_(endpoints.c.paused_until.is_(None), endpoints.c.paused_until <= now),

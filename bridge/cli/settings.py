@@ -13,6 +13,7 @@ from bridge.config.words import did_you_mean, one_of, quoted
 from bridge.db.engine import Database, sqlite_file
 from bridge.db.migrate import ensure_schema
 from bridge.errors import NotFoundError, UsageError
+from bridge.logs import configure_logs
 from bridge.sources.protocol import SourceSettings
 
 DEFAULT_CONFIG = Path("bridge.toml")
@@ -58,6 +59,7 @@ def open_database(settings: Settings, *, create: bool = False) -> Iterator[Datab
             f"there is no database {missing} yet: `bridge run` or `bridge migrate` creates it; "
             "if there should be one, change to its directory or correct database.url"
         )
+    configure_logs(console=True, level="warning")
     database = Database(settings.database.url)
     try:
         ensure_schema(database)

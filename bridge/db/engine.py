@@ -34,9 +34,10 @@ T = TypeVar("T")
 READERS = 4
 POSTGRESQL_WRITERS = 4
 BUSY_TIMEOUT_MS = 10_000
-IDLE_IN_TRANSACTION_MS = 5_000
+IDLE_IN_TRANSACTION_MS = 4_000
+"""A process that is frozen inside a transaction keeps its locks no longer than it counts as alive (`liveness`)."""
 TRANSACTION_MS = 20_000
-"""Longest duration of a writing transaction, and so of its locks; less than a lease."""
+"""Longest duration of a writing transaction, and so of its locks."""
 ROLLBACK_TRIES = 5
 SLOW_SECONDS = 10
 """A transaction that takes longer than this is logged."""
@@ -83,6 +84,11 @@ class Database:
 
     def __repr__(self) -> str:
         return f"Database({self.name})"
+
+    @property
+    def file(self) -> Path | None:
+        """The file of an SQLite database, without symbolic links."""
+        return Path(self._url.database).resolve() if self.dialect == "sqlite" else None
 
     @property
     def name(self) -> str:
@@ -269,7 +275,6 @@ def _prepare_sqlite(connection: DBAPIConnection, _entry: ConnectionPoolEntry) ->
 
 def _prepare_postgresql(connection: DBAPIConnection, _entry: ConnectionPoolEntry) -> None:
     cursor = connection.cursor()
-    # A process that is frozen inside a transaction must not keep its locks for longer than its leases.
     cursor.execute(f"SET idle_in_transaction_session_timeout = {IDLE_IN_TRANSACTION_MS}")
     cursor.execute(f"SET lock_timeout = {BUSY_TIMEOUT_MS}")
     cursor.execute("SET TimeZone = 'UTC'")  # else a time near the year 10,000 could be stored and not be read

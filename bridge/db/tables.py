@@ -1,8 +1,8 @@
 """The tables of the database.
 
 Integer keys inside, public ids (`evt_`, `vis_`, `ses_`, `ep_`) outside. Every time is UTC. A row that can be claimed
-(`rooms`, `cursors`, `redeliveries`) has a due time and a token: a claim sets the token and moves the due time to the
-end of its lease, so that the rows of a crashed process become due again; every later write checks the token (fencing).
+(`sources` for a probe, `rooms`, `cursors`, `redeliveries`, `jobs`) has a token that names its worker: every later write
+checks the token (fencing), and the claims of a dead worker are freed (`liveness`). Due times say nothing about claims.
 """
 
 from __future__ import annotations
@@ -70,6 +70,7 @@ sources = Table(
     Column("paused_until", UtcDateTime),
     Column("failure_score", Integer, nullable=False, server_default="0"),
     Column("pauses", Integer, nullable=False, server_default="0"),
+    Column("claim_token", Text),  # of the probe under way
     Column("next_request_at", UtcDateTime),  # when `requests_per_second` allows the next request
 )
 
@@ -100,6 +101,12 @@ rooms = Table(
     UniqueConstraint("source", "upstream_id"),
 )
 Index("ix_rooms_due", rooms.c.source, rooms.c.next_poll_at)
+Index(
+    "ix_rooms_claimed",
+    rooms.c.claim_token,
+    sqlite_where=text("claim_token IS NOT NULL"),
+    postgresql_where=text("claim_token IS NOT NULL"),
+)
 
 sessions = Table(
     "sessions",
@@ -284,6 +291,12 @@ redeliveries = Table(
 )
 Index("ix_redeliveries_requested", redeliveries.c.requested_at)
 Index(
+    "ix_redeliveries_claimed",
+    redeliveries.c.endpoint_key,
+    sqlite_where=text("claim_token IS NOT NULL"),
+    postgresql_where=text("claim_token IS NOT NULL"),
+)
+Index(
     "ix_redeliveries_due",
     redeliveries.c.endpoint_key,
     redeliveries.c.next_attempt_at,
@@ -298,10 +311,17 @@ Index(
     postgresql_where=text("state = 'owed'"),
 )
 
-leases = Table(
-    "leases",
+jobs = Table(
+    "jobs",
     metadata,
     Column("name", Text, primary_key=True),
-    Column("token", Text, nullable=False),
-    Column("expires_at", UtcDateTime, nullable=False),
+    Column("next_run_at", UtcDateTime, nullable=False),
+    Column("claim_token", Text),
+)
+
+workers = Table(
+    "workers",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("seen_at", UtcDateTime, nullable=False),
 )

@@ -2,8 +2,8 @@
 
 A cursor is an endpoint's position in a room's log; its next event is the first after `acked` that the endpoint wants.
 Endpoints take turns: the one whose work has been due longest comes first. Its row is locked while its work is claimed,
-so that its limits are exact over any number of senders. A claim sets a token and moves the due time to the end of the
-lease.
+so that its limits are exact over any number of senders. A claim sets a token that names the process
+(`bridge.db.liveness`).
 """
 
 from __future__ import annotations
@@ -45,8 +45,6 @@ UNREADABLE_PAUSE = timedelta(minutes=1)
 """For an endpoint whose secret cannot be decrypted."""
 SPARE_ENDPOINTS = 100
 """Endpoints that are considered beyond the number of slots: some turn out to be at a limit."""
-LEASE_MARGIN = timedelta(seconds=10)
-"""Time for recording an attempt, on top of its time-out, before another sender may claim the cursor."""
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger("bridge.delivery")
 
@@ -83,7 +81,7 @@ class OwedEvent:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClaimedCursor:
-    """A cursor of this process until its lease ends. Without events: the endpoint wants nothing up to `reach`."""
+    """A cursor of this process. Without events: the endpoint wants nothing up to `reach`."""
 
     key: int
     target: Target
@@ -92,7 +90,6 @@ class ClaimedCursor:
     token: str
     acked: int
     reach: int
-    lease_until: datetime
     events: tuple[OwedEvent, ...]
 
 
@@ -108,11 +105,10 @@ class ClaimedRedelivery:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClaimedRedeliveries:
-    """Redeliveries of one endpoint, in the order of the log; of this process until the lease ends."""
+    """Redeliveries of one endpoint, in the order of the log; of this process."""
 
     target: Target
     token: str
-    lease_until: datetime
     redeliveries: tuple[ClaimedRedelivery, ...]
 
 
@@ -122,13 +118,8 @@ class Claim:
 
     slots: int
     now: datetime
-    timeout: timedelta
-    """Of an attempt at endpoints that have no time-out of their own."""
     token: str
     cipher: SecretCipher
-
-    def lease_until(self, target: Target) -> datetime:
-        return self.now + (target.timeout or self.timeout) + LEASE_MARGIN
 
 
 def claim_cursors(
@@ -149,7 +140,7 @@ def claim_cursors(
     due = _lock_due_endpoints(connection, _READY, _LOCK_READY, claim)
     if not due:
         return []
-    busy = busy_cursors(connection, [endpoint.id for endpoint in due], claim.now)
+    busy = busy_cursors(connection, [endpoint.id for endpoint in due])
     allowed = []
     for endpoint in due:
         own_slots = per_endpoint - under_way.get(endpoint.id, 0)
@@ -161,8 +152,7 @@ def claim_cursors(
     for endpoint, allowance in allowed:
         if endpoint.id in targets and len(taken) < claim.slots:
             limit = min(allowance, claim.slots - len(taken))
-            lease_until = claim.lease_until(targets[endpoint.id])
-            rows = _take(connection, _OWED, _CLAIM_CURSORS, endpoint, limit, lease_until, claim)
+            rows = _take(connection, _OWED, _CLAIM_CURSORS, endpoint, limit, claim)
             taken += [(endpoint, row) for row in rows]
     return _with_events(connection, taken, targets, claim)
 
@@ -174,30 +164,26 @@ def claim_redeliveries(connection: Connection, claim: Claim) -> list[ClaimedRede
         return []
     keys = [endpoint.id for endpoint in due]
     # Checked again now that the endpoints are locked: another sender may have begun while we waited for them.
-    started = set(connection.execute(_WITH_REDELIVERIES, {"keys": keys, "now": claim.now}).scalars())
-    busy = busy_cursors(connection, keys, claim.now)
+    started = set(connection.execute(_WITH_REDELIVERIES, {"keys": keys}).scalars())
+    busy = busy_cursors(connection, keys)
     targets = _targets(connection, due, claim)
     claimed: list[ClaimedRedeliveries] = []
     for endpoint in due:
         if endpoint.id in started or endpoint.id not in targets or len(claimed) >= claim.slots:
             continue
         allowance = redelivery_allowance(connection, endpoint, busy[endpoint.id], claim.now)
-        target = targets[endpoint.id]
-        lease_until = claim.lease_until(target)
         limit = min(REDELIVERY_BATCH, allowance)
-        rows = _take(connection, _REQUESTED, _CLAIM_REDELIVERIES, endpoint, limit, lease_until, claim)
+        rows = _take(connection, _REQUESTED, _CLAIM_REDELIVERIES, endpoint, limit, claim)
         if rows:
             members = tuple(_redelivery(row) for row in rows)
-            claimed.append(
-                ClaimedRedeliveries(target=target, token=claim.token, lease_until=lease_until, redeliveries=members)
-            )
+            claimed.append(ClaimedRedeliveries(target=targets[endpoint.id], token=claim.token, redeliveries=members))
     return claimed
 
 
-def release_cursors(connection: Connection, claimed: Sequence[ClaimedCursor], now: datetime) -> None:
-    """Give back cursors that are not worked on after all: they are due now."""
+def release_cursors(connection: Connection, claimed: Sequence[ClaimedCursor]) -> None:
+    """Give back cursors that are not worked on after all: they are due as they were."""
     if claimed:
-        connection.execute(_RELEASE, [{"key": one.key, "token": one.token, "due": now} for one in claimed])
+        connection.execute(_RELEASE, [{"key": one.key, "token": one.token} for one in claimed])
 
 
 def load_target(connection: Connection, name: str, *, now: datetime, cipher: SecretCipher) -> Target:
@@ -226,7 +212,6 @@ def _take(
     claim_rows: Any,  # noqa: ANN401 - an UPDATE
     endpoint: Row[Any],
     limit: int,
-    lease_until: datetime,
     claim: Claim,
 ) -> Sequence[Row[Any]]:
     """Claim due rows of one endpoint, cursors or redeliveries, and spend its rate."""
@@ -234,7 +219,7 @@ def _take(
         return ()
     rows = connection.execute(select_due, {"endpoint": endpoint.id, "now": claim.now, "limit": limit}).all()
     if rows:
-        connection.execute(claim_rows, {"keys": [row.id for row in rows], "until": lease_until, "token": claim.token})
+        connection.execute(claim_rows, {"keys": [row.id for row in rows], "token": claim.token})
         spend_rate(connection, endpoint, len(rows), claim.now)
     return rows
 
@@ -289,7 +274,6 @@ def _with_events(
                 token=claim.token,
                 acked=cursor.acked,
                 reach=reach,
-                lease_until=claim.lease_until(target),
                 events=owed,
             )
         )
@@ -363,18 +347,16 @@ def _lock(condition: ColumnElement[bool]) -> Select[Any]:
 
 
 def _claim_rows(table: Any) -> Any:  # noqa: ANN401 - a Table, an UPDATE
-    return (
-        update(table)
-        .where(table.c.id.in_(bindparam("keys", expanding=True)))
-        .values(next_attempt_at=bindparam("until"), claim_token=bindparam("token"))
-    )
+    return update(table).where(table.c.id.in_(bindparam("keys", expanding=True))).values(claim_token=bindparam("token"))
 
 
 _EVENT = (events.c.id.label("event_key"), events.c.public_id, events.c.sequence, events.c.type, events.c.body)
 
 # Cursors
 
-_IS_DUE = and_(cursors.c.acked < cursors.c.head, cursors.c.next_attempt_at <= bindparam("now"))
+_IS_DUE = and_(
+    cursors.c.acked < cursors.c.head, cursors.c.next_attempt_at <= bindparam("now"), cursors.c.claim_token.is_(None)
+)
 _IS_NOT_PAUSED = or_(endpoints.c.paused_until.is_(None), endpoints.c.paused_until <= bindparam("now"))
 _MAY_BE_CALLED = and_(endpoints.c.state == "active", _IS_NOT_PAUSED)
 _DUE_SINCE = (
@@ -398,7 +380,7 @@ _CLAIM_CURSORS = _claim_rows(cursors)
 _RELEASE = (
     update(cursors)
     .where(cursors.c.id == bindparam("key"), cursors.c.claim_token == bindparam("token"))
-    .values(claim_token=None, next_attempt_at=bindparam("due"))
+    .values(claim_token=None)
 )
 _WITHIN_WINDOW = (
     select(cursors.c.id.label("cursor_key"), events.c.audience, *_EVENT)
@@ -434,7 +416,11 @@ _PAUSE = (
 
 # Redeliveries: a disabled endpoint gets them too, which is how it is tried out before it is enabled.
 
-_IS_REQUESTED = and_(redeliveries.c.state == "owed", redeliveries.c.next_attempt_at <= bindparam("now"))
+_IS_REQUESTED = and_(
+    redeliveries.c.state == "owed",
+    redeliveries.c.next_attempt_at <= bindparam("now"),
+    redeliveries.c.claim_token.is_(None),
+)
 _MAY_BE_REDELIVERED_TO = and_(
     or_(
         endpoints.c.state != "active", endpoints.c.paused_until.is_(None), endpoints.c.paused_until <= bindparam("now")

@@ -17,20 +17,14 @@ from bridge.rules.rate import UNLIMITED, Rate
 
 REDELIVERING = exists().where(
     redeliveries.c.endpoint_key == endpoints.c.id,
-    redeliveries.c.state == "owed",
     redeliveries.c.claim_token.is_not(None),
-    redeliveries.c.next_attempt_at > bindparam("now"),
 )
 """Whether a sender is working on redeliveries of the endpoint at hand."""
 
 BUSY_CURSORS = (
     select(func.count())
     .select_from(cursors)
-    .where(
-        cursors.c.endpoint_key == endpoints.c.id,
-        cursors.c.claim_token.is_not(None),
-        cursors.c.next_attempt_at > bindparam("now"),
-    )
+    .where(cursors.c.endpoint_key == endpoints.c.id, cursors.c.claim_token.is_not(None))
     .correlate(endpoints)
     .scalar_subquery()
 ) + case((REDELIVERING, 1), else_=0)
@@ -45,9 +39,9 @@ RATE_ALLOWS = or_(
 CURSORS_AT_ONCE = case((endpoints.c.circuit == "closed", endpoints.c.max_concurrency), else_=1)
 
 
-def busy_cursors(connection: Connection, endpoint_keys: Collection[int], now: datetime) -> dict[int, int]:
+def busy_cursors(connection: Connection, endpoint_keys: Collection[int]) -> dict[int, int]:
     """Number of cursors that are worked on, by endpoint."""
-    rows = connection.execute(_BUSY_BY_ENDPOINT, {"now": now, "keys": list(endpoint_keys)})
+    rows = connection.execute(_BUSY_BY_ENDPOINT, {"keys": list(endpoint_keys)})
     return {row.id: row.busy for row in rows}
 
 
@@ -95,6 +89,7 @@ _DUE_EVENT = (
         cursors.c.endpoint_key == bindparam("endpoint"),
         cursors.c.acked < cursors.c.head,
         cursors.c.next_attempt_at <= bindparam("now"),
+        cursors.c.claim_token.is_(None),
     )
     .limit(1)
 )

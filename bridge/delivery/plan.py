@@ -44,8 +44,8 @@ class Attempt:
 class Report:
     """Work of a sender on a claimed cursor; no attempt if the endpoint wants nothing up to the cursor's reach.
 
-    `acked` is where the cursor stood before. With `wants_next`, the sender would like to keep the claim, until
-    `lease_until`, for the next event.
+    `acked` is where the cursor stood before. With `wants_next`, the sender would like to keep the claim for the next
+    event.
     """
 
     cursor: ClaimedCursor
@@ -53,7 +53,6 @@ class Report:
     attempt: Attempt | None
     wants_next: bool
     at: datetime
-    lease_until: datetime
     jitter: float
 
 
@@ -235,7 +234,7 @@ def _move(plan: DeliveryPlan, cursor: StoredCursor, report: Report, *, to: int, 
         cursor,
         CursorState(),
         acked=to,
-        due_at=report.lease_until if keeps_claim else report.at,
+        due_at=report.at,
         token=cursor.claim_token if keeps_claim else None,
     )
     return Moved(keeps_claim=keeps_claim, owes_more=not keeps_claim and to < cursor.head)

@@ -38,7 +38,6 @@ class Redelivered:
     redelivery: ClaimedRedelivery
     attempt: Attempt
     retry_at: datetime | None
-    lease_until: datetime
 
 
 def record_redelivery(connection: Connection, done: Redelivered) -> bool:
@@ -59,7 +58,7 @@ def record_redelivery(connection: Connection, done: Redelivered) -> bool:
     connection.execute(insert(attempts).values(**attempt_values(key, done.attempt, "redelivery")))
     if outcome is not Outcome.DELIVERED and endpoint.url != done.claimed.target.url:
         # A response from the old URL does not count for the new one.
-        release_redeliveries(connection, [done.claimed], done.attempt.started_at)
+        release_redeliveries(connection, [done.claimed])
         return False
     _write(connection, done)
     if outcome is Outcome.DELIVERED:
@@ -71,18 +70,16 @@ def record_redelivery(connection: Connection, done: Redelivered) -> bool:
         connection.execute(update(redeliveries).where(*owed).values(**failed))
         return False
     if _may_continue(connection, endpoint, done):
-        claimed = (redeliveries.c.endpoint_key == key, redeliveries.c.claim_token == done.claimed.token)
-        connection.execute(update(redeliveries).where(*claimed).values(next_attempt_at=done.lease_until))
         return True
-    release_redeliveries(connection, [done.claimed], done.attempt.started_at)
+    release_redeliveries(connection, [done.claimed])
     return False
 
 
-def release_redeliveries(connection: Connection, claimed: Sequence[ClaimedRedeliveries], due_at: datetime) -> None:
-    """Give back redeliveries that have not been sent."""
+def release_redeliveries(connection: Connection, claimed: Sequence[ClaimedRedeliveries]) -> None:
+    """Give back redeliveries that have not been sent: they are due as they were."""
     for one in claimed:
         ours = (redeliveries.c.endpoint_key == one.target.key, redeliveries.c.claim_token == one.token)
-        connection.execute(update(redeliveries).where(*ours).values(claim_token=None, next_attempt_at=due_at))
+        connection.execute(update(redeliveries).where(*ours).values(claim_token=None))
 
 
 def _write(connection: Connection, done: Redelivered) -> None:
@@ -95,7 +92,7 @@ def _write(connection: Connection, done: Redelivered) -> None:
             state=state.value,
             claim_token=None,
             tries=done.redelivery.tries + 1,
-            next_attempt_at=done.retry_at or done.lease_until,
+            next_attempt_at=done.retry_at or done.attempt.started_at,
         )
     )
 

@@ -18,8 +18,8 @@ import structlog
 from bridge.db.batch import GroupCommit
 from bridge.db.encryption import SecretCipher
 from bridge.db.engine import Database
+from bridge.db.liveness import Worker
 from bridge.delivery.claim import (
-    LEASE_MARGIN,
     Claim,
     ClaimedCursor,
     ClaimedRedeliveries,
@@ -58,6 +58,7 @@ class Sender:
         client: WebhookClient,
         policy: DeliveryPolicy,
         runtime: Runtime,
+        worker: Worker,
         *,
         cipher: SecretCipher,
     ) -> None:
@@ -65,6 +66,7 @@ class Sender:
         self._client = client
         self._policy = policy
         self._runtime = runtime
+        self._worker = worker
         self._cipher = cipher
         self._commits = GroupCommit(database, partial(record_attempts, policy=policy, new_id=runtime.new_id))
         self._stopping = False
@@ -84,6 +86,11 @@ class Sender:
         """Claim soon."""
         for pool in (self._pool, self._redelivery_pool):
             pool.wake()
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether anything is claimed."""
+        return self._pool.is_busy or self._redelivery_pool.is_busy
 
     async def tick(self) -> int:
         """Claim what is due once and deliver it; returns the number of claims."""
@@ -114,29 +121,22 @@ class Sender:
         if not cursor.events:
             await self._record(cursor, cursor.acked, None, wants_next=False)
             return
-        acked, lease_until = cursor.acked, cursor.lease_until
-        timeout = self._timeout(cursor.target)
+        acked, timeout = cursor.acked, self._timeout(cursor.target)
         for event in cursor.events:
+            if not self._worker.owns(cursor.token):
+                await self._release([cursor])
+                return
             at = self._runtime.now()
-            if at + timeout > lease_until:
-                return  # this process was frozen: another sender may claim the cursor before the attempt ends
             result = await deliver(self._client, cursor.target, event, at=at, timeout=timeout)
             attempt = Attempt(event=event, result=result, started_at=at)
             wants_next = event is not cursor.events[-1] and not self._stopping
-            lease_until = self._runtime.now() + timeout + LEASE_MARGIN
-            recorded = await self._record(cursor, acked, attempt, wants_next=wants_next, lease_until=lease_until)
+            recorded = await self._record(cursor, acked, attempt, wants_next=wants_next)
             if not (isinstance(recorded, Moved) and recorded.keeps_claim):
                 return
             acked = event.acks_to
 
     async def _record(
-        self,
-        cursor: ClaimedCursor,
-        acked: int,
-        attempt: Attempt | None,
-        *,
-        wants_next: bool,
-        lease_until: datetime | None = None,
+        self, cursor: ClaimedCursor, acked: int, attempt: Attempt | None, *, wants_next: bool
     ) -> Recorded:
         recorded = await self._commits.submit(
             Report(
@@ -145,7 +145,6 @@ class Sender:
                 attempt=attempt,
                 wants_next=wants_next,
                 at=self._runtime.now(),
-                lease_until=lease_until or cursor.lease_until,
                 jitter=self._runtime.jitter(),
             )
         )
@@ -156,7 +155,7 @@ class Sender:
         return recorded
 
     async def _release(self, cursors: Sequence[ClaimedCursor]) -> None:
-        await self._database.write(release_cursors, cursors, self._runtime.now())
+        await self._database.write(release_cursors, cursors)
 
     # Redeliveries: the same, without order and without effect on the endpoint's health
 
@@ -164,10 +163,10 @@ class Sender:
         return await self._database.write(claim_redeliveries, self._terms(slots))
 
     async def _redeliver(self, claimed: ClaimedRedeliveries) -> None:
-        timeout, lease_until = self._timeout(claimed.target), claimed.lease_until
+        timeout = self._timeout(claimed.target)
         for redelivery in claimed.redeliveries:
             at = self._runtime.now()
-            if self._stopping or at + timeout > lease_until:
+            if self._stopping or not self._worker.owns(claimed.token):
                 await self._release_redeliveries([claimed])
                 return
             replayed = {"bridge-replay": "true"}
@@ -175,13 +174,11 @@ class Sender:
                 self._client, claimed.target, redelivery.event, at=at, timeout=timeout, marks=replayed
             )
             now, jitter = self._runtime.now(), self._runtime.jitter()
-            lease_until = now + timeout + LEASE_MARGIN
             done = Redelivered(
                 claimed=claimed,
                 redelivery=redelivery,
                 attempt=Attempt(event=redelivery.event, result=result, started_at=at),
                 retry_at=retry_redelivery(result, redelivery.tries, self._policy, now=now, jitter=jitter),
-                lease_until=lease_until,
             )
             may_continue = await self._database.write(record_redelivery, done)
             _log_redelivery(done)
@@ -189,14 +186,13 @@ class Sender:
                 return
 
     async def _release_redeliveries(self, claimed: Sequence[ClaimedRedeliveries]) -> None:
-        await self._database.write(release_redeliveries, claimed, self._runtime.now())
+        await self._database.write(release_redeliveries, claimed)
 
     def _terms(self, slots: int) -> Claim:
         return Claim(
             slots=slots,
             now=self._runtime.now(),
-            timeout=self._policy.timeout,
-            token=self._runtime.new_token(),
+            token=self._worker.new_token(),
             cipher=self._cipher,
         )
 

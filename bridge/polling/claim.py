@@ -1,8 +1,8 @@
-"""T1: claims the rooms that are due. The statements are `_DUE`, which finds and locks them, and `_CLAIM`.
+"""T1: claims the rooms that are due. The statement is `_DUE`, which finds and locks them.
 
-A claim sets the room's token and moves its due time to the end of the lease, so that a crashed process's rooms become
-due again by themselves. The row of the source is locked meanwhile, so that its request budget is exact over any number
-of pollers.
+A claim sets the room's token, which names the process (`bridge.db.liveness`): a crashed process's rooms are due again
+once it counts as dead. The row of the source is locked only where it is changed, to spend its request budget exactly
+over any number of pollers, or to take the one probe of a source that is not ok.
 """
 
 from __future__ import annotations
@@ -17,26 +17,22 @@ from bridge.db.tables import rooms, sources
 from bridge.errors import BridgeError, UsageError
 from bridge.polling.plan import ClaimedRoom
 from bridge.polling.rooms import find_room
-from bridge.polling.source_state import lock_source, source_health
+from bridge.polling.source_state import lock_source, read_source, source_health
 from bridge.rules.polling import Condition, SourceHealth
 from bridge.rules.rate import Rate
 
 
 def claim_rooms(
-    connection: Connection,
-    source: str,
-    *,
-    requests_per_second: float,
-    limit: int,
-    now: datetime,
-    lease_until: datetime,
-    token: str,
+    connection: Connection, source: str, *, requests_per_second: float, limit: int, now: datetime, token: str
 ) -> list[ClaimedRoom]:
     """Claim up to `limit` due rooms of a source, within its request budget; the longest due first.
 
     Of a source that is not ok only one room is claimed, as a probe: the one that failed least.
     """
-    row, rate = lock_source(connection, source), Rate(requests_per_second)
+    rate = Rate(requests_per_second)
+    row = read_source(connection, source)
+    if row is None or rate.per_second > 0 or source_health(row).condition is not Condition.OK:
+        row = lock_source(connection, source)
     health = source_health(row)
     limit = min(limit, _available(row, health, rate, now))
     if limit <= 0:
@@ -46,8 +42,8 @@ def claim_rooms(
     due = connection.execute(_DUE_TO_PROBE if is_probe else _DUE, wanted).all()
     if not due:
         return []
-    connection.execute(_CLAIM, {"keys": [room.id for room in due], "until": lease_until, "token": token})
-    _spend(connection, row, rate, len(due), now, lease_until if is_probe else None)
+    connection.execute(_CLAIM, {"keys": [room.id for room in due], "token": token})
+    _spend(connection, row, rate, len(due), now, token if is_probe else None)
     return [
         ClaimedRoom(
             key=room.id,
@@ -62,14 +58,7 @@ def claim_rooms(
 
 
 def claim_room(
-    connection: Connection,
-    room_id: str,
-    source: str,
-    *,
-    requests_per_second: float,
-    now: datetime,
-    lease_until: datetime,
-    token: str,
+    connection: Connection, room_id: str, source: str, *, requests_per_second: float, now: datetime, token: str
 ) -> ClaimedRoom | None:
     """Claim one room, due or not, for a poll that an operator asked for; None while another poll of it is under way.
 
@@ -86,36 +75,43 @@ def claim_room(
     row, rate = lock_source(connection, source), Rate(requests_per_second)
     health = source_health(row)
     _refuse_while_limited(source, health, now)
-    if room.claim_token is not None and room.next_poll_at > now:
+    if room.claim_token is not None:
         return None
-    connection.execute(_CLAIM, {"keys": [room.id], "until": lease_until, "token": token})
+    connection.execute(_CLAIM, {"keys": [room.id], "token": token})
     is_probe = health.condition is not Condition.OK
-    _spend(connection, row, rate, 1, now, lease_until if is_probe else None)
-    return ClaimedRoom(key=room.id, source=source, upstream_id=room_id, due_at=now, token=token, is_probe=is_probe)
+    _spend(connection, row, rate, 1, now, token if is_probe else None)
+    return ClaimedRoom(
+        key=room.id, source=source, upstream_id=room_id, due_at=room.next_poll_at, token=token, is_probe=is_probe
+    )
 
 
 def release_rooms(connection: Connection, claimed: Sequence[ClaimedRoom]) -> None:
     """Give back rooms that are not polled after all: they are due as they were."""
     if claimed:
-        connection.execute(_RELEASE, [{"key": room.key, "token": room.token, "due": room.due_at} for room in claimed])
+        connection.execute(_RELEASE, [{"key": room.key, "token": room.token} for room in claimed])
+    probes = [{"key": room.source, "token": room.token} for room in claimed if room.is_probe]
+    if probes:
+        connection.execute(END_PROBE, probes)
 
 
 def _available(row: Row[Any], health: SourceHealth, rate: Rate, now: datetime) -> int:
     if health.is_paused(now):
         return 0
     available = rate.available(row.next_request_at, now)
-    return available if health.condition is Condition.OK else min(available, 1)
+    if health.condition is Condition.OK:
+        return available
+    return 0 if row.claim_token is not None else min(available, 1)
 
 
 def _spend(
-    connection: Connection, row: Row[Any], rate: Rate, count: int, now: datetime, probe_until: datetime | None
+    connection: Connection, row: Row[Any], rate: Rate, count: int, now: datetime, probe_token: str | None
 ) -> None:
-    """Take requests out of the budget; a probe pauses the source until it has been recorded."""
+    """Take requests out of the budget; no other room of the source is claimed until a probe has been recorded."""
     values: dict[str, Any] = {}
     if rate.per_second > 0:
         values["next_request_at"] = rate.after(count, row.next_request_at, now)
-    if probe_until is not None:
-        values["paused_until"] = probe_until
+    if probe_token is not None:
+        values["claim_token"] = probe_token
     if values:
         connection.execute(update(sources).where(sources.c.name == row.name).values(**values))
 
@@ -128,19 +124,25 @@ def _refuse_while_limited(source: str, health: SourceHealth, now: datetime) -> N
 
 _OF_SOURCE = (
     select(rooms.c.id, rooms.c.upstream_id, rooms.c.next_poll_at)
-    .where(rooms.c.source == bindparam("source"), rooms.c.next_poll_at <= bindparam("now"))
+    .where(
+        rooms.c.source == bindparam("source"),
+        rooms.c.next_poll_at <= bindparam("now"),
+        rooms.c.claim_token.is_(None),
+    )
     .limit(bindparam("limit"))
     .with_for_update(skip_locked=True)
 )
 _DUE = _OF_SOURCE.order_by(rooms.c.next_poll_at, rooms.c.id)
 _DUE_TO_PROBE = _OF_SOURCE.order_by(rooms.c.failures, rooms.c.next_poll_at, rooms.c.id)
-_CLAIM = (
-    update(rooms)
-    .where(rooms.c.id.in_(bindparam("keys", expanding=True)))
-    .values(next_poll_at=bindparam("until"), claim_token=bindparam("token"))
-)
+_CLAIM = update(rooms).where(rooms.c.id.in_(bindparam("keys", expanding=True))).values(claim_token=bindparam("token"))
 _RELEASE = (
     update(rooms)
     .where(rooms.c.id == bindparam("key"), rooms.c.claim_token == bindparam("token"))
-    .values(claim_token=None, next_poll_at=bindparam("due"))
+    .values(claim_token=None)
 )
+END_PROBE = (
+    update(sources)
+    .where(sources.c.name == bindparam("key"), sources.c.claim_token == bindparam("token"))
+    .values(claim_token=None)
+)
+"""The source may be asked again."""

@@ -148,13 +148,6 @@ class FailedRoom(NamedTuple):
     last_failure: str
 
 
-class SkippedRoom(NamedTuple):
-    """A poll that was not made."""
-
-    key: int
-    next_poll_at: datetime
-
-
 @dataclass(slots=True)
 class PollPlan:
     """The rows that one transaction writes; `recorded` has one entry per poll, in order."""
@@ -163,7 +156,7 @@ class PollPlan:
     quiet: list[QuietRoom] = field(default_factory=list)
     seen: list[SeenRoom] = field(default_factory=list)
     failed: list[FailedRoom] = field(default_factory=list)
-    skipped: list[SkippedRoom] = field(default_factory=list)
+    skipped: list[int] = field(default_factory=list)
     presence: PresenceWrites = field(default_factory=PresenceWrites)
     events: list[NewEvent] = field(default_factory=list)
     sources: dict[str, SourceHealth] = field(default_factory=dict)
@@ -213,7 +206,7 @@ def _plan_poll(
     interval = settings.interval if room.interval is None else room.interval
     match poll.result:
         case Skipped():
-            plan.skipped.append(SkippedRoom(key=room.id, next_poll_at=poll.room.due_at))
+            plan.skipped.append(room.id)
             return RecordedPoll()
         case Failure() as failure:
             plan.failed.append(_plan_failure(poll, room, failure, interval, suspects=room.id in loaded.with_suspects))

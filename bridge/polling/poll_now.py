@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from sqlalchemy import Connection
 
 from bridge.db.engine import Database
+from bridge.db.liveness import Worker, registered
 from bridge.db.visits import load_presence
 from bridge.errors import BridgeError
 from bridge.polling.claim import claim_room
 from bridge.polling.plan import ClaimedRoom, Poll, PollingSettings, RecordedPoll, Skipped
-from bridge.polling.poller import POLL_LEASE_MARGIN
 from bridge.polling.record import record_polls
 from bridge.polling.rooms import find_room
 from bridge.rules.presence import Failure, Presence, Snapshot
@@ -64,34 +64,38 @@ async def poll_now(
         UsageError: the room is disabled.
         BridgeError: the source is rate-limited, or another process took the room over.
     """
-    claimed = await _claim(database, account, room_id, runtime, on_wait)
-    started_at = runtime.now()
-    result: Snapshot | Failure | Skipped = Skipped()
-    try:
-        result = await source.fetch(room_id)
-    finally:  # after a cancellation too: the room is released at once
-        at, jitter = runtime.now(), runtime.jitter()
-        poll = Poll(room=claimed, started_at=started_at, at=at, result=result, jitter=jitter)
-        (recorded,) = database.write_now(record_polls, [poll], settings=settings, new_id=runtime.new_id)
+    with registered(database) as worker:
+        claimed = await _claim(database, account, room_id, runtime, worker, on_wait)
+        started_at = runtime.now()
+        result: Snapshot | Failure | Skipped = Skipped()
+        try:
+            result = await source.fetch(room_id)
+        finally:  # after a cancellation too: the room is released at once
+            at, jitter = runtime.now(), runtime.jitter()
+            poll = Poll(room=claimed, started_at=started_at, at=at, result=result, jitter=jitter)
+            (recorded,) = database.write_now(record_polls, [poll], settings=settings, new_id=runtime.new_id)
     if recorded.fenced:
         raise BridgeError(f"another process polled room {room_id!r} meanwhile, so nothing was written: try again")
     return poll, recorded
 
 
 async def _claim(
-    database: Database, account: SourceSettings, room_id: str, runtime: Runtime, on_wait: Callable[[], None]
+    database: Database,
+    account: SourceSettings,
+    room_id: str,
+    runtime: Runtime,
+    worker: Worker,
+    on_wait: Callable[[], None],
 ) -> ClaimedRoom:
     has_waited = False
     while True:
-        now = runtime.now()
         claimed = await database.write(
             claim_room,
             room_id,
             account.name,
             requests_per_second=account.requests_per_second,
-            now=now,
-            lease_until=now + 2 * account.timeout + POLL_LEASE_MARGIN,
-            token=runtime.new_token(),
+            now=runtime.now(),
+            token=worker.new_token(),
         )
         if claimed is not None:
             return claimed

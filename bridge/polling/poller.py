@@ -14,6 +14,7 @@ import structlog
 
 from bridge.db.batch import GroupCommit
 from bridge.db.engine import Database
+from bridge.db.liveness import Worker
 from bridge.polling.claim import claim_rooms, release_rooms
 from bridge.polling.plan import ClaimedRoom, Poll, PollingSettings, RecordedPoll, Skipped
 from bridge.polling.record import record_polls
@@ -22,9 +23,6 @@ from bridge.rules.presence import Failure, FailureKind, PeerJoined, PeerLeft, Sn
 from bridge.runtime import Runtime
 from bridge.sources.protocol import Source, SourceSettings
 from bridge.workers import WorkerPool
-
-POLL_LEASE_MARGIN = timedelta(seconds=5)
-"""Time for recording a poll, on top of its time-outs, before another process may claim the room."""
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger("bridge.polling")
 
@@ -38,18 +36,25 @@ class Poller:
         sources: Mapping[str, tuple[SourceSettings, Source]],
         settings: PollingSettings,
         runtime: Runtime,
+        worker: Worker,
         *,
         on_events: Callable[[], None],
     ) -> None:
         commits = GroupCommit(database, partial(record_polls, settings=settings, new_id=runtime.new_id))
         self._pollers = [
-            SourcePoller(database, account, source, commits, runtime, on_events) for account, source in sources.values()
+            SourcePoller(database, account, source, commits, runtime, worker, on_events)
+            for account, source in sources.values()
         ]
 
     def wake(self) -> None:
         """Claim due rooms soon."""
         for poller in self._pollers:
             poller.pool.wake()
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether any room is claimed."""
+        return any(poller.pool.is_busy for poller in self._pollers)
 
     async def tick(self) -> int:
         """Poll what is due now and record it; returns the number of rooms."""
@@ -79,6 +84,7 @@ class SourcePoller:
         source: Source,
         commits: GroupCommit[Poll, RecordedPoll],
         runtime: Runtime,
+        worker: Worker,
         on_events: Callable[[], None],
     ) -> None:
         self._database = database
@@ -86,6 +92,7 @@ class SourcePoller:
         self._source = source
         self._commits = commits
         self._runtime = runtime
+        self._worker = worker
         self._on_events = on_events
         self._requests = asyncio.Semaphore(account.max_concurrency)
         self._stopping = False
@@ -105,15 +112,13 @@ class SourcePoller:
         return await self.pool.stop(grace)
 
     async def _claim(self, slots: int) -> Sequence[ClaimedRoom]:
-        now = self._runtime.now()
         return await self._database.write(
             claim_rooms,
             self._account.name,
             requests_per_second=self._account.requests_per_second,
             limit=slots,
-            now=now,
-            lease_until=now + 2 * self._account.timeout + POLL_LEASE_MARGIN,
-            token=self._runtime.new_token(),
+            now=self._runtime.now(),
+            token=self._worker.new_token(),
         )
 
     async def _release(self, rooms: Sequence[ClaimedRoom]) -> None:
@@ -126,10 +131,10 @@ class SourcePoller:
             result = Skipped() if skipped else await self._source.fetch(room.upstream_id)
         at = self._runtime.now()
         if isinstance(result, Failure):
-            if at - started_at > self._account.timeout + POLL_LEASE_MARGIN:
-                result = Skipped()  # this process was frozen, and not the source slow
-            else:
+            if self._worker.owns(room.token):
                 self._pause_at_once(result, at)
+            else:
+                result = Skipped()  # this process was frozen, and not the source slow
         poll = Poll(room=room, started_at=started_at, at=at, result=result, jitter=self._runtime.jitter())
         recorded = await self._commits.submit(poll)
         if not recorded.fenced and not isinstance(result, Skipped):
@@ -139,9 +144,9 @@ class SourcePoller:
         _log_poll(poll, recorded)
 
     def _must_skip(self, room: ClaimedRoom, now: datetime) -> bool:
-        """Whether the source was paused, or this poller stopped, after the room was claimed."""
+        """Whether the source was paused, this poller stopped, or this process frozen after the room was claimed."""
         is_paused = self._paused_until is not None and self._paused_until > now
-        return self._stopping or (is_paused and not room.is_probe)
+        return self._stopping or (is_paused and not room.is_probe) or not self._worker.owns(room.token)
 
     def _pause_at_once(self, failure: Failure, at: datetime) -> None:
         """Keep claimed rooms from being asked before the failure is recorded."""

@@ -15,6 +15,7 @@ from sqlalchemy import Connection, Row, bindparam, select, update
 from bridge.db.event_log import append_events, number_system_events
 from bridge.db.tables import rooms
 from bridge.db.visits import SESSION_KEY, bind, load_presence, rooms_with_suspects
+from bridge.polling.claim import END_PROBE
 from bridge.polling.plan import (
     LoadedPolls,
     Poll,
@@ -66,7 +67,8 @@ def _write(connection: Connection, plan: PollPlan, polls: Sequence[Poll], new_id
         (_WRITE_QUIET, [room._asdict() for room in plan.quiet]),
         (_WRITE_SEEN, [_seen_values(room) for room in plan.seen]),
         (_WRITE_FAILED, [room._asdict() for room in plan.failed]),
-        (_WRITE_SKIPPED, [room._asdict() for room in plan.skipped]),
+        (_RELEASE, [{"key": key} for key in plan.skipped]),
+        (END_PROBE, [{"key": poll.room.source, "token": poll.room.token} for poll in polls if poll.room.is_probe]),
     ):
         if values:
             connection.execute(statement, values)
@@ -113,7 +115,6 @@ _LOCK_ROOMS = (
 )
 _RELEASE = update(rooms).where(rooms.c.id == bindparam("key")).values(claim_token=None)
 _SUCCEEDED = _RELEASE.values(failures=0, last_failure=None)
-_WRITE_SKIPPED = _RELEASE.values(bind("next_poll_at"))
 _WRITE_FAILED = _RELEASE.values(bind("next_poll_at", "polled_at", "failures", "last_failure"))
 _WRITE_QUIET = _SUCCEEDED.values(**bind("next_poll_at", "polled_at"), complete_at=bindparam("polled_at"))
 _WRITE_SEEN = _SUCCEEDED.values(

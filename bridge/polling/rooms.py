@@ -137,11 +137,7 @@ def apply_shorter_intervals(connection: Connection, default: timedelta, now: dat
     intervals = select(rooms.c.interval_seconds).where(rooms.c.next_poll_at.is_not(None)).distinct()
     for seconds in connection.execute(intervals).scalars().all():
         due_at = now + (default if seconds is None else timedelta(seconds=seconds))
-        waiting = (
-            rooms.c.interval_seconds.is_not_distinct_from(seconds),
-            rooms.c.claim_token.is_(None),
-            rooms.c.failures == 0,
-        )
+        waiting = (rooms.c.interval_seconds.is_not_distinct_from(seconds), rooms.c.failures == 0)
         connection.execute(update(rooms).where(*waiting, rooms.c.next_poll_at > due_at).values(next_poll_at=due_at))
 
 

@@ -15,6 +15,11 @@ from bridge.polling.plan import StoredSource
 from bridge.rules.polling import HIGHEST_FAILURE_SCORE, UNAVAILABLE, Condition, SourceHealth
 
 
+def read_source(connection: Connection, name: str) -> Row[Any] | None:
+    """The row of a source, not locked."""
+    return connection.execute(_READ_SOURCE, {"name": name}).one_or_none()
+
+
 def lock_source(connection: Connection, name: str) -> Row[Any]:
     """Lock the row of a source; it is inserted if a process whose configuration lacks the source removed it."""
     rows = _lock(connection, [name])
@@ -64,7 +69,7 @@ def retry_sources(connection: Connection, changed: Collection[str], now: datetim
     A rate limit stays, unless the source is among the `changed`, whose URL or key is another one: then its rooms that
     failed are due too.
     """
-    failed = (rooms.c.source.in_(changed), rooms.c.failures > 0, rooms.c.claim_token.is_(None))
+    failed = (rooms.c.source.in_(changed), rooms.c.failures > 0)
     connection.execute(update(rooms).where(*failed, rooms.c.next_poll_at > now).values(next_poll_at=now))
     retried = or_(sources.c.condition.in_(UNAVAILABLE), sources.c.name.in_(changed))
     connection.execute(update(sources).where(retried, sources.c.paused_until > now).values(paused_until=now))
@@ -99,6 +104,7 @@ def _health_values(name: str, health: SourceHealth) -> dict[str, Any]:
     }
 
 
+_READ_SOURCE = select(sources).where(sources.c.name == bindparam("name"))
 _LOCK_SOURCES = (
     select(sources)
     .where(sources.c.name.in_(bindparam("names", expanding=True)))
@@ -120,7 +126,6 @@ _POLL_FAILED_NOW = (
     .where(
         rooms.c.source.in_(bindparam("names", expanding=True)),
         rooms.c.failures > 0,
-        rooms.c.claim_token.is_(None),
         rooms.c.next_poll_at > bindparam("at"),
     )
     .values(next_poll_at=bindparam("at"))

@@ -47,11 +47,11 @@ def upgrade() -> None:
         sqlite_autoincrement=True,
     )
     op.create_table(
-        "leases",
+        "jobs",
         sa.Column("name", sa.Text(), nullable=False),
-        sa.Column("token", sa.Text(), nullable=False),
-        sa.Column("expires_at", MOMENT, nullable=False),
-        sa.PrimaryKeyConstraint("name", name=op.f("pk_leases")),
+        sa.Column("next_run_at", MOMENT, nullable=False),
+        sa.Column("claim_token", sa.Text(), nullable=True),
+        sa.PrimaryKeyConstraint("name", name=op.f("pk_jobs")),
     )
     op.create_table(
         "rooms",
@@ -79,6 +79,14 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_rooms")),
         sa.UniqueConstraint("source", "upstream_id", name=op.f("uq_rooms_source_upstream_id")),
     )
+    op.create_index(
+        "ix_rooms_claimed",
+        "rooms",
+        ["claim_token"],
+        unique=False,
+        sqlite_where=sa.text("claim_token IS NOT NULL"),
+        postgresql_where=sa.text("claim_token IS NOT NULL"),
+    )
     op.create_index("ix_rooms_due", "rooms", ["source", "next_poll_at"], unique=False)
     op.create_table(
         "sources",
@@ -88,8 +96,15 @@ def upgrade() -> None:
         sa.Column("paused_until", MOMENT, nullable=True),
         sa.Column("failure_score", sa.Integer(), server_default="0", nullable=False),
         sa.Column("pauses", sa.Integer(), server_default="0", nullable=False),
+        sa.Column("claim_token", sa.Text(), nullable=True),
         sa.Column("next_request_at", MOMENT, nullable=True),
         sa.PrimaryKeyConstraint("name", name=op.f("pk_sources")),
+    )
+    op.create_table(
+        "workers",
+        sa.Column("id", sa.Text(), nullable=False),
+        sa.Column("seen_at", MOMENT, nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_workers")),
     )
     op.create_table(
         "cursors",
@@ -225,6 +240,14 @@ def upgrade() -> None:
         ),
         sa.ForeignKeyConstraint(["event_key"], ["events.id"], name=op.f("fk_redeliveries_event_key")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_redeliveries")),
+    )
+    op.create_index(
+        "ix_redeliveries_claimed",
+        "redeliveries",
+        ["endpoint_key"],
+        unique=False,
+        sqlite_where=sa.text("claim_token IS NOT NULL"),
+        postgresql_where=sa.text("claim_token IS NOT NULL"),
     )
     op.create_index(
         "ix_redeliveries_due",

@@ -10,7 +10,7 @@ from sqlalchemy import Connection, func, insert, select
 from bridge.admin.retention import ROWS_AT_ONCE, prune_attempts
 from bridge.db.encryption import delete_expired_secrets
 from bridge.db.engine import Database
-from bridge.db.leases import take_lease
+from bridge.db.jobs import claim_job, finish_job
 from bridge.db.tables import attempts, endpoint_secrets, events, redeliveries
 from bridge.delivery.claim import load_target
 from bridge.delivery.endpoints import rotate_secret
@@ -105,28 +105,52 @@ def test_secrets_whose_grace_is_over_are_deleted(store: StoreDriver) -> None:
     assert store.database.read_now(load_target, "crm", now=at(60), cipher=store.cipher).secrets == (SECRET,)
 
 
-def lease(store: StoreDriver, token: str, seconds: float, until: float, name: str = "prune") -> bool:
-    return store.write(take_lease, name, token, at(seconds), at(until))
+def claim(store: StoreDriver, token: str, seconds: float, name: str = "prune") -> bool:
+    return store.write(claim_job, name, every=timedelta(seconds=300), now=at(seconds), token=token)
 
 
-def test_one_process_at_a_time_has_a_lease_until_it_ends(store: StoreDriver) -> None:
-    assert lease(store, "mine", 0, 300)
-    assert not lease(store, "yours", 1, 301)
-    assert lease(store, "yours", 1, 301, name="another job")
-    assert lease(store, "mine", 100, 400), "its process may renew it"
-    assert not lease(store, "yours", 399.9, 700)
-    assert lease(store, "yours", 400, 700), "the lease of a crashed process ends"
-    assert not lease(store, "mine", 401, 701)
+def finish(store: StoreDriver, token: str, next_run: float) -> None:
+    store.write(finish_job, "prune", token=token, next_run_at=at(next_run))
 
 
-def test_of_several_processes_that_take_a_lease_at_once_one_gets_it(migrated_url: str) -> None:
+def test_one_process_at_a_time_does_a_job_that_is_due(store: StoreDriver) -> None:
+    assert claim(store, "mine", 0)
+    assert not claim(store, "yours", 1)
+    assert claim(store, "yours", 1, name="another job")
+    finish(store, "mine", 300)
+    assert not claim(store, "yours", 299)
+    assert claim(store, "yours", 300)
+
+
+def test_a_job_of_a_process_that_died_is_done_by_another(store: StoreDriver) -> None:
+    assert claim(store, "dead", 0)
+    store.lose_claims()
+    assert claim(store, "alive", 1)
+    finish(store, "dead", 300)
+    assert not claim(store, "dead", 301), "it was fenced"
+
+
+def test_a_job_that_could_not_be_ended_is_done_again_by_the_same_process(store: StoreDriver) -> None:
+    worker_id = "0123456789abcdef"
+    assert claim(store, f"{worker_id}:1", 0)
+    assert claim(store, f"{worker_id}:2", 10)
+
+
+def test_a_job_planned_for_later_than_its_interval_is_due(store: StoreDriver) -> None:
+    assert claim(store, "mine", 0)
+    finish(store, "mine", 3600)
+    assert not claim(store, "mine", 3300)
+    assert claim(store, "mine", 3299)
+
+
+def test_of_several_processes_that_claim_a_job_at_once_one_gets_it(migrated_url: str) -> None:
     together = threading.Barrier(4)
     taken: list[str] = []
 
     def take(token: str) -> None:
         database = Database(migrated_url)
         together.wait()
-        if database.write_now(take_lease, "prune", token, at(0), at(300)):
+        if database.write_now(claim_job, "prune", every=timedelta(seconds=300), now=at(0), token=token):
             taken.append(token)
         database.close()
 

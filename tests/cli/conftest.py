@@ -21,6 +21,7 @@ from bridge.db.engine import Database
 from bridge.db.migrate import ensure_schema
 from bridge.delivery.sender import Sender
 from bridge.runtime import system_runtime
+from tests.harness.claimant import Claimant
 from tests.harness.config import Table, write_config
 from tests.harness.receiver import Receiver
 from tests.harness.simulator import Simulator
@@ -102,7 +103,7 @@ class Cli:
         settings, runtime, database = self.settings, system_runtime(), self.database()
         cipher = SecretCipher(settings.encryption_keys)
         async with open_webhook_client(settings, runtime) as client:
-            await Sender(database, client, settings.delivery.policy, runtime, cipher=cipher).tick()
+            await Sender(database, client, settings.delivery.policy, runtime, Claimant(), cipher=cipher).tick()
         database.close()
 
     def events(self, *filters: str) -> Sequence[dict[str, Json]]:

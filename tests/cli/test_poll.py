@@ -3,11 +3,11 @@ from __future__ import annotations
 import signal
 import sqlite3
 import threading
-from datetime import timedelta
 from functools import partial
 from pathlib import Path
 
-from bridge.polling.claim import claim_room
+from bridge.db.liveness import registered
+from bridge.polling.claim import claim_room, release_rooms
 from bridge.runtime import system_runtime
 from tests.cli.conftest import Cli
 from tests.harness.log import log_problems, replay
@@ -161,10 +161,15 @@ def test_a_poll_waits_for_a_poll_that_is_under_way(cli: Cli, simulator: Simulato
     cli("rooms", "add", ROOM)
     simulator.join(ROOM, "anna")
     database, now = cli.database(), system_runtime().now()
-    claim = partial(claim_room, requests_per_second=0, now=now, lease_until=now + timedelta(seconds=1))
-    assert database.write_now(claim, ROOM, "main", token="theirs") is not None
-    assert database.write_now(claim, ROOM, "main", token="ours") is None
-    done = cli("poll", ROOM)
+    claim = partial(claim_room, requests_per_second=0, now=now)
+    with registered(database) as other:
+        claimed = database.write_now(claim, ROOM, "main", token=other.new_token())
+        assert claimed is not None
+        assert database.write_now(claim, ROOM, "main", token=other.new_token()) is None
+        releasing = threading.Timer(1, database.write_now, (release_rooms, [claimed]))
+        releasing.start()
+        done = cli("poll", ROOM)
+        releasing.join()
     assert "is being polled already" in done.err
     assert "peer.joined" in done.out
     database.close()

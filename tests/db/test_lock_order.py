@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from datetime import timedelta
 
 import pytest
 from sqlalchemy import Connection, select, update
@@ -23,7 +22,6 @@ from bridge.delivery.snapshots import append_snapshots
 from bridge.polling.plan import ClaimedRoom
 from bridge.polling.record import record_polls
 from bridge.polling.rooms import RoomSpec, add_room
-from bridge.rules.delivery import DeliveryPolicy
 from bridge.rules.presence import FailureKind
 from tests.harness import postgres
 from tests.harness.builders import at, seen
@@ -98,7 +96,6 @@ class Transactions:
             redelivery=redelivery,
             attempt=Attempt(event=redelivery.event, result=busy(60), started_at=at(NOW)),
             retry_at=at(NOW + 60),
-            lease_until=at(NOW + 60),
         )
         record_redelivery(connection, done)
 
@@ -118,10 +115,9 @@ def prepare(store: StoreDriver) -> Transactions:
     claimed = store.owed(20)
     (failing,) = (one for one in claimed if (one.target.name, one.room_id) == ("hand", "a"))
     store.report(20, attempted(failing, 20, RETRYABLE))
-    store.write(release_cursors, [one for one in claimed if one.target.name == "erp"], at(20))
+    store.write(release_cursors, [one for one in claimed if one.target.name == "erp"])
     mine = [one for one in claimed if one is not failing and one.target.name != "erp"]
 
-    store.policy = DeliveryPolicy(timeout=timedelta(hours=1))
     request_replay(store, hand)
     (redeliveries,) = store.write(claim_redeliveries, store.terms(20, slots=1))
     (crm,) = {one.target.key for one in mine if one.target.name == "crm"}
@@ -130,8 +126,7 @@ def prepare(store: StoreDriver) -> Transactions:
     store.write(lambda connection: connection.execute(open_circuit))
     waiting = update(endpoints).where(endpoints.c.name == "erp").values(snapshots_after=0)
     store.write(lambda connection: connection.execute(waiting))
-    hour = timedelta(hours=1)
-    rooms = [*store.claim(NOW, lease=hour), *store.claim(NOW, source="second", lease=hour)]
+    rooms = [*store.claim(NOW), *store.claim(NOW, source="second")]
     return Transactions(store=store, rooms=rooms, cursors=mine, redeliveries=redeliveries)
 
 

@@ -37,7 +37,6 @@ from tests.harness.store_driver import GONE, GOOD, REJECTED, RETRYABLE, busy
 
 POLICY = DeliveryPolicy()
 NOW = at(10)
-LEASE_END = at(35)
 OPEN = EndpointState(circuit=Circuit.OPEN, failures_in_row=5, failing_since=at(-60), probes=1)
 URL = "https://crm.example.com/"
 
@@ -59,13 +58,9 @@ def report(
         key=endpoint, name="crm", url=url, format="standard", signature="v1", timeout=None, headers={}, secrets=()
     )
     event = OwedEvent(key=50 + key, public_id="evt_1", sequence=5, type="peer.left", body=b"{}", acks_to=6)
-    claimed = ClaimedCursor(
-        key=key, target=target, room_key=1, room_id="a", token="mine", acked=4, reach=8, lease_until=at(20), events=()
-    )
+    claimed = ClaimedCursor(key=key, target=target, room_key=1, room_id="a", token="mine", acked=4, reach=8, events=())
     attempt = None if result is None else Attempt(event=event, result=result, started_at=at(9))
-    return Report(
-        cursor=claimed, acked=4, attempt=attempt, wants_next=wants_next, at=NOW, lease_until=LEASE_END, jitter=0.5
-    )
+    return Report(cursor=claimed, acked=4, attempt=attempt, wants_next=wants_next, at=NOW, jitter=0.5)
 
 
 def plan(
@@ -103,11 +98,11 @@ def test_a_success_moves_the_cursor_and_forgets_its_failures() -> None:
     assert planned.endpoints[7].state == EndpointState(last_success_at=NOW)
 
 
-def test_a_claim_is_kept_for_the_next_event_until_its_new_lease_ends() -> None:
+def test_a_claim_is_kept_for_the_next_event() -> None:
     planned = plan([report(wants_next=True)])
 
     assert planned.recorded == [Moved(keeps_claim=True, owes_more=False)]
-    assert (planned.cursors[1].claim_token, planned.cursors[1].next_attempt_at) == ("mine", LEASE_END)
+    assert planned.cursors[1].claim_token == "mine"
 
 
 @pytest.mark.parametrize(

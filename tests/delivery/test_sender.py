@@ -23,6 +23,7 @@ from bridge.delivery.sender import Sender
 from bridge.rules.egress import EgressPolicy
 from bridge.runtime import Runtime
 from tests.harness.builders import at, peer, seen
+from tests.harness.claimant import Claimant
 from tests.harness.deliveries import duplicates
 from tests.harness.receiver import SECRET, Delivery, Receiver, Response
 from tests.harness.store_driver import StoreDriver
@@ -49,10 +50,13 @@ class SenderSetup:
     client: WebhookClient
     receiver: Receiver
     clock: Clock = field(default_factory=Clock)
+    worker: Claimant = field(default_factory=Claimant)
 
     def sender(self) -> Sender:
-        runtime = Runtime(now=self.clock.now, new_id=self.store.new_id, new_token=self.store.token, jitter=lambda: 0.5)
-        return Sender(self.store.database, self.client, self.store.policy, runtime, cipher=self.store.cipher)
+        runtime = Runtime(now=self.clock.now, new_id=self.store.new_id, jitter=lambda: 0.5)
+        return Sender(
+            self.store.database, self.client, self.store.policy, runtime, self.worker, cipher=self.store.cipher
+        )
 
     def subscribe(self, name: str = "crm", **spec: Any) -> int:  # noqa: ANN401 - fields of EndpointSpec
         return self.store.subscribe(name, **{"url": f"{self.receiver.url}/{name}", "secret": SECRET} | spec)
@@ -235,13 +239,13 @@ async def test_a_retry_after_pauses_the_other_rooms_of_the_endpoint(sending: Sen
 
 
 async def test_a_claim_that_another_sender_took_over_posts_nothing_more(sending: SenderSetup) -> None:
-    """As after SIGSTOP: the lease ended, and another sender has claimed the cursor."""
+    """As after SIGSTOP: this process was declared dead, and another sender has claimed the cursor."""
     sending.subscribe()
     sending.record_joins("a", people=6)
     sending.receiver.script(Response(pause=True, times=1))
     ticking = asyncio.create_task(sending.sender().tick())
     await until(lambda: len(sending.receiver.deliveries) == 1)
-    sending.clock.seconds = 3600
+    sending.store.lose_claims()
     await drain(sending)
     assert sending.sequences("a") == [1, 1, 2, 3, 4, 5, 6, 7]
     attempts = len(sending.store.attempts())
@@ -254,15 +258,18 @@ async def test_a_claim_that_another_sender_took_over_posts_nothing_more(sending:
     assert [line["fenced"] for line in logs if line["event"] == "delivery.attempted"] == [True]
 
 
-async def test_a_claim_whose_lease_ended_but_was_not_taken_over_goes_on(sending: SenderSetup) -> None:
+async def test_a_claim_that_may_be_lost_is_given_back(sending: SenderSetup) -> None:
+    """As after SIGSTOP, before it is known whether this process was declared dead."""
     sending.subscribe()
     sending.record_joins("a", people=6)
     sending.receiver.script(Response(pause=True, times=1))
     ticking = asyncio.create_task(sending.sender().tick())
     await until(lambda: len(sending.receiver.deliveries) == 1)
-    sending.clock.seconds = 3600
+    sending.worker.frozen = True
     sending.receiver.release()
     await ticking
+    assert sending.sequences("a") == [1]
+    sending.worker.frozen = False
     await drain(sending)
 
     assert sending.sequences("a") == [1, 2, 3, 4, 5, 6, 7]

@@ -74,7 +74,7 @@ def test_attempts_are_recorded_and_pruned_in_time(
             at=stored(moment, migrated_url),
             key=key,
         )
-    delete_the_lease(migrated_url)
+    make_pruning_due(migrated_url)
     dead = json.loads(command(config, "deliveries", "list", "--dead", "--json"))
     with BridgeProcess(config, "web") as program:
         program.wait_for_output("attempts.pruned")
@@ -101,7 +101,7 @@ def test_of_several_processes_one_prunes(
         receiver.wait_for_count(2)
         assert program.stop() == 0
     assert change(migrated_url, "UPDATE attempts SET started_at = :at", at=LONG_AGO) == 2
-    delete_the_lease(migrated_url)
+    make_pruning_due(migrated_url)
     with ExitStack() as stack:
         processes = [stack.enter_context(BridgeProcess(config, "web")) for _ in range(3)]
         for process in processes:
@@ -110,12 +110,10 @@ def test_of_several_processes_one_prunes(
         assert [process.stop() for process in processes] == [0, 0, 0]
     counts = [line["count"] for process in processes for line in process.lines("attempts.pruned")]
     assert counts == [2]
-    assert len(rows(migrated_url, "SELECT name FROM leases WHERE name = 'prune'")) == 1
 
 
-def delete_the_lease(database_url: str) -> None:
-    """Make the last prune look old."""
-    change(database_url, "DELETE FROM leases")
+def make_pruning_due(database_url: str) -> None:
+    change(database_url, "DELETE FROM jobs")
 
 
 def attempts_of(config: Path, endpoint: str) -> list[dict[str, Any]]:

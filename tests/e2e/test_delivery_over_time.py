@@ -18,6 +18,7 @@ from bridge.rules.delivery import DeliveryPolicy
 from bridge.rules.egress import EgressPolicy
 from bridge.runtime import Runtime
 from tests.harness.builders import at, peer, seen
+from tests.harness.claimant import Claimant
 from tests.harness.deliveries import duplicates
 from tests.harness.receiver import SECRET, Delivery, Receiver, Response
 from tests.harness.store_driver import StoreDriver
@@ -40,10 +41,10 @@ class Afternoon:
     _sender: Sender = field(init=False)
 
     def __post_init__(self) -> None:
-        runtime = Runtime(
-            now=self.now, new_id=self.store.new_id, new_token=self.store.token, jitter=lambda: self.jitter
+        runtime = Runtime(now=self.now, new_id=self.store.new_id, jitter=lambda: self.jitter)
+        self._sender = Sender(
+            self.store.database, self.client, self.store.policy, runtime, Claimant(), cipher=self.store.cipher
         )
-        self._sender = Sender(self.store.database, self.client, self.store.policy, runtime, cipher=self.store.cipher)
 
     def now(self) -> datetime:
         return at(self.seconds)

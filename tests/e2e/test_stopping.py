@@ -134,7 +134,10 @@ def test_a_locked_database_does_not_keep_it_from_stopping_while_it_reloads(
 ) -> None:
     with BridgeProcess(idle_config, "web") as program:  # a role without work: only the reload needs the database
         program.wait_ready()
-        wait_until(lambda: rows(migrated_url, "SELECT name FROM leases"), what="the first check for old attempts")
+        wait_until(
+            lambda: rows(migrated_url, "SELECT name FROM jobs WHERE claim_token IS NULL"),
+            what="the first check for old attempts",
+        )
         with locked(migrated_url):
             program.send(signal.SIGHUP)
             wait_until(lambda: len(list(program.lines(LOADED))) == 2, what="a reload that has read the file")

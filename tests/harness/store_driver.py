@@ -11,10 +11,11 @@ from itertools import count
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
-from sqlalchemy import Connection, Table, select, update
+from sqlalchemy import Connection, Table, select
 
 from bridge.db.encryption import SecretCipher
 from bridge.db.engine import Database
+from bridge.db.liveness import claiming_workers, free_claims
 from bridge.db.migrate import migrate
 from bridge.db.tables import attempts, cursors, dead_letters, events, rooms
 from bridge.delivery.claim import Claim, ClaimedCursor, claim_cursors
@@ -23,7 +24,7 @@ from bridge.delivery.plan import Attempt, Moved, Recorded, Report
 from bridge.delivery.record import record_attempts
 from bridge.delivery.secrets import EndpointContext
 from bridge.delivery.snapshots import append_snapshots
-from bridge.polling.claim import claim_rooms
+from bridge.polling.claim import claim_rooms, release_rooms
 from bridge.polling.plan import ClaimedRoom, Poll, PollingSettings, RecordedPoll, Skipped
 from bridge.polling.record import record_polls
 from bridge.polling.rooms import RoomSpec, add_room
@@ -37,7 +38,6 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
-LEASE = timedelta(seconds=21)
 GOOD = PostResult(outcome=Outcome.DELIVERED, duration=timedelta(milliseconds=5), status=200)
 RETRYABLE = PostResult(
     outcome=Outcome.RETRYABLE, duration=timedelta(milliseconds=5), status=500, cause=Cause.STATUS, detail="status 500"
@@ -122,7 +122,6 @@ class StoreDriver:
         rate: float = 0,
         source: str = "main",
         token: str | None = None,
-        lease: timedelta = LEASE,
     ) -> list[ClaimedRoom]:
         return self.write(
             claim_rooms,
@@ -130,7 +129,6 @@ class StoreDriver:
             requests_per_second=rate,
             limit=limit,
             now=at(seconds),
-            lease_until=at(seconds) + lease,
             token=token or self.token(),
         )
 
@@ -145,17 +143,13 @@ class StoreDriver:
         due = self.claim(seconds)
         claimed = [room for room in due if room.upstream_id in responses]
         assert {room.upstream_id for room in claimed} == set(responses), "not due"
-        self._give_back([room for room in due if room.upstream_id not in responses])
+        self.write(release_rooms, [room for room in due if room.upstream_id not in responses])
         recorded = self.record(claimed, responses.__getitem__, seconds)
         return {room.upstream_id: one for room, one in zip(claimed, recorded, strict=True)}
 
-    def _give_back(self, claimed: Sequence[ClaimedRoom]) -> None:
-        def write(connection: Connection) -> None:
-            for room in claimed:
-                undone = update(rooms).where(rooms.c.id == room.key)
-                connection.execute(undone.values(next_poll_at=room.due_at, claim_token=None))
-
-        self.write(write)
+    def lose_claims(self) -> None:
+        """Free all claims, as if every process had died."""
+        self.write(lambda connection: free_claims(connection, claiming_workers(connection)))
 
     # endpoints and deliveries
 
@@ -177,7 +171,6 @@ class StoreDriver:
         return Claim(
             slots=slots,
             now=at(seconds),
-            timeout=self.policy.timeout,
             token=token or self.token(),
             cipher=self.cipher,
         )
@@ -286,7 +279,6 @@ def attempted(
         attempt=Attempt(event=cursor.events[index], result=result, started_at=at(seconds)),
         wants_next=wants_next,
         at=at(seconds),
-        lease_until=at(seconds) + timedelta(seconds=25),
         jitter=0.5,
     )
 
@@ -299,7 +291,6 @@ def nothing_wanted(cursor: ClaimedCursor, seconds: float) -> Report:
         attempt=None,
         wants_next=False,
         at=at(seconds),
-        lease_until=cursor.lease_until,
         jitter=0.5,
     )
 

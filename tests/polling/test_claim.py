@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from datetime import timedelta
 
 import pytest
 from sqlalchemy import select
@@ -53,12 +52,22 @@ def test_rooms_of_other_sources_and_disabled_rooms_are_not_claimed(store: StoreD
     assert names(store.claim(0, source="second")) == ["other"]
 
 
-def test_a_room_is_due_again_at_the_end_of_its_lease(store: StoreDriver) -> None:
+def test_a_claimed_room_is_due_again_once_its_claim_is_freed(store: StoreDriver) -> None:
     store.track("a")
-    store.claim(0, lease=timedelta(seconds=20))
+    store.claim(0)
 
-    assert store.claim(19.9) == []
-    assert names(store.claim(20)) == ["a"]
+    assert store.claim(3600) == []
+    store.lose_claims()
+    assert names(store.claim(1)) == ["a"]
+
+
+def test_a_probe_that_was_lost_is_made_again(store: StoreDriver) -> None:
+    store.track("a", "b")
+    store.record(store.claim(0, limit=1), lambda _: failed(FailureKind.UNAUTHORIZED), 0)
+    assert len(store.claim(61)) == 1
+    assert store.claim(3600) == []
+    store.lose_claims()
+    assert len(store.claim(61)) == 1
 
 
 @pytest.mark.parametrize("rate", [1, 3, 20, 100])
@@ -67,7 +76,7 @@ def test_two_pollers_share_one_request_budget(store: StoreDriver, rate: float) -
     claimed = 0
     for tick in range(26):
         for _ in ("one poller", "the other"):
-            claimed += len(store.claim(60 + tick * 0.1, rate=rate, lease=timedelta(hours=1)))
+            claimed += len(store.claim(60 + tick * 0.1, rate=rate))
 
     burst = max(1, int(0.25 * rate))
     assert int(2.5 * rate) <= claimed <= int(2.5 * rate) + burst
@@ -81,8 +90,7 @@ def test_an_unavailable_source_gets_one_probe_at_a_time_and_none_while_paused(st
     assert store.claim(60.9) == []
     (probe,) = store.claim(61)
     assert probe.is_probe
-    assert store.claim(62) == []
-    assert len(store.claim(61 + 21)) == 1, "a probe that was never recorded must not pause the source for ever"
+    assert store.claim(3600) == []
 
 
 def test_probes_take_turns_among_the_rooms(store: StoreDriver) -> None:

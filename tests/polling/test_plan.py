@@ -19,7 +19,6 @@ from bridge.polling.plan import (
     QuietRoom,
     RecordedPoll,
     Skipped,
-    SkippedRoom,
     StoredRoom,
     StoredSource,
     plan_polls,
@@ -166,7 +165,7 @@ def test_a_failed_poll_backs_off_from_the_interval_or_from_the_follow_up(suspect
 def test_a_skipped_poll_leaves_the_room_due_and_its_source_as_it_is() -> None:
     planned = plan([poll(Skipped())], health=FAILING)
 
-    assert planned.skipped == [SkippedRoom(key=1, next_poll_at=START)]
+    assert planned.skipped == [1]
     assert planned.sources == {}
 
 

@@ -19,6 +19,7 @@ from bridge.rules.presence import Failure, FailureKind, Snapshot
 from bridge.runtime import Runtime
 from bridge.sources.protocol import SourceSettings
 from tests.harness.builders import at, seen
+from tests.harness.claimant import Claimant
 from tests.harness.store_driver import StoreDriver, failed
 from tests.harness.waiting import until
 
@@ -68,6 +69,7 @@ class PollerSetup:
 
     store: StoreDriver
     clock: Clock = field(default_factory=Clock)
+    worker: Claimant = field(default_factory=Claimant)
     woken: int = 0
 
     def wake_sender(self) -> None:
@@ -80,6 +82,7 @@ class PollerSetup:
             accounts,
             self.store.settings,
             self.runtime(),
+            self.worker,
             on_events=self.wake_sender,
         )
 
@@ -105,7 +108,7 @@ class PollerSetup:
             blocking.add_done_callback(asyncio.Task.result)
 
     def runtime(self) -> Runtime:
-        return Runtime(now=self.clock.now, new_id=self.store.new_id, new_token=self.store.token, jitter=lambda: 0.5)
+        return Runtime(now=self.clock.now, new_id=self.store.new_id, jitter=lambda: 0.5)
 
 
 @pytest.fixture
@@ -244,7 +247,7 @@ async def test_a_slow_source_does_not_delay_another(polling: PollerSetup, source
     await running
 
 
-async def test_a_poll_that_ends_after_its_lease_writes_nothing(polling: PollerSetup) -> None:
+async def test_a_poll_whose_claim_was_lost_writes_nothing(polling: PollerSetup) -> None:
     """As after SIGSTOP: another poller has claimed the room meanwhile."""
     polling.store.track("a")
     frozen, other = ScriptedSource(), ScriptedSource()
@@ -252,7 +255,7 @@ async def test_a_poll_that_ends_after_its_lease_writes_nothing(polling: PollerSe
     other.gate.set()
     ticking = asyncio.create_task(polling.poller(frozen).tick())
     await until(lambda: frozen.fetched == ["a"])
-    polling.clock.seconds = 3600
+    polling.store.lose_claims()
     assert await polling.poller(other).tick() == 1
     with capture_logs() as logs:
         frozen.gate.set()
@@ -267,9 +270,10 @@ async def test_a_failure_while_the_process_was_frozen_does_not_count(polling: Po
     frozen = ScriptedSource(results={"a": failed(FailureKind.RATE_LIMITED, 3600)})
     ticking = asyncio.create_task(polling.poller(frozen).tick())
     await until(lambda: frozen.fetched == ["a"])
-    polling.clock.seconds = 3600
+    polling.worker.frozen = True
     frozen.gate.set()
     await ticking
+    polling.worker.frozen = False
 
     assert [row.condition for row in polling.store.rows(sources)] == ["ok"]
     assert await polling.poller(frozen).tick() == 1

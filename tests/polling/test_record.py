@@ -207,23 +207,25 @@ def test_baseline_logs_the_peers_present_at_the_start_but_does_not_deliver_them(
 def test_a_poll_whose_claim_was_lost_writes_nothing(store: StoreDriver) -> None:
     store.track("a")
     stale = store.claim(0)
-    store.claim(21)
+    store.lose_claims()
+    (current,) = store.claim(21)
 
     (recorded,) = store.record(stale, lambda _: seen("p"), 22)
 
     assert recorded.fenced
     assert (store.rows(visits, "id"), store.log("a"), store.room("a").polled_at) == ([], [], None)
-    assert store.room("a").next_poll_at == at(42)
+    assert store.room("a").claim_token == current.token
 
 
-def test_a_lease_that_ended_without_another_claim_is_not_fenced(store: StoreDriver) -> None:
+def test_a_poll_whose_claim_was_freed_writes_nothing(store: StoreDriver) -> None:
     store.track("a")
     late = store.claim(0)
+    store.lose_claims()
 
-    (recorded,) = store.record(late, lambda _: seen("p"), 100)
+    (recorded,) = store.record(late, lambda _: seen("p"), 1)
 
-    assert not recorded.fenced
-    assert store.event_types("a") == ["room.occupied", "peer.joined"]
+    assert recorded.fenced
+    assert store.log("a") == []
 
 
 def test_a_poll_of_a_removed_room_writes_nothing(store: StoreDriver) -> None:
