@@ -82,8 +82,8 @@ class Service:
         self._database = Database(settings.database.url)
         self._stop_requested = asyncio.Event()
         self._reload_requested = asyncio.Event()
-        self._worker = Worker(self._database, has_claims=self._has_claims, on_freed=self._wake_threadsafe)
-        self._jobs_claimed: set[str] = set()
+        self._worker = Worker(self._database, tokens_in_use=self._tokens_in_use, on_freed=self._wake_threadsafe)
+        self._job_tokens: set[str] = set()
         self._poller: Poller | None = None
         self._sender: Sender | None = None
 
@@ -94,11 +94,15 @@ class Service:
             BridgeError: it cannot start.
         """
         has_ended = True
+        self._loop = asyncio.get_running_loop()
         with self._signals_handled():
             try:
                 if await self._unless_stopped(self._prepare):
                     await self._serve()
             finally:
+                with contextlib.suppress(DatabaseError, TimeoutError):
+                    async with asyncio.timeout(RELEASE_SECONDS):
+                        await self._database.run(self._worker.stop)
                 has_ended = self._database.close(CLOSE_SECONDS)
         log.info("bridge.stopped")
         if not has_ended:
@@ -112,6 +116,7 @@ class Service:
 
     def _prepare(self) -> None:
         ensure_schema(self._database)
+        self._worker.start()
         self._apply_configuration()
 
     def _apply_configuration(self) -> None:
@@ -141,7 +146,6 @@ class Service:
 
     async def _serve(self) -> None:
         async with (
-            self._registered(),
             self._web() as url,
             scheduled(self._jobs(), now=self._runtime.now, on_clock_put_back=self._make_everything_due),
         ):
@@ -155,20 +159,7 @@ class Service:
                         await self._apply_polling_settings(changed_sources)
                     new_settings = await self._next_settings()
                 if new_settings is not None:
-                    await self._database.run(self._worker.start_afresh)
                     changed_sources = await self._take_over(new_settings)
-
-    @asynccontextmanager
-    async def _registered(self) -> AsyncIterator[None]:
-        """Register this process as a worker."""
-        self._loop = asyncio.get_running_loop()
-        await self._database.run(self._worker.start)
-        try:
-            yield
-        finally:
-            with contextlib.suppress(DatabaseError, TimeoutError):
-                async with asyncio.timeout(RELEASE_SECONDS):
-                    await self._database.run(self._worker.stop)
 
     # Roles
 
@@ -187,8 +178,8 @@ class Service:
             try:
                 yield
             finally:
-                self._poller = self._sender = None
                 await self._stop_workers(workers)
+                self._poller = self._sender = None
                 for task in running:
                     task.cancel()
                 await asyncio.gather(*running, return_exceptions=True)
@@ -259,13 +250,14 @@ class Service:
             self._sender.wake()
 
     def _wake_threadsafe(self) -> None:
-        """The claims of a process that died are due."""
-        for wake in (self._wake_sender, self._wake_poller):
-            self._loop.call_soon_threadsafe(wake)
+        """Claims were freed."""
+        with contextlib.suppress(RuntimeError):  # the loop is closed: the process ends
+            for wake in (self._wake_sender, self._wake_poller):
+                self._loop.call_soon_threadsafe(wake)
 
-    def _has_claims(self) -> bool:
+    def _tokens_in_use(self) -> Collection[str]:
         workers = (self._poller, self._sender)
-        return bool(self._jobs_claimed) or any(worker is not None and worker.is_busy for worker in workers)
+        return {*self._job_tokens, *(token for worker in workers if worker is not None for token in worker.tokens)}
 
     async def _prune(self) -> None:
         """Apply retention, in one process at a time."""
@@ -287,7 +279,7 @@ class Service:
         try:
             if not await self._database.write(claim_job, name, every=every, now=now, token=token):
                 return
-            self._jobs_claimed.add(token)
+            self._job_tokens.add(token)
             try:
                 await work()
             finally:
@@ -295,7 +287,7 @@ class Service:
         except DatabaseError as error:
             log.warning("job.failed", job=name, detail=str(error))
         finally:
-            self._jobs_claimed.discard(token)
+            self._job_tokens.discard(token)
 
     async def _make_everything_due(self) -> None:
         try:

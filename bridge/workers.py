@@ -54,9 +54,9 @@ class WorkerPool(Generic[Item]):
         return list(self._tasks.values())
 
     @property
-    def is_busy(self) -> bool:
-        """Whether anything is claimed."""
-        return bool(self._tasks or self._unfinished)
+    def claimed(self) -> list[Item]:
+        """Items being worked on, and those that are not given back yet."""
+        return [*self._tasks.values(), *self._unfinished]
 
     def wake(self) -> None:
         """Claim soon."""

@@ -33,6 +33,8 @@ T = TypeVar("T")
 
 READERS = 4
 POSTGRESQL_WRITERS = 4
+LIVENESS_THREADS = 2
+"""They must not wait for a connection while all others are in use (`liveness`)."""
 BUSY_TIMEOUT_MS = 10_000
 IDLE_IN_TRANSACTION_MS = 4_000
 """A process that is frozen inside a transaction keeps its locks no longer than it counts as alive (`liveness`)."""
@@ -175,8 +177,8 @@ class Database:
             raise DatabaseError(f"database {self.name}: {_first_line(error)}", is_away=False) from error
 
     def _engine(self, *, writes: bool) -> Engine:
-        size = POSTGRESQL_WRITERS if writes else READERS
-        options: dict[str, Any] = {"pool_size": size, "max_overflow": 1, "json_serializer": _compact_json}
+        size = (POSTGRESQL_WRITERS if writes else READERS) + LIVENESS_THREADS
+        options: dict[str, Any] = {"pool_size": size, "max_overflow": 0, "json_serializer": _compact_json}
         if self.dialect == "sqlite":
             engine = create_engine(self._url, connect_args={"check_same_thread": False}, **options)
             event.listen(engine, "do_connect", _make_private)

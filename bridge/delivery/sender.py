@@ -88,9 +88,9 @@ class Sender:
             pool.wake()
 
     @property
-    def is_busy(self) -> bool:
-        """Whether anything is claimed."""
-        return self._pool.is_busy or self._redelivery_pool.is_busy
+    def tokens(self) -> set[str]:
+        """The tokens of its claims."""
+        return {one.token for one in self._pool.claimed} | {one.token for one in self._redelivery_pool.claimed}
 
     async def tick(self) -> int:
         """Claim what is due once and deliver it; returns the number of claims."""

@@ -52,9 +52,9 @@ class Poller:
             poller.pool.wake()
 
     @property
-    def is_busy(self) -> bool:
-        """Whether any room is claimed."""
-        return any(poller.pool.is_busy for poller in self._pollers)
+    def tokens(self) -> set[str]:
+        """The tokens of its claims."""
+        return {room.token for poller in self._pollers for room in poller.pool.claimed}
 
     async def tick(self) -> int:
         """Poll what is due now and record it; returns the number of rooms."""
