@@ -16,6 +16,7 @@ import structlog
 from bridge import __version__
 from bridge.admin.clock import make_everything_due
 from bridge.admin.configured import apply_configuration
+from bridge.admin.due import DueWork, find_due_work
 from bridge.admin.retention import prune_attempts
 from bridge.compose import append_all_snapshots, endpoint_context, open_webhook_client
 from bridge.config import Settings
@@ -83,7 +84,6 @@ class Service:
         self._stop_requested = asyncio.Event()
         self._reload_requested = asyncio.Event()
         self._worker = Worker(self._database, tokens_in_use=self._tokens_in_use, on_freed=self._wake_threadsafe)
-        self._job_tokens: set[str] = set()
         self._poller: Poller | None = None
         self._sender: Sender | None = None
 
@@ -116,8 +116,8 @@ class Service:
 
     def _prepare(self) -> None:
         ensure_schema(self._database)
-        self._worker.start()
         self._apply_configuration()
+        self._worker.start()
 
     def _apply_configuration(self) -> None:
         settings = self._settings
@@ -196,7 +196,7 @@ class Service:
         for _, source in sources.values():
             stack.push_async_callback(source.aclose)
         return Poller(
-            self._database, sources, self._settings.polling, self._runtime, self._worker, on_events=self._wake_sender
+            self._database, sources, self._settings.polling, self._runtime, self._worker, on_events=self._on_events
         )
 
     async def _stop_workers(self, workers: Collection[Poller | Sender]) -> None:
@@ -229,35 +229,36 @@ class Service:
 
     def _jobs(self) -> list[Job]:
         jobs = [Job(name="prune", every=PRUNE_CHECK, run=self._prune)]
-        if Role.POLLER in self._roles:
-            jobs.append(Job(name="poll", every=TICK, run=self._tick_poller))
-        if Role.SENDER in self._roles:
-            jobs.append(Job(name="send", every=TICK, run=self._tick_sender))
+        if self._roles & {Role.POLLER, Role.SENDER}:
+            jobs.append(Job(name="look for work", every=TICK, run=self._look_for_work))
         return jobs
 
-    async def _tick_poller(self) -> None:
-        self._wake_poller()
+    async def _look_for_work(self) -> None:
+        try:
+            self._wake(await self._database.read(find_due_work, self._runtime.now()))
+        except DatabaseError as error:
+            log.warning("claim.failed", detail=str(error))
 
-    async def _tick_sender(self) -> None:
-        self._wake_sender()
-
-    def _wake_poller(self) -> None:
-        if self._poller is not None:
+    def _wake(self, due: DueWork) -> None:
+        if due.polls and self._poller is not None:
             self._poller.wake()
+        if due.deliveries and self._sender is not None:
+            self._sender.wake()
+        if due.redeliveries and self._sender is not None:
+            self._sender.wake(redeliveries=True)
 
-    def _wake_sender(self) -> None:
+    def _on_events(self) -> None:
         if self._sender is not None:
             self._sender.wake()
 
     def _wake_threadsafe(self) -> None:
-        """Claims were freed."""
+        """Claims were freed, and are due."""
         with contextlib.suppress(RuntimeError):  # the loop is closed: the process ends
-            for wake in (self._wake_sender, self._wake_poller):
-                self._loop.call_soon_threadsafe(wake)
+            self._loop.call_soon_threadsafe(self._wake, DueWork(polls=True, deliveries=True, redeliveries=True))
 
     def _tokens_in_use(self) -> Collection[str]:
         workers = (self._poller, self._sender)
-        return {*self._job_tokens, *(token for worker in workers if worker is not None for token in worker.tokens)}
+        return {token for worker in workers if worker is not None for token in worker.tokens}
 
     async def _prune(self) -> None:
         """Apply retention, in one process at a time."""
@@ -266,39 +267,35 @@ class Service:
 
     async def _prune_now(self) -> None:
         now = self._runtime.now()
-        await self._database.write(delete_expired_secrets, now)
+        await self._database.write_aside(delete_expired_secrets, now)
         count = 0
-        while deleted := await self._database.write(prune_attempts, now - self._settings.retention.attempts):
+        while deleted := await self._database.write_aside(prune_attempts, now - self._settings.retention.attempts):
             count += deleted
         if count:
             log.info("attempts.pruned", count=count)
 
     async def _in_one_process(self, name: str, every: timedelta, work: Callable[[], Awaitable[None]]) -> None:
         """Do work that is due, unless another process does it."""
-        now, token = self._runtime.now(), self._worker.new_token()
+        now = self._runtime.now()
         try:
-            if not await self._database.write(claim_job, name, every=every, now=now, token=token):
-                return
-            self._job_tokens.add(token)
-            try:
-                await work()
-            finally:
-                await self._database.write(finish_job, name, token=token, next_run_at=now + every)
+            with self._worker.claiming() as token:
+                if await self._database.write_aside(claim_job, name, every=every, now=now, token=token):
+                    await work()
+                    await self._database.write_aside(finish_job, name, token=token, next_run_at=now + every)
         except DatabaseError as error:
             log.warning("job.failed", job=name, detail=str(error))
-        finally:
-            self._job_tokens.discard(token)
 
     async def _make_everything_due(self) -> None:
         try:
-            await self._database.write(make_everything_due, self._runtime.now())
+            await self._database.write_aside(make_everything_due, self._runtime.now())
         except DatabaseError as error:
             log.warning("clock.reschedule_failed", detail=str(error))
 
     async def _apply_polling_settings(self, changed_sources: Collection[str]) -> None:
+        now, interval = self._runtime.now(), self._settings.polling.interval
         try:
-            await self._database.write(retry_sources, changed_sources, self._runtime.now())
-            await self._database.write(apply_shorter_intervals, self._settings.polling.interval, self._runtime.now())
+            await self._database.write_aside(retry_sources, changed_sources, now)
+            await self._database.write_aside(apply_shorter_intervals, interval, now)
         except DatabaseError as error:
             log.warning("claim.failed", pool="poll", detail=str(error))
 

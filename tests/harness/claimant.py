@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import count
 
 from bridge.db.liveness import Worker
@@ -14,8 +16,9 @@ class Claimant(Worker):
         self.frozen = False
         self._tokens = count(1)
 
-    def new_token(self) -> str:
-        return f"claimant-{next(self._tokens)}"
+    @contextmanager
+    def claiming(self) -> Iterator[str]:
+        yield f"claimant-{next(self._tokens)}"
 
     def owns(self, token: str) -> bool:  # noqa: ARG002 - a Worker's signature
         return not self.frozen
