@@ -27,7 +27,7 @@ from bridge.db.liveness import Worker
 from bridge.db.migrate import ensure_schema
 from bridge.delivery.sender import Sender
 from bridge.errors import BridgeError, ConfigurationError, DatabaseError
-from bridge.polling.poller import Poller
+from bridge.polling.poller import NoSender, Poller
 from bridge.polling.rooms import apply_shorter_intervals
 from bridge.polling.source_state import retry_sources
 from bridge.runtime import Runtime, system_runtime
@@ -205,9 +205,8 @@ class Service:
         }
         for _, source in sources.values():
             stack.push_async_callback(source.aclose)
-        return Poller(
-            self._database, sources, self._settings.polling, self._runtime, self._worker, on_events=self._on_events
-        )
+        sender = self._sender or NoSender()
+        return Poller(self._database, sources, self._settings.polling, self._runtime, self._worker, sender)
 
     async def _stop_workers(self, workers: Collection[Poller | Sender]) -> None:
         grace = RELOAD_DRAIN_SECONDS
@@ -256,10 +255,6 @@ class Service:
             self._sender.wake()
         if due.redeliveries and self._sender is not None:
             self._sender.wake(redeliveries=True)
-
-    def _on_events(self) -> None:
-        if self._sender is not None:
-            self._sender.wake()
 
     def _wake_threadsafe(self) -> None:
         """The claims of a process that died are due."""

@@ -25,7 +25,7 @@ class Names:
         self.store = store
         self.bad = set(bad)
         self.batches: list[int] = []
-        self.commits: GroupCommit[str, str] = GroupCommit(store.database, self._write)
+        self.commits: GroupCommit[str, str] = GroupCommit(lambda names: store.database.write(self._write, names))
 
     def _write(self, connection: Connection, names: Sequence[str]) -> list[str]:
         self.batches.append(len(names))
@@ -148,5 +148,5 @@ async def test_a_faulty_statement_does_not_count_as_a_database_that_is_away(
         return items
 
     with pytest.raises(Exception, match=r"zero|nowhere"):
-        await GroupCommit(postgresql_store.database, write).submit(1)
+        await GroupCommit(lambda items: postgresql_store.database.write(write, items)).submit(1)
     assert tries == [1, 1], "once in its batch, once alone"
