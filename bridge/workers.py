@@ -67,9 +67,9 @@ class WorkerPool(Generic[Item]):
         return 0 if self._stopping else self._slots - len(self._tasks)
 
     @property
-    def is_busy(self) -> bool:
-        """Whether anything is claimed."""
-        return bool(self._tasks or self._unfinished)
+    def claimed(self) -> list[Item]:
+        """Items being worked on, and those that are not given back yet."""
+        return [*self._tasks.values(), *self._unfinished]
 
     def wake(self) -> None:
         """Claim soon."""

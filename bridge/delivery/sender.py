@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import lru_cache
 from types import MappingProxyType
@@ -90,9 +89,9 @@ class Sender:
         (self._redelivery_pool if redeliveries else self._pool).wake()
 
     @property
-    def is_busy(self) -> bool:
-        """Whether anything is claimed."""
-        return self._pool.is_busy or self._redelivery_pool.is_busy
+    def tokens(self) -> set[str]:
+        """The tokens of its claims."""
+        return {one.token for one in self._pool.claimed} | {one.token for one in self._redelivery_pool.claimed}
 
     def offer(self, token: str) -> Offer | None:
         """What this sender can take over of the events that polls are about to bring."""
@@ -137,10 +136,9 @@ class Sender:
 
     async def _claim(self, slots: int) -> Claimed[ClaimedCursor]:
         under_way = Counter(cursor.target.key for cursor in self._pool.items)
-        with self._terms(slots) as terms:
-            return await self._database.write(
-                claim_cursors, terms, per_endpoint=SLOTS_PER_ENDPOINT, under_way=under_way
-            )
+        return await self._database.write(
+            claim_cursors, self._terms(slots), per_endpoint=SLOTS_PER_ENDPOINT, under_way=under_way
+        )
 
     async def _deliver_events(self, cursor: ClaimedCursor) -> None:
         """Deliver the events of a claimed cursor one by one, as long as each is acknowledged."""
@@ -189,8 +187,7 @@ class Sender:
     # Redeliveries: the same, without order and without effect on the endpoint's health
 
     async def _claim_redeliveries(self, slots: int) -> Claimed[ClaimedRedeliveries]:
-        with self._terms(slots) as terms:
-            return await self._database.write(claim_redeliveries, terms)
+        return await self._database.write(claim_redeliveries, self._terms(slots))
 
     async def _redeliver(self, claimed: ClaimedRedeliveries) -> None:
         timeout = self._timeout(claimed.target)
@@ -218,10 +215,8 @@ class Sender:
     async def _release_redeliveries(self, claimed: Sequence[ClaimedRedeliveries]) -> None:
         await self._database.write(release_redeliveries, claimed)
 
-    @contextmanager
-    def _terms(self, slots: int) -> Iterator[Claim]:
-        with self._worker.claiming() as token:
-            yield Claim(slots=slots, now=self._runtime.now(), token=token, targets=self._targets)
+    def _terms(self, slots: int) -> Claim:
+        return Claim(slots=slots, now=self._runtime.now(), token=self._worker.new_token(), targets=self._targets)
 
     def _timeout(self, target: Target) -> timedelta:
         return target.timeout or self._policy.timeout

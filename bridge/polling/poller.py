@@ -82,11 +82,10 @@ class Poller:
         ]
 
     async def _record(self, polls: Sequence[Poll]) -> Sequence[RecordedPoll]:
-        with self._worker.claiming() as token:
-            offer = self._sender.offer(token)
-            return await self._database.write(
-                record_polls, polls, settings=self._settings, new_id=self._runtime.new_id, offer=offer
-            )
+        offer = self._sender.offer(self._worker.new_token())
+        return await self._database.write(
+            record_polls, polls, settings=self._settings, new_id=self._runtime.new_id, offer=offer
+        )
 
     def wake(self) -> None:
         """Claim due rooms soon."""
@@ -94,9 +93,9 @@ class Poller:
             poller.pool.wake()
 
     @property
-    def is_busy(self) -> bool:
-        """Whether any room is claimed."""
-        return any(poller.pool.is_busy for poller in self._pollers)
+    def tokens(self) -> set[str]:
+        """The tokens of its claims."""
+        return {room.token for poller in self._pollers for room in poller.pool.claimed}
 
     async def tick(self) -> int:
         """Poll what is due now and record it; returns the number of rooms."""
@@ -154,15 +153,14 @@ class SourcePoller:
         return await self.pool.stop(grace)
 
     async def _claim(self, slots: int) -> Claimed[ClaimedRoom]:
-        with self._worker.claiming() as token:
-            rooms = await self._database.write(
-                claim_rooms,
-                self._account.name,
-                requests_per_second=self._account.requests_per_second,
-                limit=slots,
-                now=self._runtime.now(),
-                token=token,
-            )
+        rooms = await self._database.write(
+            claim_rooms,
+            self._account.name,
+            requests_per_second=self._account.requests_per_second,
+            limit=slots,
+            now=self._runtime.now(),
+            token=self._worker.new_token(),
+        )
         return Claimed(rooms, may_have_more=len(rooms) == slots)
 
     async def _release(self, rooms: Sequence[ClaimedRoom]) -> None:

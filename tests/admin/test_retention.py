@@ -130,12 +130,6 @@ def test_a_job_of_a_process_that_died_is_done_by_another(store: StoreDriver) -> 
     assert not claim(store, "dead", 301), "it was fenced"
 
 
-def test_a_job_that_could_not_be_ended_is_done_again_by_the_same_process(store: StoreDriver) -> None:
-    worker_id = "0123456789abcdef"
-    assert claim(store, f"{worker_id}:1", 0)
-    assert claim(store, f"{worker_id}:2", 10)
-
-
 def test_a_job_planned_for_later_than_its_interval_is_due(store: StoreDriver) -> None:
     assert claim(store, "mine", 0)
     finish(store, "mine", 3600)

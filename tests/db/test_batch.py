@@ -147,6 +147,7 @@ async def test_a_faulty_statement_does_not_count_as_a_database_that_is_away(
         connection.execute(text(statement))
         return items
 
+    commits: GroupCommit[int, int] = GroupCommit(lambda items: postgresql_store.database.write(write, items))
     with pytest.raises(Exception, match=r"zero|nowhere"):
-        await GroupCommit(lambda items: postgresql_store.database.write(write, items)).submit(1)
+        await commits.submit(1)
     assert tries == [1, 1], "once in its batch, once alone"

@@ -15,7 +15,7 @@ from sqlalchemy import Connection, Table, select
 
 from bridge.db.encryption import SecretCipher
 from bridge.db.engine import Database
-from bridge.db.liveness import claiming_workers, free_claims
+from bridge.db.liveness import free_claims, read_claims
 from bridge.db.migrate import migrate
 from bridge.db.tables import attempts, cursors, dead_letters, events, rooms
 from bridge.delivery.claim import Claim, ClaimedCursor, claim_cursors
@@ -150,7 +150,8 @@ class StoreDriver:
 
     def lose_claims(self) -> None:
         """Free all claims, as if every process had died."""
-        self.write(lambda connection: free_claims(connection, claiming_workers(connection)))
+        for table, token in self.database.read_now(read_claims):
+            self.write(free_claims, table, [token])
 
     # endpoints and deliveries
 
