@@ -289,7 +289,7 @@ _UNRESTRICTED = (
         endpoints.c.id.in_(bindparam("willing", expanding=True)),
         endpoints.c.state == "active",
         endpoints.c.circuit == "closed",
-        endpoints.c.failures_in_row == 0,
+        endpoints.c.failing_since.is_(None),
         endpoints.c.rate_per_second <= 0,
         or_(endpoints.c.paused_until.is_(None), endpoints.c.paused_until <= bindparam("now")),
     )
