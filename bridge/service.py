@@ -27,7 +27,7 @@ from bridge.db.liveness import Worker
 from bridge.db.migrate import ensure_schema
 from bridge.delivery.sender import Sender
 from bridge.errors import BridgeError, ConfigurationError, DatabaseError
-from bridge.polling.poller import Poller
+from bridge.polling.poller import NoSender, Poller
 from bridge.polling.rooms import apply_shorter_intervals
 from bridge.polling.source_state import retry_sources
 from bridge.runtime import Runtime, system_runtime
@@ -84,6 +84,7 @@ class Service:
         self._stop_requested = asyncio.Event()
         self._reload_requested = asyncio.Event()
         self._worker = Worker(self._database, tokens_in_use=self._tokens_in_use, on_freed=self._wake_threadsafe)
+        self._job_tokens: set[str] = set()
         self._poller: Poller | None = None
         self._sender: Sender | None = None
 
@@ -116,8 +117,8 @@ class Service:
 
     def _prepare(self) -> None:
         ensure_schema(self._database)
-        self._apply_configuration()
         self._worker.start()
+        self._apply_configuration()
 
     def _apply_configuration(self) -> None:
         settings = self._settings
@@ -195,9 +196,8 @@ class Service:
         }
         for _, source in sources.values():
             stack.push_async_callback(source.aclose)
-        return Poller(
-            self._database, sources, self._settings.polling, self._runtime, self._worker, on_events=self._on_events
-        )
+        sender = self._sender or NoSender()
+        return Poller(self._database, sources, self._settings.polling, self._runtime, self._worker, sender)
 
     async def _stop_workers(self, workers: Collection[Poller | Sender]) -> None:
         grace = RELOAD_DRAIN_SECONDS
@@ -247,18 +247,15 @@ class Service:
         if due.redeliveries and self._sender is not None:
             self._sender.wake(redeliveries=True)
 
-    def _on_events(self) -> None:
-        if self._sender is not None:
-            self._sender.wake()
-
     def _wake_threadsafe(self) -> None:
-        """Claims were freed, and are due."""
+        """Claims were freed."""
+        everything = DueWork(polls=True, deliveries=True, redeliveries=True)
         with contextlib.suppress(RuntimeError):  # the loop is closed: the process ends
-            self._loop.call_soon_threadsafe(self._wake, DueWork(polls=True, deliveries=True, redeliveries=True))
+            self._loop.call_soon_threadsafe(self._wake, everything)
 
     def _tokens_in_use(self) -> Collection[str]:
         workers = (self._poller, self._sender)
-        return {token for worker in workers if worker is not None for token in worker.tokens}
+        return {*self._job_tokens, *(token for worker in workers if worker is not None for token in worker.tokens)}
 
     async def _prune(self) -> None:
         """Apply retention, in one process at a time."""
@@ -276,14 +273,16 @@ class Service:
 
     async def _in_one_process(self, name: str, every: timedelta, work: Callable[[], Awaitable[None]]) -> None:
         """Do work that is due, unless another process does it."""
-        now = self._runtime.now()
+        now, token = self._runtime.now(), self._worker.new_token()
         try:
-            with self._worker.claiming() as token:
-                if await self._database.write_aside(claim_job, name, every=every, now=now, token=token):
-                    await work()
-                    await self._database.write_aside(finish_job, name, token=token, next_run_at=now + every)
+            if await self._database.write_aside(claim_job, name, every=every, now=now, token=token):
+                self._job_tokens.add(token)
+                await work()
+                await self._database.write_aside(finish_job, name, token=token, next_run_at=now + every)
         except DatabaseError as error:
             log.warning("job.failed", job=name, detail=str(error))
+        finally:
+            self._job_tokens.discard(token)
 
     async def _make_everything_due(self) -> None:
         try:

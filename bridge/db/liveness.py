@@ -77,8 +77,9 @@ class Worker:
 
     Args:
         database: whose claims are meant.
-        tokens_in_use: the tokens of claims that are worked on; called in another thread. This process's claims with
-            other tokens are freed too: the database's response to the claim was lost, or they could not be given back.
+        tokens_in_use: the tokens of the claims that are being worked on; called in another thread. Claims with other
+            tokens of this process are freed too: they were made, but the response of the database was lost, or they
+            could not be given back. Without it, all are in use.
         on_freed: called, in another thread, after claims were freed.
     """
 
@@ -86,13 +87,12 @@ class Worker:
         self,
         database: Database,
         *,
-        tokens_in_use: Callable[[], Collection[str]] = frozenset,
+        tokens_in_use: Callable[[], Collection[str]] | None = None,
         on_freed: Callable[[], None] = lambda: None,
     ) -> None:
         self._database = database
         self._on_freed = on_freed
         self._tokens_in_use = tokens_in_use
-        self._claiming: set[str] = set()
         file = database.file
         self._registry: Registry = WorkerRows(database) if file is None else LockFiles(file)
         self._id = ""
@@ -103,15 +103,9 @@ class Worker:
         self._renewing = self._thread(self.renew, "worker.renewal_failed")
         self._freeing = self._thread(self.free_claims, "claims.free_failed")
 
-    @contextmanager
-    def claiming(self) -> Iterator[str]:
-        """A new token, to claim with. It is in use until the block ends, and as long as `tokens_in_use` has it."""
-        token = f"{self._id}:{next(self._numbers)}"
-        self._claiming.add(token)
-        try:
-            yield token
-        finally:
-            self._claiming.discard(token)
+    def new_token(self) -> str:
+        """A token for a new claim."""
+        return f"{self._id}:{next(self._numbers)}"
 
     def owns(self, token: str) -> bool:
         """Whether a claim can still be ours: it was made under the present id, which was renewed lately."""
@@ -148,7 +142,8 @@ class Worker:
             DatabaseError: the database failed, or a file beside it cannot be made.
         """
         started_at = time.monotonic()
-        if self._registry.renew(self._id, has_claims=bool(self._claiming or self._tokens_in_use())):
+        has_claims = self._tokens_in_use is None or bool(self._tokens_in_use())
+        if self._registry.renew(self._id, has_claims=has_claims):
             self._renewed_at = started_at
         else:
             detail = "this process was frozen or cut off, and its claims were freed; it goes on under a new id"
@@ -176,8 +171,11 @@ class Worker:
             self._on_freed()
 
     def _lost(self, tokens: Collection[str]) -> Collection[str]:
-        """Own tokens that are not in use, now and at the last look: at a single one, work may just begin or end."""
-        before, in_use = self._unused, {*self._claiming, *self._tokens_in_use()}
+        """Own tokens in the database that nothing works on, now and at the last look: a new one is on its way here."""
+        if self._tokens_in_use is None:
+            return ()
+        before = self._unused
+        in_use = frozenset(self._tokens_in_use())
         self._unused = frozenset(token for token in tokens if token.startswith(self._id) and token not in in_use)
         return before & self._unused
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from sqlalchemy import Connection
 
 from bridge.db.engine import Database
-from bridge.db.liveness import registered
+from bridge.db.liveness import Worker, registered
 from bridge.db.visits import load_presence
 from bridge.errors import BridgeError
 from bridge.polling.claim import claim_room
@@ -64,8 +64,8 @@ async def poll_now(
         UsageError: the room is disabled.
         BridgeError: the source is rate-limited, or another process took the room over.
     """
-    with registered(database) as worker, worker.claiming() as token:
-        claimed = await _claim(database, account, room_id, runtime, token, on_wait)
+    with registered(database) as worker:
+        claimed = await _claim(database, account, room_id, runtime, worker, on_wait)
         started_at = runtime.now()
         result: Snapshot | Failure | Skipped = Skipped()
         try:
@@ -84,7 +84,7 @@ async def _claim(
     account: SourceSettings,
     room_id: str,
     runtime: Runtime,
-    token: str,
+    worker: Worker,
     on_wait: Callable[[], None],
 ) -> ClaimedRoom:
     has_waited = False
@@ -95,7 +95,7 @@ async def _claim(
             account.name,
             requests_per_second=account.requests_per_second,
             now=runtime.now(),
-            token=token,
+            token=worker.new_token(),
         )
         if claimed is not None:
             return claimed

@@ -12,9 +12,9 @@ from bridge.db.encryption import delete_expired_secrets
 from bridge.db.engine import Database
 from bridge.db.jobs import claim_job, finish_job
 from bridge.db.tables import attempts, endpoint_secrets, events, redeliveries
-from bridge.delivery.claim import load_target
 from bridge.delivery.endpoints import rotate_secret
 from bridge.delivery.replay import request_events
+from bridge.delivery.targets import load_target
 from tests.harness.builders import at, peer, seen
 from tests.harness.store_driver import REJECTED, SECRET, StoreDriver
 

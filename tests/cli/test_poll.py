@@ -162,10 +162,10 @@ def test_a_poll_waits_for_a_poll_that_is_under_way(cli: Cli, simulator: Simulato
     simulator.join(ROOM, "anna")
     database, now = cli.database(), system_runtime().now()
     claim = partial(claim_room, requests_per_second=0, now=now)
-    with registered(database) as other, other.claiming() as token:
-        claimed = database.write_now(claim, ROOM, "main", token=token)
+    with registered(database) as other:
+        claimed = database.write_now(claim, ROOM, "main", token=other.new_token())
         assert claimed is not None
-        assert database.write_now(claim, ROOM, "main", token=token) is None
+        assert database.write_now(claim, ROOM, "main", token=other.new_token()) is None
         releasing = threading.Timer(1, database.write_now, (release_rooms, [claimed]))
         releasing.start()
         done = cli("poll", ROOM)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from itertools import count
 
 from bridge.db.liveness import Worker
@@ -16,9 +14,8 @@ class Claimant(Worker):
         self.frozen = False
         self._tokens = count(1)
 
-    @contextmanager
-    def claiming(self) -> Iterator[str]:
-        yield f"claimant-{next(self._tokens)}"
+    def new_token(self) -> str:
+        return f"claimant-{next(self._tokens)}"
 
     def owns(self, token: str) -> bool:  # noqa: ARG002 - a Worker's signature
         return not self.frozen

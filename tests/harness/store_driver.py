@@ -24,6 +24,7 @@ from bridge.delivery.plan import Attempt, Moved, Recorded, Report
 from bridge.delivery.record import record_attempts
 from bridge.delivery.secrets import EndpointContext
 from bridge.delivery.snapshots import append_snapshots
+from bridge.delivery.targets import TargetCache
 from bridge.polling.claim import claim_rooms, release_rooms
 from bridge.polling.plan import ClaimedRoom, Poll, PollingSettings, RecordedPoll, Skipped
 from bridge.polling.record import record_polls
@@ -173,7 +174,7 @@ class StoreDriver:
             slots=slots,
             now=at(seconds),
             token=token or self.token(),
-            cipher=self.cipher,
+            targets=TargetCache(self.cipher),
         )
 
     def report(self, seconds: float, *reports: Report) -> list[Recorded]:
