@@ -117,8 +117,8 @@ class Service:
 
     def _prepare(self) -> None:
         ensure_schema(self._database)
-        self._worker.start()
         self._apply_configuration()
+        self._worker.start()
 
     def _apply_configuration(self) -> None:
         settings = self._settings
