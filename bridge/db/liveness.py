@@ -102,7 +102,7 @@ class Worker:
         self._id = ""
         self._numbers = count(1)
         self._renewed_at = 0.0
-        self._unused: frozenset[str] = frozenset()
+        self._unused = _Unchanged(clock)
         self._stopping = threading.Event()
         self._renewing = self._thread(self.renew, "worker.renewal_failed")
         self._freeing = self._thread(self.free_claims, "claims.free_failed")
@@ -131,7 +131,9 @@ class Worker:
         self._freeing.start()
 
     def stop(self) -> None:
-        """Remove the registration, and free what is still claimed."""
+        """Remove the registration, if there is one, and free what is still claimed."""
+        if not self._id:
+            return
         self._stopping.set()
         if self._renewing.is_alive():
             self._renewing.join()  # else it might register again
@@ -175,13 +177,12 @@ class Worker:
             self._on_freed()
 
     def _lost(self, tokens: Collection[str]) -> Collection[str]:
-        """Own tokens in the database that nothing works on, now and at the last look: a new one is on its way here."""
+        """Own tokens that nothing has worked on for a while; that of a new claim may be on its way here."""
         if self._tokens_in_use is None:
             return ()
-        before = self._unused
         in_use = frozenset(self._tokens_in_use())
-        self._unused = frozenset(token for token in tokens if token.startswith(self._id) and token not in in_use)
-        return before & self._unused
+        unused = {token: None for token in tokens if token.startswith(self._id) and token not in in_use}
+        return {token for token, seconds in self._unused.seconds(unused).items() if seconds >= DEAD_AFTER}
 
     def _register(self) -> None:
         worker_id, started_at = secrets.token_hex(ID_LENGTH // 2), self._clock()
