@@ -116,12 +116,10 @@ class ResponseReader:
             return False
         if self._buffer:  # bytes after the end, which nobody has asked for
             self.keeps_connection = False
-        self.response = Response(
-            status=self.status or 0,
-            head=self._head,
-            body=bytes(self._body[: self._limit]),
-            is_cut=len(self._body) > self._limit,
-        )
+        is_cut = len(self._body) > self._limit
+        if is_cut:
+            del self._body[self._limit :]
+        self.response = Response(status=self.status or 0, head=self._head, body=bytes(self._body), is_cut=is_cut)
         return True
 
     def _read(self) -> _Steps:
@@ -173,8 +171,11 @@ class ResponseReader:
         wanted = min(count, self._limit + 1 - len(self._body))
         while len(self._buffer) < wanted:
             yield from self._wait()
-        self._body += self._buffer[:wanted]
-        del self._buffer[:wanted]
+        if len(self._buffer) == wanted and not self._body:  # a long body is not copied
+            self._body, self._buffer = self._buffer, self._body
+        else:
+            self._body += self._buffer[:wanted]
+            del self._buffer[:wanted]
 
     def _read_to_end(self) -> _Steps:
         self.keeps_connection = False

@@ -19,17 +19,20 @@ import pytest
 from bridge.http_transport import Transport
 from bridge.rules.presence import Failure, FailureKind, Snapshot
 from bridge.simulator import Simulation
-from bridge.sources.huddle01.client import RESPONSE_LIMIT, Huddle01Source, open_transport
+from bridge.sources.huddle01.client import Huddle01Source, open_transport
 from bridge.sources.protocol import Source, SourceSettings
 from tests.faults.kinds import Fault, FaultKind
 from tests.faults.server import FaultyUpstream
 from tests.harness.certificates import self_signed
 from tests.harness.names import Names
+from tests.harness.sloppy import CLOSED, KEPT
 
 NOW = datetime(2026, 11, 23, 9, 30, tzinfo=UTC)
 KEY = "ak_0123456789abcdef"
 LIST = b'{"count":1,"participants":[{"peerId":"a","joinTime":1724857378134,"metadata":{"displayName":"Ann"}}]}'
 NO_SESSION = b'{"ok":false,"message":"Session Not Found"}'
+
+RESPONSE_LIMIT = SourceSettings(name="", kind="", base_url="", api_key="").max_response_bytes
 
 Respond = Callable[[asyncio.StreamWriter], Awaitable[None]]
 
@@ -379,6 +382,14 @@ async def test_the_reason_phrase_may_be_any_bytes() -> None:
     response = b"HTTP/1.1 200 \xff\xfe\r\ncontent-length: %d\r\n\r\n" % len(LIST) + LIST
     async with upstream(response) as served:
         assert isinstance(await fetch(served.address), Snapshot)
+
+
+@pytest.mark.parametrize("form", [*KEPT.values(), *CLOSED.values()])
+async def test_what_curl_reads_is_read(form: Callable[[bytes], bytes]) -> None:
+    async with upstream(form(LIST)) as served, source(served.address) as opened:
+        for _ in range(2):
+            assert isinstance(await opened.fetch("room"), Snapshot)
+    assert len(served.requests) == 2
 
 
 async def test_garbage_in_the_middle_of_a_body_is_a_failure() -> None:

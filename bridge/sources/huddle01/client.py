@@ -17,6 +17,7 @@ from typing import Final
 from urllib.parse import quote
 
 import httpx
+import structlog
 
 from bridge import __version__
 from bridge.http_response import CutOffError, Response, ResponseReader
@@ -34,8 +35,11 @@ class UnusableResponseError(Exception):
     """The response cannot be read to its end."""
 
 
-RESPONSE_LIMIT: Final = 4 * 1024 * 1024
-"""Bytes of a response, before and after decompression."""
+LARGE_BODY: Final = 256 * 1024
+"""Bytes from which a response is parsed in a thread, so that nothing else waits for it."""
+LARGE_COMPRESSED_BODY: Final = 4 * 1024
+"""The same for a compressed one, which may become a thousand times as long."""
+NEAR_LIMIT: Final = 0.8
 SNAPSHOT_CACHE_BYTES: Final = 8 * 1024 * 1024
 """Bytes of cached responses, some 3,500 rooms of ten peers; their snapshots take about three times that."""
 LEAST_KEY: Final = 6
@@ -44,6 +48,9 @@ KEEPALIVE_SECONDS: Final = 60
 """Longer than most polling intervals, so that connections are kept between polls."""
 
 _DECOMPRESSED: Final = {"gzip": zlib.MAX_WBITS | 16, "x-gzip": zlib.MAX_WBITS | 16, "deflate": zlib.MAX_WBITS}
+
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger("bridge.sources")
 
 
 def open_huddle01(settings: SourceSettings, now: Callable[[], datetime]) -> Huddle01Source:
@@ -66,6 +73,7 @@ class Huddle01Source:
         self._transport = transport
         self._clock = clock
         self._known = SnapshotCache(SNAPSHOT_CACHE_BYTES)
+        self._near_limit: set[str] = set()
         self._seconds = settings.timeout.total_seconds()
         request = httpx.Request(
             "GET",
@@ -93,43 +101,73 @@ class Huddle01Source:
         target = self._participants + quote(room_id, safe="", errors="replace").encode("ascii")
         try:
             async with asyncio.timeout(self._seconds):
-                response, body = await self._get(target)
+                response = await self._get(target)
+            return await self._read(room_id, response)
         except Exception as error:  # noqa: BLE001 - errors of three libraries: all mean no response
             return self._redact_key(_classify_error(error, self._seconds), str(error))
-        return self._recall(room_id, response, body) or self._read(room_id, response, body)
 
     async def check_up(self) -> Checkup:
         """Ask once for the live rooms: that needs a key, but no room."""
         asked_at, date = self._clock(), None
+        failure: Failure | None
         try:
             async with asyncio.timeout(self._seconds):
-                response, body = await self._get(self._sessions)
+                response = await self._get(self._sessions)
+            failure = self._read_sessions(response, self._decode(response))
+            date = response.headers.get("date")
         except Exception as error:  # noqa: BLE001 - as in fetch
-            failure: Failure | None = self._redact_key(_classify_error(error, self._seconds), str(error))
-        else:
-            failure, date = self._read_sessions(response, body), response.headers.get("date")
+            failure = self._redact_key(_classify_error(error, self._seconds), str(error))
         return Checkup(failure=failure, asked_at=asked_at, answered_at=self._clock(), dated_at=parse_date(date))
 
     async def aclose(self) -> None:
         """Release the connections."""
         await self._transport.aclose()
 
-    async def _get(self, target: bytes) -> tuple[Response, bytes]:
-        response = await self._transport.send(self._request.at(target), ResponseReader(RESPONSE_LIMIT))
-        return response, _decode(response)
+    async def _get(self, target: bytes) -> Response:
+        return await self._transport.send(self._request.at(target), ResponseReader(self._settings.max_response_bytes))
 
-    def _recall(self, room_id: str, response: Response, body: bytes) -> Snapshot | None:
-        return self._known.recall(room_id, fingerprint(body)) if response.status == HTTPStatus.OK else None
-
-    def _read(self, room_id: str, response: Response, body: bytes) -> Snapshot | Failure:
-        read = interpret(response.status, response.headers, body, self._clock())
-        if isinstance(read, Failure):
-            return self._redact_key(read, body.decode(errors="replace"), *response.headers.values())
-        if read.peers:
-            self._known.remember(room_id, read, len(body))
+    async def _read(self, room_id: str, response: Response) -> Snapshot | Failure:
+        limit = LARGE_BODY if response.content_encoding == "identity" else LARGE_COMPRESSED_BODY
+        if len(response.body) > limit:
+            size, read = await asyncio.to_thread(self._interpret, room_id, response)
         else:
+            size, read = self._interpret(room_id, response)
+        self._warn_near_limit(room_id, size)
+        if isinstance(read, Snapshot) and read.peers:
+            self._known.remember(room_id, read, size)
+        elif isinstance(read, Snapshot):
             self._known.forget(room_id)
         return read
+
+    def _interpret(self, room_id: str, response: Response) -> tuple[int, Snapshot | Failure]:
+        """The size of the body, decompressed, and its meaning; runs in a thread if it is large."""
+        body = self._decode(response)
+        if response.status == HTTPStatus.OK and (known := self._known.recall(room_id, fingerprint(body))) is not None:
+            return len(body), known
+        read = interpret(response.status, response.headers, body, self._clock())
+        if isinstance(read, Failure):
+            read = self._redact_key(read, body.decode(errors="replace"), *response.headers.values())
+        return len(body), read
+
+    def _warn_near_limit(self, room_id: str, size: int) -> None:
+        """Warn once while the responses of a room are close to what the next would be refused for."""
+        limit = self._settings.max_response_bytes
+        if size <= limit * NEAR_LIMIT:
+            self._near_limit.discard(room_id)
+        elif room_id not in self._near_limit:
+            self._near_limit.add(room_id)
+            advice = f"raise max_response_bytes under [sources.{self.name}]: polls fail above it"
+            log.warning("response_limit.approached", room=room_id, bytes=size, limit=limit, advice=advice)
+
+    def _decode(self, response: Response) -> bytes:
+        limit = self._settings.max_response_bytes
+        encoding = response.content_encoding
+        body = response.body if encoding == "identity" else _decompress(response.body, encoding, limit)
+        if response.is_cut or len(body) > limit:
+            raise UnusableResponseError(
+                f"more than {limit} bytes: raise max_response_bytes under [sources.{self.name}]"
+            )
+        return body
 
     def _read_sessions(self, response: Response, body: bytes) -> Failure | None:
         if response.status == HTTPStatus.OK and _lists_sessions(body):
@@ -147,25 +185,16 @@ class Huddle01Source:
         return failure
 
 
-def _decode(response: Response) -> bytes:
-    if response.is_cut:
-        raise UnusableResponseError(f"more than {RESPONSE_LIMIT} bytes")
-    encoding = response.content_encoding
-    return response.body if encoding == "identity" else _decompress(response.body, encoding)
-
-
-def _decompress(raw: bytes, encoding: str) -> bytes:
+def _decompress(raw: bytes, encoding: str, limit: int) -> bytes:
     wbits = _DECOMPRESSED.get(encoding)
     if wbits is None:
         raise UnusableResponseError(f"content-encoding {encoding:.40}, which was not asked for")
     stream = zlib.decompressobj(wbits)
     try:
-        body = stream.decompress(raw, RESPONSE_LIMIT + 1)
+        body = stream.decompress(raw, limit + 1)
     except zlib.error as error:
         raise UnusableResponseError(f"broken {encoding}: {error}") from None
-    if len(body) > RESPONSE_LIMIT:
-        raise UnusableResponseError(f"more than {RESPONSE_LIMIT} bytes, decompressed")
-    if not stream.eof:
+    if len(body) <= limit and not stream.eof:
         raise UnusableResponseError(f"{encoding} that ends too early")
     return body
 
