@@ -19,12 +19,12 @@ HEAD_LIMIT: Final = 300 * 1024
 """Bytes of status line and headers, of the trailers, and of a chunk's size line; curl's limit."""
 
 _Steps = Generator[None, None, None]
-_STATUS_LINE: Final = re.compile(rb"HTTP/1\.(\d) +([1-9]\d\d)(?!\d)")
+_STATUS_LINE: Final = re.compile(rb"HTTP/(1\.\d|[2-9]) +([1-9]\d\d)(?!\d)", re.IGNORECASE)
 _HEAD_END: Final = re.compile(rb"\n\r?\n")
 _FRAMING: Final = re.compile(rb"\n(content-length|transfer-encoding|connection)([ \t]*):([^\n]*)", re.IGNORECASE)
 _CODING: Final = re.compile(rb"\ncontent-encoding[ \t]*:", re.IGNORECASE)
 _FOLD: Final = re.compile(rb"\r?\n[ \t]+")
-_DIGITS: Final = re.compile(rb"\d{1,18}")
+_DIGITS: Final = re.compile(rb"\+?\d{1,18}")
 _CHUNK_SIZE: Final = re.compile(rb"([0-9a-fA-F]{1,15})[ \t]*(?:;.*)?", re.DOTALL)
 _WITHOUT_BODY: Final = frozenset((HTTPStatus.SWITCHING_PROTOCOLS, HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED))
 
@@ -139,11 +139,11 @@ class ResponseReader:
         if len(self._body) > self._limit:
             self.keeps_connection = False
 
-    def _read_head(self) -> Generator[None, None, tuple[int, int]]:
+    def _read_head(self) -> Generator[None, None, tuple[bytes, int]]:
         searched = 0
         while (end := _HEAD_END.search(self._buffer, searched)) is None:
             begin = self._buffer[:5]
-            if not b"HTTP/".startswith(begin) or (b"\n" in self._buffer and not _STATUS_LINE.match(self._buffer)):
+            if not b"HTTP/".startswith(begin.upper()) or (b"\n" in self._buffer and not _STATUS_LINE.match(self._buffer)):
                 raise BadResponseError(f"it begins with {bytes(self._buffer[:40])!r}")
             searched = max(0, len(self._buffer) - 2)
             yield from self._wait(HEAD_LIMIT)
@@ -152,7 +152,7 @@ class ResponseReader:
         line = _STATUS_LINE.match(self._buffer)
         if line is None:
             raise BadResponseError(f"it begins with {bytes(self._buffer[:40])!r}")
-        found = int(line[1]), int(line[2])
+        found = line[1], int(line[2])
         self._head = bytes(self._buffer[: end.end()])
         del self._buffer[: end.end()]
         return found
@@ -212,7 +212,7 @@ class _Framing:
     keeps_connection: bool
 
 
-def _framing(head: bytes, version: int, status: int) -> _Framing:
+def _framing(head: bytes, version: bytes, status: int) -> _Framing:
     is_doubtful = _FOLD.search(head) is not None
     lengths: set[bytes] = set()
     codings: list[bytes] = []
@@ -228,15 +228,14 @@ def _framing(head: bytes, version: int, status: int) -> _Framing:
                 codings += values
             case _:
                 options += values
-    keeps = b"close" not in options and (version >= 1 or b"keep-alive" in options)
-    coding = codings[-1] if codings else b"identity"
+    keeps = b"close" not in options and (version == b"1.1" or b"keep-alive" in options)
     if status in _WITHOUT_BODY:
         is_doubtful = is_doubtful or bool(codings) or not lengths <= {b"0"}
         return _Framing(is_chunked=False, length=0, keeps_connection=keeps and not is_doubtful)
-    if coding == b"chunked":
-        is_doubtful = is_doubtful or bool(lengths) or version < 1
+    if b"chunked" in codings:
+        is_doubtful = is_doubtful or bool(lengths) or codings[-1] != b"chunked" or version != b"1.1"
         return _Framing(is_chunked=True, length=None, keeps_connection=keeps and not is_doubtful)
-    if coding != b"identity" or not lengths:
+    if codings not in ([], [b"identity"]) or not lengths:
         return _Framing(is_chunked=False, length=None, keeps_connection=False)
     length = b", ".join(sorted(lengths))
     if not _DIGITS.fullmatch(length):

@@ -33,7 +33,7 @@ from bridge.resolver import AddressInfo, Resolver, SystemResolver, address_of, l
 _HAPPY_EYEBALLS_DELAY: Final = 0.25
 """Seconds until the next address of a name is tried beside the one before (RFC 8305 section 5)."""
 _READABLE: Final = select.POLLIN | select.POLLHUP | select.POLLERR
-_TARGET: Final = re.compile(r"[^:]*://[^/?#]*")
+_TARGET: Final = re.compile(r"^[^:]*://[^/?#]*")
 _ASCII: Final = "".join(map(chr, range(0x21, 0x7F)))
 _LINE_BREAK: Final = re.compile(rb"[\r\n\0]")
 _ADAPTER_LIMIT: Final = 16 * 1024 * 1024
@@ -82,7 +82,7 @@ class PreparedRequest:
 
 def target_as_written(url: str) -> bytes:
     """Path and query of a URL, byte for byte: signed URLs do not survive being normalized."""
-    target = _TARGET.sub("", url).partition("#")[0]
+    target = _TARGET.sub("", url, count=1).partition("#")[0]
     return quote(target if target.startswith("/") else f"/{target}", safe=_ASCII).encode("ascii")
 
 

@@ -94,7 +94,7 @@ def test_the_end_of_the_connection_completes_a_response(raw: bytes, body: bytes)
         (b"HTTP/1.1 200 OK\r\nContent-Length: -2\r\n\r\nok", BadResponseError),
         (b"HTTP/1.1 200 OK\r\nContent-Length:\r\n\r\nok", BadResponseError),
         (b"HTTP/1.1 2000 OK\r\n\r\n", BadResponseError),
-        (b"HTTP/3 200 OK\r\n\r\n", BadResponseError),
+        (b"ICY 200 OK\r\n\r\n", BadResponseError),
         (b"220 mail.example.com ESMTP\r\n", BadResponseError),
         (b"HTTP/1.1 200 OK\r\nX: " + b"y" * HEAD_LIMIT, BadResponseError),
         (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + b"0" * HEAD_LIMIT + b"00", BadResponseError),

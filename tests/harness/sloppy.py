@@ -31,6 +31,7 @@ KEPT: Mapping[str, Callable[[bytes], bytes]] = {
     "header of 64 KiB": _response("X-Policy: " + "y" * 65_526, LENGTH),
     "500 headers": _response(*(f"X-{number}: y" for number in range(500)), LENGTH),
     "LF only": _response(LENGTH, end="\n"),
+    "lower case": _response(LENGTH, begin="http/1.1 200 ok"),
     "no reason": _response(LENGTH, begin="HTTP/1.1 200"),
     "obs-text": _response("X-Name: Ren\xe9", LENGTH),
     "name with a space": _response("X Name: y", LENGTH),
@@ -54,6 +55,9 @@ CLOSED: Mapping[str, Callable[[bytes], bytes]] = {
     "bytes after the last chunk": lambda body: _chunked()(body) + b"HTTP/1.1 500 X\r\nContent-Length: 0\r\n\r\n",
     "bytes after connection: close": lambda body: _response(LENGTH, "Connection: close")(body) + b"more",
     "HTTP/1.0": _response(LENGTH, begin="HTTP/1.0 200 OK"),
+    "HTTP/2 in HTTP/1": _response(LENGTH, begin="HTTP/2 200"),
+    "plus": _response("Content-Length: +LENGTH", "Connection: close"),
+    "chunked, identity": lambda body: _chunked()(body).replace(b"chunked", b"chunked, identity"),
     "chunked in HTTP/1.0": lambda body: _chunked()(body).replace(b"HTTP/1.1", b"HTTP/1.0"),
 }
 """The connection is closed: it was asked to, or the end of the response was doubtful."""
