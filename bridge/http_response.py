@@ -142,8 +142,8 @@ class ResponseReader:
     def _read_head(self) -> Generator[None, None, tuple[bytes, int]]:
         searched = 0
         while (end := _HEAD_END.search(self._buffer, searched)) is None:
-            begin = self._buffer[:5]
-            if not b"HTTP/".startswith(begin.upper()) or (b"\n" in self._buffer and not _STATUS_LINE.match(self._buffer)):
+            is_http = b"HTTP/".startswith(self._buffer[:5].upper())
+            if not is_http or (b"\n" in self._buffer and not _STATUS_LINE.match(self._buffer)):
                 raise BadResponseError(f"it begins with {bytes(self._buffer[:40])!r}")
             searched = max(0, len(self._buffer) - 2)
             yield from self._wait(HEAD_LIMIT)
