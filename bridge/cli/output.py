@@ -8,23 +8,18 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
+import shutil
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta, tzinfo
 
 from rich.cells import cell_len, set_cell_size
-from rich.console import Console
-from rich.text import Text
 
 from bridge.config.words import printable
 
 WIDE = 120
 """The number of columns from which a terminal shows every column of a table."""
-
-Part = str | tuple[str, str]
-"""A part of a line: plain text, or text with a Rich style."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,42 +83,7 @@ def print_facts(facts: Mapping[str, object]) -> None:
 
 def is_wide() -> bool:
     """Whether there is room for everything: on a wide terminal, or where the output is no terminal."""
-    return not sys.stdout.isatty() or _console().width >= WIDE
-
-
-class Screen:
-    """Standard output, one line at a time, coloured on a terminal; `on_gone` is called once when its reader has gone.
-
-    That is no error: of `bridge demo | head` the demo ends in order.
-    """
-
-    def __init__(self, on_gone: Callable[[], None] = lambda: None) -> None:
-        self._console = _console()
-        self._on_gone = on_gone
-        self.gone = False
-
-    def show(self, *parts: Part) -> None:
-        """Write one line."""
-        text = Text.assemble(*parts)
-        text.rstrip()
-        with self._console.capture() as captured:
-            self._console.print(text, soft_wrap=True)
-        self._write(captured.get())
-
-    def write_line(self, text: str) -> None:
-        """Write one line that is meant for a program, unchanged."""
-        self._write(f"{text}\n")
-
-    def _write(self, text: str) -> None:
-        if self.gone:
-            return
-        try:
-            sys.stdout.write(text)
-            sys.stdout.flush()
-        except OSError:
-            self.gone = True
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python's own flush fails at the end
-            self._on_gone()
+    return not sys.stdout.isatty() or shutil.get_terminal_size().columns >= WIDE
 
 
 def fit(text: str, width: int) -> str:
@@ -177,10 +137,6 @@ def count_of(number: int, noun: str, plural: str | None = None) -> str:
 def _filled(cell: str, width: int, *, right: bool) -> str:
     blanks = " " * (width - cell_len(cell))
     return blanks + cell if right else cell + blanks
-
-
-def _console() -> Console:
-    return Console(file=sys.stdout, highlight=False, markup=False, emoji=False)
 
 
 def _cell(value: object) -> str:

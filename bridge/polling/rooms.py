@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-import structlog
 from sqlalchemy import Connection, Row, delete, insert, select, update
 
 from bridge.db.event_log import append_events, room_log, upsert
@@ -16,10 +15,11 @@ from bridge.db.visits import BATCH_SIZE, PresenceWrites, batched, load_presence
 from bridge.errors import NotFoundError
 from bridge.events.bodies import draft
 from bridge.events.log import number_events
+from bridge.logs import get_logger
 from bridge.rules.chain import GENESIS
 from bridge.rules.presence import Change, end_tracking
 
-log: structlog.stdlib.BoundLogger = structlog.get_logger("bridge.db")
+log = get_logger("bridge.db")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,7 +14,7 @@ from jinja2 import Environment, PackageLoader, select_autoescape
 from bridge import __version__
 from bridge.admin.health import Health, read_health
 from bridge.db.engine import Database
-from bridge.db.migrate import schema_state
+from bridge.db.schema import schema_state
 from bridge.errors import DatabaseError
 
 LATE = timedelta(seconds=60)
