@@ -15,9 +15,8 @@ from bridge.admin.attempts import AttemptFilter, ListedAttempt, ListedDeadLetter
 from bridge.admin.events import LoggedEvent, find_event
 from bridge.admin.listing import Page
 from bridge.db.tables import cursors, endpoints, events, redeliveries, rooms
-from bridge.delivery.redeliver import RedeliveryState
 from bridge.events.types import matches
-from bridge.rules.delivery import Outcome
+from bridge.rules.delivery import Outcome, RedeliveryState
 
 ALL = 100_000
 """More attempts than one event can have: `retry_schedule` ends."""

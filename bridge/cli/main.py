@@ -6,6 +6,7 @@ than a second to load, and no command needs all of them. `bridge --help` reads o
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from collections import UserDict
@@ -82,6 +83,9 @@ def _command(where: str) -> Any:  # noqa: ANN401 - as above
     module, _, function = where.rpartition(".")
     app = typer.Typer(add_completion=False, rich_markup_mode=None)
     app.command()(getattr(import_module(f"bridge.cli.{module}"), function))
+    if not gc.isenabled():  # see `bridge.__main__`
+        gc.freeze()
+        gc.enable()
     return get_command(app)
 
 

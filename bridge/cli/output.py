@@ -1,7 +1,8 @@
 """Output of the commands: data to stdout (text for people, JSON for programs), everything else to stderr.
 
 Names and metadata are not ours: characters that could control a terminal are escaped before they are written. Widths
-are counted in columns, not characters, because names may be in any script.
+are counted in columns, not characters, because names may be in any script; Rich, which knows how, is imported for
+those that are not ASCII.
 """
 
 from __future__ import annotations
@@ -13,8 +14,6 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta, tzinfo
-
-from rich.cells import cell_len, set_cell_size
 
 from bridge.config.words import printable
 
@@ -68,7 +67,7 @@ def print_table(columns: Sequence[Column], rows: Iterable[Sequence[object]], *, 
     for index, column in enumerate(columns):
         if has_room or not column.wide:
             cells = [column.title, *(_cell(row[index]) for row in rows)]
-            width = max(map(cell_len, cells))
+            width = max(map(_cell_len, cells))
             shown.append([_filled(cell, width, right=column.right) for cell in cells])
     for line in zip(*shown, strict=True):
         sys.stdout.write("  ".join(line).rstrip() + "\n")
@@ -88,8 +87,10 @@ def is_wide() -> bool:
 
 def fit(text: str, width: int) -> str:
     """Return the text cut or filled to `width` columns, escaped."""
+    from rich.cells import set_cell_size  # noqa: PLC0415 - see the head of this file
+
     safe = printable(text)
-    if cell_len(safe) > width:
+    if _cell_len(safe) > width:
         safe = set_cell_size(safe, width - 1) + "…"
     return set_cell_size(safe, width)
 
@@ -135,8 +136,17 @@ def count_of(number: int, noun: str, plural: str | None = None) -> str:
 
 
 def _filled(cell: str, width: int, *, right: bool) -> str:
-    blanks = " " * (width - cell_len(cell))
+    blanks = " " * (width - _cell_len(cell))
     return blanks + cell if right else cell + blanks
+
+
+def _cell_len(text: str) -> int:
+    """The number of columns that the text takes."""
+    if text.isascii():
+        return len(text)
+    from rich.cells import cell_len  # noqa: PLC0415 - see the head of this file
+
+    return cell_len(text)
 
 
 def _cell(value: object) -> str:

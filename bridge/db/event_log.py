@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cache
+from importlib import import_module
 from typing import Any
 
 from sqlalchemy import Column, ColumnElement, Connection, Row, and_, bindparam, case, insert, or_, select, update
-from sqlalchemy.dialects import postgresql, sqlite
 
 from bridge.db.engine import SYSTEM_LOG_LOCK, advisory_lock
 from bridge.db.tables import cursors, endpoints, events, rooms
@@ -50,7 +51,7 @@ def append_events(connection: Connection, new: Sequence[NewEvent]) -> None:
     connection.execute(_INSERT_EVENTS, [_event_values(event) for event in new])
     raised = cursors_to_raise(read_subscriptions(connection), new)
     if raised:
-        connection.execute(_RAISE_CURSORS[connection.dialect.name], [_cursor_values(cursor) for cursor in raised])
+        connection.execute(_raise_cursors(connection.dialect.name), [_cursor_values(cursor) for cursor in raised])
 
 
 def append_system_events(
@@ -108,7 +109,12 @@ def is_in_audience(audience: Column[int], endpoint_key: ColumnElement[int] | int
 
 def upsert(connection: Connection) -> Callable[..., Any]:
     """The INSERT with ON CONFLICT of this database."""
-    return postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
+    return _upsert(connection.dialect.name)
+
+
+def _upsert(dialect: str) -> Callable[..., Any]:
+    """Import a dialect when it is used: that of the other database is not needed."""
+    return import_module(f"sqlalchemy.dialects.{dialect}").insert  # type: ignore[no-any-return]
 
 
 def _event_values(event: NewEvent) -> dict[str, Any]:
@@ -148,8 +154,9 @@ def lock_system_log(connection: Connection, now: datetime) -> Row[Any]:
     return row
 
 
-def _raise_cursors(insert_into: Callable[..., Any]) -> Any:  # noqa: ANN401 - the INSERT of a dialect
-    statement = insert_into(cursors)
+@cache
+def _raise_cursors(dialect: str) -> Any:  # noqa: ANN401 - the INSERT of a dialect
+    statement = _upsert(dialect)(cursors)
     owes_nothing = cursors.c.acked >= cursors.c.head
     return statement.on_conflict_do_update(
         index_elements=[cursors.c.endpoint_key, cursors.c.room_key],
@@ -167,7 +174,6 @@ def _raise_cursors(insert_into: Callable[..., Any]) -> Any:  # noqa: ANN401 - th
 
 _INSERT_EVENTS = insert(events)
 _SUBSCRIPTIONS = select(endpoints.c.id, endpoints.c.events, endpoints.c.rooms).order_by(endpoints.c.id)
-_RAISE_CURSORS = {"postgresql": _raise_cursors(postgresql.insert), "sqlite": _raise_cursors(sqlite.insert)}
 _LOCK_SYSTEM_ROOM = select(rooms).where(rooms.c.source.is_(None)).order_by(rooms.c.id).limit(1).with_for_update()
 _WRITE_LOG_END = (
     update(rooms)

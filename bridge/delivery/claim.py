@@ -16,7 +16,6 @@ from datetime import datetime, timedelta
 from types import MappingProxyType
 from typing import Any
 
-import structlog
 from sqlalchemy import ColumnElement, Connection, Row, Select, and_, bindparam, func, or_, select, update
 
 from bridge.db.encryption import SecretCipher
@@ -36,6 +35,7 @@ from bridge.delivery.limits import (
 from bridge.delivery.secrets import decrypt_secrets, encrypted_secrets
 from bridge.errors import BridgeError
 from bridge.events.subscription import Subscription, subscription
+from bridge.logs import get_logger
 from bridge.rules.rate import UNLIMITED
 
 WINDOW = 20
@@ -46,7 +46,7 @@ UNREADABLE_PAUSE = timedelta(minutes=1)
 SPARE_ENDPOINTS = 100
 """Endpoints that are considered beyond the number of slots: some turn out to be at a limit."""
 
-log: structlog.stdlib.BoundLogger = structlog.get_logger("bridge.delivery")
+log = get_logger("bridge.delivery")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,6 +11,7 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, inspect, text
 
+import bridge.db.indexes  # noqa: F401 - belong to the metadata
 from bridge.db.engine import Database
 from bridge.db.migrate import alembic_config, migrate
 from bridge.db.schema import HEAD, ensure_schema, schema_state
