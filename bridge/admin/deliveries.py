@@ -67,7 +67,7 @@ def show_deliveries(connection: Connection, event_id: str) -> DeliveredEvent:
     attempts: dict[str, list[ListedAttempt]] = defaultdict(list)
     for attempt in list_attempts(connection, this_one, Page(limit=ALL)).items:
         attempts[attempt.endpoint_id].append(attempt)
-    dead = {letter.endpoint_id: letter for letter in list_dead_letters(connection, this_one, limit=ALL).items}
+    dead = {letter.endpoint_id: letter for letter in list_dead_letters(connection, this_one, Page(limit=ALL)).items}
     pending = _redeliveries(connection, event.key)
     return DeliveredEvent(
         event=event,

@@ -10,7 +10,7 @@ import typer
 
 from bridge.admin.attempts import AttemptFilter, ListedAttempt, ListedDeadLetter, list_attempts, list_dead_letters
 from bridge.admin.deliveries import DeliveryState, EventDelivery, show_deliveries
-from bridge.admin.listing import Page, document
+from bridge.admin.listing import document
 from bridge.cli.database import open_database
 from bridge.cli.inputs import parse_period
 from bridge.cli.listings import print_listing
@@ -65,25 +65,23 @@ def list_recorded(
     )
     with open_database(settings) as database:
         if dead:
-            letters = database.read_now(list_dead_letters, wanted, limit=limit)
+            print_listing(
+                lambda page: database.read_now(list_dead_letters, wanted, page),
+                _DEAD_LETTER_COLUMNS,
+                lambda letter: _dead_letter_cells(letter, now, zone),
+                limit=limit,
+                as_json=as_json,
+                empty="there is no such dead letter",
+            )
         else:
-            attempts = database.read_now(list_attempts, wanted, Page(limit=limit))
-    if dead:
-        print_listing(
-            letters,
-            _DEAD_LETTER_COLUMNS,
-            lambda letter: _dead_letter_cells(letter, now, zone),
-            as_json=as_json,
-            empty="there is no such dead letter",
-        )
-    else:
-        print_listing(
-            attempts,
-            _ATTEMPT_COLUMNS,
-            lambda attempt: _attempt_cells(attempt, now, zone),
-            as_json=as_json,
-            empty="there is no such attempt on record",
-        )
+            print_listing(
+                lambda page: database.read_now(list_attempts, wanted, page),
+                _ATTEMPT_COLUMNS,
+                lambda attempt: _attempt_cells(attempt, now, zone),
+                limit=limit,
+                as_json=as_json,
+                empty="there is no such attempt on record",
+            )
 
 
 def show(

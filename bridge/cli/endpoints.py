@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from bridge.admin.endpoints import list_endpoints, show_endpoint
+from bridge.admin.endpoints import EndpointState, list_endpoints, show_endpoint
 from bridge.admin.listing import document
 from bridge.cli.database import open_database
 from bridge.cli.endpoint_view import (
@@ -23,21 +23,27 @@ from bridge.runtime import system_runtime
 
 
 def list_subscribed(
-    limit: LimitOption = DEFAULT_LIMIT, as_json: JsonOption = False, config: ConfigOption = None
+    state: Annotated[
+        EndpointState | None, typer.Option(metavar="STATE", help="Only endpoints that are active or disabled.")
+    ] = None,
+    limit: LimitOption = DEFAULT_LIMIT,
+    as_json: JsonOption = False,
+    config: ConfigOption = None,
 ) -> None:
     """List endpoints with their state and backlog."""
-    settings = load_settings(config)
+    settings, now = load_settings(config), system_runtime().now()
     with open_database(settings) as database:
-        found = database.read_now(list_endpoints, limit=limit)
-    now = system_runtime().now()
-    print_listing(
-        found,
-        COLUMNS,
-        lambda endpoint: endpoint_cells(endpoint, now),
-        as_json=as_json,
-        empty="there is no endpoint: list endpoints in the configuration and start the service, "
-        "or use `bridge endpoints add`",
-    )
+        print_listing(
+            lambda page: database.read_now(list_endpoints, page, state=state),
+            COLUMNS,
+            lambda endpoint: endpoint_cells(endpoint, now),
+            limit=limit,
+            as_json=as_json,
+            empty="there is no such endpoint"
+            if state
+            else "there is no endpoint: list endpoints in the configuration and start the service, "
+            "or use `bridge endpoints add`",
+        )
 
 
 def show(

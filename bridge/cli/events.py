@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime, tzinfo
 from typing import Annotated, Any
 
 import typer
 
 from bridge.admin.events import EventFilter, LoggedEvent, list_events
-from bridge.admin.listing import Page
 from bridge.cli.database import open_database
 from bridge.cli.inputs import event_globs, parse_period
 from bridge.cli.listings import print_listing
@@ -42,17 +42,17 @@ def list_logged(
     """List events, newest first."""
     settings = load_settings(config)
     now, zone = system_runtime().now(), settings.bridge.timezone
-    wanted = event_filter(room, types, since, until, now, zone)
+    wanted = replace(event_filter(room, types, since, until, now, zone), before=after)
     with open_database(settings) as database:
-        found = database.read_now(list_events, wanted, Page(limit=limit, after=after))
-    print_listing(
-        found,
-        _COLUMNS,
-        lambda event: _cells(event, now, zone),
-        as_json=as_json,
-        empty="there is no such event in the log",
-        as_document=_facts,
-    )
+        print_listing(
+            lambda page: database.read_now(list_events, wanted, page),
+            _COLUMNS,
+            lambda event: _cells(event, now, zone),
+            limit=limit,
+            as_json=as_json,
+            empty="there is no such event in the log",
+            as_document=_facts,
+        )
 
 
 _COLUMNS = (

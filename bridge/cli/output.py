@@ -11,6 +11,7 @@ import contextlib
 import json
 import shutil
 import sys
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta, tzinfo
@@ -55,6 +56,16 @@ def print_json(document: object, *, compact: bool = False) -> None:
         sys.stdout.flush()
     else:
         sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=False, default=str) + "\n")
+
+
+def print_json_array(documents: Iterable[object]) -> None:
+    """Print one JSON document, an array, item by item."""
+    separator = "[\n"
+    for document in documents:
+        text = json.dumps(document, indent=2, ensure_ascii=False, default=str)
+        sys.stdout.write(separator + textwrap.indent(text, "  "))
+        separator = ",\n"
+    sys.stdout.write("[]\n" if separator == "[\n" else "\n]\n")
 
 
 def print_table(columns: Sequence[Column], rows: Iterable[Sequence[object]], *, empty: str) -> None:

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from bridge.admin.listing import document
+from bridge.admin.listing import Page, document
 from bridge.admin.rooms import (
     CurrentSession,
     FailingSource,
@@ -53,34 +53,33 @@ def list_tracked(
 ) -> None:
     """List tracked rooms with their state, their peers and their polls."""
     settings = load_settings(config)
-    with open_database(settings) as database:
-        found = database.read_now(list_rooms, source=source, state=state, limit=limit)
-        failing = database.read_now(failing_sources)
-    if source is not None and not found.items:
-        find_source(settings, source)
     now = system_runtime().now()
-    is_only_source = len({room.source for room in found.items}) == 1
-    print_listing(
-        found,
-        [
-            Column(title="ROOM"),
-            Column(title="NAME"),
-            Column(title="SOURCE", wide=is_only_source),
-            Column(title="STATE"),
-            Column(title="PEERS", right=True),
-            Column(title="POLLED"),
-            Column(title="NEXT POLL"),
-            Column(title="FAILURES", right=True),
-        ],
-        lambda room: _cells(room, now),
-        as_json=as_json,
-        empty="no such room is tracked"
-        if source or state
-        else "no room is tracked: list rooms in the configuration and start the service, or use `bridge rooms add`",
-    )
+    with open_database(settings) as database:
+        if source is not None and not database.read_now(list_rooms, Page(limit=1), source=source).items:
+            find_source(settings, source)
+        shown = print_listing(
+            lambda page: database.read_now(list_rooms, page, source=source, state=state),
+            [
+                Column(title="ROOM"),
+                Column(title="NAME"),
+                Column(title="SOURCE", wide=source is not None or len(settings.source_tables) == 1),
+                Column(title="STATE"),
+                Column(title="PEERS", right=True),
+                Column(title="POLLED"),
+                Column(title="NEXT POLL"),
+                Column(title="FAILURES", right=True),
+            ],
+            lambda room: _cells(room, now),
+            limit=limit,
+            as_json=as_json,
+            empty="no such room is tracked"
+            if source or state
+            else "no room is tracked: list rooms in the configuration and start the service, or use `bridge rooms add`",
+        )
+        failing = database.read_now(failing_sources)
     if not as_json:
         _warn_of_sources(failing, now)
-        _warn_of_missing_sources(found.items, settings)
+        _warn_of_missing_sources(shown, settings)
 
 
 def show(

@@ -12,6 +12,7 @@ from sqlalchemy import Column, Index, text
 from bridge.db.tables import (
     attempts,
     cursors,
+    dead_letters,
     endpoint_secrets,
     events,
     redeliveries,
@@ -27,6 +28,7 @@ def _partial(where: str, name: str, *columns: Column[Any], unique: bool = False)
 
 Index("ix_rooms_due", rooms.c.source, rooms.c.next_poll_at)
 _partial("claim_token IS NOT NULL", "ix_rooms_claimed", rooms.c.claim_token)
+_partial("session_key IS NOT NULL", "ix_rooms_occupied", rooms.c.source, rooms.c.upstream_id)
 Index("ix_sessions_room", sessions.c.room_key, sessions.c.started_at)
 _partial("left_at IS NULL", "ux_visits_open", visits.c.room_key, visits.c.peer_id, unique=True)
 Index("ix_visits_session", visits.c.session_key, visits.c.peer_id)
@@ -35,7 +37,9 @@ Index("ix_endpoint_secrets_endpoint", endpoint_secrets.c.endpoint_key)
 _partial("acked < head", "ix_cursors_owed", cursors.c.endpoint_key, cursors.c.next_attempt_at, cursors.c.room_key)
 _partial("claim_token IS NOT NULL", "ix_cursors_claimed", cursors.c.endpoint_key)
 Index("ix_attempts_event", attempts.c.event_key)
-Index("ix_attempts_endpoint", attempts.c.endpoint_key, attempts.c.id)
+Index("ix_attempts_endpoint", attempts.c.endpoint_key, attempts.c.started_at)
+_partial("outcome != 'delivered'", "ix_attempts_failed", attempts.c.started_at)
+Index("ix_dead_letters_event", dead_letters.c.event_key)
 Index("ix_attempts_started", attempts.c.started_at)
 Index("ix_redeliveries_requested", redeliveries.c.requested_at)
 _partial("claim_token IS NOT NULL", "ix_redeliveries_claimed", redeliveries.c.endpoint_key)
