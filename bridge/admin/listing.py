@@ -11,12 +11,12 @@ import json
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from sqlalchemy import Column, ColumnElement, Connection, Select, Table, func, literal_column, select, tuple_
 
-from bridge.db.tables import rooms
+from bridge.db.tables import UtcDateTime, rooms
 from bridge.errors import NotFoundError, UsageError
 from bridge.events.bodies import rfc3339
 
@@ -28,6 +28,7 @@ Record = TypeVar("Record", bound="DataclassInstance")
 
 COUNTED = 100_000
 """Number of rows that are counted beyond those shown: a huge table must not make a short listing slow."""
+LARGEST_KEY = 2**63
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,17 +114,25 @@ def _position(values: Sequence[Any]) -> str:
 
 
 def _values(order: Order, position: str) -> list[Any]:
-    """The values of the columns at a position."""
+    """Return the values of the columns at a position."""
     try:
-        texts = json.loads(urlsafe_b64decode(position + "=" * (-len(position) % 4)))
-        return [
-            datetime.fromisoformat(text) if column.type.python_type is datetime else column.type.python_type(text)
-            for column, text in zip(order.columns, texts, strict=True)
-        ]
-    except (ValueError, TypeError) as error:
-        raise UsageError(
-            f"after: {position!r} is not a position in this listing: use the `next` of its last page"
-        ) from error
+        values = json.loads(urlsafe_b64decode(position + "=" * (-len(position) % 4)))
+        return [_value(column, value) for column, value in zip(order.columns, values, strict=True)]
+    except (ValueError, TypeError):
+        message = f"after: {position!r} is not a position in this listing: use the `next` of its last page"
+        raise UsageError(message) from None
+
+
+def _value(column: Column[Any], value: object) -> object:
+    match value:
+        case str() if isinstance(column.type, UtcDateTime):
+            return datetime.fromisoformat(value).astimezone(UTC)
+        case str() if column.type.python_type is str and "\0" not in value:
+            return value
+        case int() if column.type.python_type is int and 0 <= value < LARGEST_KEY:
+            return value
+        case _:
+            raise ValueError("not a value of the column")
 
 
 def columns_of(table: Table, record: type[DataclassInstance]) -> list[Column[Any]]:

@@ -28,6 +28,8 @@ def _partial(where: str, name: str, *columns: Column[Any], unique: bool = False)
 
 Index("ix_rooms_due", rooms.c.source, rooms.c.next_poll_at)
 _partial("claim_token IS NOT NULL", "ix_rooms_claimed", rooms.c.claim_token)
+Index("ix_rooms_upstream_id", rooms.c.upstream_id)
+_partial("failures > 0", "ix_rooms_failing", rooms.c.source)
 _partial("session_key IS NOT NULL", "ix_rooms_occupied", rooms.c.source, rooms.c.upstream_id)
 Index("ix_sessions_room", sessions.c.room_key, sessions.c.started_at)
 _partial("left_at IS NULL", "ux_visits_open", visits.c.room_key, visits.c.peer_id, unique=True)

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, bindparam, func, or_, select, update
+from sqlalchemy import Connection, Row, bindparam, func, literal_column, or_, select, update
 
 from bridge.db.event_log import upsert
 from bridge.db.tables import rooms, sources
@@ -69,7 +69,7 @@ def retry_sources(connection: Connection, changed: Collection[str], now: datetim
     A rate limit stays, unless the source is among the `changed`, whose URL or key is another one: then its rooms that
     failed are due too.
     """
-    failed = (rooms.c.source.in_(changed), rooms.c.failures > 0)
+    failed = (rooms.c.source.in_(changed), _HAS_FAILED)
     connection.execute(update(rooms).where(*failed, rooms.c.next_poll_at > now).values(next_poll_at=now))
     retried = or_(sources.c.condition.in_(UNAVAILABLE), sources.c.name.in_(changed))
     connection.execute(update(sources).where(retried, sources.c.paused_until > now).values(paused_until=now))
@@ -104,6 +104,7 @@ def _health_values(name: str, health: SourceHealth) -> dict[str, Any]:
     }
 
 
+_HAS_FAILED = rooms.c.failures > literal_column("0")  # as in `ix_rooms_failing`, which a parameter would not match
 _READ_SOURCE = select(sources).where(sources.c.name == bindparam("name"))
 _LOCK_SOURCES = (
     select(sources)
@@ -125,7 +126,7 @@ _POLL_FAILED_NOW = (
     update(rooms)
     .where(
         rooms.c.source.in_(bindparam("names", expanding=True)),
-        rooms.c.failures > 0,
+        _HAS_FAILED,
         rooms.c.next_poll_at > bindparam("at"),
     )
     .values(next_poll_at=bindparam("at"))

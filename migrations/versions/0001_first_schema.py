@@ -89,6 +89,15 @@ def upgrade() -> None:
     )
     op.create_index("ix_rooms_due", "rooms", ["source", "next_poll_at"], unique=False)
     op.create_index(
+        "ix_rooms_failing",
+        "rooms",
+        ["source"],
+        unique=False,
+        sqlite_where=sa.text("failures > 0"),
+        postgresql_where=sa.text("failures > 0"),
+    )
+    op.create_index("ix_rooms_upstream_id", "rooms", ["upstream_id"], unique=False)
+    op.create_index(
         "ix_rooms_occupied",
         "rooms",
         ["source", "upstream_id"],
