@@ -57,7 +57,7 @@ class RoomChange:
 def lock_changing_rooms(connection: Connection, specs: Sequence[RoomSpec]) -> list[RoomChange]:
     """Find and lock the rooms that the configuration changes: by key and before anything else, as T2 does."""
     named = {(spec.source, spec.upstream_id): spec for spec in specs}
-    known = select(rooms).where(rooms.c.source.is_not(None)).order_by(rooms.c.id)
+    known = select(*_CONFIGURED).where(rooms.c.source.is_not(None)).order_by(rooms.c.id)
     keys = [change.row.id for change in _changes(connection.execute(known), named)]
     return [
         change
@@ -92,9 +92,9 @@ def configure_rooms(
     """
     stored = {(row.source, row.upstream_id) for row in connection.execute(select(rooms.c.source, rooms.c.upstream_id))}
     named = {(spec.source, spec.upstream_id): spec for spec in specs}
-    new = [_room_values(spec, "config", now) for key, spec in named.items() if key not in stored]
-    if new:
-        connection.execute(insert(rooms), new)
+    new = [spec for key, spec in named.items() if key not in stored]
+    for some in batched(new, BATCH_SIZE):  # the values of all of them at once would take as much memory as the rest
+        connection.execute(insert(rooms), [_room_values(spec, "config", now) for spec in some])
     for change in changes:
         if change.spec is None:
             stop_tracking(connection, change.row.id, now, new_id, tracked=False)
@@ -192,6 +192,13 @@ def stop_tracking(
         )
     )
     return difference.changes
+
+
+_CONFIGURED = (
+    *(rooms.c.id, rooms.c.source, rooms.c.upstream_id, rooms.c.name, rooms.c.origin),
+    *(rooms.c.interval_seconds, rooms.c.leave_after_missed, rooms.c.enabled, rooms.c.tracked),
+)
+"""What a change by the configuration depends on: a start reads it of every room."""
 
 
 def _lock_room(connection: Connection, source: str, upstream_id: str) -> Row[Any] | None:
