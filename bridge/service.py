@@ -11,8 +11,6 @@ from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from datetime import timedelta
 from enum import StrEnum
 
-import structlog
-
 from bridge import __version__
 from bridge.admin.clock import make_everything_due
 from bridge.admin.configured import apply_configuration
@@ -24,9 +22,10 @@ from bridge.db.encryption import SecretCipher, delete_expired_secrets
 from bridge.db.engine import Database
 from bridge.db.jobs import claim_job, finish_job
 from bridge.db.liveness import Worker
-from bridge.db.migrate import ensure_schema
+from bridge.db.schema import ensure_schema
 from bridge.delivery.sender import Sender
 from bridge.errors import BridgeError, ConfigurationError, DatabaseError
+from bridge.logs import get_logger
 from bridge.polling.poller import NoSender, Poller
 from bridge.polling.rooms import apply_shorter_intervals
 from bridge.polling.source_state import retry_sources
@@ -44,7 +43,7 @@ RELOAD_DRAIN_SECONDS = 2.0
 CLOSE_SECONDS = 0.5
 """Time that the database has, at the very end, to finish running transactions."""
 
-log: structlog.stdlib.BoundLogger = structlog.get_logger("bridge.service")
+log = get_logger("bridge.service")
 
 
 class Role(StrEnum):

@@ -30,12 +30,12 @@ from itertools import count
 from pathlib import Path
 from typing import Final, Protocol
 
-import structlog
 from sqlalchemy import Connection, Table, delete, func, insert, literal, select, tuple_, union, update
 
 from bridge.db.engine import Database
 from bridge.db.tables import cursors, jobs, redeliveries, rooms, sources, workers
 from bridge.errors import DatabaseError
+from bridge.logs import get_logger
 
 RENEW_SECONDS: Final = 1.0
 DEAD_AFTER: Final = 4.0
@@ -51,7 +51,7 @@ ID_LENGTH: Final = 16
 CLAIMED: Final[Mapping[str, Table]] = {table.name: table for table in (rooms, sources, cursors, redeliveries, jobs)}
 """The tables whose rows can be claimed."""
 
-log: structlog.stdlib.BoundLogger = structlog.get_logger("bridge.db")
+log = get_logger("bridge.db")
 
 
 class Registry(Protocol):

@@ -18,7 +18,7 @@ from bridge.compose import endpoint_context, open_webhook_client
 from bridge.config import Settings, load
 from bridge.db.encryption import SecretCipher
 from bridge.db.engine import Database
-from bridge.db.migrate import ensure_schema
+from bridge.db.schema import ensure_schema
 from bridge.delivery.sender import Sender
 from bridge.runtime import system_runtime
 from tests.harness.claimant import Claimant

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from bridge.admin.events import EventFilter
-from bridge.cli.events import _Tail
+from bridge.cli.event_tail import _Tail
 from tests.cli.conftest import Cli
 from tests.harness.process import Bridge, bridge_command, environment
 from tests.harness.simulator import Simulator

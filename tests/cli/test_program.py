@@ -214,19 +214,6 @@ def test_check_points_out_what_is_missing(cli: Cli) -> None:
     assert "note: no endpoint is listed" in message
 
 
-HEAVY = ("sqlalchemy", "pydantic", "aiohttp", "httpx", "fastapi", "structlog", "rich")
-
-
-def test_the_help_imports_no_heavy_module() -> None:
-    program = "import sys; from bridge.cli.main import run; run(['--help']); print(*sys.modules)"
-    done = subprocess.run(
-        [sys.executable, "-c", program], env=environment(), capture_output=True, text=True, check=True
-    )
-    *help_text, modules = done.stdout.splitlines()
-    assert any("deliveries" in line for line in help_text)
-    assert {name.split(".")[0] for name in modules.split()}.isdisjoint(HEAVY)
-
-
 def test_every_command_of_the_help_can_be_looked_up() -> None:
     group: Any = get_command(app)
     assert [group.commands[name].name for name in COMMANDS] == list(COMMANDS)

@@ -17,11 +17,11 @@ from typing import Final
 from urllib.parse import quote
 
 import httpx
-import structlog
 
 from bridge import __version__
 from bridge.http_response import CutOffError, Response, ResponseReader
 from bridge.http_transport import PreparedRequest, Transport, target_as_written
+from bridge.logs import get_logger
 from bridge.resolver import os_reason
 from bridge.rules.presence import Failure, FailureKind, Snapshot
 from bridge.sources.checkup import Checkup, parse_date
@@ -50,7 +50,7 @@ KEEPALIVE_SECONDS: Final = 60
 _DECOMPRESSED: Final = {"gzip": zlib.MAX_WBITS | 16, "x-gzip": zlib.MAX_WBITS | 16, "deflate": zlib.MAX_WBITS}
 
 
-log: structlog.stdlib.BoundLogger = structlog.get_logger("bridge.sources")
+log = get_logger("bridge.sources")
 
 
 def open_huddle01(settings: SourceSettings, now: Callable[[], datetime]) -> Huddle01Source:
