@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 
 from bridge.admin.configured import apply_configuration
 from bridge.cli.main import run
@@ -113,10 +114,12 @@ class Cli:
 
 
 @pytest.fixture(autouse=True)
-def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     for name in os.environ:
         if name.startswith(("BRIDGE", "HUDDLE01", "FORCE_COLOR")):
             monkeypatch.delenv(name)
+    yield
+    structlog.reset_defaults()  # commands log warnings only; other tests look for more
 
 
 @pytest.fixture
