@@ -11,13 +11,15 @@ from sqlalchemy import Connection, event, text
 
 from bridge.admin.attempts import AttemptFilter, list_attempts, list_dead_letters
 from bridge.admin.deliveries import show_deliveries
+from bridge.admin.due import find_due_work
 from bridge.admin.events import EventFilter, list_events, new_events
 from bridge.admin.health import read_overdue
 from bridge.admin.listing import Listing, Page
 from bridge.admin.rooms import RoomState, failing_sources, list_rooms, show_room
 from bridge.db.engine import Database
 from bridge.db.liveness import read_claims
-from bridge.delivery.claim import claim_redeliveries
+from bridge.delivery.claim import claim_cursors, claim_redeliveries
+from bridge.delivery.targets import TargetCache
 from bridge.polling.source_state import poll_failed_rooms_now
 from bridge.rules.presence import FailureKind
 from tests.harness.builders import at, peer, seen
@@ -129,12 +131,18 @@ def test_nothing_reads_a_whole_table(store: StoreDriver) -> None:
     def work() -> None:
         store.poll(0, due=seen(peer("a"), peer("b")))
         store.poll(20, due=seen(peer("a")), failing=failed(FailureKind.TIMEOUT))
+        targets = TargetCache(store.cipher)
+        store.write(claim_cursors, store.terms(20, targets=targets))
+        store.lose_claims()
         store.deliver(20)
+        offer = targets.offer(token="mine", now=at(40), slots=10)
+        store.poll(40, offer, due=seen(peer("b"), peer("c")))
         store.write(claim_redeliveries, store.terms(20))
         store.owed(20)
 
     things: dict[str, Callable[[], object]] = {
         "polls and deliveries": work,
+        "due work": read(find_due_work, at(20)),
         "claims": read(read_claims),
         "a source that recovers": lambda: store.write(poll_failed_rooms_now, ["main"], at(20)),
         "readiness": read(read_overdue, at(20)),
