@@ -45,12 +45,18 @@ class Outcome(StrEnum):
 
 OUTCOMES: Final[tuple[tuple[range, Outcome], ...]] = (
     (range(200, 300), Outcome.DELIVERED),
-    (range(408, 409), Outcome.RETRYABLE),
+    (range(401, 409), Outcome.RETRYABLE),
     (range(410, 411), Outcome.GONE),
+    (range(421, 422), Outcome.RETRYABLE),
+    (range(425, 426), Outcome.RETRYABLE),
     (range(429, 430), Outcome.RETRYABLE),
-    (range(300, 500), Outcome.REJECTED),
+    (range(400, 500), Outcome.REJECTED),
 )
-"""Outcome by status; the first range that has it counts. Any other status is retryable."""
+"""Outcome by status; the first range that has it counts. Any other status is retryable.
+
+So are those about the endpoint's URL, route or login (3xx, 401 to 407, 421, 425): the event is not to blame, and a
+deployment that responds 404 for ten minutes must lose nothing.
+"""
 
 
 class Cause(StrEnum):
