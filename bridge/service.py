@@ -14,7 +14,13 @@ from enum import StrEnum
 import structlog
 
 from bridge import __version__
-from bridge.admin.clock import make_everything_due
+from bridge.admin.clock import (
+    clock_lag,
+    longest_wait,
+    make_everything_due,
+    make_impossible_due,
+    waits_impossibly,
+)
 from bridge.admin.configured import apply_configuration
 from bridge.admin.retention import prune_attempts
 from bridge.compose import append_all_snapshots, endpoint_context, open_webhook_client
@@ -38,6 +44,10 @@ TICK = timedelta(milliseconds=200)
 """Interval of the check for due work. Work that this process creates wakes its workers at once."""
 PRUNE_CHECK = timedelta(seconds=10)
 LONGEST_PRUNE_INTERVAL = timedelta(minutes=10)
+CLOCK_JUMP = timedelta(hours=1)
+"""After the clock was set forward by this much or more, nothing is deleted for its age until a day has passed."""
+DUE_TIMES_CHECK = timedelta(seconds=10)
+SECONDS_PER_DAY = 86_400.0
 RELOAD_DRAIN_SECONDS = 2.0
 """Time that a reload gives to what is under way; the rest is given back and comes again."""
 CLOSE_SECONDS = 0.5
@@ -84,6 +94,7 @@ class Service:
         self._reload_requested = asyncio.Event()
         self._worker = Worker(self._database, has_claims=self._has_claims, on_freed=self._wake_threadsafe)
         self._jobs_claimed: set[str] = set()
+        self._prunes_after = 0.0
         self._poller: Poller | None = None
         self._sender: Sender | None = None
 
@@ -112,6 +123,10 @@ class Service:
 
     def _prepare(self) -> None:
         ensure_schema(self._database)
+        lag = self._database.read_now(clock_lag, self._runtime.now())
+        if lag:
+            log.warning("clock.changed", seconds=-lag.total_seconds(), detail="it was put back since the last run")
+            self._database.write_now(make_everything_due, self._runtime.now())
         self._apply_configuration()
 
     def _apply_configuration(self) -> None:
@@ -143,7 +158,7 @@ class Service:
         async with (
             self._registered(),
             self._web() as url,
-            scheduled(self._jobs(), now=self._runtime.now, on_clock_put_back=self._make_everything_due),
+            scheduled(self._jobs(), now=self._runtime.now, on_clock_changed=self._on_clock_changed),
         ):
             roles = sorted(role.value for role in self._roles)
             log.info("bridge.started", version=__version__, roles=roles, database=self._database.name)
@@ -237,7 +252,10 @@ class Service:
     # Jobs
 
     def _jobs(self) -> list[Job]:
-        jobs = [Job(name="prune", every=PRUNE_CHECK, run=self._prune)]
+        jobs = [
+            Job(name="prune", every=PRUNE_CHECK, run=self._prune),
+            Job(name="due_times", every=DUE_TIMES_CHECK, run=self._check_due_times),
+        ]
         if Role.POLLER in self._roles:
             jobs.append(Job(name="poll", every=TICK, run=self._tick_poller))
         if Role.SENDER in self._roles:
@@ -269,6 +287,8 @@ class Service:
 
     async def _prune(self) -> None:
         """Apply retention, in one process at a time."""
+        if self._loop.time() < self._prunes_after:
+            return
         every = min(max(self._settings.retention.attempts / 10, PRUNE_CHECK), LONGEST_PRUNE_INTERVAL)
         await self._in_one_process("prune", every, self._prune_now)
 
@@ -297,9 +317,26 @@ class Service:
         finally:
             self._jobs_claimed.discard(token)
 
-    async def _make_everything_due(self) -> None:
+    async def _on_clock_changed(self, moved: timedelta) -> None:
+        if moved >= CLOCK_JUMP:
+            self._prunes_after = self._loop.time() + SECONDS_PER_DAY
+        if moved < timedelta():
+            await self._reschedule(lambda: self._database.write(make_everything_due, self._runtime.now()))
+
+    async def _check_due_times(self) -> None:
+        """Make due what a clock of another machine, or of another day, has put off too far."""
+        longest = longest_wait(self._settings.polling.interval, self._settings.delivery.policy)
+
+        async def check() -> None:
+            now = self._runtime.now()
+            if await self._database.read(waits_impossibly, now + longest):
+                await self._database.write(make_impossible_due, now, longest)
+
+        await self._reschedule(check)
+
+    async def _reschedule(self, work: Callable[[], Awaitable[None]]) -> None:
         try:
-            await self._database.write(make_everything_due, self._runtime.now())
+            await work()
         except DatabaseError as error:
             log.warning("clock.reschedule_failed", detail=str(error))
 

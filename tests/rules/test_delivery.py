@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -104,6 +105,22 @@ def test_the_defaults_are_those_of_the_contract() -> None:
     ]  # fmt: skip
     assert POLICY.refused_schedule == (5 * SECOND, 5 * MINUTE)
     assert (POLICY.timeout, POLICY.disable_after, POLICY.rotation_grace) == (15 * SECOND, 5 * DAY, DAY)
+
+
+@pytest.mark.parametrize("is_open", [False, True])
+@pytest.mark.parametrize(("last", "step"), [(DAY, Disable), (2 * DAY, Retry)])
+def test_time_in_which_nothing_was_tried_does_not_disable_an_endpoint(
+    last: timedelta, step: type, *, is_open: bool
+) -> None:
+    cursor = CursorState(failed_attempts=1, last_failed_at=NOW - (10 * DAY if is_open else last))
+    endpoint = EndpointState(failing_since=NOW - 30 * DAY, failures_in_row=1)
+    if is_open:
+        endpoint = replace(endpoint, circuit=Circuit.OPEN, paused_until=NOW - last)
+
+    decision = after(RETRYABLE, cursor, endpoint)
+
+    assert isinstance(decision.step, step)
+    assert decision.endpoint.failing_since == (NOW if step is Retry else NOW - 30 * DAY)
 
 
 def test_a_policy_without_a_retry_schedule_is_refused() -> None:
