@@ -32,6 +32,7 @@ from bridge.db.liveness import Worker
 from bridge.db.migrate import ensure_schema
 from bridge.delivery.sender import Sender
 from bridge.errors import BridgeError, ConfigurationError, DatabaseError
+from bridge.logs import FLUSH_SECONDS, flush_logs
 from bridge.polling.poller import Poller
 from bridge.polling.rooms import apply_shorter_intervals
 from bridge.polling.source_state import retry_sources
@@ -113,6 +114,7 @@ class Service:
                 has_ended = self._database.close(CLOSE_SECONDS)
         log.info("bridge.stopped")
         if not has_ended:
+            flush_logs(FLUSH_SECONDS)
             os._exit(0)  # a thread waits for a database that does not respond, and Python would wait for the thread
 
     def stop(self) -> None:
@@ -123,11 +125,11 @@ class Service:
 
     def _prepare(self) -> None:
         ensure_schema(self._database)
+        self._apply_configuration()
         lag = self._database.read_now(clock_lag, self._runtime.now())
         if lag:
             log.warning("clock.changed", seconds=-lag.total_seconds(), detail="it was put back since the last run")
             self._database.write_now(make_everything_due, self._runtime.now())
-        self._apply_configuration()
 
     def _apply_configuration(self) -> None:
         settings = self._settings

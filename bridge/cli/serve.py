@@ -12,7 +12,7 @@ import typer
 from bridge.cli.options import ConfigOption
 from bridge.cli.settings import find_file
 from bridge.config import Settings, load
-from bridge.logs import configure_logs
+from bridge.logs import FLUSH_SECONDS, configure_logs, flush_logs
 from bridge.service import Role, Service
 
 
@@ -26,9 +26,12 @@ def run(
     file = find_file(config)  # once: a file that is missing at a reload is a mistake
     settings = load(file, os.environ)
     _start_logs(settings)
-    asyncio.run(Service(settings, frozenset(role or Role), reload=lambda: load(file, os.environ)).run())
+    try:
+        asyncio.run(Service(settings, frozenset(role or Role), reload=lambda: load(file, os.environ)).run())
+    finally:
+        flush_logs(FLUSH_SECONDS)
 
 
 def _start_logs(settings: Settings) -> None:
     form, level = settings.log.format, settings.log.level
-    configure_logs(console=form == "console" or (form == "auto" and sys.stderr.isatty()), level=level)
+    configure_logs(console=form == "console" or (form == "auto" and sys.stderr.isatty()), level=level, queued=True)
