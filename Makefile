@@ -37,10 +37,8 @@ check: environment ## lint, format, types, floors, then the tests
 	@echo "lint-imports" && $(VENV)/bin/lint-imports
 	@$(MAKE) --no-print-directory test
 
-bench: $(DEV) ## measure polling, delivering and latency
-	@$(RUN) -m benchmarks.polling $(ARGS)
-	@$(RUN) -m benchmarks.delivering $(ARGS)
-	@$(RUN) -m benchmarks.latency $(ARGS)
+bench: $(DEV) ## measure polling, delivering and the whole chain; ARGS="--only chain --json FILE"
+	@$(RUN) -m benchmarks $(ARGS)
 
 lock: ## write the lock files from pyproject.toml; UPGRADE=1 takes the newest versions
 	@$(PYTHON) -m venv build/uv && build/uv/bin/python -m pip --quiet --disable-pip-version-check install uv

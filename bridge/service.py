@@ -22,6 +22,7 @@ from bridge.admin.clock import (
     waits_impossibly,
 )
 from bridge.admin.configured import apply_configuration
+from bridge.admin.due import DueWork, find_due_work
 from bridge.admin.retention import prune_attempts
 from bridge.compose import append_all_snapshots, endpoint_context, open_webhook_client
 from bridge.config import Settings
@@ -222,7 +223,7 @@ class Service:
         for _, source in sources.values():
             stack.push_async_callback(source.aclose)
         return Poller(
-            self._database, sources, self._settings.polling, self._runtime, self._worker, on_events=self._wake_sender
+            self._database, sources, self._settings.polling, self._runtime, self._worker, on_events=self._on_events
         )
 
     async def _stop_workers(self, workers: Collection[Poller | Sender]) -> None:
@@ -258,30 +259,31 @@ class Service:
             Job(name="prune", every=PRUNE_CHECK, run=self._prune),
             Job(name="due_times", every=DUE_TIMES_CHECK, run=self._check_due_times),
         ]
-        if Role.POLLER in self._roles:
-            jobs.append(Job(name="poll", every=TICK, run=self._tick_poller))
-        if Role.SENDER in self._roles:
-            jobs.append(Job(name="send", every=TICK, run=self._tick_sender))
+        if self._roles & {Role.POLLER, Role.SENDER}:
+            jobs.append(Job(name="look for work", every=TICK, run=self._look_for_work))
         return jobs
 
-    async def _tick_poller(self) -> None:
-        self._wake_poller()
+    async def _look_for_work(self) -> None:
+        try:
+            self._wake(await self._database.read(find_due_work, self._runtime.now()))
+        except DatabaseError as error:
+            log.warning("claim.failed", detail=str(error))
 
-    async def _tick_sender(self) -> None:
-        self._wake_sender()
-
-    def _wake_poller(self) -> None:
-        if self._poller is not None:
+    def _wake(self, due: DueWork) -> None:
+        if due.polls and self._poller is not None:
             self._poller.wake()
+        if due.deliveries and self._sender is not None:
+            self._sender.wake()
+        if due.redeliveries and self._sender is not None:
+            self._sender.wake(redeliveries=True)
 
-    def _wake_sender(self) -> None:
+    def _on_events(self) -> None:
         if self._sender is not None:
             self._sender.wake()
 
     def _wake_threadsafe(self) -> None:
         """The claims of a process that died are due."""
-        for wake in (self._wake_sender, self._wake_poller):
-            self._loop.call_soon_threadsafe(wake)
+        self._loop.call_soon_threadsafe(self._wake, DueWork(polls=True, deliveries=True, redeliveries=True))
 
     def _has_claims(self) -> bool:
         workers = (self._poller, self._sender)
@@ -296,24 +298,22 @@ class Service:
 
     async def _prune_now(self) -> None:
         now = self._runtime.now()
-        await self._database.write(delete_expired_secrets, now)
+        await self._database.write_aside(delete_expired_secrets, now)
         count = 0
-        while deleted := await self._database.write(prune_attempts, now - self._settings.retention.attempts):
+        while deleted := await self._database.write_aside(prune_attempts, now - self._settings.retention.attempts):
             count += deleted
         if count:
             log.info("attempts.pruned", count=count)
 
     async def _in_one_process(self, name: str, every: timedelta, work: Callable[[], Awaitable[None]]) -> None:
         """Do work that is due, unless another process does it."""
-        now, token = self._runtime.now(), self._worker.new_token()
+        now = self._runtime.now()
         try:
-            if not await self._database.write(claim_job, name, every=every, now=now, token=token):
-                return
-            self._jobs_claimed.add(token)
-            try:
-                await work()
-            finally:
-                await self._database.write(finish_job, name, token=token, next_run_at=now + every)
+            with self._worker.claiming() as token:
+                if await self._database.write_aside(claim_job, name, every=every, now=now, token=token):
+                    self._jobs_claimed.add(token)
+                    await work()
+                    await self._database.write_aside(finish_job, name, token=token, next_run_at=now + every)
         except DatabaseError as error:
             log.warning("job.failed", job=name, detail=str(error))
         finally:
@@ -323,7 +323,7 @@ class Service:
         if moved >= CLOCK_JUMP:
             self._prunes_after = self._loop.time() + SECONDS_PER_DAY
         if moved < timedelta():
-            await self._reschedule(lambda: self._database.write(make_everything_due, self._runtime.now()))
+            await self._reschedule(lambda: self._database.write_aside(make_everything_due, self._runtime.now()))
 
     async def _check_due_times(self) -> None:
         """Make due what a clock of another machine, or of another day, has put off too far."""
@@ -332,7 +332,7 @@ class Service:
         async def check() -> None:
             now = self._runtime.now()
             if await self._database.read(waits_impossibly, now + longest):
-                await self._database.write(make_impossible_due, now, longest)
+                await self._database.write_aside(make_impossible_due, now, longest)
 
         await self._reschedule(check)
 
@@ -343,9 +343,10 @@ class Service:
             log.warning("clock.reschedule_failed", detail=str(error))
 
     async def _apply_polling_settings(self, changed_sources: Collection[str]) -> None:
+        now, interval = self._runtime.now(), self._settings.polling.interval
         try:
-            await self._database.write(retry_sources, changed_sources, self._runtime.now())
-            await self._database.write(apply_shorter_intervals, self._settings.polling.interval, self._runtime.now())
+            await self._database.write_aside(retry_sources, changed_sources, now)
+            await self._database.write_aside(apply_shorter_intervals, interval, now)
         except DatabaseError as error:
             log.warning("claim.failed", pool="poll", detail=str(error))
 

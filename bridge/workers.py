@@ -1,6 +1,7 @@
 """Claiming work, doing it concurrently, stopping in order: the loop that poller and sender share.
 
-The database knows what is due, so waking a pool too often or too late does no harm.
+The database knows what is due. A pool claims when it is woken, and again when a slot is free if its last claim left
+something due behind, so that it never asks for nothing while work goes on.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Generic, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 import structlog
 
@@ -24,6 +25,13 @@ PAUSE_AFTER_ERROR = 1.0
 log: structlog.stdlib.BoundLogger = structlog.get_logger("bridge.workers")
 
 
+class Claimed(NamedTuple, Generic[Item]):
+    """The result of a claim; `may_have_more`: a limit left work behind that may be claimed once an item is done."""
+
+    items: Sequence[Item]
+    may_have_more: bool
+
+
 class WorkerPool(Generic[Item]):
     """Runs `work` for each item that `claim(free_slots)` returns, at most `slots` at a time."""
 
@@ -32,7 +40,7 @@ class WorkerPool(Generic[Item]):
         name: str,
         *,
         slots: int,
-        claim: Callable[[int], Awaitable[Sequence[Item]]],
+        claim: Callable[[int], Awaitable[Claimed[Item]]],
         work: Callable[[Item], Awaitable[None]],
         release: Callable[[Sequence[Item]], Awaitable[None]],
     ) -> None:
@@ -67,19 +75,23 @@ class WorkerPool(Generic[Item]):
         async with self._claiming:
             free = self._slots - len(self._tasks)
             if free <= 0 or self._stopping:
+                self._may_have_more = True
                 return 0
             await self._release_unfinished()
             claimed = await self._claim(free)
-            if self._stopping:  # nothing new is started
-                await self._give_back(claimed)
-                return 0
-            for item in claimed:
-                task = asyncio.create_task(self._do(item))
-                self._tasks[task] = item
-                task.add_done_callback(self._done)
-            # A limit that restricted this claim may allow more once a task is done.
-            self._may_have_more = bool(self._tasks)
-            return len(claimed)
+            self._may_have_more = claimed.may_have_more
+            await self.start(claimed.items)
+            return len(claimed.items)
+
+    async def start(self, items: Sequence[Item]) -> None:
+        """Work on claimed items; they are given back if nothing new is started any more."""
+        if self._stopping:
+            await self._give_back(items)
+            return
+        for item in items:
+            task = asyncio.create_task(self._do(item))
+            self._tasks[task] = item
+            task.add_done_callback(self._done)
 
     async def drain(self) -> None:
         """Wait until no item is being worked on."""
@@ -87,13 +99,12 @@ class WorkerPool(Generic[Item]):
             await asyncio.wait(self._tasks.keys())
 
     async def run(self) -> None:
-        """Work until `stop`: whenever woken, claim until nothing is due or no slot is free."""
+        """Work until `stop`."""
         while not self._stopping:
             await self._woken.wait()
             self._woken.clear()
             try:
-                while await self.tick():
-                    pass
+                await self.tick()
             except DatabaseError as error:
                 log.warning("claim.failed", pool=self._name, detail=str(error))
             except Exception:
@@ -133,6 +144,7 @@ class WorkerPool(Generic[Item]):
             log.exception("work.failed", pool=self._name)
             await asyncio.sleep(PAUSE_AFTER_ERROR)
             self._unfinished.append(item)
+            self.wake()
 
     async def _release_unfinished(self) -> None:
         """Give back what failed; if the database is away, that is repeated before the next claim."""

@@ -9,7 +9,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from bridge.errors import DatabaseError
-from bridge.workers import WorkerPool
+from bridge.workers import Claimed, WorkerPool
 from tests.harness.waiting import until
 
 
@@ -32,11 +32,11 @@ class Queue:
         self.pool.wake()
         return running
 
-    async def claim(self, slots: int) -> Sequence[int]:
+    async def claim(self, slots: int) -> Claimed[int]:
         self.claims.append(slots)
         await self.claim_gate.wait()
         taken, self.left = self.left[:slots], self.left[slots:]
-        return taken
+        return Claimed(taken, may_have_more=bool(self.left))
 
     async def release(self, items: Sequence[int]) -> None:
         self.released += items
@@ -73,6 +73,17 @@ async def test_a_running_pool_works_on_everything_once_it_is_woken() -> None:
     assert sorted(queue.done) == list(range(50))
 
 
+async def test_nothing_is_claimed_again_after_a_claim_that_left_nothing_due() -> None:
+    queue = Queue(2)
+    queue.gate.set()
+    running = queue.run()
+    await until(lambda: len(queue.done) == 2)
+
+    await queue.pool.stop(1)
+    await running
+    assert queue.claims == [3]
+
+
 async def test_an_item_that_fails_does_not_stop_others() -> None:
     queue = Queue(3)
 
@@ -102,11 +113,11 @@ async def test_a_claim_that_fails_is_repeated_when_woken(
     claims: list[Exception | list[int]] = [error, [7]]
     done: list[int] = []
 
-    async def claim(_: int) -> Sequence[int]:
+    async def claim(_: int) -> Claimed[int]:
         claimed = claims.pop(0) if claims else []
         if isinstance(claimed, Exception):
             raise claimed
-        return claimed
+        return Claimed(claimed, may_have_more=False)
 
     async def work(item: int) -> None:
         done.append(item)

@@ -32,13 +32,14 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 READERS = 4
-POSTGRESQL_WRITERS = 4
+WRITERS = 3
+"""Connections that write: for polls and deliveries, for longer work, for this process's registration."""
 BUSY_TIMEOUT_MS = 10_000
 IDLE_IN_TRANSACTION_MS = 4_000
 """A process that is frozen inside a transaction keeps its locks no longer than it counts as alive (`liveness`)."""
 TRANSACTION_MS = 20_000
 """Longest duration of a writing transaction, and so of its locks."""
-ROLLBACK_TRIES = 5
+TRANSACTION_TRIES = 5
 SLOW_SECONDS = 10
 """A transaction that takes longer than this is logged."""
 TRANSACTION_TIMEOUT_SINCE = 17_00_00
@@ -77,8 +78,12 @@ class Database:
         self.dialect: str = self._url.get_backend_name()
         self._writing = self._engine(writes=True)
         self._reading = self._engine(writes=False)
-        writers = 1 if self.dialect == "sqlite" else POSTGRESQL_WRITERS
-        self._write_threads = ThreadPoolExecutor(writers, "database-write")
+        # One thread writes polls and deliveries: several would only wait for each other. What may take longer has
+        # another on PostgreSQL; SQLite has one writer at a time anyway.
+        self._write_threads = ThreadPoolExecutor(1, "database-write")
+        self._aside_threads = self._write_threads
+        if self.dialect != "sqlite":
+            self._aside_threads = ThreadPoolExecutor(1, "database-aside")
         self._read_threads = ThreadPoolExecutor(READERS, "database-read")
         self._running: set[Future[Any]] = set()
 
@@ -105,27 +110,45 @@ class Database:
         return await self._in_thread(self._read_threads, lambda: self.read_now(function, *args, **kwargs))
 
     async def write(self, function: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Run `function` in a transaction: all of it happens, or none.
+        """Run `function` in a transaction: all of it happens, or none. For polls and deliveries.
 
         Raises:
             DatabaseError: the database failed.
         """
         return await self._in_thread(self._write_threads, lambda: self.write_now(function, *args, **kwargs))
 
+    async def write_aside(
+        self, function: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """As `write`, for what may take longer than polls and deliveries should wait.
+
+        Raises:
+            DatabaseError: the database failed.
+        """
+        return await self._in_thread(self._aside_threads, lambda: self.write_now(function, *args, **kwargs))
+
     def read_now(self, function: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """As `read`, in this thread."""
-        with self._translated(), self._reading.begin() as connection:
-            return function(connection, *args, **kwargs)
+        return self._transact(self._reading, lambda connection: function(connection, *args, **kwargs))
 
     def write_now(self, function: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """As `write`, in this thread. A transaction that another one made fail is run again."""
-        for tries in range(1, ROLLBACK_TRIES + 1):
+        """As `write`, in this thread."""
+        return self._transact(self._writing, lambda connection: function(connection, *args, **kwargs))
+
+    def _transact(self, engine: Engine, function: Callable[[Connection], T]) -> T:
+        """Run a transaction; again if another one made it fail, or its connection was lost before it could commit."""
+        for tries in range(1, TRANSACTION_TRIES + 1):
+            committing = False
             try:
-                with self._translated(), self._writing.begin() as connection:
-                    return function(connection, *args, **kwargs)
+                with self._translated(), engine.begin() as connection:
+                    result = function(connection)
+                    committing = True
             except DatabaseError as error:
-                if tries == ROLLBACK_TRIES or not _is_conflict(error.__cause__):
+                may_repeat = _is_conflict(error.__cause__) or (not committing and _is_lost(error.__cause__))
+                if tries == TRANSACTION_TRIES or not may_repeat:
                     raise
+            else:
+                return result
         raise AssertionError  # the last try returned or raised
 
     def close(self, seconds: float | None = None) -> bool:
@@ -134,7 +157,7 @@ class Database:
         Returns:
             Whether the threads have ended: one that waits for a database that does not respond may not have.
         """
-        for threads in (self._write_threads, self._read_threads):
+        for threads in (self._write_threads, self._aside_threads, self._read_threads):
             threads.shutdown(wait=seconds is None, cancel_futures=True)
         has_ended = not wait(set(self._running), timeout=seconds).not_done
         if has_ended:
@@ -148,7 +171,7 @@ class Database:
         Raises:
             DatabaseError: the database failed.
         """
-        return await self._in_thread(self._write_threads, work)
+        return await self._in_thread(self._aside_threads, work)
 
     async def _in_thread(self, threads: ThreadPoolExecutor, work: Callable[[], T]) -> T:
         future = threads.submit(work)
@@ -175,7 +198,7 @@ class Database:
             raise DatabaseError(f"database {self.name}: {_first_line(error)}", is_away=False) from error
 
     def _engine(self, *, writes: bool) -> Engine:
-        size = POSTGRESQL_WRITERS if writes else READERS
+        size = WRITERS if writes else READERS
         options: dict[str, Any] = {"pool_size": size, "max_overflow": 1, "json_serializer": _compact_json}
         if self.dialect == "sqlite":
             engine = create_engine(self._url, connect_args={"check_same_thread": False}, **options)
@@ -183,7 +206,7 @@ class Database:
             event.listen(engine, "connect", _prepare_sqlite)
             event.listen(engine, "begin", _begin_immediate if writes else _begin_deferred)
             return engine
-        engine = create_engine(self._url, pool_pre_ping=True, connect_args=POSTGRESQL_CONNECTION, **options)
+        engine = create_engine(self._url, connect_args=POSTGRESQL_CONNECTION, **options)
         event.listen(engine, "connect", _prepare_postgresql)
         if writes:
             event.listen(engine, "connect", _limit_transactions)
@@ -246,6 +269,11 @@ def _is_conflict(cause: BaseException | None) -> bool:
     """Whether another transaction made this one fail: by a deadlock, a conflict, or by removing a row it refers to."""
     state = getattr(getattr(cause, "orig", None), "sqlstate", None)
     return state is not None and (state.startswith("40") or state == FOREIGN_KEY_VIOLATION)
+
+
+def _is_lost(cause: BaseException | None) -> bool:
+    """Whether the connection was lost, perhaps long ago while it was not in use."""
+    return isinstance(cause, DBAPIError) and cause.connection_invalidated
 
 
 def _first_line(error: BaseException) -> str:

@@ -91,6 +91,7 @@ class Worker:
         self._numbers = count(1)
         self._renewed_at = 0.0
         self._is_stale = False
+        self._abandoned: set[str] = set()
         self._renewing = threading.Lock()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._renew_until_stopped, name="liveness", daemon=True)
@@ -98,6 +99,16 @@ class Worker:
     def new_token(self) -> str:
         """A token for a new claim."""
         return f"{self._id}:{next(self._numbers)}"
+
+    @contextmanager
+    def claiming(self) -> Iterator[str]:
+        """A token for a claim; if the database fails, what was claimed with it nevertheless is freed soon."""
+        token = self.new_token()
+        try:
+            yield token
+        except DatabaseError:
+            self._abandoned.add(token)
+            raise
 
     def owns(self, token: str) -> bool:
         """Whether a claim can still be ours: it was made under the present id, which was renewed lately."""
@@ -139,6 +150,7 @@ class Worker:
                 log.warning("worker.declared_dead", detail="this process was frozen, and its work was given to others")
                 self._register()
             self._free_dead()
+            self._free_abandoned()
 
     def start_afresh(self) -> None:
         """Take a new id, so that claims that could not be given back are freed; if the database is away, soon."""
@@ -158,6 +170,13 @@ class Worker:
         if dead:
             log.info("claims.freed", count=self._database.write_now(free_claims, dead))
             self._on_freed()
+
+    def _free_abandoned(self) -> None:
+        """Free what was claimed by transactions that were committed although the connection was lost."""
+        abandoned = set(self._abandoned)
+        if abandoned:
+            self._database.write_now(free_tokens, abandoned)
+            self._abandoned -= abandoned
 
     def _renew_until_stopped(self) -> None:
         while not self._stopping.wait(RENEW_SECONDS):
@@ -288,7 +307,7 @@ class _Unchanged:
 
 def claiming_workers(connection: Connection) -> frozenset[str]:
     """The ids in the tokens of all claims."""
-    ids = (select(worker_of(table)).where(table.c.claim_token.is_not(None)) for table in CLAIMED)
+    ids = (select(_worker_of(table)).where(table.c.claim_token.is_not(None)) for table in CLAIMED)
     return frozenset(connection.execute(union(*ids)).scalars())
 
 
@@ -296,9 +315,15 @@ def free_claims(connection: Connection, worker_ids: Collection[str]) -> int:
     """Free every claim of these workers; returns how many."""
     freed = 0
     for table in CLAIMED:
-        theirs = (table.c.claim_token.is_not(None), worker_of(table).in_(sorted(worker_ids)))
+        theirs = (table.c.claim_token.is_not(None), _worker_of(table).in_(sorted(worker_ids)))
         freed += connection.execute(update(table).where(*theirs).values(claim_token=None)).rowcount
     return freed
+
+
+def free_tokens(connection: Connection, tokens: Collection[str]) -> None:
+    """Free what was claimed with these tokens."""
+    for table in CLAIMED:
+        connection.execute(update(table).where(table.c.claim_token.in_(sorted(tokens))).values(claim_token=None))
 
 
 def _is_unlocked(path: Path) -> bool:
@@ -316,6 +341,6 @@ def _is_unlocked(path: Path) -> bool:
     return True
 
 
-def worker_of(table: Table) -> ColumnElement[str]:
+def _worker_of(table: Table) -> ColumnElement[str]:
     """The id of the worker in a row's token."""
     return func.substr(table.c.claim_token, 1, ID_LENGTH)

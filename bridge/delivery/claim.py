@@ -37,6 +37,7 @@ from bridge.delivery.secrets import decrypt_secrets, encrypted_secrets
 from bridge.errors import BridgeError
 from bridge.events.subscription import Subscription, subscription
 from bridge.rules.rate import UNLIMITED
+from bridge.workers import Claimed
 
 WINDOW = 20
 """Number of sequences after `acked` that one claim reads."""
@@ -128,7 +129,7 @@ def claim_cursors(
     *,
     per_endpoint: int = UNLIMITED,
     under_way: Mapping[int, int] = MappingProxyType({}),
-) -> list[ClaimedCursor]:
+) -> Claimed[ClaimedCursor]:
     """Claim up to `claim.slots` cursors that owe something.
 
     Args:
@@ -139,7 +140,7 @@ def claim_cursors(
     """
     due = _lock_due_endpoints(connection, _READY, _LOCK_READY, claim)
     if not due:
-        return []
+        return Claimed([], may_have_more=False)
     busy = busy_cursors(connection, [endpoint.id for endpoint in due])
     allowed = []
     for endpoint in due:
@@ -149,19 +150,21 @@ def claim_cursors(
             allowed.append((endpoint, allowance))
     targets = _targets(connection, [endpoint for endpoint, _ in allowed[: claim.slots]], claim)
     taken: list[tuple[Row[Any], Row[Any]]] = []
+    may_have_more = len(allowed) < len(due)
     for endpoint, allowance in allowed:
-        if endpoint.id in targets and len(taken) < claim.slots:
-            limit = min(allowance, claim.slots - len(taken))
+        limit = min(allowance, claim.slots - len(taken))
+        if endpoint.id in targets and limit > 0:
             rows = _take(connection, _OWED, _CLAIM_CURSORS, endpoint, limit, claim)
             taken += [(endpoint, row) for row in rows]
-    return _with_events(connection, taken, targets, claim)
+            may_have_more |= len(rows) == limit
+    return Claimed(_with_events(connection, taken, targets, claim), may_have_more)
 
 
-def claim_redeliveries(connection: Connection, claim: Claim) -> list[ClaimedRedeliveries]:
+def claim_redeliveries(connection: Connection, claim: Claim) -> Claimed[ClaimedRedeliveries]:
     """Claim redeliveries that are due, at most 20 of an endpoint, for up to `claim.slots` endpoints."""
     due = _lock_due_endpoints(connection, _READY_TO_REDELIVER, _LOCK_READY_TO_REDELIVER, claim)
     if not due:
-        return []
+        return Claimed([], may_have_more=False)
     keys = [endpoint.id for endpoint in due]
     # Checked again now that the endpoints are locked: another sender may have begun while we waited for them.
     started = set(connection.execute(_WITH_REDELIVERIES, {"keys": keys}).scalars())
@@ -177,7 +180,7 @@ def claim_redeliveries(connection: Connection, claim: Claim) -> list[ClaimedRede
         if rows:
             members = tuple(_redelivery(row) for row in rows)
             claimed.append(ClaimedRedeliveries(target=targets[endpoint.id], token=claim.token, redeliveries=members))
-    return claimed
+    return Claimed(claimed, may_have_more=True)
 
 
 def release_cursors(connection: Connection, claimed: Sequence[ClaimedCursor]) -> None:
@@ -328,13 +331,13 @@ def _redelivery(row: Row[Any]) -> ClaimedRedelivery:
 
 
 def _ready(due_since: Any, *conditions: ColumnElement[bool]) -> Select[Any]:  # noqa: ANN401 - a scalar subquery
-    """Endpoints with due work that satisfy the conditions, longest due first."""
-    return (
-        select(endpoints.c.id, due_since.label("due_since"))
-        .where(RATE_ALLOWS, due_since.is_not(None), *conditions)
-        .order_by("due_since", endpoints.c.id)
-        .limit(bindparam("limit"))
-    )
+    """Endpoints with due work that satisfy the conditions."""
+    return select(endpoints.c.id, due_since.label("due_since")).where(RATE_ALLOWS, due_since.is_not(None), *conditions)
+
+
+def _in_turn(ready: Select[Any]) -> Select[Any]:
+    """The endpoints whose work has been due longest."""
+    return ready.order_by("due_since", endpoints.c.id).limit(bindparam("limit"))
 
 
 def _lock(condition: ColumnElement[bool]) -> Select[Any]:
@@ -364,7 +367,10 @@ _DUE_SINCE = (
     .where(cursors.c.endpoint_key == endpoints.c.id, _IS_DUE)
     .scalar_subquery()
 )
-_READY = _ready(_DUE_SINCE, _MAY_BE_CALLED, CURSORS_AT_ONCE > BUSY_CURSORS)
+_WITH_DUE = _ready(_DUE_SINCE, _MAY_BE_CALLED, CURSORS_AT_ONCE > BUSY_CURSORS)
+CURSORS_DUE = _WITH_DUE.exists()
+"""Whether a cursor can be claimed."""
+_READY = _in_turn(_WITH_DUE)
 _LOCK_READY = _lock(_MAY_BE_CALLED)
 _OWED = (
     select(
@@ -432,7 +438,10 @@ _REQUESTED_SINCE = (
     .where(redeliveries.c.endpoint_key == endpoints.c.id, _IS_REQUESTED)
     .scalar_subquery()
 )
-_READY_TO_REDELIVER = _ready(_REQUESTED_SINCE, _MAY_BE_REDELIVERED_TO, ~REDELIVERING)
+_WITH_REQUESTED = _ready(_REQUESTED_SINCE, _MAY_BE_REDELIVERED_TO, ~REDELIVERING)
+REDELIVERIES_DUE = _WITH_REQUESTED.exists()
+"""Whether a redelivery can be claimed."""
+_READY_TO_REDELIVER = _in_turn(_WITH_REQUESTED)
 _LOCK_READY_TO_REDELIVER = _lock(_MAY_BE_REDELIVERED_TO)
 _WITH_REDELIVERIES = select(endpoints.c.id).where(endpoints.c.id.in_(bindparam("keys", expanding=True)), REDELIVERING)
 _REQUESTED = (

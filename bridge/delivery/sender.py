@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 from functools import lru_cache, partial
 from types import MappingProxyType
@@ -38,7 +39,7 @@ from bridge.events.formats import Format, render
 from bridge.rules.delivery import DeliveryPolicy, Outcome, PostResult, retry_redelivery
 from bridge.rules.signing import Huddle01Secret, InvalidSecretError, Secret, parse_secret, sign
 from bridge.runtime import Runtime
-from bridge.workers import WorkerPool
+from bridge.workers import Claimed, WorkerPool
 
 SLOTS = 256
 """Cursors that one sender works on at once."""
@@ -82,10 +83,9 @@ class Sender:
             release=self._release_redeliveries,
         )
 
-    def wake(self) -> None:
-        """Claim soon."""
-        for pool in (self._pool, self._redelivery_pool):
-            pool.wake()
+    def wake(self, *, redeliveries: bool = False) -> None:
+        """Claim live events soon, or redeliveries."""
+        (self._redelivery_pool if redeliveries else self._pool).wake()
 
     @property
     def is_busy(self) -> bool:
@@ -110,11 +110,12 @@ class Sender:
 
     # Live events: claim → sign → POST → record
 
-    async def _claim(self, slots: int) -> Sequence[ClaimedCursor]:
+    async def _claim(self, slots: int) -> Claimed[ClaimedCursor]:
         under_way = Counter(cursor.target.key for cursor in self._pool.items)
-        return await self._database.write(
-            claim_cursors, self._terms(slots), per_endpoint=SLOTS_PER_ENDPOINT, under_way=under_way
-        )
+        with self._terms(slots) as terms:
+            return await self._database.write(
+                claim_cursors, terms, per_endpoint=SLOTS_PER_ENDPOINT, under_way=under_way
+            )
 
     async def _deliver_events(self, cursor: ClaimedCursor) -> None:
         """Deliver the events of a claimed cursor one by one, as long as each is acknowledged."""
@@ -159,8 +160,9 @@ class Sender:
 
     # Redeliveries: the same, without order and without effect on the endpoint's health
 
-    async def _claim_redeliveries(self, slots: int) -> Sequence[ClaimedRedeliveries]:
-        return await self._database.write(claim_redeliveries, self._terms(slots))
+    async def _claim_redeliveries(self, slots: int) -> Claimed[ClaimedRedeliveries]:
+        with self._terms(slots) as terms:
+            return await self._database.write(claim_redeliveries, terms)
 
     async def _redeliver(self, claimed: ClaimedRedeliveries) -> None:
         timeout = self._timeout(claimed.target)
@@ -188,13 +190,10 @@ class Sender:
     async def _release_redeliveries(self, claimed: Sequence[ClaimedRedeliveries]) -> None:
         await self._database.write(release_redeliveries, claimed)
 
-    def _terms(self, slots: int) -> Claim:
-        return Claim(
-            slots=slots,
-            now=self._runtime.now(),
-            token=self._worker.new_token(),
-            cipher=self._cipher,
-        )
+    @contextmanager
+    def _terms(self, slots: int) -> Iterator[Claim]:
+        with self._worker.claiming() as token:
+            yield Claim(slots=slots, now=self._runtime.now(), token=token, cipher=self._cipher)
 
     def _timeout(self, target: Target) -> timedelta:
         return target.timeout or self._policy.timeout

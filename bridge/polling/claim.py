@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, bindparam, select, update
+from sqlalchemy import Connection, Row, and_, bindparam, exists, or_, select, update
 
 from bridge.db.tables import rooms, sources
 from bridge.errors import BridgeError, UsageError
@@ -122,18 +122,20 @@ def _refuse_while_limited(source: str, health: SourceHealth, now: datetime) -> N
         raise BridgeError(f"source {source!r} is rate-limited by the upstream: try again in {seconds:.0f} s")
 
 
+_IS_DUE = and_(rooms.c.next_poll_at <= bindparam("now"), rooms.c.claim_token.is_(None))
 _OF_SOURCE = (
     select(rooms.c.id, rooms.c.upstream_id, rooms.c.next_poll_at)
-    .where(
-        rooms.c.source == bindparam("source"),
-        rooms.c.next_poll_at <= bindparam("now"),
-        rooms.c.claim_token.is_(None),
-    )
+    .where(rooms.c.source == bindparam("source"), _IS_DUE)
     .limit(bindparam("limit"))
     .with_for_update(skip_locked=True)
 )
 _DUE = _OF_SOURCE.order_by(rooms.c.next_poll_at, rooms.c.id)
 _DUE_TO_PROBE = _OF_SOURCE.order_by(rooms.c.failures, rooms.c.next_poll_at, rooms.c.id)
+ROOMS_DUE = exists().where(
+    or_(sources.c.paused_until.is_(None), sources.c.paused_until <= bindparam("now")),
+    exists().where(rooms.c.source == sources.c.name, _IS_DUE),
+)
+"""Whether a room of any source can be claimed, its request budget aside."""
 _CLAIM = update(rooms).where(rooms.c.id.in_(bindparam("keys", expanding=True))).values(claim_token=bindparam("token"))
 _RELEASE = (
     update(rooms)

@@ -22,7 +22,7 @@ from bridge.rules.polling import pause_at_once
 from bridge.rules.presence import Failure, FailureKind, PeerJoined, PeerLeft, Snapshot
 from bridge.runtime import Runtime
 from bridge.sources.protocol import Source, SourceSettings
-from bridge.workers import WorkerPool
+from bridge.workers import Claimed, WorkerPool
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger("bridge.polling")
 
@@ -111,15 +111,17 @@ class SourcePoller:
         self._stopping = True
         return await self.pool.stop(grace)
 
-    async def _claim(self, slots: int) -> Sequence[ClaimedRoom]:
-        return await self._database.write(
-            claim_rooms,
-            self._account.name,
-            requests_per_second=self._account.requests_per_second,
-            limit=slots,
-            now=self._runtime.now(),
-            token=self._worker.new_token(),
-        )
+    async def _claim(self, slots: int) -> Claimed[ClaimedRoom]:
+        with self._worker.claiming() as token:
+            rooms = await self._database.write(
+                claim_rooms,
+                self._account.name,
+                requests_per_second=self._account.requests_per_second,
+                limit=slots,
+                now=self._runtime.now(),
+                token=token,
+            )
+        return Claimed(rooms, may_have_more=len(rooms) == slots)
 
     async def _release(self, rooms: Sequence[ClaimedRoom]) -> None:
         await self._database.write(release_rooms, rooms)

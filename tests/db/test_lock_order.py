@@ -75,7 +75,7 @@ class Transactions:
         assert append_snapshots(connection, at(NOW), self.store.new_id)
 
     def claim(self, connection: Connection) -> None:
-        assert claim_cursors(connection, self.store.terms(NOW, slots=9))
+        assert claim_cursors(connection, self.store.terms(NOW, slots=9)).items
 
     def attempts(self, connection: Connection) -> None:
         """Successes of two endpoints; the circuit of one closes, so that its waiting cursor is due."""
@@ -87,7 +87,7 @@ class Transactions:
         assert request_some(connection, wanted, 0, at(NOW)).added
 
     def claim_redeliveries(self, connection: Connection) -> None:
-        assert claim_redeliveries(connection, self.store.terms(NOW, slots=9))
+        assert claim_redeliveries(connection, self.store.terms(NOW, slots=9)).items
 
     def redelivery(self, connection: Connection) -> None:
         redelivery = self.redeliveries.redeliveries[0]
@@ -119,7 +119,7 @@ def prepare(store: StoreDriver) -> Transactions:
     mine = [one for one in claimed if one is not failing and one.target.name != "erp"]
 
     request_replay(store, hand)
-    (redeliveries,) = store.write(claim_redeliveries, store.terms(20, slots=1))
+    (redeliveries,) = store.write(claim_redeliveries, store.terms(20, slots=1)).items
     (crm,) = {one.target.key for one in mine if one.target.name == "crm"}
     request_replay(store, crm)
     open_circuit = update(endpoints).where(endpoints.c.name == "hand").values(circuit="open")

@@ -26,7 +26,7 @@ from tests.harness.store_driver import GONE, GOOD, REJECTED, RETRYABLE, StoreDri
 
 
 def claim(store: StoreDriver, seconds: float, *, slots: int = 10) -> list[ClaimedRedeliveries]:
-    return store.write(claim_redeliveries, store.terms(seconds, slots=slots))
+    return list(store.write(claim_redeliveries, store.terms(seconds, slots=slots)).items)
 
 
 def record(
@@ -394,7 +394,7 @@ def test_two_senders_never_claim_redeliveries_of_one_endpoint(postgresql_store: 
     store = postgresql_store
     requested(store, people=2 * REDELIVERY_BATCH)
     with meeting(store.database, lambda: claim(store, 101)) as (first, second):
-        assert len(claim_redeliveries(first, store.terms(101, slots=10))) == 1
+        assert len(claim_redeliveries(first, store.terms(101, slots=10)).items) == 1
 
     assert second.result() == []
 

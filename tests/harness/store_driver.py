@@ -165,7 +165,7 @@ class StoreDriver:
             pass
 
     def owed(self, seconds: float, *, slots: int = 1000, token: str | None = None) -> list[ClaimedCursor]:
-        return self.write(claim_cursors, self.terms(seconds, slots=slots, token=token))
+        return list(self.write(claim_cursors, self.terms(seconds, slots=slots, token=token)).items)
 
     def terms(self, seconds: float, *, slots: int = 1000, token: str | None = None) -> Claim:
         return Claim(
