@@ -10,7 +10,7 @@ import psycopg
 import pytest
 from sqlalchemy import Connection, update
 
-from bridge.db import engine as database_module
+from bridge.db import postgresql as database_module
 from bridge.db.engine import Database, allow_long_transaction
 from bridge.db.tables import rooms
 from bridge.errors import DatabaseError
