@@ -150,7 +150,7 @@ async def _chain(
         with registered(database) as worker:
             settings = PollingSettings(interval=interval)
             sender = Sender(database, client, DeliveryPolicy(), runtime, worker, cipher=SecretCipher())
-            poller = Poller(database, {"main": (account, source)}, settings, runtime, worker, on_events=sender.wake)
+            poller = Poller(database, {"main": (account, source)}, settings, runtime, worker, sender)
             running = [asyncio.create_task(poller.run()), asyncio.create_task(sender.run())]
             yield Chain(poller, sender, delays)
             await asyncio.gather(poller.stop(5), sender.stop(5))

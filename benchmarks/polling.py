@@ -12,7 +12,7 @@ from benchmarks import rig
 from bridge.db.engine import Database
 from bridge.db.liveness import registered
 from bridge.polling.plan import PollingSettings
-from bridge.polling.poller import Poller
+from bridge.polling.poller import NoSender, Poller
 from bridge.polling.rooms import RoomSpec, configure_rooms, ensure_sources
 from bridge.runtime import system_runtime
 from bridge.sources.huddle01.client import open_client
@@ -79,7 +79,7 @@ async def poll_for(database: Database, account: SourceSettings, seconds: float) 
         aclose = source.aclose
 
     with registered(database) as worker:
-        poller = Poller(database, {"main": (account, Counted())}, settings, runtime, worker, on_events=lambda: None)  # type: ignore[dict-item]
+        poller = Poller(database, {"main": (account, Counted())}, settings, runtime, worker, NoSender())  # type: ignore[dict-item]
         running = asyncio.create_task(poller.run())
         start = time.perf_counter()
         while time.perf_counter() - start < seconds:

@@ -34,7 +34,7 @@ from bridge.db.migrate import ensure_schema
 from bridge.delivery.sender import Sender
 from bridge.errors import BridgeError, ConfigurationError, DatabaseError
 from bridge.logs import FLUSH_SECONDS, flush_logs
-from bridge.polling.poller import Poller
+from bridge.polling.poller import NoSender, Poller
 from bridge.polling.rooms import apply_shorter_intervals
 from bridge.polling.source_state import retry_sources
 from bridge.runtime import Runtime, system_runtime
@@ -94,8 +94,8 @@ class Service:
         self._database = Database(settings.database.url)
         self._stop_requested = asyncio.Event()
         self._reload_requested = asyncio.Event()
-        self._worker = Worker(self._database, has_claims=self._has_claims, on_freed=self._wake_threadsafe)
-        self._jobs_claimed: set[str] = set()
+        self._worker = Worker(self._database, tokens_in_use=self._tokens_in_use, on_freed=self._wake_threadsafe)
+        self._job_tokens: set[str] = set()
         self._prunes_after = 0.0
         self._poller: Poller | None = None
         self._sender: Sender | None = None
@@ -107,11 +107,15 @@ class Service:
             BridgeError: it cannot start.
         """
         has_ended = True
+        self._loop = asyncio.get_running_loop()
         with self._signals_handled():
             try:
                 if await self._unless_stopped(self._prepare):
                     await self._serve()
             finally:
+                with contextlib.suppress(DatabaseError, TimeoutError):
+                    async with asyncio.timeout(RELEASE_SECONDS):
+                        await self._database.run(self._worker.stop)
                 has_ended = self._database.close(CLOSE_SECONDS)
         log.info("bridge.stopped")
         if not has_ended:
@@ -126,6 +130,7 @@ class Service:
 
     def _prepare(self) -> None:
         ensure_schema(self._database)
+        self._worker.start()
         self._apply_configuration()
         lag = self._database.read_now(clock_lag, self._runtime.now())
         if lag:
@@ -159,7 +164,6 @@ class Service:
 
     async def _serve(self) -> None:
         async with (
-            self._registered(),
             self._web() as url,
             scheduled(self._jobs(), now=self._runtime.now, on_clock_changed=self._on_clock_changed),
         ):
@@ -173,20 +177,7 @@ class Service:
                         await self._apply_polling_settings(changed_sources)
                     new_settings = await self._next_settings()
                 if new_settings is not None:
-                    await self._database.run(self._worker.start_afresh)
                     changed_sources = await self._take_over(new_settings)
-
-    @asynccontextmanager
-    async def _registered(self) -> AsyncIterator[None]:
-        """Register this process as a worker."""
-        self._loop = asyncio.get_running_loop()
-        await self._database.run(self._worker.start)
-        try:
-            yield
-        finally:
-            with contextlib.suppress(DatabaseError, TimeoutError):
-                async with asyncio.timeout(RELEASE_SECONDS):
-                    await self._database.run(self._worker.stop)
 
     # Roles
 
@@ -205,8 +196,8 @@ class Service:
             try:
                 yield
             finally:
-                self._poller = self._sender = None
                 await self._stop_workers(workers)
+                self._poller = self._sender = None
                 for task in running:
                     task.cancel()
                 await asyncio.gather(*running, return_exceptions=True)
@@ -222,9 +213,8 @@ class Service:
         }
         for _, source in sources.values():
             stack.push_async_callback(source.aclose)
-        return Poller(
-            self._database, sources, self._settings.polling, self._runtime, self._worker, on_events=self._on_events
-        )
+        sender = self._sender or NoSender()
+        return Poller(self._database, sources, self._settings.polling, self._runtime, self._worker, sender)
 
     async def _stop_workers(self, workers: Collection[Poller | Sender]) -> None:
         grace = RELOAD_DRAIN_SECONDS
@@ -277,17 +267,15 @@ class Service:
         if due.redeliveries and self._sender is not None:
             self._sender.wake(redeliveries=True)
 
-    def _on_events(self) -> None:
-        if self._sender is not None:
-            self._sender.wake()
-
     def _wake_threadsafe(self) -> None:
-        """The claims of a process that died are due."""
-        self._loop.call_soon_threadsafe(self._wake, DueWork(polls=True, deliveries=True, redeliveries=True))
+        """Claims were freed."""
+        everything = DueWork(polls=True, deliveries=True, redeliveries=True)
+        with contextlib.suppress(RuntimeError):  # the loop is closed: the process ends
+            self._loop.call_soon_threadsafe(self._wake, everything)
 
-    def _has_claims(self) -> bool:
+    def _tokens_in_use(self) -> Collection[str]:
         workers = (self._poller, self._sender)
-        return bool(self._jobs_claimed) or any(worker is not None and worker.is_busy for worker in workers)
+        return {*self._job_tokens, *(token for worker in workers if worker is not None for token in worker.tokens)}
 
     async def _prune(self) -> None:
         """Apply retention, in one process at a time."""
@@ -307,17 +295,16 @@ class Service:
 
     async def _in_one_process(self, name: str, every: timedelta, work: Callable[[], Awaitable[None]]) -> None:
         """Do work that is due, unless another process does it."""
-        now = self._runtime.now()
+        now, token = self._runtime.now(), self._worker.new_token()
         try:
-            with self._worker.claiming() as token:
-                if await self._database.write_aside(claim_job, name, every=every, now=now, token=token):
-                    self._jobs_claimed.add(token)
-                    await work()
-                    await self._database.write_aside(finish_job, name, token=token, next_run_at=now + every)
+            if await self._database.write_aside(claim_job, name, every=every, now=now, token=token):
+                self._job_tokens.add(token)
+                await work()
+                await self._database.write_aside(finish_job, name, token=token, next_run_at=now + every)
         except DatabaseError as error:
             log.warning("job.failed", job=name, detail=str(error))
         finally:
-            self._jobs_claimed.discard(token)
+            self._job_tokens.discard(token)
 
     async def _on_clock_changed(self, moved: timedelta) -> None:
         if moved >= CLOCK_JUMP:

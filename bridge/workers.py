@@ -62,9 +62,14 @@ class WorkerPool(Generic[Item]):
         return list(self._tasks.values())
 
     @property
-    def is_busy(self) -> bool:
-        """Whether anything is claimed."""
-        return bool(self._tasks or self._unfinished)
+    def free_slots(self) -> int:
+        """Items that can be started now; none once the pool stops."""
+        return 0 if self._stopping else self._slots - len(self._tasks)
+
+    @property
+    def claimed(self) -> list[Item]:
+        """Items being worked on, and those that are not given back yet."""
+        return [*self._tasks.values(), *self._unfinished]
 
     def wake(self) -> None:
         """Claim soon."""
@@ -73,8 +78,8 @@ class WorkerPool(Generic[Item]):
     async def tick(self) -> int:
         """Claim what is due and start it; returns the number of items."""
         async with self._claiming:
-            free = self._slots - len(self._tasks)
-            if free <= 0 or self._stopping:
+            free = self.free_slots
+            if free <= 0:
                 self._may_have_more = True
                 return 0
             await self._release_unfinished()

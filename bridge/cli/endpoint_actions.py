@@ -18,9 +18,10 @@ from bridge.compose import endpoint_context, open_webhook_client
 from bridge.config import Settings
 from bridge.config.words import did_you_mean, one_of, quoted
 from bridge.db.encryption import SecretCipher
-from bridge.delivery.claim import OwedEvent, Target, load_target
+from bridge.delivery.claim import OwedEvent
 from bridge.delivery.endpoints import disable_endpoint, enable_endpoint, rotate_secret
 from bridge.delivery.sender import deliver
+from bridge.delivery.targets import Target, load_target
 from bridge.errors import UsageError
 from bridge.events.bodies import RoomName, encode
 from bridge.events.formats import Format

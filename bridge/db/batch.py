@@ -7,13 +7,11 @@ its members are retried one by one, so that one bad row harms only itself; if th
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, TypeVar
 
 import structlog
-from sqlalchemy import Connection
 
-from bridge.db.engine import Database
 from bridge.errors import DatabaseError
 
 Item = TypeVar("Item")
@@ -28,10 +26,9 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger("bridge.db")
 
 
 class GroupCommit(Generic[Item, Result]):
-    """Writes items with `write(connection, items)`, which returns one result per item, in order."""
+    """Writes items with `await write(items)`, one transaction that returns one result per item, in order."""
 
-    def __init__(self, database: Database, write: Callable[[Connection, Sequence[Item]], Sequence[Result]]) -> None:
-        self._database = database
+    def __init__(self, write: Callable[[Sequence[Item]], Awaitable[Sequence[Result]]]) -> None:
         self._write = write
         self._waiting: list[tuple[Item, asyncio.Future[Result]]] = []
         self._flushing: asyncio.Task[None] | None = None
@@ -71,7 +68,7 @@ class GroupCommit(Generic[Item, Result]):
         pause = 0.05
         for tries in range(1, TRIES_WHILE_AWAY + 1):
             try:
-                return await self._database.write(self._write, items)
+                return await self._write(items)
             except DatabaseError as error:
                 if not error.is_away or tries == TRIES_WHILE_AWAY:
                     raise

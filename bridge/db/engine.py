@@ -35,8 +35,10 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 READERS = 4
-WRITERS = 3
-"""Connections that write: for polls and deliveries, for longer work, for this process's registration."""
+WRITERS = 2
+"""Connections that write: for polls and deliveries, and for longer work."""
+LIVENESS_THREADS = 2
+"""They must not wait for a connection while all others are in use (`liveness`)."""
 BUSY_TIMEOUT_MS = 10_000
 TRANSACTION_TRIES = 5
 SLOW_SECONDS = 10
@@ -208,8 +210,8 @@ class Database:
             raise DatabaseError(f"database {self.name}: {_first_line(error)}", is_away=False) from error
 
     def _engine(self, *, writes: bool) -> Engine:
-        size = WRITERS if writes else READERS
-        options: dict[str, Any] = {"pool_size": size, "max_overflow": 1, "json_serializer": _compact_json}
+        size = (WRITERS if writes else READERS) + LIVENESS_THREADS
+        options: dict[str, Any] = {"pool_size": size, "max_overflow": 0, "json_serializer": _compact_json}
         if self.dialect == "sqlite":
             engine = create_engine(self._url, connect_args={"check_same_thread": False}, **options)
             event.listen(engine, "do_connect", _make_private)

@@ -1,36 +1,23 @@
-"""The event log and the cursors over it: appending events raises the cursor of every endpoint that wants one.
+"""The event log: appending events raises the cursor of every endpoint that wants one (`bridge.db.cursors`).
 
-The row of the room is locked by the caller; sequences, hashes, events and raised cursors commit together. Subscriptions
-are read in that same transaction, never from a cache that a new endpoint could miss.
+The row of the room is locked by the caller; sequences, hashes, events and raised cursors commit together.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Column, ColumnElement, Connection, Row, and_, bindparam, case, insert, or_, select, update
+from sqlalchemy import Column, ColumnElement, Connection, Row, and_, bindparam, insert, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
+from bridge.db.cursors import Offer, Raised, raise_cursors
 from bridge.db.engine import SYSTEM_LOG_LOCK, advisory_lock
-from bridge.db.tables import cursors, endpoints, events, rooms
+from bridge.db.tables import events, rooms
 from bridge.events.bodies import Draft, RoomName
 from bridge.events.log import NewEvent, RoomLog, number_events
-from bridge.events.subscription import Subscription, subscription
 from bridge.rules.chain import GENESIS
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RaisedCursor:
-    """A cursor whose `head` moves to the sequence `last`; one that owed nothing starts just before `first`."""
-
-    endpoint_key: int
-    room_key: int
-    first: int
-    last: int
-    due_at: datetime
 
 
 def room_log(row: Row[Any]) -> RoomLog:
@@ -43,14 +30,20 @@ def room_log(row: Row[Any]) -> RoomLog:
     )
 
 
-def append_events(connection: Connection, new: Sequence[NewEvent]) -> None:
-    """Store numbered events, in sequence order within each room, and raise cursors."""
+def append_events(connection: Connection, new: Sequence[NewEvent], offer: Offer | None = None) -> Raised:
+    """Store numbered events, in sequence order within each room, and raise cursors.
+
+    Returns:
+        Which cursors were raised, and which of them the sender that made the offer has taken over.
+    """
     if not new:
-        return
-    connection.execute(_INSERT_EVENTS, [_event_values(event) for event in new])
-    raised = cursors_to_raise(read_subscriptions(connection), new)
-    if raised:
-        connection.execute(_RAISE_CURSORS[connection.dialect.name], [_cursor_values(cursor) for cursor in raised])
+        return Raised()
+    if offer is None or not offer.known:
+        connection.execute(_INSERT_EVENTS, [_event_values(event) for event in new])
+        return raise_cursors(connection, new)
+    inserted = connection.execute(_INSERT_EVENTS_RETURNING, [_event_values(event) for event in new])
+    keys: dict[str, int] = {row.public_id: row.id for row in inserted}
+    return raise_cursors(connection, new, offer, keys)
 
 
 def append_system_events(
@@ -79,28 +72,6 @@ def write_log_ends(connection: Connection, logs: Sequence[RoomLog]) -> None:
         connection.execute(_WRITE_LOG_END, ends)
 
 
-def read_subscriptions(connection: Connection) -> list[Subscription]:
-    """Every endpoint's subscription, by key."""
-    return [subscription(row.id, row.events, row.rooms) for row in connection.execute(_SUBSCRIPTIONS)]
-
-
-def cursors_to_raise(subscriptions: Iterable[Subscription], new: Sequence[NewEvent]) -> list[RaisedCursor]:
-    """The cursors that new events raise, ordered by endpoint and room: the order in which they are locked."""
-    raised: dict[tuple[int, int], RaisedCursor] = {}
-    for wanting in subscriptions:
-        for event in new:
-            if wanting.wants(event.type, event.room_id, event.audience):
-                known = raised.get((wanting.endpoint_key, event.room_key))
-                raised[wanting.endpoint_key, event.room_key] = RaisedCursor(
-                    endpoint_key=wanting.endpoint_key,
-                    room_key=event.room_key,
-                    first=event.sequence if known is None else known.first,
-                    last=event.sequence,
-                    due_at=event.recorded_at,
-                )
-    return [cursor for _, cursor in sorted(raised.items())]
-
-
 def is_in_audience(audience: Column[int], endpoint_key: ColumnElement[int] | int) -> ColumnElement[bool]:
     """Whether an endpoint belongs to an event's audience: `bridge.events.subscription.includes` in SQL."""
     return or_(audience.is_(None), audience == endpoint_key, and_(audience < 0, audience != -endpoint_key))
@@ -124,16 +95,6 @@ def _event_values(event: NewEvent) -> dict[str, Any]:
     }
 
 
-def _cursor_values(cursor: RaisedCursor) -> dict[str, Any]:
-    return {
-        "endpoint_key": cursor.endpoint_key,
-        "room_key": cursor.room_key,
-        "acked": cursor.first - 1,
-        "head": cursor.last,
-        "next_attempt_at": cursor.due_at,
-    }
-
-
 def lock_system_log(connection: Connection, now: datetime) -> Row[Any]:
     """Lock the room of the bridge's own log, as every room before any cursor; it is inserted the first time."""
     row = connection.execute(_LOCK_SYSTEM_ROOM).one_or_none()
@@ -148,26 +109,8 @@ def lock_system_log(connection: Connection, now: datetime) -> Row[Any]:
     return row
 
 
-def _raise_cursors(insert_into: Callable[..., Any]) -> Any:  # noqa: ANN401 - the INSERT of a dialect
-    statement = insert_into(cursors)
-    owes_nothing = cursors.c.acked >= cursors.c.head
-    return statement.on_conflict_do_update(
-        index_elements=[cursors.c.endpoint_key, cursors.c.room_key],
-        set_={
-            "head": statement.excluded.head,
-            # A cursor that owes nothing skips the unwanted events in between, and is due now. One that owes something
-            # keeps its position, its claim and its back-off.
-            "acked": case((owes_nothing, statement.excluded.acked), else_=cursors.c.acked),
-            "next_attempt_at": case(
-                (owes_nothing, statement.excluded.next_attempt_at), else_=cursors.c.next_attempt_at
-            ),
-        },
-    )
-
-
 _INSERT_EVENTS = insert(events)
-_SUBSCRIPTIONS = select(endpoints.c.id, endpoints.c.events, endpoints.c.rooms).order_by(endpoints.c.id)
-_RAISE_CURSORS = {"postgresql": _raise_cursors(postgresql.insert), "sqlite": _raise_cursors(sqlite.insert)}
+_INSERT_EVENTS_RETURNING = insert(events).returning(events.c.id, events.c.public_id)
 _LOCK_SYSTEM_ROOM = select(rooms).where(rooms.c.source.is_(None)).order_by(rooms.c.id).limit(1).with_for_update()
 _WRITE_LOG_END = (
     update(rooms)

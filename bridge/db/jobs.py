@@ -17,8 +17,7 @@ def claim_job(connection: Connection, name: str, *, every: timedelta, now: datet
     """
     connection.execute(upsert(connection)(jobs).values(name=name, next_run_at=now).on_conflict_do_nothing())
     is_due = or_(jobs.c.next_run_at <= now, jobs.c.next_run_at > now + every)
-    is_free = jobs.c.claim_token.is_(None)
-    claim = update(jobs).where(jobs.c.name == name, is_free, is_due).values(claim_token=token)
+    claim = update(jobs).where(jobs.c.name == name, jobs.c.claim_token.is_(None), is_due).values(claim_token=token)
     return connection.execute(claim).rowcount == 1
 
 

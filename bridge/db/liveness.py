@@ -1,15 +1,17 @@
 """Which processes live. Each registers as a worker; its claims carry its id, and those of a dead worker are freed.
 
 A claim's token is the id of a worker and a number: `<id>:<number>`. Whatever its time-outs are, a worker counts as dead
-soon after it stops giving signs of life, and whoever notices frees its claims. A worker that was only frozen finds its
-registration gone: what it records is fenced, and it registers again under a new id.
+soon after it stops giving signs of life, and every other process frees its claims. A worker that was only frozen finds
+its registration gone: what it records is fenced, and it registers again under a new id, which is random.
 
-- PostgreSQL: a row of `workers`, renewed every second. It counts as dead when the database's clock says that it was not
-  renewed for `DEAD_AFTER`, and this process has seen it unchanged for `WATCHED_FOR`: after an outage of the database,
-  the others have that long to renew their rows.
+- PostgreSQL: a row of `workers`, renewed every second, with the database's time. A worker is dead if its row is seen
+  unchanged for `DEAD_AFTER`; if the row is that old already, `WATCHED_FOR` is enough.
 - SQLite: a file beside the database, locked for as long as the process lives, so that its death shows at once. While it
-  has claims, the process also touches the file each second, so that it can be seen to be frozen. An idle bridge writes
+  has claims, the process also touches the file every second, so that a frozen one is found too. An idle bridge writes
   nothing.
+
+Only what a process has seen without interruption counts: after an outage of the database, or when this process itself
+was frozen, it begins to watch the others anew.
 """
 
 from __future__ import annotations
@@ -17,9 +19,11 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import re
 import secrets
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import count
@@ -27,7 +31,7 @@ from pathlib import Path
 from typing import Final, Protocol
 
 import structlog
-from sqlalchemy import ColumnElement, Connection, Table, and_, delete, func, insert, or_, select, union, update
+from sqlalchemy import Connection, Table, delete, func, insert, literal, select, tuple_, union, update
 
 from bridge.db.engine import Database
 from bridge.db.tables import cursors, jobs, redeliveries, rooms, sources, workers
@@ -38,10 +42,14 @@ DEAD_AFTER: Final = 4.0
 """Seconds without a renewal. With a second between two looks, claims are freed within 5 seconds."""
 WATCHED_FOR: Final = 2.0
 """Seconds for which this process must have seen a registration unchanged before it counts as dead."""
+LONGEST_GAP: Final = 2.0
+"""Seconds between two looks; after a longer gap, the others have as long again to renew their registrations."""
+LONGEST_OUTAGE: Final = 20.0
+"""Longest such time: a connection ends after it (`tcp_user_timeout`), so nobody needs longer to come back."""
 ID_LENGTH: Final = 16
 
-CLAIMED: Final[tuple[Table, ...]] = (rooms, sources, cursors, redeliveries, jobs)
-"""The tables whose rows can be claimed, in the order in which they are locked."""
+CLAIMED: Final[Mapping[str, Table]] = {table.name: table for table in (rooms, sources, cursors, redeliveries, jobs)}
+"""The tables whose rows can be claimed."""
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger("bridge.db")
 
@@ -57,58 +65,47 @@ class Registry(Protocol):
 
     def remove(self, worker_id: str) -> None: ...
 
-    def remove_dead(self, claiming: Collection[str]) -> None:
-        """Remove the registrations of workers that do not live; `claiming`: ids in the tokens of claims."""
-        ...
-
-    def ids(self) -> frozenset[str]:
-        """The registered workers."""
+    def living(self, tokens: Collection[str]) -> Collection[str]:
+        """Ids of the workers that live; other registrations are removed. `tokens`: of all claims."""
         ...
 
 
 class Worker:
-    """This process's registration; it renews itself in a thread of its own, so that no long work can delay it.
+    """This process's registration. Threads of its own renew it and free the claims of others, whatever else is done.
+
+    Renewals have a thread to themselves: freeing claims may have to wait for a lock.
 
     Args:
         database: whose claims are meant.
-        on_freed: called, in that thread, after claims of a dead worker were freed.
-        has_claims: whether this process has claims now.
+        tokens_in_use: the tokens of the claims that are being worked on; called in another thread. Claims with other
+            tokens of this process are freed too: they were made, but the response of the database was lost, or they
+            could not be given back. Without it, all are in use.
+        on_freed: called, in another thread, after claims were freed.
     """
 
     def __init__(
         self,
         database: Database,
         *,
+        tokens_in_use: Callable[[], Collection[str]] | None = None,
         on_freed: Callable[[], None] = lambda: None,
-        has_claims: Callable[[], bool] = lambda: True,
     ) -> None:
         self._database = database
         self._on_freed = on_freed
-        self._has_claims = has_claims
+        self._tokens_in_use = tokens_in_use
         file = database.file
         self._registry: Registry = WorkerRows(database) if file is None else LockFiles(file)
         self._id = ""
         self._numbers = count(1)
         self._renewed_at = 0.0
-        self._is_stale = False
-        self._abandoned: set[str] = set()
-        self._renewing = threading.Lock()
+        self._unused: frozenset[str] = frozenset()
         self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._renew_until_stopped, name="liveness", daemon=True)
+        self._renewing = self._thread(self.renew, "worker.renewal_failed")
+        self._freeing = self._thread(self.free_claims, "claims.free_failed")
 
     def new_token(self) -> str:
         """A token for a new claim."""
         return f"{self._id}:{next(self._numbers)}"
-
-    @contextmanager
-    def claiming(self) -> Iterator[str]:
-        """A token for a claim; if the database fails, what was claimed with it nevertheless is freed soon."""
-        token = self.new_token()
-        try:
-            yield token
-        except DatabaseError:
-            self._abandoned.add(token)
-            raise
 
     def owns(self, token: str) -> bool:
         """Whether a claim can still be ours: it was made under the present id, which was renewed lately."""
@@ -118,74 +115,98 @@ class Worker:
         """Register, and free the claims of workers that have died.
 
         Raises:
-            DatabaseError: the database failed.
+            DatabaseError: the database failed, or a file beside it cannot be made.
         """
-        self._register()
-        self._free_dead()
-        self._thread.start()
+        try:
+            self._register()
+            self.free_claims()
+        except BaseException:
+            self._remove()
+            raise
+        self._renewing.start()
+        self._freeing.start()
 
     def stop(self) -> None:
-        """Free what is still claimed, and remove the registration."""
+        """Remove the registration, and free what is still claimed."""
         self._stopping.set()
-        if self._thread.is_alive():
-            self._thread.join()
+        if self._renewing.is_alive():
+            self._renewing.join()  # else it might register again
+        self._remove()
         with contextlib.suppress(DatabaseError, OSError):
-            self._registry.remove(self._id)
-            self._free_dead()
+            self.free_claims()
 
     def renew(self) -> None:
-        """Renew the registration once, and free the claims of dead workers.
+        """Renew the registration once; one that others have removed is replaced.
+
+        Raises:
+            DatabaseError: the database failed, or a file beside it cannot be made.
+        """
+        started_at = time.monotonic()
+        has_claims = self._tokens_in_use is None or bool(self._tokens_in_use())
+        if self._registry.renew(self._id, has_claims=has_claims):
+            self._renewed_at = started_at
+        else:
+            detail = "this process was frozen or cut off, and its claims were freed; it goes on under a new id"
+            log.warning("worker.declared_dead", detail=detail)
+            self._register()
+
+    def free_claims(self) -> None:
+        """Free the claims of workers that do not live, and those of this one that it does not know.
 
         Raises:
             DatabaseError: the database failed.
         """
-        with self._renewing:
-            started_at = time.monotonic()
-            if self._is_stale:
-                self._registry.remove(self._id)
-                self._register()
-            elif self._registry.renew(self._id, has_claims=self._has_claims()):
-                self._renewed_at = started_at
-            else:
-                log.warning("worker.declared_dead", detail="this process was frozen, and its work was given to others")
-                self._register()
-            self._free_dead()
-            self._free_abandoned()
+        # Claims are read before workers: one that registers in between has none of these.
+        claims = self._database.read_now(read_claims)
+        living = self._registry.living({token for _, token in claims})
+        lost = self._lost({token for _, token in claims})
+        by_table: dict[str, list[str]] = defaultdict(list)
+        for table, token in claims:
+            if token[:ID_LENGTH] not in living or token in lost:
+                by_table[table].append(token)
+        # A transaction per table: where one cannot be written to, the others are freed all the same.
+        freed = sum(self._database.write_now(free_claims, table, tokens) for table, tokens in by_table.items())
+        if freed:
+            log.info("claims.freed", count=freed)
+            self._on_freed()
 
-    def start_afresh(self) -> None:
-        """Take a new id, so that claims that could not be given back are freed; if the database is away, soon."""
-        self._is_stale = True
-        with contextlib.suppress(DatabaseError):
-            self.renew()
+    def _lost(self, tokens: Collection[str]) -> Collection[str]:
+        """Own tokens in the database that nothing works on, now and at the last look: a new one is on its way here."""
+        if self._tokens_in_use is None:
+            return ()
+        before = self._unused
+        in_use = frozenset(self._tokens_in_use())
+        self._unused = frozenset(token for token in tokens if token.startswith(self._id) and token not in in_use)
+        return before & self._unused
 
     def _register(self) -> None:
         worker_id, started_at = secrets.token_hex(ID_LENGTH // 2), time.monotonic()
         self._registry.register(worker_id)
-        self._id, self._renewed_at, self._is_stale = worker_id, started_at, False
+        self._id, self._renewed_at = worker_id, started_at
 
-    def _free_dead(self) -> None:
-        claiming = self._database.read_now(claiming_workers)
-        self._registry.remove_dead(claiming)
-        dead = claiming - self._registry.ids()
-        if dead:
-            log.info("claims.freed", count=self._database.write_now(free_claims, dead))
-            self._on_freed()
+    def _remove(self) -> None:
+        with contextlib.suppress(DatabaseError, OSError):
+            self._registry.remove(self._id)
 
-    def _free_abandoned(self) -> None:
-        """Free what was claimed by transactions that were committed although the connection was lost."""
-        abandoned = set(self._abandoned)
-        if abandoned:
-            self._database.write_now(free_tokens, abandoned)
-            self._abandoned -= abandoned
+    def _thread(self, work: Callable[[], None], failure: str) -> threading.Thread:
+        """A thread that calls `work` every second until stopped; the first failure of several in a row is logged."""
 
-    def _renew_until_stopped(self) -> None:
-        while not self._stopping.wait(RENEW_SECONDS):
-            try:
-                self.renew()
-            except (DatabaseError, OSError) as error:
-                log.warning("worker.renewal_failed", detail=str(error))
-            except Exception:
-                log.exception("worker.renewal_failed")
+        def run() -> None:
+            has_failed = False
+            next_at = time.monotonic() + RENEW_SECONDS
+            while not self._stopping.wait(next_at - time.monotonic()):
+                next_at = max(next_at, time.monotonic()) + RENEW_SECONDS
+                try:
+                    work()
+                    has_failed = False
+                except (DatabaseError, OSError) as error:
+                    if not has_failed:
+                        log.warning(failure, detail=str(error))
+                    has_failed = True
+                except Exception:
+                    log.exception(failure)
+
+        return threading.Thread(target=run, name=work.__name__, daemon=True)
 
 
 @contextmanager
@@ -193,7 +214,7 @@ def registered(database: Database) -> Iterator[Worker]:
     """A worker for the duration of a command.
 
     Raises:
-        DatabaseError: the database failed.
+        DatabaseError: the database failed, or a file beside it cannot be made.
     """
     worker = Worker(database)
     worker.start()
@@ -204,7 +225,7 @@ def registered(database: Database) -> Iterator[Worker]:
 
 
 class WorkerRows:
-    """PostgreSQL: rows of `workers`, renewed by the database's clock."""
+    """PostgreSQL: rows of `workers` with the database's time."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -222,125 +243,161 @@ class WorkerRows:
         removal = delete(workers).where(workers.c.id == worker_id)
         self._database.write_now(lambda connection: connection.execute(removal))
 
-    def remove_dead(self, claiming: Collection[str]) -> None:  # noqa: ARG002 - a row that is not renewed is dead in any case
+    def living(self, tokens: Collection[str]) -> Collection[str]:  # noqa: ARG002 - a row shows that its worker lives
         age = func.extract("epoch", func.clock_timestamp() - workers.c.seen_at).label("age")
         found = self._database.read_now(lambda connection: connection.execute(select(workers, age)).all())
         unchanged = self._unchanged.seconds({row.id: row.seen_at for row in found})
-        dead = [row for row in found if row.age >= DEAD_AFTER and unchanged[row.id] >= WATCHED_FOR]
-        if dead:
-            same = or_(*(and_(workers.c.id == row.id, workers.c.seen_at == row.seen_at) for row in dead))
-            self._database.write_now(lambda connection: connection.execute(delete(workers).where(same)))
+        # By the age alone it could be alive, by an own clock alone a restart would watch for longer than it must.
+        dead = [
+            (row.id, row.seen_at)
+            for row in found
+            if unchanged[row.id] >= (WATCHED_FOR if row.age >= DEAD_AFTER else DEAD_AFTER)
+        ]
+        return {row.id for row in found} - (self._remove_unchanged(dead) if dead else set())
 
-    def ids(self) -> frozenset[str]:
-        return frozenset(self._database.read_now(lambda connection: connection.execute(select(workers.c.id)).scalars()))
+    def _remove_unchanged(self, dead: Collection[tuple[str, object]]) -> set[str]:
+        """Remove these rows, except those that were renewed meanwhile."""
+        same = tuple_(workers.c.id, workers.c.seen_at).in_(dead)
+        removal = delete(workers).where(same).returning(workers.c.id)
+        return self._database.write_now(lambda connection: set(connection.execute(removal).scalars()))
 
 
 class LockFiles:
-    """SQLite: a locked file per process beside the database."""
+    """SQLite: a locked file per process beside the database, `<name of the database>-worker-<id>`."""
 
     def __init__(self, database_file: Path) -> None:
-        self._prefix = f"{database_file.name}-worker-"
         self._directory = database_file.parent
-        self._descriptor = -1
+        self._prefix = f"{database_file.name}-worker-"
+        self._names = re.compile(re.escape(self._prefix) + f"[0-9a-f]{{{ID_LENGTH}}}")
+        self._own = -1
+        """Descriptor of this process's file. A program that is started inherits neither it nor the lock."""
         self._unchanged = _Unchanged()
 
     def register(self, worker_id: str) -> None:
         self._close()
         path = self._path(worker_id)
-        unfinished = path.with_name(f"{path.name}.new")  # not seen by others until it is locked
-        self._descriptor = os.open(unfinished, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600)
-        fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        unfinished.rename(path)
+        try:
+            while not self._is_own(path):  # until it was locked, it looked like one of a dead process
+                self._close()
+                self._own = os.open(path, os.O_CREAT | os.O_RDWR, 0o600)
+                fcntl.flock(self._own, fcntl.LOCK_EX)
+        except OSError as error:
+            problem = f"cannot create or lock {path}: {error.strerror}"
+            remedy = "put the database on a local disk, into a directory in which the bridge can create files"
+            raise DatabaseError(f"{problem}; {remedy}", is_away=False) from error
 
     def renew(self, worker_id: str, *, has_claims: bool) -> bool:
-        if not self._path(worker_id).exists():
+        if not self._is_own(self._path(worker_id)):
             return False
         if has_claims:
-            os.utime(self._descriptor)
+            os.utime(self._own)
         return True
 
     def remove(self, worker_id: str) -> None:
-        self._path(worker_id).unlink(missing_ok=True)
+        path = self._path(worker_id)
+        if self._is_own(path):
+            path.unlink(missing_ok=True)
         self._close()
 
-    def remove_dead(self, claiming: Collection[str]) -> None:
-        own = os.fstat(self._descriptor).st_ino if self._descriptor >= 0 else None
-        signs: dict[str, tuple[int, bool]] = {}
-        for worker_id in self.ids():
-            with contextlib.suppress(FileNotFoundError):
-                found = self._path(worker_id).stat()
-                if found.st_ino != own:
-                    signs[worker_id] = found.st_mtime_ns, worker_id in claiming
-        for worker_id, seconds in self._unchanged.seconds(signs).items():
-            path = self._path(worker_id)
-            is_frozen = worker_id in claiming and seconds >= DEAD_AFTER
-            if is_frozen or _is_unlocked(path):
-                path.unlink(missing_ok=True)
-
-    def ids(self) -> frozenset[str]:
-        found = (path.name.removeprefix(self._prefix) for path in self._directory.glob(f"{self._prefix}*"))
-        return frozenset(name for name in found if len(name) == ID_LENGTH)
+    def living(self, tokens: Collection[str]) -> Collection[str]:
+        claims: dict[str, set[str]] = defaultdict(set)
+        for token in tokens:
+            claims[token[:ID_LENGTH]].add(token)
+        names = (path.name for path in self._directory.iterdir())
+        ids = {name.removeprefix(self._prefix) for name in names if self._names.fullmatch(name)}
+        others = {worker_id for worker_id in ids if not self._is_own(self._path(worker_id))}
+        # Claims count as signs of life too: those of a worker with short claims change, and its file does not.
+        signs = {worker_id: (_touched_at(self._path(worker_id)), frozenset(claims[worker_id])) for worker_id in others}
+        unchanged = self._unchanged.seconds(signs)
+        frozen = {worker_id for worker_id in signs if claims[worker_id] and unchanged[worker_id] >= DEAD_AFTER}
+        for worker_id in frozen:
+            self._path(worker_id).unlink(missing_ok=True)
+        return {worker_id for worker_id in ids - frozen if worker_id not in others or _is_locked(self._path(worker_id))}
 
     def _path(self, worker_id: str) -> Path:
         return self._directory / f"{self._prefix}{worker_id}"
 
+    def _is_own(self, path: Path) -> bool:
+        """Whether this is the file that this process has locked."""
+        if self._own < 0:
+            return False
+        try:
+            return os.path.samestat(path.stat(), os.fstat(self._own))
+        except FileNotFoundError:
+            return False
+
     def _close(self) -> None:
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-            self._descriptor = -1
+        if self._own >= 0:
+            os.close(self._own)
+            self._own = -1
 
 
 class _Unchanged:
-    """For how long this process has seen values unchanged, by a clock that nothing sets."""
+    """For how long this process has seen values unchanged without interruption, by a clock that nothing sets."""
 
     def __init__(self) -> None:
+        self._looked_at: float | None = None
         self._since: dict[str, tuple[object, float]] = {}
 
     def seconds(self, values: Mapping[str, object]) -> dict[str, float]:
         now = time.monotonic()
-        before, self._since = self._since, {}
+        gap = 0.0 if self._looked_at is None else now - self._looked_at
+        before, self._since, self._looked_at = self._since, {}, now
+        first_seen_at = now
+        if gap > LONGEST_GAP:
+            # The others were perhaps cut off as well. TCP doubles its pauses: coming back takes up to as long again.
+            before, first_seen_at = {}, now + min(gap, LONGEST_OUTAGE)
         for key, value in values.items():
-            known, since = before.get(key, (value, now))
+            known, since = before.get(key, (value, first_seen_at))
             self._since[key] = (value, since if known == value else now)
         return {key: now - since for key, (_, since) in self._since.items()}
 
 
-def claiming_workers(connection: Connection) -> frozenset[str]:
-    """The ids in the tokens of all claims."""
-    ids = (select(_worker_of(table)).where(table.c.claim_token.is_not(None)) for table in CLAIMED)
-    return frozenset(connection.execute(union(*ids)).scalars())
+def read_claims(connection: Connection) -> list[tuple[str, str]]:
+    """The table and the token of every claim."""
+    return [(row.table_name, row.claim_token) for row in connection.execute(_CLAIMS)]
 
 
-def free_claims(connection: Connection, worker_ids: Collection[str]) -> int:
-    """Free every claim of these workers; returns how many."""
-    freed = 0
-    for table in CLAIMED:
-        theirs = (table.c.claim_token.is_not(None), _worker_of(table).in_(sorted(worker_ids)))
-        freed += connection.execute(update(table).where(*theirs).values(claim_token=None)).rowcount
-    return freed
+def free_claims(connection: Connection, table_name: str, tokens: Collection[str]) -> int:
+    """Free the claims with these tokens in a table; returns how many. Rows that are locked are left for the next time.
+
+    A worker that was frozen inside a transaction keeps its locks until PostgreSQL ends it.
+    """
+    table = CLAIMED[table_name]
+    (key,) = table.primary_key
+    claimed = select(key).where(table.c.claim_token.is_not(None), table.c.claim_token.in_(sorted(tokens)))
+    freeing = update(table).where(key.in_(claimed.with_for_update(skip_locked=True))).values(claim_token=None)
+    return connection.execute(freeing).rowcount
 
 
-def free_tokens(connection: Connection, tokens: Collection[str]) -> None:
-    """Free what was claimed with these tokens."""
-    for table in CLAIMED:
-        connection.execute(update(table).where(table.c.claim_token.in_(sorted(tokens))).values(claim_token=None))
-
-
-def _is_unlocked(path: Path) -> bool:
-    """Whether the process that locked the file has died."""
+def _touched_at(path: Path) -> int | None:
     try:
-        descriptor = os.open(path, os.O_RDWR)
+        return path.stat().st_mtime_ns
+    except FileNotFoundError:
+        return None
+
+
+def _is_locked(path: Path) -> bool:
+    """Whether the process that locked the file lives; the file of a dead one is removed."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
     except FileNotFoundError:
         return False
+    except PermissionError:
+        return True  # another user's: once dead, it is found by its claims, like a frozen one
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        path.unlink(missing_ok=True)
     except BlockingIOError:
-        return False
+        return True
     finally:
         os.close(descriptor)
-    return True
+    return False
 
 
-def _worker_of(table: Table) -> ColumnElement[str]:
-    """The id of the worker in a row's token."""
-    return func.substr(table.c.claim_token, 1, ID_LENGTH)
+_CLAIMS = union(
+    *(
+        select(literal(name).label("table_name"), table.c.claim_token).where(table.c.claim_token.is_not(None))
+        for name, table in CLAIMED.items()
+    )
+)

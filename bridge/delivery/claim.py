@@ -8,64 +8,34 @@ so that its limits are exact over any number of senders. A claim sets a token th
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime
 from types import MappingProxyType
 from typing import Any
 
-import structlog
 from sqlalchemy import ColumnElement, Connection, Row, Select, and_, bindparam, func, or_, select, update
 
-from bridge.db.encryption import SecretCipher
+from bridge.db.cursors import BUSY_CURSORS, EVENTS_AT_ONCE, REDELIVERING, TakenCursor
 from bridge.db.event_log import is_in_audience
 from bridge.db.tables import cursors, endpoints, events, redeliveries, rooms
-from bridge.delivery.endpoints import find_endpoint
 from bridge.delivery.limits import (
-    BUSY_CURSORS,
     CURSORS_AT_ONCE,
     RATE_ALLOWS,
-    REDELIVERING,
     busy_cursors,
     live_allowance,
     redelivery_allowance,
     spend_rate,
 )
-from bridge.delivery.secrets import decrypt_secrets, encrypted_secrets
-from bridge.errors import BridgeError
+from bridge.delivery.targets import Target, TargetCache
 from bridge.events.subscription import Subscription, subscription
 from bridge.rules.rate import UNLIMITED
 from bridge.workers import Claimed
 
-WINDOW = 20
-"""Number of sequences after `acked` that one claim reads."""
 REDELIVERY_BATCH = 20
-UNREADABLE_PAUSE = timedelta(minutes=1)
-"""For an endpoint whose secret cannot be decrypted."""
 SPARE_ENDPOINTS = 100
 """Endpoints that are considered beyond the number of slots: some turn out to be at a limit."""
-
-log: structlog.stdlib.BoundLogger = structlog.get_logger("bridge.delivery")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Target:
-    """An endpoint as the sender needs it; `secrets` in signing order, the current one first.
-
-    `rotated_at` is the time of the last change of its secret: once it differs, the claim must not be continued.
-    """
-
-    key: int
-    name: str
-    url: str
-    format: str
-    signature: str
-    timeout: timedelta | None
-    rotated_at: datetime | None = None
-    headers: dict[str, str] = field(repr=False)
-    secrets: tuple[str, ...] = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,7 +56,6 @@ class ClaimedCursor:
 
     key: int
     target: Target
-    room_key: int
     room_id: str | None
     token: str
     acked: int
@@ -120,7 +89,7 @@ class Claim:
     slots: int
     now: datetime
     token: str
-    cipher: SecretCipher
+    targets: TargetCache
 
 
 def claim_cursors(
@@ -148,7 +117,7 @@ def claim_cursors(
         allowance = min(live_allowance(endpoint, busy[endpoint.id], claim.now), own_slots)
         if allowance > 0:
             allowed.append((endpoint, allowance))
-    targets = _targets(connection, [endpoint for endpoint, _ in allowed[: claim.slots]], claim)
+    targets = claim.targets.load(connection, [endpoint for endpoint, _ in allowed[: claim.slots]], claim.now)
     taken: list[tuple[Row[Any], Row[Any]]] = []
     may_have_more = len(allowed) < len(due)
     for endpoint, allowance in allowed:
@@ -169,7 +138,7 @@ def claim_redeliveries(connection: Connection, claim: Claim) -> Claimed[ClaimedR
     # Checked again now that the endpoints are locked: another sender may have begun while we waited for them.
     started = set(connection.execute(_WITH_REDELIVERIES, {"keys": keys}).scalars())
     busy = busy_cursors(connection, keys)
-    targets = _targets(connection, due, claim)
+    targets = claim.targets.load(connection, due, claim.now)
     claimed: list[ClaimedRedeliveries] = []
     for endpoint in due:
         if endpoint.id in started or endpoint.id not in targets or len(claimed) >= claim.slots:
@@ -183,20 +152,32 @@ def claim_redeliveries(connection: Connection, claim: Claim) -> Claimed[ClaimedR
     return Claimed(claimed, may_have_more=True)
 
 
+def claimed_at_once(taken: TakenCursor, target: Target) -> ClaimedCursor:
+    """A claimed cursor out of one that was claimed when it was raised."""
+    events = list(taken.events.items())[:EVENTS_AT_ONCE]
+    following = list(taken.events.values())[1 : EVENTS_AT_ONCE + 1]
+    acks_to = [event.sequence - 1 for event in following] + [taken.head] * (len(events) - len(following))
+    return ClaimedCursor(
+        key=taken.key,
+        target=target,
+        room_id=taken.room_id,
+        token=taken.token,
+        acked=taken.acked,
+        reach=acks_to[-1],
+        events=tuple(
+            OwedEvent(
+                key=key, public_id=event.public_id, sequence=event.sequence, type=event.type, body=event.body,
+                acks_to=last,
+            )
+            for (key, event), last in zip(events, acks_to, strict=True)
+        ),
+    )  # fmt: skip
+
+
 def release_cursors(connection: Connection, claimed: Sequence[ClaimedCursor]) -> None:
     """Give back cursors that are not worked on after all: they are due as they were."""
     if claimed:
         connection.execute(_RELEASE, [{"key": one.key, "token": one.token} for one in claimed])
-
-
-def load_target(connection: Connection, name: str, *, now: datetime, cipher: SecretCipher) -> Target:
-    """The endpoint of that name or id, whatever its state.
-
-    Raises:
-        NotFoundError: there is none.
-    """
-    row = find_endpoint(connection, name)
-    return _target(row, decrypt_secrets(encrypted_secrets(connection, [row.id], now)[row.id], cipher), cipher)
 
 
 def _lock_due_endpoints(connection: Connection, ready: Select[Any], lock: Select[Any], claim: Claim) -> list[Row[Any]]:
@@ -227,34 +208,6 @@ def _take(
     return rows
 
 
-def _targets(connection: Connection, endpoint_rows: Sequence[Row[Any]], claim: Claim) -> dict[int, Target]:
-    """Targets by key; an endpoint whose secret cannot be decrypted is paused instead."""
-    encrypted = encrypted_secrets(connection, [row.id for row in endpoint_rows], claim.now)
-    targets: dict[int, Target] = {}
-    for row in endpoint_rows:
-        try:
-            targets[row.id] = _target(row, decrypt_secrets(encrypted[row.id], claim.cipher), claim.cipher)
-        except (BridgeError, ValueError, LookupError) as error:
-            log.error("endpoint.secret_unreadable", endpoint=row.name, detail=str(error))  # noqa: TRY400 - the message is all
-            paused_until = claim.now + UNREADABLE_PAUSE
-            connection.execute(_PAUSE, {"key": row.id, "until": paused_until})
-    return targets
-
-
-def _target(endpoint: Row[Any], secrets: tuple[str, ...], cipher: SecretCipher) -> Target:
-    return Target(
-        key=endpoint.id,
-        name=endpoint.name,
-        url=endpoint.url,
-        format=endpoint.style,
-        signature=endpoint.signature,
-        timeout=None if endpoint.timeout_seconds is None else timedelta(seconds=endpoint.timeout_seconds),
-        rotated_at=endpoint.rotated_at,
-        headers=json.loads(cipher.decrypt(endpoint.headers)),
-        secrets=secrets,
-    )
-
-
 def _with_events(
     connection: Connection, taken: Sequence[tuple[Row[Any], Row[Any]]], targets: Mapping[int, Target], claim: Claim
 ) -> list[ClaimedCursor]:
@@ -272,7 +225,6 @@ def _with_events(
             ClaimedCursor(
                 key=cursor.id,
                 target=target,
-                room_key=cursor.room_key,
                 room_id=cursor.upstream_id,
                 token=claim.token,
                 acked=cursor.acked,
@@ -289,7 +241,7 @@ def _next_events(
     """The events to deliver now, and what is acknowledged after them."""
     wanting = subscription(endpoint.id, endpoint.events, endpoint.rooms)
     wanted = [row for row in found if wanting.wants(row.type, cursor.upstream_id, row.audience)]
-    reach = min(cursor.head, cursor.acked + WINDOW)
+    reach = min(cursor.head, cursor.acked + EVENTS_AT_ONCE)
     if not wanted and reach < cursor.head:
         following = _first_wanted(connection, wanting, cursor)
         reach = cursor.head if following is None else following - 1
@@ -302,7 +254,7 @@ def _next_events(
 
 def _first_wanted(connection: Connection, wanting: Subscription, cursor: Row[Any]) -> int | None:
     """Sequence of the first wanted event beyond the window."""
-    position = {"room": cursor.room_key, "beyond": cursor.acked + WINDOW, "head": cursor.head}
+    position = {"room": cursor.room_key, "beyond": cursor.acked + EVENTS_AT_ONCE, "head": cursor.head}
     types = wanting.event_types if wanting.wants_room(cursor.upstream_id) else ()
     found: int | None = connection.execute(
         _BEYOND_WINDOW, {**position, "types": types, "endpoint": wanting.endpoint_key}
@@ -395,7 +347,7 @@ _WITHIN_WINDOW = (
         and_(
             events.c.room_key == cursors.c.room_key,
             events.c.sequence > cursors.c.acked,
-            events.c.sequence <= cursors.c.acked + WINDOW,
+            events.c.sequence <= cursors.c.acked + EVENTS_AT_ONCE,
             events.c.sequence <= cursors.c.head,
         ),
     )
@@ -414,12 +366,6 @@ _BEYOND_WINDOW = (
     .order_by(events.c.sequence)
     .limit(1)
 )
-_PAUSE = (
-    update(endpoints)
-    .where(endpoints.c.id == bindparam("key"))
-    .values(paused_until=bindparam("until"), redeliveries_paused_until=bindparam("until"))
-)
-
 # Redeliveries: a disabled endpoint gets them too, which is how it is tried out before it is enabled.
 
 _IS_REQUESTED = and_(

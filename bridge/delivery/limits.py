@@ -10,25 +10,11 @@ from collections.abc import Collection
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, bindparam, case, exists, func, or_, select, update
+from sqlalchemy import Connection, Row, bindparam, case, or_, select, update
 
-from bridge.db.tables import cursors, endpoints, redeliveries
+from bridge.db.cursors import BUSY_CURSORS
+from bridge.db.tables import cursors, endpoints
 from bridge.rules.rate import UNLIMITED, Rate
-
-REDELIVERING = exists().where(
-    redeliveries.c.endpoint_key == endpoints.c.id,
-    redeliveries.c.claim_token.is_not(None),
-)
-"""Whether a sender is working on redeliveries of the endpoint at hand."""
-
-BUSY_CURSORS = (
-    select(func.count())
-    .select_from(cursors)
-    .where(cursors.c.endpoint_key == endpoints.c.id, cursors.c.claim_token.is_not(None))
-    .correlate(endpoints)
-    .scalar_subquery()
-) + case((REDELIVERING, 1), else_=0)
-"""Number of cursors of the endpoint at hand that are worked on; its redeliveries count as one."""
 
 RATE_ALLOWS = or_(
     endpoints.c.rate_per_second <= 0,

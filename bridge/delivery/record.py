@@ -1,14 +1,15 @@
 """T4: records attempts. One transaction for many: load → plan → write.
 
 Load locks the endpoints, the bridge's own log if they may have to be announced in it, then the cursors, each in the
-order of their keys, as T2 and T3 do; the plan (`bridge.delivery.plan`) is pure; write executes it with one statement
-per kind of row.
+order of their keys, as T2 and T3 do; for successes of endpoints that are not failing, the cursors alone. The plan
+(`bridge.delivery.plan`) is pure; write executes it with one statement per kind of row.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import Connection, Row, and_, bindparam, func, insert, or_, select, update
@@ -30,6 +31,8 @@ from bridge.rules.delivery import Circuit, CursorState, DeliveryPolicy, Endpoint
 
 RESPONSE_KEPT = 1024
 """Characters of a response that are stored."""
+SUCCESS_RESOLUTION = timedelta(seconds=1)
+"""The last success of an endpoint that is not failing is written this often."""
 
 
 def record_attempts(
@@ -37,13 +40,13 @@ def record_attempts(
 ) -> list[Recorded]:
     """Record attempts and move their cursors; returns one `Recorded` per report, in order."""
     at = max(report.at for report in reports)
-    stored_endpoints = _lock_endpoints(connection, reports)
-    closing = _closing(reports, stored_endpoints)
-    if closing or any(_may_disable(report, stored_endpoints, policy) for report in reports):
-        lock_system_log(connection, at)
-    stored_cursors = _lock_cursors(connection, reports, closing)
-    plan = plan_reports(reports, stored_cursors, stored_endpoints, policy)
-    _write(connection, plan, at, new_id)
+    loaded = _load_healthy(connection, reports) or _load(connection, reports, policy, at)
+    plan = plan_reports(reports, loaded.cursors, loaded.endpoints, policy)
+    _write(connection, plan)
+    if loaded.locked:
+        _write_endpoints(connection, plan, at, new_id)
+    else:
+        _write_successes(connection, plan, loaded, at)
     return plan.recorded
 
 
@@ -64,18 +67,42 @@ def attempt_values(endpoint_key: int, attempt: Attempt, kind: str) -> dict[str, 
     }
 
 
-def _lock_endpoints(connection: Connection, reports: Sequence[Report]) -> dict[int, StoredEndpoint]:
+@dataclass(frozen=True, slots=True)
+class _Loaded:
+    """The rows that the plan needs, by key; `locked`: the endpoints' too, so that their health can be written."""
+
+    cursors: Mapping[int, StoredCursor]
+    endpoints: Mapping[int, StoredEndpoint]
+    locked: bool
+
+
+def _load_healthy(connection: Connection, reports: Sequence[Report]) -> _Loaded | None:
+    """Lock the cursors only: successes of endpoints that are not failing change nothing else."""
+    if not all(_was_delivered(report) or report.attempt is None for report in reports):
+        return None
+    rows = connection.execute(_LOCK_CURSORS_OF_ENDPOINTS, {"keys": [report.cursor.key for report in reports]}).all()
+    stored = {row.endpoint_key: _stored_endpoint(row, row.endpoint_key) for row in rows}
+    if any(one.state.is_failing for one in stored.values()):
+        return None
+    return _Loaded({row.id: _stored_cursor(row) for row in rows}, stored, locked=False)
+
+
+def _load(connection: Connection, reports: Sequence[Report], policy: DeliveryPolicy, at: datetime) -> _Loaded:
     keys = sorted({report.cursor.target.key for report in reports})
-    return {row.id: _stored_endpoint(row) for row in connection.execute(_LOCK_ENDPOINTS, {"keys": keys})}
+    stored = {row.id: _stored_endpoint(row, row.id) for row in connection.execute(_LOCK_ENDPOINTS, {"keys": keys})}
+    closing = _closing(reports, stored)
+    if closing or any(_may_disable(report, stored, policy) for report in reports):
+        lock_system_log(connection, at)
+    return _Loaded(_lock_cursors(connection, reports, closing), stored, locked=True)
+
+
+def _was_delivered(report: Report) -> bool:
+    return report.attempt is not None and report.attempt.result.outcome is Outcome.DELIVERED
 
 
 def _closing(reports: Sequence[Report], stored: Mapping[int, StoredEndpoint]) -> list[int]:
     """Endpoints whose circuit a success among the reports may close, which makes their other cursors due."""
-    succeeded = {
-        report.cursor.target.key
-        for report in reports
-        if report.attempt is not None and report.attempt.result.outcome is Outcome.DELIVERED
-    }
+    succeeded = {report.cursor.target.key for report in reports if _was_delivered(report)}
     return sorted(key for key in succeeded if key in stored and stored[key].state.circuit is Circuit.OPEN)
 
 
@@ -97,20 +124,32 @@ def _lock_cursors(connection: Connection, reports: Sequence[Report], closing: Se
     return {row.id: _stored_cursor(row) for row in rows}
 
 
-def _write(connection: Connection, plan: DeliveryPlan, at: datetime, new_id: Callable[[str], str]) -> None:
+def _write(connection: Connection, plan: DeliveryPlan) -> None:
     if plan.attempts:
         values = [attempt_values(endpoint_key, attempt, "live") for endpoint_key, attempt in plan.attempts]
-        connection.execute(insert(attempts), values)
+        connection.execute(_INSERT_ATTEMPTS, values)
     insert_dead_letters(connection, plan.dead_letters)
     for endpoint_key, due_at in plan.released.items():
         connection.execute(_RELEASE_WAITING, {"endpoint": endpoint_key, "at": due_at})
     if plan.cursors:
         connection.execute(_MOVE, [cursor._asdict() for cursor in plan.cursors.values()])
+
+
+def _write_endpoints(connection: Connection, plan: DeliveryPlan, at: datetime, new_id: Callable[[str], str]) -> None:
+    """Write the health of locked endpoints, and announce what became of them."""
     if plan.endpoints:
         connection.execute(_WRITE_HEALTH, [_health_values(endpoint) for endpoint in plan.endpoints.values()])
     for endpoint_key, reason in plan.disabled.items():
         connection.execute(_DISABLE, {"key": endpoint_key, "reason": reason.value})
     append_system_events(connection, plan.notices, at, new_id)
+
+
+def _write_successes(connection: Connection, plan: DeliveryPlan, loaded: _Loaded, at: datetime) -> None:
+    """Write that endpoints had a success, once a second."""
+    before = {key: loaded.endpoints[key].state.last_success_at for key in plan.endpoints}
+    late = [key for key, last in before.items() if last is None or at - last >= SUCCESS_RESOLUTION]
+    if late:
+        connection.execute(_WRITE_SUCCESS, {"keys": late, "at": at})
 
 
 def insert_dead_letters(connection: Connection, letters: Sequence[NewDeadLetter]) -> None:
@@ -134,7 +173,7 @@ def _stored_cursor(row: Row[Any]) -> StoredCursor:
     )
 
 
-def _stored_endpoint(row: Row[Any]) -> StoredEndpoint:
+def _stored_endpoint(row: Row[Any], key: int) -> StoredEndpoint:
     state = EndpointState(
         failures_in_row=row.failures_in_row,
         failing_since=row.failing_since,
@@ -144,7 +183,7 @@ def _stored_endpoint(row: Row[Any]) -> StoredEndpoint:
         paused_until=row.paused_until,
     )
     return StoredEndpoint(
-        key=row.id,
+        key=key,
         name=row.name,
         url=row.url,
         active=row.state == "active",
@@ -180,15 +219,27 @@ _TRIES = (
     )
     .scalar_subquery()
 )
+_HEALTH = ("failures_in_row", "failing_since", "last_success_at", "circuit", "probes", "paused_until")
 _LOCK_ENDPOINTS = (
     select(endpoints)
     .where(endpoints.c.id.in_(bindparam("keys", expanding=True)))
     .order_by(endpoints.c.id)
     .with_for_update(key_share=True)
 )
+_INSERT_ATTEMPTS = insert(attempts)
 _BY_KEY = cursors.c.id.in_(bindparam("keys", expanding=True))
 _LOCK = select(cursors).order_by(cursors.c.endpoint_key, cursors.c.room_key).with_for_update()
 _LOCK_CURSORS = _LOCK.where(_BY_KEY)
+_LOCK_CURSORS_OF_ENDPOINTS = (
+    select(
+        cursors,
+        *(endpoints.c[name] for name in ("name", "url", "state", "rotated_at", *_HEALTH)),
+    )
+    .join(endpoints, endpoints.c.id == cursors.c.endpoint_key)
+    .where(_BY_KEY)
+    .order_by(cursors.c.endpoint_key, cursors.c.room_key)
+    .with_for_update(of=cursors)
+)
 _IS_WAITING = and_(cursors.c.acked < cursors.c.head, cursors.c.claim_token.is_(None))
 _OF_CLOSING = and_(cursors.c.endpoint_key.in_(bindparam("endpoints", expanding=True)), _IS_WAITING)
 _LOCK_CURSORS_AND_WAITING = _LOCK.where(or_(_BY_KEY, _OF_CLOSING))
@@ -202,10 +253,18 @@ _MOVE = (
     .where(cursors.c.id == bindparam("key"))
     .values(bind("acked", "claim_token", "next_attempt_at", "failed_attempts", "rejections", "last_failed_at"))
 )
-_WRITE_HEALTH = (
+_WRITE_HEALTH = update(endpoints).where(endpoints.c.id == bindparam("key")).values(bind(*_HEALTH))
+_WRITE_SUCCESS = (
     update(endpoints)
-    .where(endpoints.c.id == bindparam("key"))
-    .values(bind("failures_in_row", "failing_since", "last_success_at", "circuit", "probes", "paused_until"))
+    .where(
+        endpoints.c.id.in_(
+            # One that another process has locked is left out: cursors are locked already, and endpoints come first.
+            select(endpoints.c.id)
+            .where(endpoints.c.id.in_(bindparam("keys", expanding=True)))
+            .with_for_update(key_share=True, skip_locked=True)
+        )
+    )
+    .values(last_success_at=bindparam("at"))
 )
 _DISABLE = (
     update(endpoints)

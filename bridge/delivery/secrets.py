@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from typing import NamedTuple
 
 from sqlalchemy import Connection, bindparam, insert, or_, select, update
 
@@ -23,11 +24,20 @@ class EndpointContext:
     rotation_grace: timedelta = timedelta(hours=24)
 
 
-def encrypted_secrets(connection: Connection, endpoint_keys: Sequence[int], now: datetime) -> dict[int, list[str]]:
-    """Ciphertexts of the secrets that sign now, by endpoint; the current one first."""
-    found: dict[int, list[str]] = {}
+class SigningSecret(NamedTuple):
+    """A secret that signs until it expires; None for the current one."""
+
+    ciphertext: str
+    expires_at: datetime | None
+
+
+def signing_secrets(
+    connection: Connection, endpoint_keys: Sequence[int], now: datetime
+) -> dict[int, list[SigningSecret]]:
+    """The secrets that sign now, by endpoint; the current one first."""
+    found: dict[int, list[SigningSecret]] = {}
     for row in connection.execute(_SIGNING, {"keys": endpoint_keys, "now": now}):
-        found.setdefault(row.endpoint_key, []).append(row.ciphertext)
+        found.setdefault(row.endpoint_key, []).append(SigningSecret(row.ciphertext, row.expires_at))
     return found
 
 
@@ -46,7 +56,8 @@ def current_secret(connection: Connection, endpoint_key: int, context: EndpointC
     Raises:
         BridgeError: the key for it is not given.
     """
-    return decrypt_secrets(encrypted_secrets(connection, [endpoint_key], context.now)[endpoint_key], context.cipher)[0]
+    secrets = signing_secrets(connection, [endpoint_key], context.now)[endpoint_key]
+    return decrypt_secrets([secrets[0].ciphertext], context.cipher)[0]
 
 
 def is_secret_generated(connection: Connection, endpoint_key: int) -> bool:
@@ -107,7 +118,7 @@ def mark_generated(connection: Connection, endpoint_key: int) -> None:
 
 
 _SIGNING = (
-    select(endpoint_secrets.c.endpoint_key, endpoint_secrets.c.ciphertext)
+    select(endpoint_secrets.c.endpoint_key, endpoint_secrets.c.ciphertext, endpoint_secrets.c.expires_at)
     .where(
         endpoint_secrets.c.endpoint_key.in_(bindparam("keys", expanding=True)),
         or_(endpoint_secrets.c.expires_at.is_(None), endpoint_secrets.c.expires_at > bindparam("now")),

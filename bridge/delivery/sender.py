@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
-from functools import lru_cache, partial
+from functools import lru_cache
 from types import MappingProxyType
 
 import structlog
 
 from bridge.db.batch import GroupCommit
+from bridge.db.cursors import KnownEndpoint, Offer, TakenCursor
 from bridge.db.encryption import SecretCipher
 from bridge.db.engine import Database
 from bridge.db.liveness import Worker
@@ -25,9 +25,9 @@ from bridge.delivery.claim import (
     ClaimedCursor,
     ClaimedRedeliveries,
     OwedEvent,
-    Target,
     claim_cursors,
     claim_redeliveries,
+    claimed_at_once,
     release_cursors,
 )
 from bridge.delivery.client import WebhookClient
@@ -35,6 +35,7 @@ from bridge.delivery.plan import Attempt, Disabled, Fenced, Moved, Recorded, Rep
 from bridge.delivery.record import record_attempts
 from bridge.delivery.redact import redact
 from bridge.delivery.redeliver import Redelivered, record_redelivery, release_redeliveries
+from bridge.delivery.targets import Target, TargetCache
 from bridge.events.formats import Format, render
 from bridge.rules.delivery import DeliveryPolicy, Outcome, PostResult, retry_redelivery
 from bridge.rules.signing import Huddle01Secret, InvalidSecretError, Secret, parse_secret, sign
@@ -68,8 +69,8 @@ class Sender:
         self._policy = policy
         self._runtime = runtime
         self._worker = worker
-        self._cipher = cipher
-        self._commits = GroupCommit(database, partial(record_attempts, policy=policy, new_id=runtime.new_id))
+        self._targets = TargetCache(cipher)
+        self._commits = GroupCommit(self._record_attempts)
         self._stopping = False
         self._pool: WorkerPool[ClaimedCursor] = WorkerPool(
             "send", slots=SLOTS, claim=self._claim, work=self._deliver_events, release=self._release
@@ -88,9 +89,32 @@ class Sender:
         (self._redelivery_pool if redeliveries else self._pool).wake()
 
     @property
-    def is_busy(self) -> bool:
-        """Whether anything is claimed."""
-        return self._pool.is_busy or self._redelivery_pool.is_busy
+    def tokens(self) -> set[str]:
+        """The tokens of its claims."""
+        return {one.token for one in self._pool.claimed} | {one.token for one in self._redelivery_pool.claimed}
+
+    def offer(self, token: str) -> Offer | None:
+        """What this sender can take over of the events that polls are about to bring."""
+        slots, now = self._pool.free_slots, self._runtime.now()
+        if slots <= 0:
+            return None
+        under_way = Counter(cursor.target.key for cursor in self._pool.items)
+        known = {
+            kept.target.key: KnownEndpoint(
+                subscription=kept.subscription,
+                row=kept.row,
+                slots=SLOTS_PER_ENDPOINT - under_way[kept.target.key],
+            )
+            for kept in self._targets.valid(now)
+        }
+        return Offer(token=token, now=now, slots=slots, known=known)
+
+    async def take_over(self, taken: Sequence[TakenCursor]) -> None:
+        """Deliver cursors that were claimed as they were raised, under an offer of this sender."""
+        targets = {cursor.endpoint_key: self._targets.get(cursor.endpoint_key) for cursor in taken}
+        await self._pool.start(
+            [claimed_at_once(cursor, target) for cursor in taken if (target := targets[cursor.endpoint_key])]
+        )
 
     async def tick(self) -> int:
         """Claim what is due once and deliver it; returns the number of claims."""
@@ -112,10 +136,9 @@ class Sender:
 
     async def _claim(self, slots: int) -> Claimed[ClaimedCursor]:
         under_way = Counter(cursor.target.key for cursor in self._pool.items)
-        with self._terms(slots) as terms:
-            return await self._database.write(
-                claim_cursors, terms, per_endpoint=SLOTS_PER_ENDPOINT, under_way=under_way
-            )
+        return await self._database.write(
+            claim_cursors, self._terms(slots), per_endpoint=SLOTS_PER_ENDPOINT, under_way=under_way
+        )
 
     async def _deliver_events(self, cursor: ClaimedCursor) -> None:
         """Deliver the events of a claimed cursor one by one, as long as each is acknowledged."""
@@ -155,14 +178,16 @@ class Sender:
             _log_attempt(cursor, attempt, recorded)
         return recorded
 
+    async def _record_attempts(self, reports: Sequence[Report]) -> Sequence[Recorded]:
+        return await self._database.write(record_attempts, reports, policy=self._policy, new_id=self._runtime.new_id)
+
     async def _release(self, cursors: Sequence[ClaimedCursor]) -> None:
         await self._database.write(release_cursors, cursors)
 
     # Redeliveries: the same, without order and without effect on the endpoint's health
 
     async def _claim_redeliveries(self, slots: int) -> Claimed[ClaimedRedeliveries]:
-        with self._terms(slots) as terms:
-            return await self._database.write(claim_redeliveries, terms)
+        return await self._database.write(claim_redeliveries, self._terms(slots))
 
     async def _redeliver(self, claimed: ClaimedRedeliveries) -> None:
         timeout = self._timeout(claimed.target)
@@ -190,10 +215,8 @@ class Sender:
     async def _release_redeliveries(self, claimed: Sequence[ClaimedRedeliveries]) -> None:
         await self._database.write(release_redeliveries, claimed)
 
-    @contextmanager
-    def _terms(self, slots: int) -> Iterator[Claim]:
-        with self._worker.claiming() as token:
-            yield Claim(slots=slots, now=self._runtime.now(), token=token, cipher=self._cipher)
+    def _terms(self, slots: int) -> Claim:
+        return Claim(slots=slots, now=self._runtime.now(), token=self._worker.new_token(), targets=self._targets)
 
     def _timeout(self, target: Target) -> timedelta:
         return target.timeout or self._policy.timeout

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
+from bridge.db.cursors import TakenCursor
 from bridge.db.visits import PresenceWrites
 from bridge.events.bodies import Draft, RoomName, draft, draft_source
 from bridge.events.log import NewEvent, RoomLog, number_events
@@ -110,12 +111,17 @@ class LoadedPolls:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecordedPoll:
-    """The result of recording one poll; nothing was written if `fenced`."""
+    """The result of recording one poll; nothing was written if `fenced`.
+
+    `taken`: cursors that this process's sender has claimed already; with `wakes_senders`, others are to be claimed.
+    """
 
     fenced: bool = False
     changes: tuple[Change, ...] = ()
     event_count: int = 0
     source_paused_until: datetime | None = None
+    taken: Sequence[TakenCursor] = ()
+    wakes_senders: bool = False
 
 
 class QuietRoom(NamedTuple):

@@ -6,13 +6,14 @@ Each source has a pool of its own, so that a slow source delays no other.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
-from functools import partial
+from typing import Protocol
 
 import structlog
 
 from bridge.db.batch import GroupCommit
+from bridge.db.cursors import Offer, TakenCursor
 from bridge.db.engine import Database
 from bridge.db.liveness import Worker
 from bridge.polling.claim import claim_rooms, release_rooms
@@ -27,6 +28,36 @@ from bridge.workers import Claimed, WorkerPool
 log: structlog.stdlib.BoundLogger = structlog.get_logger("bridge.polling")
 
 
+class EventTaker(Protocol):
+    """The sender of this process, which delivers what polls bring."""
+
+    def offer(self, token: str) -> Offer | None:
+        """What it can take over as soon as it is recorded, claimed with `token`."""
+        ...
+
+    async def take_over(self, taken: Sequence[TakenCursor]) -> None:
+        """Deliver what was claimed under the offer."""
+        ...
+
+    def wake(self) -> None:
+        """Claim what is due."""
+        ...
+
+
+class NoSender:
+    """Of a process that does not send: other processes find what is due."""
+
+    def offer(self, token: str) -> Offer | None:  # noqa: ARG002 - the protocol's signature
+        """Nothing."""
+        return None
+
+    async def take_over(self, taken: Sequence[TakenCursor]) -> None:
+        """Never called: nothing was offered."""
+
+    def wake(self) -> None:
+        """There is nobody to wake."""
+
+
 class Poller:
     """Polls the due rooms of every source until stopped."""
 
@@ -37,14 +68,24 @@ class Poller:
         settings: PollingSettings,
         runtime: Runtime,
         worker: Worker,
-        *,
-        on_events: Callable[[], None],
+        sender: EventTaker,
     ) -> None:
-        commits = GroupCommit(database, partial(record_polls, settings=settings, new_id=runtime.new_id))
+        self._database = database
+        self._settings = settings
+        self._runtime = runtime
+        self._worker = worker
+        self._sender = sender
+        commits = GroupCommit(self._record)
         self._pollers = [
-            SourcePoller(database, account, source, commits, runtime, worker, on_events)
+            SourcePoller(database, account, source, commits, runtime, worker, sender)
             for account, source in sources.values()
         ]
+
+    async def _record(self, polls: Sequence[Poll]) -> Sequence[RecordedPoll]:
+        offer = self._sender.offer(self._worker.new_token())
+        return await self._database.write(
+            record_polls, polls, settings=self._settings, new_id=self._runtime.new_id, offer=offer
+        )
 
     def wake(self) -> None:
         """Claim due rooms soon."""
@@ -52,9 +93,9 @@ class Poller:
             poller.pool.wake()
 
     @property
-    def is_busy(self) -> bool:
-        """Whether any room is claimed."""
-        return any(poller.pool.is_busy for poller in self._pollers)
+    def tokens(self) -> set[str]:
+        """The tokens of its claims."""
+        return {room.token for poller in self._pollers for room in poller.pool.claimed}
 
     async def tick(self) -> int:
         """Poll what is due now and record it; returns the number of rooms."""
@@ -85,7 +126,7 @@ class SourcePoller:
         commits: GroupCommit[Poll, RecordedPoll],
         runtime: Runtime,
         worker: Worker,
-        on_events: Callable[[], None],
+        sender: EventTaker,
     ) -> None:
         self._database = database
         self._account = account
@@ -93,7 +134,7 @@ class SourcePoller:
         self._commits = commits
         self._runtime = runtime
         self._worker = worker
-        self._on_events = on_events
+        self._sender = sender
         self._requests = asyncio.Semaphore(account.max_concurrency)
         self._stopping = False
         self._paused_until: datetime | None = None
@@ -112,15 +153,14 @@ class SourcePoller:
         return await self.pool.stop(grace)
 
     async def _claim(self, slots: int) -> Claimed[ClaimedRoom]:
-        with self._worker.claiming() as token:
-            rooms = await self._database.write(
-                claim_rooms,
-                self._account.name,
-                requests_per_second=self._account.requests_per_second,
-                limit=slots,
-                now=self._runtime.now(),
-                token=token,
-            )
+        rooms = await self._database.write(
+            claim_rooms,
+            self._account.name,
+            requests_per_second=self._account.requests_per_second,
+            limit=slots,
+            now=self._runtime.now(),
+            token=self._worker.new_token(),
+        )
         return Claimed(rooms, may_have_more=len(rooms) == slots)
 
     async def _release(self, rooms: Sequence[ClaimedRoom]) -> None:
@@ -141,8 +181,10 @@ class SourcePoller:
         recorded = await self._commits.submit(poll)
         if not recorded.fenced and not isinstance(result, Skipped):
             self._update_pause(recorded.source_paused_until, ends=room.is_probe)
-        if recorded.event_count:
-            self._on_events()
+        if recorded.taken:
+            await self._sender.take_over(recorded.taken)
+        if recorded.wakes_senders:
+            self._sender.wake()
         _log_poll(poll, recorded)
 
     def _must_skip(self, room: ClaimedRoom, now: datetime) -> bool:

@@ -7,11 +7,13 @@ pure; write executes it with one statement per kind of row.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
 from sqlalchemy import Connection, Row, bindparam, select, update
 
+from bridge.db.cursors import Offer, Raised
 from bridge.db.event_log import append_events, number_system_events
 from bridge.db.tables import rooms
 from bridge.db.visits import SESSION_KEY, bind, load_presence, rooms_with_suspects
@@ -33,12 +35,34 @@ from bridge.rules.presence import Failure, Snapshot
 
 
 def record_polls(
-    connection: Connection, polls: Sequence[Poll], *, settings: PollingSettings, new_id: Callable[[str], str]
+    connection: Connection,
+    polls: Sequence[Poll],
+    *,
+    settings: PollingSettings,
+    new_id: Callable[[str], str],
+    offer: Offer | None = None,
 ) -> list[RecordedPoll]:
-    """Record what polls brought; returns one `RecordedPoll` per poll, in order."""
+    """Record what polls brought; returns one `RecordedPoll` per poll, in order.
+
+    Args:
+        connection: of a writing transaction.
+        polls: one per room.
+        settings: of polling.
+        new_id: makes a public id with a prefix.
+        offer: of this process's sender, to take over what the polls bring.
+    """
     plan = plan_polls(polls, _load(connection, polls), settings, new_id)
-    _write(connection, plan, polls, new_id)
-    return plan.recorded
+    raised = _write(connection, plan, polls, new_id, offer)
+    return [
+        replace(
+            recorded,
+            taken=raised.taken.get(poll.room.key, ()),
+            wakes_senders=poll.room.key in raised.to_claim,
+        )
+        if recorded.event_count
+        else recorded
+        for poll, recorded in zip(polls, plan.recorded, strict=True)
+    ]
 
 
 def _load(connection: Connection, polls: Sequence[Poll]) -> LoadedPolls:
@@ -61,7 +85,13 @@ def _load(connection: Connection, polls: Sequence[Poll]) -> LoadedPolls:
     )
 
 
-def _write(connection: Connection, plan: PollPlan, polls: Sequence[Poll], new_id: Callable[[str], str]) -> None:
+def _write(
+    connection: Connection,
+    plan: PollPlan,
+    polls: Sequence[Poll],
+    new_id: Callable[[str], str],
+    offer: Offer | None,
+) -> Raised:
     plan.presence.write(connection)
     for statement, values in (
         (_WRITE_QUIET, [room._asdict() for room in plan.quiet]),
@@ -75,7 +105,8 @@ def _write(connection: Connection, plan: PollPlan, polls: Sequence[Poll], new_id
     write_source_health(connection, plan.sources)
     at = max(poll.at for poll in polls)
     poll_failed_rooms_now(connection, plan.recovered, at)
-    append_events(connection, [*number_system_events(connection, plan.notices, at, new_id), *plan.events])
+    notices = number_system_events(connection, plan.notices, at, new_id)
+    return append_events(connection, [*notices, *plan.events], offer)
 
 
 def _stored_room(row: Row[Any]) -> StoredRoom:

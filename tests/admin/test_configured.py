@@ -13,9 +13,9 @@ from structlog.testing import capture_logs
 
 from bridge.admin.configured import apply_configuration
 from bridge.db.tables import cursors, endpoint_secrets, endpoints, rooms, sources
-from bridge.delivery.claim import load_target
 from bridge.delivery.endpoints import EndpointSpec, add_endpoint, enable_endpoint, find_endpoint, remove_endpoint
 from bridge.delivery.secrets import EndpointContext, replace_secret
+from bridge.delivery.targets import load_target
 from bridge.errors import BridgeError, NotFoundError, UsageError
 from bridge.polling.plan import PollingSettings
 from bridge.polling.rooms import RoomSpec, add_room, apply_shorter_intervals, find_room, remove_room

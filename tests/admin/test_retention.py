@@ -12,9 +12,9 @@ from bridge.db.encryption import delete_expired_secrets
 from bridge.db.engine import Database
 from bridge.db.jobs import claim_job, finish_job
 from bridge.db.tables import attempts, endpoint_secrets, events, redeliveries
-from bridge.delivery.claim import load_target
 from bridge.delivery.endpoints import rotate_secret
 from bridge.delivery.replay import request_events
+from bridge.delivery.targets import load_target
 from tests.harness.builders import at, peer, seen
 from tests.harness.store_driver import REJECTED, SECRET, StoreDriver
 
@@ -128,12 +128,6 @@ def test_a_job_of_a_process_that_died_is_done_by_another(store: StoreDriver) -> 
     assert claim(store, "alive", 1)
     finish(store, "dead", 300)
     assert not claim(store, "dead", 301), "it was fenced"
-
-
-def test_a_job_that_could_not_be_ended_is_done_again_by_the_same_process(store: StoreDriver) -> None:
-    worker_id = "0123456789abcdef"
-    assert claim(store, f"{worker_id}:1", 0)
-    assert claim(store, f"{worker_id}:2", 10)
 
 
 def test_a_job_planned_for_later_than_its_interval_is_due(store: StoreDriver) -> None:

@@ -25,7 +25,7 @@ class Names:
         self.store = store
         self.bad = set(bad)
         self.batches: list[int] = []
-        self.commits: GroupCommit[str, str] = GroupCommit(store.database, self._write)
+        self.commits: GroupCommit[str, str] = GroupCommit(lambda names: store.database.write(self._write, names))
 
     def _write(self, connection: Connection, names: Sequence[str]) -> list[str]:
         self.batches.append(len(names))
@@ -147,6 +147,7 @@ async def test_a_faulty_statement_does_not_count_as_a_database_that_is_away(
         connection.execute(text(statement))
         return items
 
+    commits: GroupCommit[int, int] = GroupCommit(lambda items: postgresql_store.database.write(write, items))
     with pytest.raises(Exception, match=r"zero|nowhere"):
-        await GroupCommit(postgresql_store.database, write).submit(1)
+        await commits.submit(1)
     assert tries == [1, 1], "once in its batch, once alone"

@@ -7,8 +7,8 @@ import pytest
 from bridge.admin.configured import apply_configuration
 from bridge.db.encryption import SecretCipher
 from bridge.db.tables import metadata
-from bridge.delivery.claim import load_target
 from bridge.delivery.endpoints import EndpointSpec, rotate_secret
+from bridge.delivery.targets import load_target
 from bridge.errors import BridgeError
 from tests.harness.builders import at, seen
 from tests.harness.store_driver import SECRET, StoreDriver

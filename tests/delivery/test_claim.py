@@ -12,9 +12,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import Connection, delete, select, update
 
+from bridge.db.cursors import EVENTS_AT_ONCE
 from bridge.db.tables import cursors, endpoints, events, rooms
 from bridge.delivery import claim as claim_module
-from bridge.delivery.claim import WINDOW, ClaimedCursor, claim_cursors
+from bridge.delivery.claim import ClaimedCursor, claim_cursors
 from bridge.delivery.endpoints import EndpointSpec, add_endpoint
 from bridge.delivery.limits import RATE_ALLOWS
 from bridge.rules.rate import BURST, Rate
@@ -81,13 +82,13 @@ def test_unwanted_events_are_acknowledged_with_the_wanted_one_before(store: Stor
 def test_a_claim_reads_no_further_than_its_window(store: StoreDriver) -> None:
     store.track("a")
     store.subscribe()
-    store.poll(0, a=seen(*(f"p{number:03}" for number in range(3 * WINDOW))))
+    store.poll(0, a=seen(*(f"p{number:03}" for number in range(3 * EVENTS_AT_ONCE))))
     (cursor,) = store.owed(1)
 
-    assert [event.sequence for event in cursor.events] == list(range(1, WINDOW + 1))
-    assert cursor.reach == WINDOW
+    assert [event.sequence for event in cursor.events] == list(range(1, EVENTS_AT_ONCE + 1))
+    assert cursor.reach == EVENTS_AT_ONCE
     store.lose_claims()
-    assert len(store.deliver(1 + 100)) == 3 * WINDOW + 1
+    assert len(store.deliver(1 + 100)) == 3 * EVENTS_AT_ONCE + 1
 
 
 def test_the_endpoint_that_has_waited_longest_comes_first(store: StoreDriver) -> None:
@@ -289,7 +290,7 @@ def test_a_long_backlog_does_not_delay_other_endpoints(store: StoreDriver) -> No
     again = by_room(store.owed(100))["dead"]
     assert len(again.events) == 1, "the next one waits until this one succeeds"
     store.report(101, attempted(again, 101))
-    assert len(by_room(store.owed(102))["dead"].events) == WINDOW
+    assert len(by_room(store.owed(102))["dead"].events) == EVENTS_AT_ONCE
     assert store.cursor(key, "dead").head > 10_000
 
 

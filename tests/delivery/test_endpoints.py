@@ -8,10 +8,10 @@ from itertools import count
 import pytest
 
 from bridge.db.tables import endpoints
-from bridge.delivery.claim import load_target
 from bridge.delivery.endpoints import disable_endpoint, enable_endpoint, rotate_secret
 from bridge.delivery.plan import Moved
 from bridge.delivery.secrets import EndpointContext
+from bridge.delivery.targets import load_target
 from bridge.errors import NotFoundError, UsageError
 from bridge.rules.delivery import PostResult
 from tests.harness.builders import at, peer, seen

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from bridge.delivery.claim import ClaimedCursor, OwedEvent, Target
+from bridge.delivery.claim import ClaimedCursor, OwedEvent
 from bridge.delivery.plan import (
     Attempt,
     DeliveryPlan,
@@ -22,6 +22,7 @@ from bridge.delivery.plan import (
     Waiting,
     plan_reports,
 )
+from bridge.delivery.targets import Target
 from bridge.events.subscription import all_but
 from bridge.rules.delivery import (
     Circuit,
@@ -58,7 +59,7 @@ def report(
         key=endpoint, name="crm", url=url, format="standard", signature="v1", timeout=None, headers={}, secrets=()
     )
     event = OwedEvent(key=50 + key, public_id="evt_1", sequence=5, type="peer.left", body=b"{}", acks_to=6)
-    claimed = ClaimedCursor(key=key, target=target, room_key=1, room_id="a", token="mine", acked=4, reach=8, events=())
+    claimed = ClaimedCursor(key=key, target=target, room_id="a", token="mine", acked=4, reach=8, events=())
     attempt = None if result is None else Attempt(event=event, result=result, started_at=at(9))
     return Report(cursor=claimed, acked=4, attempt=attempt, wants_next=wants_next, at=NOW, jitter=0.5)
 

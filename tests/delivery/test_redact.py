@@ -8,10 +8,11 @@ from urllib.parse import quote
 
 import pytest
 
-from bridge.delivery.claim import OwedEvent, Target
+from bridge.delivery.claim import OwedEvent
 from bridge.delivery.client import WebhookClient
 from bridge.delivery.redact import DETAIL_KEPT
 from bridge.delivery.sender import deliver
+from bridge.delivery.targets import Target
 from bridge.rules.delivery import PostResult
 from tests.delivery.conftest import NOW
 from tests.harness.wire import listening

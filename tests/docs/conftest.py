@@ -8,9 +8,10 @@ from ipaddress import ip_network
 
 import pytest
 
-from bridge.delivery.claim import OwedEvent, Target
+from bridge.delivery.claim import OwedEvent
 from bridge.delivery.client import WebhookClient
 from bridge.delivery.sender import deliver
+from bridge.delivery.targets import Target
 from bridge.events.formats import Format
 from bridge.rules.delivery import Outcome
 from bridge.rules.egress import EgressPolicy

@@ -15,7 +15,7 @@ from sqlalchemy import Connection, Table, select
 
 from bridge.db.encryption import SecretCipher
 from bridge.db.engine import Database
-from bridge.db.liveness import claiming_workers, free_claims
+from bridge.db.liveness import free_claims, read_claims
 from bridge.db.migrate import migrate
 from bridge.db.tables import attempts, cursors, dead_letters, events, rooms
 from bridge.delivery.claim import Claim, ClaimedCursor, claim_cursors
@@ -24,6 +24,7 @@ from bridge.delivery.plan import Attempt, Moved, Recorded, Report
 from bridge.delivery.record import record_attempts
 from bridge.delivery.secrets import EndpointContext
 from bridge.delivery.snapshots import append_snapshots
+from bridge.delivery.targets import TargetCache
 from bridge.polling.claim import claim_rooms, release_rooms
 from bridge.polling.plan import ClaimedRoom, Poll, PollingSettings, RecordedPoll, Skipped
 from bridge.polling.record import record_polls
@@ -149,7 +150,8 @@ class StoreDriver:
 
     def lose_claims(self) -> None:
         """Free all claims, as if every process had died."""
-        self.write(lambda connection: free_claims(connection, claiming_workers(connection)))
+        for table, token in self.database.read_now(read_claims):
+            self.write(free_claims, table, [token])
 
     # endpoints and deliveries
 
@@ -172,7 +174,7 @@ class StoreDriver:
             slots=slots,
             now=at(seconds),
             token=token or self.token(),
-            cipher=self.cipher,
+            targets=TargetCache(self.cipher),
         )
 
     def report(self, seconds: float, *reports: Report) -> list[Recorded]:

@@ -13,7 +13,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from bridge.db.tables import sources
-from bridge.polling.poller import Poller
+from bridge.polling.poller import NoSender, Poller
 from bridge.polling.source_state import retry_sources
 from bridge.rules.presence import Failure, FailureKind, Snapshot
 from bridge.runtime import Runtime
@@ -63,6 +63,16 @@ class ScriptedSource:
         self.gate.set()
 
 
+class Bell(NoSender):
+    """Counts how often senders are woken."""
+
+    def __init__(self) -> None:
+        self.rung = 0
+
+    def wake(self) -> None:
+        self.rung += 1
+
+
 @dataclass(slots=True, kw_only=True)
 class PollerSetup:
     """A database, a clock and pollers on them."""
@@ -70,10 +80,11 @@ class PollerSetup:
     store: StoreDriver
     clock: Clock = field(default_factory=Clock)
     worker: Claimant = field(default_factory=Claimant)
-    woken: int = 0
+    sender: Bell = field(default_factory=Bell)
 
-    def wake_sender(self) -> None:
-        self.woken += 1
+    @property
+    def woken(self) -> int:
+        return self.sender.rung
 
     def poller(self, *sources: ScriptedSource, **limits: float) -> Poller:
         accounts = {source.name: (self.account(source.name, **limits), source) for source in sources}
@@ -83,7 +94,7 @@ class PollerSetup:
             self.store.settings,
             self.runtime(),
             self.worker,
-            on_events=self.wake_sender,
+            self.sender,
         )
 
     def account(self, name: str, *, max_concurrency: float = 16, requests_per_second: float = 0) -> SourceSettings:

@@ -1,0 +1,133 @@
+"""Endpoints as the sender needs them: where to, how to sign. A sender keeps those that it has called lately.
+
+A kept target is valid while the row of its endpoint is the same (`TARGET_COLUMNS`; `rotated_at` changes with every
+secret) and no previous secret has expired.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+import structlog
+from sqlalchemy import Connection, Row, bindparam, update
+
+from bridge.db.cursors import TARGET_COLUMNS
+from bridge.db.encryption import SecretCipher
+from bridge.db.tables import endpoints
+from bridge.delivery.endpoints import find_endpoint
+from bridge.delivery.secrets import SigningSecret, decrypt_secrets, signing_secrets
+from bridge.errors import BridgeError
+from bridge.events.subscription import Subscription, subscription
+
+UNREADABLE_PAUSE = timedelta(minutes=1)
+"""For an endpoint whose secret cannot be decrypted."""
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger("bridge.delivery")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """An endpoint as the sender needs it; `secrets` in signing order, the current one first.
+
+    `rotated_at` is the time of the last change of its secret: once it differs, the claim must not be continued.
+    """
+
+    key: int
+    name: str
+    url: str
+    format: str
+    signature: str
+    timeout: timedelta | None
+    rotated_at: datetime | None = None
+    headers: dict[str, str] = field(repr=False)
+    secrets: tuple[str, ...] = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class KeptTarget:
+    """A target, the row that it came from, and when the first of its secrets expires."""
+
+    target: Target
+    row: tuple[Any, ...] = field(repr=False)
+    subscription: Subscription
+    valid_until: datetime | None
+
+
+class TargetCache:
+    """The targets of one sender."""
+
+    def __init__(self, cipher: SecretCipher) -> None:
+        self._cipher = cipher
+        self._kept: dict[int, KeptTarget] = {}
+
+    def load(self, connection: Connection, rows: Sequence[Row[Any]], now: datetime) -> dict[int, Target]:
+        """Targets by key, of rows of `endpoints`; an endpoint whose secret cannot be decrypted is paused instead."""
+        missing = [row for row in rows if not self._is_valid(row, now)]
+        secrets = signing_secrets(connection, [row.id for row in missing], now) if missing else {}
+        for row in missing:
+            self._kept.pop(row.id, None)
+            try:
+                self._kept[row.id] = _kept_target(row, secrets[row.id], self._cipher)
+            except (BridgeError, ValueError, LookupError) as error:
+                log.error("endpoint.secret_unreadable", endpoint=row.name, detail=str(error))  # noqa: TRY400 - the message is all
+                connection.execute(_PAUSE, {"key": row.id, "until": now + UNREADABLE_PAUSE})
+        return {row.id: self._kept[row.id].target for row in rows if row.id in self._kept}
+
+    def valid(self, now: datetime) -> Iterator[KeptTarget]:
+        """The targets whose secrets have not expired."""
+        for kept in list(self._kept.values()):
+            if kept.valid_until is None or kept.valid_until > now:
+                yield kept
+
+    def get(self, endpoint_key: int) -> Target | None:
+        """The target of an endpoint, if it is kept."""
+        kept = self._kept.get(endpoint_key)
+        return None if kept is None else kept.target
+
+    def _is_valid(self, row: Row[Any], now: datetime) -> bool:
+        kept = self._kept.get(row.id)
+        if kept is None or kept.row != target_row(row):
+            return False
+        return kept.valid_until is None or kept.valid_until > now
+
+
+def load_target(connection: Connection, name: str, *, now: datetime, cipher: SecretCipher) -> Target:
+    """The endpoint of that name or id, whatever its state.
+
+    Raises:
+        NotFoundError: there is none.
+    """
+    row = find_endpoint(connection, name)
+    return _kept_target(row, signing_secrets(connection, [row.id], now)[row.id], cipher).target
+
+
+def target_row(row: Row[Any]) -> tuple[Any, ...]:
+    """The values of `TARGET_COLUMNS` in a row of `endpoints`."""
+    return tuple(row._mapping[column] for column in TARGET_COLUMNS)  # noqa: SLF001 - SQLAlchemy's public name for it
+
+
+def _kept_target(row: Row[Any], secrets: Sequence[SigningSecret], cipher: SecretCipher) -> KeptTarget:
+    target = Target(
+        key=row.id,
+        name=row.name,
+        url=row.url,
+        format=row.style,
+        signature=row.signature,
+        timeout=None if row.timeout_seconds is None else timedelta(seconds=row.timeout_seconds),
+        rotated_at=row.rotated_at,
+        headers=json.loads(cipher.decrypt(row.headers)),
+        secrets=decrypt_secrets([secret.ciphertext for secret in secrets], cipher),
+    )
+    expiries = [secret.expires_at for secret in secrets if secret.expires_at is not None]
+    return KeptTarget(target, target_row(row), subscription(row.id, row.events, row.rooms), min(expiries, default=None))
+
+
+_PAUSE = (
+    update(endpoints)
+    .where(endpoints.c.id == bindparam("key"))
+    .values(paused_until=bindparam("until"), redeliveries_paused_until=bindparam("until"))
+)
