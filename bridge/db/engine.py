@@ -25,7 +25,15 @@ from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, OperationalError, SQLAlchemyError
 from sqlalchemy.pool import ConnectionPoolEntry
 
-from bridge.db.postgresql import CONNECTION, LOCK_MS, Meaning, has_transaction_timeout, meaning_of, prepare_engines
+from bridge.db.postgresql import (
+    CONNECTION,
+    LOCK_MS,
+    Meaning,
+    extend_limits,
+    has_transaction_timeout,
+    meaning_of,
+    prepare_engines,
+)
 from bridge.db.postgresql_url import read_postgresql_url
 from bridge.errors import ConfigurationError, DatabaseError, Problem
 
@@ -149,14 +157,18 @@ class Database:
 
     def _transact(self, engine: Engine, function: Callable[[Connection], T]) -> T:
         """Run a transaction; again if another one made it fail, or its connection was lost before it could commit."""
+        is_lost = False
         for tries in range(1, TRANSACTION_TRIES + 1):
             committing = False
             try:
                 with self._translated(), engine.begin() as connection:
+                    if is_lost and self.dialect == "postgresql":
+                        extend_limits(connection)
                     result = function(connection)
                     committing = True
             except DatabaseError as error:
-                may_repeat = _is_conflict(error.__cause__) or (not committing and _is_lost(error.__cause__))
+                is_lost = not committing and _is_lost(error.__cause__)
+                may_repeat = is_lost or _is_conflict(error.__cause__)
                 if tries == TRANSACTION_TRIES or not may_repeat:
                     raise
             else:

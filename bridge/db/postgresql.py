@@ -145,6 +145,15 @@ def _set_limits_locally(connection: Connection) -> None:
         connection.exec_driver_sql(f"SELECT {calls}", tuple(values))
 
 
+def extend_limits(connection: Connection) -> None:
+    """Give this transaction ten times as long: perhaps the one before was not frozen, but had very much to plan."""
+    limits = {"idle_in_transaction_session_timeout": IDLE_IN_TRANSACTION_MS}
+    if "transaction_timeout" in connection.info["limits"]:
+        limits["transaction_timeout"] = TRANSACTION_MS
+    for setting, limit in limits.items():
+        connection.exec_driver_sql(f"SET LOCAL {setting} = {10 * limit}")
+
+
 def has_transaction_timeout(connection: Any) -> bool:  # noqa: ANN401 - psycopg's connection, as SQLAlchemy hands it out
     """Whether the server knows `transaction_timeout`."""
     return bool(connection.info.server_version >= TRANSACTION_TIMEOUT_SINCE)
