@@ -35,11 +35,17 @@ def longest_wait(interval: timedelta, policy: DeliveryPolicy) -> timedelta:
 def waits_impossibly(connection: Connection, latest: datetime) -> bool:
     """Whether anything waits for a time after `latest`; quick, because indexes answer it."""
     of_source = (rooms.c.source == sources.c.name, rooms.c.next_poll_at > latest)
-    of_endpoint = (cursors.c.endpoint_key == endpoints.c.id, cursors.c.acked < cursors.c.head)
+    of_cursor = (cursors.c.acked < cursors.c.head, cursors.c.next_attempt_at > latest)
+    of_redelivery = (redeliveries.c.state == "owed", redeliveries.c.next_attempt_at > latest)
     waiting = (
         select(sources.c.name).where(or_(exists().where(*of_source), sources.c.paused_until > latest)),
         select(endpoints.c.id).where(
-            or_(exists().where(*of_endpoint, cursors.c.next_attempt_at > latest), endpoints.c.paused_until > latest)
+            or_(
+                exists().where(cursors.c.endpoint_key == endpoints.c.id, *of_cursor),
+                exists().where(redeliveries.c.endpoint_key == endpoints.c.id, *of_redelivery),
+                endpoints.c.paused_until > latest,
+                endpoints.c.redeliveries_paused_until > latest,
+            )
         ),
     )
     return any(connection.execute(query.limit(1)).first() is not None for query in waiting)
