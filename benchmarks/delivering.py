@@ -9,7 +9,6 @@ from collections.abc import AsyncIterator
 from ipaddress import ip_network
 
 import httpx
-from httpx_aiohttp import AiohttpTransport
 from sqlalchemy import Connection, select, update
 
 from benchmarks import rig
@@ -26,6 +25,7 @@ from bridge.delivery.secrets import EndpointContext
 from bridge.delivery.sender import Sender
 from bridge.events.bodies import draft_snapshots
 from bridge.events.log import number_events
+from bridge.http_transport import Transport
 from bridge.polling.rooms import RoomSpec, configure_rooms, ensure_sources
 from bridge.rules.delivery import DeliveryPolicy
 from bridge.rules.egress import EgressPolicy
@@ -58,7 +58,7 @@ async def measure(options: Namespace) -> AsyncIterator[rig.Figure]:
 async def _post_bare(address: str, body: bytes, options: Namespace) -> float:
     """A loop that records nothing: sign and post, with httpx over the same transport."""
     secret, runtime = parse_secret(SECRET), system_runtime()
-    async with httpx.AsyncClient(transport=AiohttpTransport(), timeout=15, trust_env=False) as client:
+    async with httpx.AsyncClient(transport=Transport(keep_alive=15), timeout=15, trust_env=False) as client:
 
         async def post() -> None:
             now = int(runtime.now().timestamp())

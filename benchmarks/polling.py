@@ -8,6 +8,8 @@ from argparse import Namespace
 from collections.abc import AsyncIterator
 from datetime import timedelta
 
+import httpx
+
 from benchmarks import rig
 from bridge.db.engine import Database
 from bridge.db.liveness import registered
@@ -15,7 +17,7 @@ from bridge.polling.plan import PollingSettings
 from bridge.polling.poller import NoSender, Poller
 from bridge.polling.rooms import RoomSpec, configure_rooms, ensure_sources
 from bridge.runtime import system_runtime
-from bridge.sources.huddle01.client import open_client
+from bridge.sources.huddle01.client import open_transport
 from bridge.sources.kinds import open_source
 from bridge.sources.protocol import SourceSettings
 
@@ -36,7 +38,7 @@ async def measure(options: Namespace) -> AsyncIterator[rig.Figure]:
         )
 
         async def bare() -> float:
-            async with open_client(account) as client:
+            async with httpx.AsyncClient(transport=open_transport(account), trust_env=False) as client:
                 number = 0
 
                 async def get() -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import os
 import sys
+from collections.abc import Callable
 from typing import Annotated
 
 import typer
@@ -26,10 +28,22 @@ def run(
     file = find_file(config)  # once: a file that is missing at a reload is a mistake
     settings = load(file, os.environ)
     _start_logs(settings)
+    service = Service(settings, frozenset(role or Role), reload=lambda: load(file, os.environ))
     try:
-        asyncio.run(Service(settings, frozenset(role or Role), reload=lambda: load(file, os.environ)).run())
+        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+            runner.run(service.run())
     finally:
         flush_logs(FLUSH_SECONDS)
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """The event loop of uvloop, if the extra `presence-bridge[speed]` is installed."""
+    try:
+        uvloop = importlib.import_module("uvloop")
+    except ImportError:
+        return None
+    factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
+    return factory
 
 
 def _start_logs(settings: Settings) -> None:

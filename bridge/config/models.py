@@ -33,6 +33,7 @@ from bridge.config.checks import ListenAddress, choice, parsed
 from bridge.config.durations import parse_duration, parse_positive_duration
 from bridge.config.keys import secrets_of
 from bridge.config.secrets import Context, Secret, SecretText, with_secret_files
+from bridge.config.sizes import parse_size
 from bridge.delivery.endpoints import EndpointSpec
 from bridge.events.formats import Format
 from bridge.events.types import DEFAULT_TYPES
@@ -42,7 +43,7 @@ from bridge.rules.delivery import DeliveryPolicy
 from bridge.rules.egress import EgressPolicy
 from bridge.rules.presence import FirstSnapshot, PresencePolicy
 from bridge.sources.kinds import KINDS
-from bridge.sources.protocol import SourceSettings
+from bridge.sources.protocol import MAX_RESPONSE_BYTES, SourceSettings
 
 T = TypeVar("T")
 
@@ -50,6 +51,7 @@ Listed = Annotated[tuple[T, ...], Field(strict=False)]
 NotEmpty = Annotated[tuple[T, ...], Field(strict=False), AfterValidator(checks.check_not_empty)]
 Duration = Annotated[timedelta, BeforeValidator(parse_duration)]
 PositiveDuration = Annotated[timedelta, BeforeValidator(parse_positive_duration)]
+Size = Annotated[int, BeforeValidator(parse_size)]
 Label = Annotated[str, AfterValidator(checks.check_label)]
 Count = Annotated[int, Field(ge=1, le=1_000_000)]
 Rate = Annotated[float, AfterValidator(checks.check_rate)]
@@ -100,6 +102,7 @@ class SourceTable(Table):
     timeout: PositiveDuration = timedelta(seconds=8)
     max_concurrency: Count = 16
     requests_per_second: Rate = 20.0
+    max_response_bytes: Size = MAX_RESPONSE_BYTES
 
     def settings(self, name: str) -> SourceSettings:
         return SourceSettings(name=name, **dict(self))

@@ -13,7 +13,7 @@ from datetime import datetime
 from itertools import islice
 from typing import Any, Protocol, TypeVar
 
-from sqlalchemy import Connection, Row, bindparam, insert, select, update
+from sqlalchemy import Connection, Row, and_, bindparam, insert, select, union_all, update
 
 from bridge.db.tables import sessions, visits
 from bridge.rules.presence import (
@@ -54,24 +54,39 @@ def load_presence(
 
     `departed` has only peer ids among `seen`: a long session has many, and only a return matters.
     """
-    session_keys = [room.session_key for room in rooms if room.session_key is not None]
-    if not session_keys:
-        return {room.id: Presence(tracked_since=room.tracked_since, complete_at=room.complete_at) for room in rooms}
-    session_rows = {row.id: row for row in connection.execute(_SESSIONS, {"keys": session_keys})}
-    open_visits: dict[int, list[Row[Any]]] = defaultdict(list)
-    for row in connection.execute(_OPEN_VISITS, {"keys": [room.id for room in rooms]}):
-        open_visits[row.session_key].append(row)
-    departed = _departed(connection, session_keys, seen)
+    occupied = [room for room in rooms if room.session_key is not None]
+    sessions_by_room, open_visits, departed = _load_visits(connection, occupied, seen) if occupied else ({}, {}, {})
     return {
         room.id: Presence(
-            visits={row.peer_id: _visit(row, room.complete_at) for row in open_visits[room.session_key or 0]},
-            session=None if room.session_key is None else _session(session_rows[room.session_key]),
+            visits={row.peer_id: _visit(row, room.complete_at) for row in open_visits.get(room.id, ())},
+            session=sessions_by_room.get(room.id),
             tracked_since=room.tracked_since,
             complete_at=room.complete_at,
-            departed=frozenset(departed[room.session_key or 0]),
+            departed=frozenset(departed.get(room.id, ())),
         )
         for room in rooms
     }
+
+
+def _load_visits(
+    connection: Connection, rooms: Sequence[TrackedRoom | Row[Any]], seen: Collection[str]
+) -> tuple[dict[int, Session], dict[int, list[Row[Any]]], dict[int, set[str]]]:
+    """Sessions under way, their open visits, and who of `seen` has left them; by room."""
+    keys = {"keys": [room.session_key for room in rooms]}
+    under_way: dict[int, Session] = {}
+    open_visits: dict[int, list[Row[Any]]] = defaultdict(list)
+    departed: dict[int, set[str]] = defaultdict(set)
+    first, *others = list(batched(seen, BATCH_SIZE)) or [[]]
+    for row in connection.execute(_VISITS if first else _OPEN_VISITS, keys | {"peers": first} if first else keys):
+        under_way.setdefault(row.session_room, _session(row))
+        if row.left_at is not None:
+            departed[row.session_room].add(row.peer_id)
+        elif row.visit_id is not None:
+            open_visits[row.session_room].append(row)
+    for peers in others:
+        for row in connection.execute(_DEPARTED, keys | {"peers": peers}):
+            departed[row.session_room].add(row.peer_id)
+    return under_way, open_visits, departed
 
 
 def rooms_with_suspects(connection: Connection, room_keys: Sequence[int]) -> frozenset[int]:
@@ -135,20 +150,12 @@ def bind(*names: str) -> dict[str, Any]:
     return {name: bindparam(name) for name in names}
 
 
-def _departed(connection: Connection, session_keys: Sequence[int], seen: Collection[str]) -> dict[int, set[str]]:
-    departed: dict[int, set[str]] = defaultdict(set)
-    for some in batched(seen, BATCH_SIZE):
-        for row in connection.execute(_DEPARTED, {"keys": session_keys, "peers": some}):
-            departed[row.session_key].add(row.peer_id)
-    return departed
-
-
 def _visit(row: Row[Any], complete_at: datetime | None) -> Visit:
     last_seen_at = row.last_seen_at
     if not row.missed and complete_at is not None:
         last_seen_at = max(last_seen_at, complete_at)
     return Visit(
-        visit_id=row.public_id,
+        visit_id=row.visit_id,
         peer_id=row.peer_id,
         display_name=row.display_name,
         joined_at=row.joined_at,
@@ -166,7 +173,7 @@ def _visit(row: Row[Any], complete_at: datetime | None) -> Visit:
 
 def _session(row: Row[Any]) -> Session:
     return Session(
-        session_id=row.public_id,
+        session_id=row.session_id,
         started_at=row.started_at,
         visit_count=row.visit_count,
         unique_peers=row.unique_peers,
@@ -242,17 +249,36 @@ def _end_values(change: PeerLeft) -> dict[str, Any]:
 SESSION_KEY = select(sessions.c.id).where(sessions.c.public_id == bindparam("session_id")).scalar_subquery()
 """The key of the session with the id `:session_id`."""
 
-_SESSIONS = select(sessions).where(sessions.c.id.in_(bindparam("keys", expanding=True)))
-_OPEN_VISITS = (
-    select(visits)
-    .where(visits.c.room_key.in_(bindparam("keys", expanding=True)), visits.c.left_at.is_(None))
-    .order_by(visits.c.id)
+_COLUMNS = (
+    sessions.c.room_key.label("session_room"),
+    sessions.c.public_id.label("session_id"),
+    *(sessions.c[name] for name in ("started_at", "visit_count", "unique_peers", "peak_peer_count")),
+    visits.c.id.label("visit_key"),
+    visits.c.public_id.label("visit_id"),
+    *(
+        visits.c[name]
+        for name in (
+            "peer_id", "display_name", "joined_at", "joined_at_source", "join_time", "reported_join_time",
+            "last_seen_at", "metadata", "initial", "missed", "missing_since", "missing_reason", "left_at",
+        )
+    ),
+)  # fmt: skip
+_IS_OPEN = and_(
+    visits.c.room_key == sessions.c.room_key, visits.c.session_key == sessions.c.id, visits.c.left_at.is_(None)
 )
-_DEPARTED = select(visits.c.session_key, visits.c.peer_id).where(
-    visits.c.session_key.in_(bindparam("keys", expanding=True)),
-    visits.c.peer_id.in_(bindparam("peers", expanding=True)),
-    visits.c.left_at.is_not(None),
+_OF_SESSIONS = sessions.c.id.in_(bindparam("keys", expanding=True))
+_OPEN = select(*_COLUMNS).select_from(sessions).outerjoin(visits, _IS_OPEN).where(_OF_SESSIONS)
+_OPEN_VISITS = _OPEN.order_by(visits.c.id)
+_DEPARTED = (
+    select(*_COLUMNS)
+    .join_from(sessions, visits, visits.c.session_key == sessions.c.id)
+    .where(
+        _OF_SESSIONS,
+        visits.c.peer_id.in_(bindparam("peers", expanding=True)),
+        visits.c.left_at.is_not(None),
+    )
 )
+_VISITS = union_all(_OPEN, _DEPARTED).order_by("visit_key")
 _WITH_SUSPECTS = (
     select(visits.c.room_key)
     .where(visits.c.room_key.in_(bindparam("keys", expanding=True)), visits.c.left_at.is_(None), visits.c.missed > 0)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, Row, and_, bindparam, func, insert, or_, select, update
+from sqlalchemy import Connection, Row, and_, bindparam, exists, func, insert, or_, select, update
 
 from bridge.db.event_log import append_system_events, lock_system_log, upsert
 from bridge.db.tables import attempts, cursors, dead_letters, endpoints
@@ -80,10 +80,12 @@ def _load_healthy(connection: Connection, reports: Sequence[Report]) -> _Loaded 
     """Lock the cursors only: successes of endpoints that are not failing change nothing else."""
     if not all(_was_delivered(report) or report.attempt is None for report in reports):
         return None
-    rows = connection.execute(_LOCK_CURSORS_OF_ENDPOINTS, {"keys": [report.cursor.key for report in reports]}).all()
-    stored = {row.endpoint_key: _stored_endpoint(row, row.endpoint_key) for row in rows}
-    if any(one.state.is_failing for one in stored.values()):
+    keys = [report.cursor.key for report in reports]
+    endpoint_keys = {report.cursor.target.key for report in reports}
+    rows = connection.execute(_LOCK_IF_HEALTHY, {"keys": keys, "endpoints": endpoint_keys}).all()
+    if not rows:
         return None
+    stored = {row.endpoint_key: _stored_endpoint(row, row.endpoint_key) for row in rows}
     return _Loaded({row.id: _stored_cursor(row) for row in rows}, stored, locked=False)
 
 
@@ -227,16 +229,25 @@ _LOCK_ENDPOINTS = (
     .with_for_update(key_share=True)
 )
 _INSERT_ATTEMPTS = insert(attempts)
+_OTHER = endpoints.alias()
 _BY_KEY = cursors.c.id.in_(bindparam("keys", expanding=True))
 _LOCK = select(cursors).order_by(cursors.c.endpoint_key, cursors.c.room_key).with_for_update()
 _LOCK_CURSORS = _LOCK.where(_BY_KEY)
-_LOCK_CURSORS_OF_ENDPOINTS = (
+_ONE_IS_FAILING = (
+    exists()
+    .where(
+        _OTHER.c.id.in_(bindparam("endpoints", expanding=True)),
+        or_(_OTHER.c.circuit != Circuit.CLOSED.value, _OTHER.c.failing_since.is_not(None)),
+    )
+    .correlate(None)
+)
+_LOCK_IF_HEALTHY = (
     select(
         cursors,
         *(endpoints.c[name] for name in ("name", "url", "state", "rotated_at", *_HEALTH)),
     )
     .join(endpoints, endpoints.c.id == cursors.c.endpoint_key)
-    .where(_BY_KEY)
+    .where(_BY_KEY, ~_ONE_IS_FAILING)
     .order_by(cursors.c.endpoint_key, cursors.c.room_key)
     .with_for_update(of=cursors)
 )

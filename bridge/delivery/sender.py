@@ -16,7 +16,7 @@ from types import MappingProxyType
 import structlog
 
 from bridge.db.batch import GroupCommit
-from bridge.db.cursors import KnownEndpoint, Offer, TakenCursor
+from bridge.db.cursors import Offer, TakenCursor
 from bridge.db.encryption import SecretCipher
 from bridge.db.engine import Database
 from bridge.db.liveness import Worker
@@ -95,19 +95,15 @@ class Sender:
 
     def offer(self, token: str) -> Offer | None:
         """What this sender can take over of the events that polls are about to bring."""
-        slots, now = self._pool.free_slots, self._runtime.now()
-        if slots <= 0:
+        if self._pool.free_slots <= 0:
             return None
-        under_way = Counter(cursor.target.key for cursor in self._pool.items)
-        known = {
-            kept.target.key: KnownEndpoint(
-                subscription=kept.subscription,
-                row=kept.row,
-                slots=SLOTS_PER_ENDPOINT - under_way[kept.target.key],
-            )
-            for kept in self._targets.valid(now)
-        }
-        return Offer(token=token, now=now, slots=slots, known=known)
+        return self._targets.offer(
+            token=token,
+            now=self._runtime.now(),
+            slots=self._pool.free_slots,
+            per_endpoint=SLOTS_PER_ENDPOINT,
+            under_way=Counter(cursor.target.key for cursor in self._pool.items),
+        )
 
     async def take_over(self, taken: Sequence[TakenCursor]) -> None:
         """Deliver cursors that were claimed as they were raised, under an offer of this sender."""

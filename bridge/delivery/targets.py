@@ -7,21 +7,23 @@ secret) and no previous secret has expired.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from types import MappingProxyType
 from typing import Any
 
 import structlog
 from sqlalchemy import Connection, Row, bindparam, update
 
-from bridge.db.cursors import TARGET_COLUMNS
+from bridge.db.cursors import TARGET_COLUMNS, KnownEndpoint, Offer
 from bridge.db.encryption import SecretCipher
 from bridge.db.tables import endpoints
 from bridge.delivery.endpoints import find_endpoint
 from bridge.delivery.secrets import SigningSecret, decrypt_secrets, signing_secrets
 from bridge.errors import BridgeError
 from bridge.events.subscription import Subscription, subscription
+from bridge.rules.rate import UNLIMITED
 
 UNREADABLE_PAUSE = timedelta(minutes=1)
 """For an endpoint whose secret cannot be decrypted."""
@@ -56,6 +58,10 @@ class KeptTarget:
     subscription: Subscription
     valid_until: datetime | None
 
+    def is_valid(self, now: datetime) -> bool:
+        """Whether its secrets still sign."""
+        return self.valid_until is None or self.valid_until > now
+
 
 class TargetCache:
     """The targets of one sender."""
@@ -66,7 +72,7 @@ class TargetCache:
 
     def load(self, connection: Connection, rows: Sequence[Row[Any]], now: datetime) -> dict[int, Target]:
         """Targets by key, of rows of `endpoints`; an endpoint whose secret cannot be decrypted is paused instead."""
-        missing = [row for row in rows if not self._is_valid(row, now)]
+        missing = [row for row in rows if not self._is_current(row, now)]
         secrets = signing_secrets(connection, [row.id for row in missing], now) if missing else {}
         for row in missing:
             self._kept.pop(row.id, None)
@@ -77,22 +83,39 @@ class TargetCache:
                 connection.execute(_PAUSE, {"key": row.id, "until": now + UNREADABLE_PAUSE})
         return {row.id: self._kept[row.id].target for row in rows if row.id in self._kept}
 
-    def valid(self, now: datetime) -> Iterator[KeptTarget]:
-        """The targets whose secrets have not expired."""
-        for kept in list(self._kept.values()):
-            if kept.valid_until is None or kept.valid_until > now:
-                yield kept
+    def offer(
+        self,
+        *,
+        token: str,
+        now: datetime,
+        slots: int,
+        per_endpoint: int = UNLIMITED,
+        under_way: Mapping[int, int] = MappingProxyType({}),
+    ) -> Offer:
+        """An offer to take over cursors of all endpoints that are kept.
+
+        Args:
+            token: for their claims.
+            now: for pauses, and for secrets that expire.
+            slots: most cursors in all.
+            per_endpoint: most cursors of one endpoint,
+            under_way: of which it has so many already, by key.
+        """
+        known = {
+            key: KnownEndpoint(subscription=kept.subscription, row=kept.row, slots=per_endpoint - under_way.get(key, 0))
+            for key, kept in list(self._kept.items())
+            if kept.is_valid(now)
+        }
+        return Offer(token=token, now=now, slots=slots, known=known)
 
     def get(self, endpoint_key: int) -> Target | None:
         """The target of an endpoint, if it is kept."""
         kept = self._kept.get(endpoint_key)
         return None if kept is None else kept.target
 
-    def _is_valid(self, row: Row[Any], now: datetime) -> bool:
+    def _is_current(self, row: Row[Any], now: datetime) -> bool:
         kept = self._kept.get(row.id)
-        if kept is None or kept.row != target_row(row):
-            return False
-        return kept.valid_until is None or kept.valid_until > now
+        return kept is not None and kept.row == target_row(row) and kept.is_valid(now)
 
 
 def load_target(connection: Connection, name: str, *, now: datetime, cipher: SecretCipher) -> Target:

@@ -15,7 +15,7 @@ from sqlalchemy import Connection, Row, bindparam, select, update
 
 from bridge.db.cursors import Offer, Raised
 from bridge.db.event_log import append_events, number_system_events
-from bridge.db.tables import rooms
+from bridge.db.tables import rooms, sources
 from bridge.db.visits import SESSION_KEY, bind, load_presence, rooms_with_suspects
 from bridge.polling.claim import END_PROBE
 from bridge.polling.plan import (
@@ -26,11 +26,20 @@ from bridge.polling.plan import (
     RecordedPoll,
     SeenRoom,
     StoredRoom,
+    StoredSource,
     is_ours,
     may_change,
     plan_polls,
 )
-from bridge.polling.source_state import load_sources, poll_failed_rooms_now, write_source_health
+from bridge.polling.source_state import (
+    HEALTH_COLUMNS,
+    WELL_SOURCE,
+    load_sources,
+    poll_failed_rooms_now,
+    source_health,
+    write_source_health,
+)
+from bridge.rules.polling import SourceHealth
 from bridge.rules.presence import Failure, Snapshot
 
 
@@ -67,7 +76,8 @@ def record_polls(
 
 def _load(connection: Connection, polls: Sequence[Poll]) -> LoadedPolls:
     keys = sorted({poll.room.key for poll in polls})
-    stored = {row.id: _stored_room(row) for row in connection.execute(_LOCK_ROOMS, {"keys": keys})}
+    rows = connection.execute(_LOCK_ROOMS, {"keys": keys}).all()
+    stored = {row.id: _stored_room(row) for row in rows}
     ours = [poll for poll in polls if is_ours(poll, stored)]
     changing = [poll for poll in ours if may_change(poll, stored[poll.room.key])]
     snapshots = [poll.result for poll in changing if isinstance(poll.result, Snapshot)]
@@ -75,14 +85,21 @@ def _load(connection: Connection, polls: Sequence[Poll]) -> LoadedPolls:
     failing = [poll for poll in ours if isinstance(poll.result, Failure)]
     return LoadedPolls(
         rooms=stored,
-        sources=load_sources(
-            connection,
-            {poll.room.source for poll in ours},
-            failing={poll.room.source for poll in failing},
-        ),
+        sources=_load_sources(connection, rows, ours, failing),
         presence=load_presence(connection, [stored[poll.room.key] for poll in changing], seen),
         with_suspects=rooms_with_suspects(connection, [poll.room.key for poll in failing]),
     )
+
+
+def _load_sources(
+    connection: Connection, rows: Sequence[Row[Any]], polls: Sequence[Poll], failing: Sequence[Poll]
+) -> dict[str, StoredSource]:
+    """The sources of the polls; their rows are locked only if these polls may change them."""
+    names = {poll.room.source for poll in polls}
+    well = {row.source for row in rows if row.condition is not None and source_health(row) == SourceHealth()}
+    failing_names = {poll.room.source for poll in failing}
+    locked = load_sources(connection, (names - well) | failing_names, failing=failing_names)
+    return {name: locked.get(name, WELL_SOURCE) for name in names}
 
 
 def _write(
@@ -142,7 +159,11 @@ def _seen_values(room: SeenRoom) -> dict[str, Any]:
 
 
 _LOCK_ROOMS = (
-    select(rooms).where(rooms.c.id.in_(bindparam("keys", expanding=True))).order_by(rooms.c.id).with_for_update()
+    select(rooms, *HEALTH_COLUMNS)
+    .outerjoin(sources, sources.c.name == rooms.c.source)
+    .where(rooms.c.id.in_(bindparam("keys", expanding=True)))
+    .order_by(rooms.c.id)
+    .with_for_update(of=rooms)
 )
 _RELEASE = update(rooms).where(rooms.c.id == bindparam("key")).values(claim_token=None)
 _SUCCEEDED = _RELEASE.values(failures=0, last_failure=None)

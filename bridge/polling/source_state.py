@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import Connection, Row, bindparam, func, or_, select, update
 
@@ -13,6 +13,12 @@ from bridge.db.tables import rooms, sources
 from bridge.db.visits import bind
 from bridge.polling.plan import StoredSource
 from bridge.rules.polling import HIGHEST_FAILURE_SCORE, UNAVAILABLE, Condition, SourceHealth
+
+HEALTH_COLUMNS = (
+    sources.c.condition, sources.c.since, sources.c.paused_until, sources.c.failure_score, sources.c.pauses
+)  # fmt: skip
+WELL_SOURCE: Final = StoredSource(health=SourceHealth(), room_count=HIGHEST_FAILURE_SCORE, has_healthy_room=True)
+"""A source that nothing is wrong with, and of which no poll fails."""
 
 
 def read_source(connection: Connection, name: str) -> Row[Any] | None:
@@ -30,6 +36,8 @@ def load_sources(
     connection: Connection, names: Collection[str], *, failing: Collection[str] = ()
 ) -> dict[str, StoredSource]:
     """Lock the rows of sources; of those with a `failing` poll, also what decides whether it counts."""
+    if not names:
+        return {}
     return {
         row.name: StoredSource(
             health=source_health(row),

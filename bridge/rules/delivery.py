@@ -162,11 +162,6 @@ class EndpointState:
     probes: int = 0
     paused_until: datetime | None = None
 
-    @property
-    def is_failing(self) -> bool:
-        """Whether a success would change more than the time of the last one."""
-        return self.circuit is Circuit.OPEN or self.failing_since is not None or self.failures_in_row > 0
-
     def is_paused(self, now: datetime) -> bool:
         """Whether no attempt may be made now. A pause longer than any rule makes was set by another clock."""
         return self.paused_until is not None and now < self.paused_until <= now + LONGEST_RETRY_AFTER

@@ -46,6 +46,9 @@ NEVER_ALLOWED: Final[frozenset[Address]] = frozenset(
 """Metadata services of clouds, which hand out the machine's credentials."""
 
 _NAT64: Final = IPv6Network("64:ff9b::/96")
+_LOOPBACK_V4: Final = IPv4Network("127.0.0.0/8")
+_LOCALHOST_V4: Final = IPv4Address("127.0.0.1")
+_LOCALHOST_V6: Final = IPv6Address("::1")
 _PORTS: Final = {"http": 80, "https": 443}
 _UNPRINTABLE: Final = re.compile(r"[\x00-\x20\x7f\\]")
 _ENDS_IN_NUMBER: Final = re.compile(r"(^|\.)([0-9]+|0x[0-9a-f]*)\.?$", re.IGNORECASE)
@@ -59,8 +62,12 @@ class EgressPolicy:
     allow_private_networks: tuple[Network, ...] = ()
 
     def allows_privately(self, address: Address) -> bool:
-        """Whether the address is in one of the allowed private networks."""
-        return any(address in network for network in self.allow_private_networks)
+        """Whether the address is in one of the allowed private networks.
+
+        `localhost` is 127.0.0.1 or ::1, as the system likes: who allows one of them allows it in both forms.
+        """
+        also = _LOCALHOST_V4 if address == _LOCALHOST_V6 else _LOCALHOST_V6 if address in _LOOPBACK_V4 else address
+        return any(address in network or also in network for network in self.allow_private_networks)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,16 +9,23 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 if TYPE_CHECKING:
     from bridge.rules.presence import Failure, Snapshot
     from bridge.sources.checkup import Checkup
 
 
+MAX_RESPONSE_BYTES: Final = 16 * 1024 * 1024
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourceSettings:
-    """One upstream account (one API key). `requests_per_second` is the budget over all its rooms; 0 is unlimited."""
+    """One upstream account (one API key).
+
+    `requests_per_second` is the budget over all its rooms, 0 is unlimited; `max_response_bytes` limits a
+    response before and after decompression.
+    """
 
     name: str
     kind: str
@@ -27,6 +34,7 @@ class SourceSettings:
     timeout: timedelta = timedelta(seconds=8)
     max_concurrency: int = 16
     requests_per_second: float = 20.0
+    max_response_bytes: int = MAX_RESPONSE_BYTES
 
 
 class Source(Protocol):

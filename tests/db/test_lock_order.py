@@ -10,6 +10,7 @@ from sqlalchemy import Connection, select, update
 
 from bridge.admin.clock import make_everything_due
 from bridge.admin.configured import apply_configuration
+from bridge.db.cursors import Offer
 from bridge.db.engine import Database
 from bridge.db.tables import cursors, endpoints, rooms
 from bridge.delivery.claim import ClaimedCursor, ClaimedRedeliveries, claim_cursors, claim_redeliveries, release_cursors
@@ -19,6 +20,7 @@ from bridge.delivery.record import record_attempts
 from bridge.delivery.redeliver import Redelivered, record_redelivery
 from bridge.delivery.replay import Range, find_range, request_some
 from bridge.delivery.snapshots import append_snapshots
+from bridge.delivery.targets import TargetCache
 from bridge.polling.plan import ClaimedRoom
 from bridge.polling.record import record_polls
 from bridge.polling.rooms import RoomSpec, add_room
@@ -47,14 +49,19 @@ class Transactions:
     rooms: list[ClaimedRoom]
     cursors: list[ClaimedCursor]
     redeliveries: ClaimedRedeliveries
+    targets: TargetCache
 
-    def record(self, connection: Connection, *upstream_ids: str) -> None:
+    def record(self, connection: Connection, *upstream_ids: str, offer: Offer | None = None) -> None:
         polled = [polled_room(one, seen("q"), NOW) for one in self.rooms if one.upstream_id in upstream_ids]
-        recorded = record_polls(connection, polled, settings=self.store.settings, new_id=self.store.new_id)
+        recorded = record_polls(connection, polled, settings=self.store.settings, new_id=self.store.new_id, offer=offer)
         assert [one.event_count for one in recorded] == [2] * len(upstream_ids)
 
     def poll(self, connection: Connection) -> None:
         self.record(connection, "a", "b", "c")
+
+    def poll_for_sender(self, connection: Connection) -> None:
+        """A sender of the same process would take over what is raised."""
+        self.record(connection, "a", "b", "c", offer=self.targets.offer(token="mine", now=at(NOW), slots=9))
 
     def poll_others(self, connection: Connection) -> None:
         """Rooms that `configure` does not change."""
@@ -127,7 +134,9 @@ def prepare(store: StoreDriver) -> Transactions:
     waiting = update(endpoints).where(endpoints.c.name == "erp").values(snapshots_after=0)
     store.write(lambda connection: connection.execute(waiting))
     rooms = [*store.claim(NOW), *store.claim(NOW, source="second")]
-    return Transactions(store=store, rooms=rooms, cursors=mine, redeliveries=redeliveries)
+    targets = TargetCache(store.cipher)
+    store.write(lambda connection: targets.load(connection, connection.execute(select(endpoints)).all(), at(NOW)))
+    return Transactions(store=store, rooms=rooms, cursors=mine, redeliveries=redeliveries, targets=targets)
 
 
 def request_replay(store: StoreDriver, endpoint: int) -> None:
@@ -154,6 +163,12 @@ PAIRS = [
     ("attempts", "configure"),
     ("attempts", "poll"),
     ("poll", "attempts"),
+    ("poll_for_sender", "attempts"),
+    ("attempts", "poll_for_sender"),
+    ("poll_for_sender", "claim"),
+    ("claim", "poll_for_sender"),
+    ("poll_for_sender", "configure"),
+    ("poll_for_sender", "remove"),
     ("attempts", "remove"),
     ("attempts", "claim"),
     ("claim", "poll"),

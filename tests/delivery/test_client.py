@@ -20,6 +20,7 @@ from bridge.rules.delivery import Cause, Outcome, PostResult
 from bridge.rules.egress import EgressPolicy
 from tests.delivery.conftest import NOW
 from tests.harness.names import Names
+from tests.harness.sloppy import CLOSED, KEPT
 from tests.harness.wire import OK, Wire, listening
 
 AMPLE = timedelta(seconds=30)
@@ -354,8 +355,8 @@ async def test_a_request_on_a_kept_connection_that_was_closed_meanwhile_is_repea
         b"\x15\x03\x01\x00\x02\x02\x46" * 10,
         b"HTTP/1.1 abc OK\r\n\r\n",
         b"HTTP/1.1 200 OK\r\nContent-Length: many\r\n\r\n",
-        b"HTTP/1.1 200 OK\r\nX: " + b"y" * 100_000 + b"\r\n\r\n",
-        b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 10_000 + b"\r\n",
+        b"HTTP/1.1 200 OK\r\nX: " + b"y" * 400_000 + b"\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 100_000 + b"\r\n",
     ],
 )
 async def test_a_response_that_is_not_http_is_retryable(client: WebhookClient, garbage: bytes) -> None:
@@ -369,6 +370,55 @@ async def test_a_response_that_is_not_http_is_retryable(client: WebhookClient, g
     assert (result.outcome, result.cause, result.status) == (Outcome.RETRYABLE, Cause.PROTOCOL, None)
     assert result.detail.isprintable()
     assert len(result.detail) <= 300
+
+
+@pytest.mark.parametrize(
+    ("form", "connections"), [(form, 1) for form in KEPT.values()] + [(form, 2) for form in CLOSED.values()]
+)
+async def test_what_curl_reads_is_delivered(
+    client: WebhookClient, form: Callable[[bytes], bytes], connections: int
+) -> None:
+    async with listening(form(b"ok")) as receiver:
+        results = [await post(client, receiver.url) for _ in range(2)]
+
+    assert [(result.outcome, result.response) for result in results] == [(Outcome.DELIVERED, b"ok")] * 2
+    assert (len(receiver.requests), receiver.connections) == (2, connections)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/a%2Fb/%40%3A?sig=aB%2FcD%3D&sp=%2Ftriggers%2Fmanual%2Frun",
+        "/%28x%29%7Euser~(y)?",
+        "/list?ids[1]=a&ids[]=b|c",
+        "//a/../b/./c;d=1,2'*!$",
+        "?x=1",
+        "/%zz/%",
+        "",
+    ],
+)
+async def test_the_url_is_sent_as_it_is_written(client: WebhookClient, path: str) -> None:
+    async with listening() as receiver:
+        result = await post(client, f"http://127.0.0.1:{receiver.port}{path}")
+
+    assert result.outcome is Outcome.DELIVERED
+    assert receiver.requests[0].line == f"POST {path if path.startswith('/') else f'/{path}'} HTTP/1.1"
+
+
+@pytest.mark.parametrize("said", [OK, b"HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\n\r\n", b"\r\n", b"x"])
+async def test_what_a_kept_connection_says_unasked_is_no_response(client: WebhookClient, said: bytes) -> None:
+    async def response(wire: Wire) -> None:
+        await wire.send(OK)
+        wires.append(wire)
+
+    wires: list[Wire] = []
+    async with listening(response) as receiver:
+        first = await post(client, receiver.url)
+        await wires[0].send(said)  # into the client's socket, whose event loop is this one and has not run since
+        second = await post(client, receiver.url)
+
+    assert [first.outcome, second.outcome] == [Outcome.DELIVERED] * 2
+    assert [request.connection for request in receiver.requests] == [1, 2]
 
 
 @settings(max_examples=60, deadline=None)
@@ -417,7 +467,7 @@ async def test_a_self_signed_certificate_is_refused_before_anything_is_sent(
         result = await post(client, receiver.url)
 
     assert (result.outcome, result.cause) == (Outcome.RETRYABLE, Cause.TLS)
-    assert result.detail == "127.0.0.1: self-signed certificate"
+    assert result.detail == f"127.0.0.1:{receiver.port}: self-signed certificate"
     assert not receiver.requests
 
 

@@ -6,20 +6,15 @@ import threading
 from functools import partial
 from ipaddress import ip_network
 
-import aiohttp
+import aiohappyeyeballs
 import pytest
 
-from bridge.delivery.connect import (
-    ConnectAttempt,
-    GuardedResolver,
-    SystemResolver,
-    UnresolvedNameError,
-    check_endpoint,
-    current_attempt,
-    guarded_socket,
-)
+from bridge.delivery.connect import UnresolvedNameError, check_endpoint
 from bridge.errors import BridgeError, ForbiddenAddressError
-from bridge.rules.egress import EgressPolicy
+from bridge.http_response import ResponseReader
+from bridge.http_transport import Origin, PreparedRequest, Transport
+from bridge.resolver import SystemResolver
+from bridge.rules.egress import EgressPolicy, check_address
 from tests.harness.names import Names
 
 CLOSED = EgressPolicy()
@@ -60,16 +55,26 @@ async def test_a_name_without_an_address_is_an_error_of_its_own(host: str) -> No
 
 
 @pytest.mark.parametrize("host", ["127.1", "2130706433", "0x7f000001", "0177.0.0.1", "::ffff:127.0.0.1", "localhost"])
-async def test_unusual_forms_of_an_address_are_refused_after_resolution(host: str) -> None:
+async def test_every_address_is_checked_before_a_socket_for_it_exists(
+    host: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[object] = []
+    monkeypatch.setattr(aiohappyeyeballs, "start_connection", made.append)
+    transport = Transport(keep_alive=1, check=partial(refuse, CLOSED))
+    request = PreparedRequest(origin=Origin("https", host, 443), method=b"GET", target=b"/", headers=b"")
+
     with pytest.raises(ForbiddenAddressError, match="loopback"):
-        await GuardedResolver(SystemResolver(), CLOSED, "https").resolve(host, 443)
+        await transport.send(request, ResponseReader(1))
+    assert not made
 
 
-async def test_a_scoped_address_is_refused_even_if_its_network_is_allowed() -> None:
+async def test_a_scoped_address_is_refused_even_if_its_network_is_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
     policy = EgressPolicy(allow_private_networks=(ip_network("fe80::/10"),))
+    scoped = (socket.AF_INET6, socket.SOCK_STREAM, 0, "", ("fe80::1", 443, 0, 3))
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_: [scoped])
 
     with pytest.raises(ForbiddenAddressError, match="%"):
-        await GuardedResolver(Names(printer=[["fe80::1%eth0"]]), policy, "https").resolve("printer", 443)
+        await check_endpoint("https://printer/", policy)
 
 
 async def test_a_hanging_lookup_can_be_cancelled(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -92,21 +97,8 @@ async def test_a_hanging_lookup_can_be_cancelled(monkeypatch: pytest.MonkeyPatch
     ended.set()
 
 
-async def test_the_socket_factory_refuses_every_address_of_a_name() -> None:
-    attempt = ConnectAttempt()
-    current_attempt.set(attempt)
-    connector = aiohttp.TCPConnector(
-        resolver=Names(internal=[["127.0.0.1", "127.0.0.2"]]), socket_factory=partial(guarded_socket, CLOSED, "https")
-    )
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        listener.settimeout(0)
-        async with aiohttp.ClientSession(connector=connector) as session:
-            with pytest.raises(Exception):  # noqa: B017, PT011 - it depends on which connection fails first
-                await session.post(f"http://internal:{listener.getsockname()[1]}/")
-
-        assert isinstance(attempt.forbidden, ForbiddenAddressError)
-        with pytest.raises(BlockingIOError):
-            listener.accept()
+def refuse(policy: EgressPolicy, scheme: str, address: str) -> None:
+    check_address(address, policy, scheme=scheme)
 
 
 OPEN_LOOPBACK = EgressPolicy(allow_private_networks=(ip_network("127.0.0.0/8"), ip_network("::1/128")))

@@ -321,7 +321,7 @@ async def test_redeliveries_that_a_stop_leaves_are_due_again_at_once(
     sending.receiver.script(Response(pause=True, times=1))
     sender = sending.sender()
     running = asyncio.create_task(sender.run())
-    sender.wake()
+    sender.wake(redeliveries=True)
     await until(lambda: len(sending.receiver.deliveries) == 4)
     stopping = asyncio.create_task(sender.stop(grace))
     if not cancelled:

@@ -1,23 +1,21 @@
-"""A resolver of host names with the addresses that a test gives it, in the place where aiohttp asks for them."""
+"""A resolver of host names with the addresses that a test gives it."""
 
 from __future__ import annotations
 
 import asyncio
 import socket
 
-from aiohttp.abc import AbstractResolver, ResolveResult
+from bridge.resolver import AddressInfo, literal_address
 
 
-class Names(AbstractResolver):
+class Names:
     """Each lookup of a name takes its next list of addresses; the last one stays. Other names do not exist."""
 
     def __init__(self, **answers: list[list[str]]) -> None:
         self.answers = answers
         self.asked: list[str] = []
 
-    async def resolve(
-        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
-    ) -> list[ResolveResult]:
+    async def resolve(self, host: str, port: int) -> list[AddressInfo]:
         self.asked.append(host)
         if host == "hangs":
             await asyncio.Event().wait()
@@ -25,10 +23,5 @@ class Names(AbstractResolver):
         if lists is None:
             raise socket.gaierror(socket.EAI_NONAME, "no such name")
         addresses = lists.pop(0) if len(lists) > 1 else lists[0]
-        return [
-            ResolveResult(hostname=host, host=address, port=port, family=family, proto=0, flags=0)
-            for address in addresses
-        ]
-
-    async def close(self) -> None:
-        pass
+        found = [literal_address(address, port) for address in addresses]
+        return [info for info in found if info is not None]

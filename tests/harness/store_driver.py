@@ -13,6 +13,7 @@ from typing import Any, ParamSpec, TypeVar
 
 from sqlalchemy import Connection, Table, select
 
+from bridge.db.cursors import Offer
 from bridge.db.encryption import SecretCipher
 from bridge.db.engine import Database
 from bridge.db.liveness import free_claims, read_claims
@@ -134,18 +135,26 @@ class StoreDriver:
         )
 
     def record(
-        self, claimed: Sequence[ClaimedRoom], result: Callable[[str], Snapshot | Failure | Skipped], seconds: float
+        self,
+        claimed: Sequence[ClaimedRoom],
+        result: Callable[[str], Snapshot | Failure | Skipped],
+        seconds: float,
+        offer: Offer | None = None,
     ) -> list[RecordedPoll]:
         polled = [polled_room(room, result(room.upstream_id), seconds) for room in claimed]
-        return self.write(record_polls, polled, settings=self.settings, new_id=self.new_id) if polled else []
+        if not polled:
+            return []
+        return self.write(record_polls, polled, settings=self.settings, new_id=self.new_id, offer=offer)
 
-    def poll(self, seconds: float, /, **responses: Snapshot | Failure) -> dict[str, RecordedPoll]:
+    def poll(
+        self, seconds: float, offer: Offer | None = None, /, **responses: Snapshot | Failure
+    ) -> dict[str, RecordedPoll]:
         """Claim the named rooms (they must be due) and record these responses, in one batch."""
         due = self.claim(seconds)
         claimed = [room for room in due if room.upstream_id in responses]
         assert {room.upstream_id for room in claimed} == set(responses), "not due"
         self.write(release_rooms, [room for room in due if room.upstream_id not in responses])
-        recorded = self.record(claimed, responses.__getitem__, seconds)
+        recorded = self.record(claimed, responses.__getitem__, seconds, offer)
         return {room.upstream_id: one for room, one in zip(claimed, recorded, strict=True)}
 
     def lose_claims(self) -> None:
@@ -169,13 +178,11 @@ class StoreDriver:
     def owed(self, seconds: float, *, slots: int = 1000, token: str | None = None) -> list[ClaimedCursor]:
         return list(self.write(claim_cursors, self.terms(seconds, slots=slots, token=token)).items)
 
-    def terms(self, seconds: float, *, slots: int = 1000, token: str | None = None) -> Claim:
-        return Claim(
-            slots=slots,
-            now=at(seconds),
-            token=token or self.token(),
-            targets=TargetCache(self.cipher),
-        )
+    def terms(
+        self, seconds: float, *, slots: int = 1000, token: str | None = None, targets: TargetCache | None = None
+    ) -> Claim:
+        targets = targets or TargetCache(self.cipher)
+        return Claim(slots=slots, now=at(seconds), token=token or self.token(), targets=targets)
 
     def report(self, seconds: float, *reports: Report) -> list[Recorded]:
         assert {one.at for one in reports} <= {at(seconds)}

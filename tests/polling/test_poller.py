@@ -136,6 +136,7 @@ async def source() -> ScriptedSource:
 
 
 async def test_a_tick_polls_due_rooms_and_wakes_the_sender(polling: PollerSetup, source: ScriptedSource) -> None:
+    polling.store.subscribe()
     polling.store.track("a", "b")
     source.results = {"a": seen("p")}
     poller = polling.poller(source)

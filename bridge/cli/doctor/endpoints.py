@@ -16,8 +16,9 @@ from bridge.admin.read_only import EndpointRecord, Records
 from bridge.cli.doctor.findings import Check, Finding, fail, ok, warn
 from bridge.cli.output import span
 from bridge.config import Settings
-from bridge.delivery.connect import UnresolvedNameError, check_endpoint, os_reason
+from bridge.delivery.connect import UnresolvedNameError, check_endpoint
 from bridge.errors import ForbiddenAddressError
+from bridge.resolver import os_reason
 from bridge.rules.egress import Destination, EgressPolicy, check_url
 
 SECONDS: Final = 4

@@ -15,7 +15,7 @@ from bridge.admin.read_only import Records, RoomRecord
 from bridge.cli.doctor.findings import Check, Finding, State, fail, ok, warn
 from bridge.cli.output import count_of, from_now, span
 from bridge.config import Settings
-from bridge.delivery.connect import SystemResolver
+from bridge.resolver import SystemResolver
 from bridge.rules.presence import Failure, FailureKind
 from bridge.runtime import Runtime
 from bridge.sources.checkup import Checkup
@@ -94,7 +94,7 @@ async def _dns_problem(host: str) -> str | None:
     """Look the name up before the client does, whose lookups cannot be abandoned when the program ends."""
     try:
         async with asyncio.timeout(TIMEOUT.total_seconds()):
-            await SystemResolver().resolve(host)
+            await SystemResolver().resolve(host, 0)
     except TimeoutError:
         return "no response"
     except OSError as error:

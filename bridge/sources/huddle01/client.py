@@ -6,22 +6,23 @@ Nothing that the upstream or the network does is raised, and no failure repeats 
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
 from http import HTTPStatus
 from typing import Final
 from urllib.parse import quote
 
-import aiohttp
 import httpx
-from aiohttp.http import HttpProcessingError
-from httpx_aiohttp import AiohttpTransport
+import structlog
 
 from bridge import __version__
-from bridge.http_response import Response
+from bridge.http_response import CutOffError, Response, ResponseReader
+from bridge.http_transport import PreparedRequest, Transport, target_as_written
+from bridge.resolver import os_reason
 from bridge.rules.presence import Failure, FailureKind, Snapshot
 from bridge.sources.checkup import Checkup, parse_date
 from bridge.sources.huddle01.responses import excerpt, fingerprint, interpret
@@ -34,8 +35,11 @@ class UnusableResponseError(Exception):
     """The response cannot be read to its end."""
 
 
-RESPONSE_LIMIT: Final = 4 * 1024 * 1024
-"""Bytes of a response, before and after decompression."""
+LARGE_BODY: Final = 256 * 1024
+"""Bytes from which a response is parsed in a thread, so that nothing else waits for it."""
+LARGE_COMPRESSED_BODY: Final = 4 * 1024
+"""The same for a compressed one, which may become a thousand times as long."""
+NEAR_LIMIT: Final = 0.8
 SNAPSHOT_CACHE_BYTES: Final = 8 * 1024 * 1024
 """Bytes of cached responses, some 3,500 rooms of ten peers; their snapshots take about three times that."""
 LEAST_KEY: Final = 6
@@ -43,70 +47,47 @@ LEAST_KEY: Final = 6
 KEEPALIVE_SECONDS: Final = 60
 """Longer than most polling intervals, so that connections are kept between polls."""
 
-_NAMES: Final = (
-    ((aiohttp.ClientConnectorDNSError,), FailureKind.UNREACHABLE, "dns"),
-    ((aiohttp.ClientSSLError, ssl.SSLError), FailureKind.UNREACHABLE, "tls"),
-    ((aiohttp.ClientConnectorError,), FailureKind.UNREACHABLE, "connect"),
-    ((aiohttp.ClientPayloadError,), FailureKind.UNREACHABLE, "cut"),
-    ((aiohttp.ServerDisconnectedError, OSError), FailureKind.UNREACHABLE, "reset"),
-    ((aiohttp.ClientResponseError, HttpProcessingError), FailureKind.BAD_RESPONSE, "protocol"),
-    ((httpx.ProtocolError, httpx.InvalidURL, UnicodeError), FailureKind.BAD_RESPONSE, "protocol"),
-    ((UnusableResponseError,), FailureKind.BAD_RESPONSE, "response"),
-)
-"""Failure kind and name of an error, by its first cause that is listed; the special before the general."""
 _DECOMPRESSED: Final = {"gzip": zlib.MAX_WBITS | 16, "x-gzip": zlib.MAX_WBITS | 16, "deflate": zlib.MAX_WBITS}
+
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger("bridge.sources")
 
 
 def open_huddle01(settings: SourceSettings, now: Callable[[], datetime]) -> Huddle01Source:
     """A source of kind `huddle01`."""
-    return Huddle01Source(settings, open_client(settings), __version__, now)
+    return Huddle01Source(settings, open_transport(settings), __version__, now)
 
 
-def open_client(settings: SourceSettings) -> httpx.AsyncClient:
-    """A client for one source: verified TLS, nothing from the environment, no redirects, no cookies.
-
-    It has no time limits of its own: `Huddle01Source.fetch` bounds the whole request.
-    """
-    context = ssl.create_default_context()
-
-    def open_session() -> aiohttp.ClientSession:
-        connector = aiohttp.TCPConnector(
-            limit=settings.max_concurrency, keepalive_timeout=KEEPALIVE_SECONDS, ssl=context
-        )
-        return aiohttp.ClientSession(
-            connector=connector, cookie_jar=aiohttp.DummyCookieJar(), trust_env=False, response_class=Response
-        )
-
-    transport = AiohttpTransport(verify=context, client=open_session)
-    return httpx.AsyncClient(
-        transport=transport,
-        trust_env=False,
-        timeout=None,  # noqa: S113 - fetch has one deadline for the whole request
-        follow_redirects=False,
-    )
+def open_transport(settings: SourceSettings) -> Transport:
+    """The connections of one source; `Huddle01Source.fetch` limits the time of a request."""
+    return Transport(keep_alive=KEEPALIVE_SECONDS, limit=settings.max_concurrency)
 
 
 class Huddle01Source:
-    """An account at Huddle01. `clock` gives the time, with a time zone; `client` is closed with the source."""
+    """An account at Huddle01. `clock` gives the time, with a time zone; `transport` is closed with the source."""
 
     def __init__(
-        self, settings: SourceSettings, client: httpx.AsyncClient, version: str, clock: Callable[[], datetime]
+        self, settings: SourceSettings, transport: Transport, version: str, clock: Callable[[], datetime]
     ) -> None:
         self._settings = settings
-        self._client = client
+        self._transport = transport
         self._clock = clock
         self._known = SnapshotCache(SNAPSHOT_CACHE_BYTES)
+        self._near_limit: set[str] = set()
         self._seconds = settings.timeout.total_seconds()
-        self._sessions_url = f"{settings.base_url.rstrip('/')}/live-sessions"
-        self._participants_url = f"{self._sessions_url}/participants/"
-        self._headers = httpx.Headers(
-            {
+        request = httpx.Request(
+            "GET",
+            settings.base_url,
+            headers={
                 "x-api-key": settings.api_key,
                 "accept": "application/json",
                 "accept-encoding": "gzip",
                 "user-agent": f"presence-bridge/{version}",
-            }
+            },
         )
+        self._request = PreparedRequest.of(request)
+        self._sessions = target_as_written(f"{settings.base_url.rstrip('/')}/live-sessions")
+        self._participants = self._sessions + b"/participants/"
 
     @property
     def name(self) -> str:
@@ -117,55 +98,81 @@ class Huddle01Source:
         """Ask once for the peers of a room."""
         if room_id in ("", ".", ".."):  # URLs treat `%2E%2E` like `..`, so these cannot be a path segment
             return Failure(kind=FailureKind.BAD_RESPONSE, detail=f"no URL can name the room {room_id!r}")
-        url = self._participants_url + quote(room_id, safe="", errors="replace")
+        target = self._participants + quote(room_id, safe="", errors="replace").encode("ascii")
         try:
             async with asyncio.timeout(self._seconds):
-                response, body = await self._get(url)
+                response = await self._get(target)
+            return await self._read(room_id, response)
         except Exception as error:  # noqa: BLE001 - errors of three libraries: all mean no response
             return self._redact_key(_classify_error(error, self._seconds), str(error))
-        return self._recall(room_id, response, body) or self._read(room_id, response, body)
 
     async def check_up(self) -> Checkup:
         """Ask once for the live rooms: that needs a key, but no room."""
         asked_at, date = self._clock(), None
+        failure: Failure | None
         try:
             async with asyncio.timeout(self._seconds):
-                response, body = await self._get(self._sessions_url)
+                response = await self._get(self._sessions)
+            failure = self._read_sessions(response, self._decode(response))
+            date = response.headers.get("date")
         except Exception as error:  # noqa: BLE001 - as in fetch
-            failure: Failure | None = self._redact_key(_classify_error(error, self._seconds), str(error))
-        else:
-            failure, date = self._read_sessions(response, body), response.headers.get("date")
+            failure = self._redact_key(_classify_error(error, self._seconds), str(error))
         return Checkup(failure=failure, asked_at=asked_at, answered_at=self._clock(), dated_at=parse_date(date))
 
     async def aclose(self) -> None:
         """Release the connections."""
-        await self._client.aclose()
+        await self._transport.aclose()
 
-    async def _get(self, url: str) -> tuple[httpx.Response, bytes]:
-        request = httpx.Request("GET", url, headers=self._headers)
-        response = await self._client.send(request, stream=True, follow_redirects=False)
-        try:
-            return response, await _read(response)
-        finally:
-            await response.aclose()
+    async def _get(self, target: bytes) -> Response:
+        return await self._transport.send(self._request.at(target), ResponseReader(self._settings.max_response_bytes))
 
-    def _recall(self, room_id: str, response: httpx.Response, body: bytes) -> Snapshot | None:
-        return self._known.recall(room_id, fingerprint(body)) if response.status_code == HTTPStatus.OK else None
-
-    def _read(self, room_id: str, response: httpx.Response, body: bytes) -> Snapshot | Failure:
-        read = interpret(response.status_code, response.headers, body, self._clock())
-        if isinstance(read, Failure):
-            return self._redact_key(read, body.decode(errors="replace"), *response.headers.values())
-        if read.peers:
-            self._known.remember(room_id, read, len(body))
+    async def _read(self, room_id: str, response: Response) -> Snapshot | Failure:
+        limit = LARGE_BODY if response.content_encoding == "identity" else LARGE_COMPRESSED_BODY
+        if len(response.body) > limit:
+            size, read = await asyncio.to_thread(self._interpret, room_id, response)
         else:
+            size, read = self._interpret(room_id, response)
+        self._warn_near_limit(room_id, size)
+        if isinstance(read, Snapshot) and read.peers:
+            self._known.remember(room_id, read, size)
+        elif isinstance(read, Snapshot):
             self._known.forget(room_id)
         return read
 
-    def _read_sessions(self, response: httpx.Response, body: bytes) -> Failure | None:
-        if response.status_code == HTTPStatus.OK and _lists_sessions(body):
+    def _interpret(self, room_id: str, response: Response) -> tuple[int, Snapshot | Failure]:
+        """The size of the body, decompressed, and its meaning; runs in a thread if it is large."""
+        body = self._decode(response)
+        if response.status == HTTPStatus.OK and (known := self._known.recall(room_id, fingerprint(body))) is not None:
+            return len(body), known
+        read = interpret(response.status, response.headers, body, self._clock())
+        if isinstance(read, Failure):
+            read = self._redact_key(read, body.decode(errors="replace"), *response.headers.values())
+        return len(body), read
+
+    def _warn_near_limit(self, room_id: str, size: int) -> None:
+        """Warn once while the responses of a room are close to what the next would be refused for."""
+        limit = self._settings.max_response_bytes
+        if size <= limit * NEAR_LIMIT:
+            self._near_limit.discard(room_id)
+        elif room_id not in self._near_limit:
+            self._near_limit.add(room_id)
+            advice = f"raise max_response_bytes under [sources.{self.name}]: polls fail above it"
+            log.warning("response_limit.approached", room=room_id, bytes=size, limit=limit, advice=advice)
+
+    def _decode(self, response: Response) -> bytes:
+        limit = self._settings.max_response_bytes
+        encoding = response.content_encoding
+        body = response.body if encoding == "identity" else _decompress(response.body, encoding, limit)
+        if response.is_cut or len(body) > limit:
+            raise UnusableResponseError(
+                f"more than {limit} bytes: raise max_response_bytes under [sources.{self.name}]"
+            )
+        return body
+
+    def _read_sessions(self, response: Response, body: bytes) -> Failure | None:
+        if response.status == HTTPStatus.OK and _lists_sessions(body):
             return None
-        read = interpret(response.status_code, response.headers, body, self._clock())
+        read = interpret(response.status, response.headers, body, self._clock())
         if isinstance(read, Failure):
             return self._redact_key(read, body.decode(errors="replace"), *response.headers.values())
         return None  # no room is live
@@ -178,31 +185,16 @@ class Huddle01Source:
         return failure
 
 
-async def _read(response: httpx.Response) -> bytes:
-    chunks: list[bytes] = []
-    size = 0
-    async for chunk in response.aiter_raw():
-        chunks.append(chunk)
-        size += len(chunk)
-        if size > RESPONSE_LIMIT:
-            raise UnusableResponseError(f"more than {RESPONSE_LIMIT} bytes")
-    raw = chunks[0] if len(chunks) == 1 else b"".join(chunks)
-    encoding = response.headers.get("content-encoding", "identity").strip().lower()
-    return raw if encoding in ("", "identity") else _decompress(raw, encoding)
-
-
-def _decompress(raw: bytes, encoding: str) -> bytes:
+def _decompress(raw: bytes, encoding: str, limit: int) -> bytes:
     wbits = _DECOMPRESSED.get(encoding)
     if wbits is None:
         raise UnusableResponseError(f"content-encoding {encoding:.40}, which was not asked for")
     stream = zlib.decompressobj(wbits)
     try:
-        body = stream.decompress(raw, RESPONSE_LIMIT + 1)
+        body = stream.decompress(raw, limit + 1)
     except zlib.error as error:
         raise UnusableResponseError(f"broken {encoding}: {error}") from None
-    if len(body) > RESPONSE_LIMIT:
-        raise UnusableResponseError(f"more than {RESPONSE_LIMIT} bytes, decompressed")
-    if not stream.eof:
+    if len(body) <= limit and not stream.eof:
         raise UnusableResponseError(f"{encoding} that ends too early")
     return body
 
@@ -216,22 +208,22 @@ def _lists_sessions(body: bytes) -> bool:
 
 
 def _classify_error(error: Exception, seconds: float) -> Failure:
-    if any(isinstance(cause, TimeoutError) for cause in _causes(error)):
-        return Failure(kind=FailureKind.TIMEOUT, detail=f"timeout: no complete response within {seconds:g} s")
-    kind, word = _name_cause(error)
-    return Failure(kind=kind, detail=f"{word}: {excerpt(str(error).encode(errors='replace')) or type(error).__name__}")
-
-
-def _name_cause(error: Exception) -> tuple[FailureKind, str]:
-    """Name the innermost cause: the transport calls a reset a time-out, and a cut body a read error."""
-    for cause in _causes(error):
-        for types, kind, word in _NAMES:
-            if isinstance(cause, types):
-                return kind, word
-    return FailureKind.UNREACHABLE, type(error).__name__
-
-
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
-        yield error
-        error = error.__cause__
+    kind = FailureKind.UNREACHABLE
+    match error, error.__cause__:
+        case TimeoutError(), _:
+            kind, detail = FailureKind.TIMEOUT, f"timeout: no complete response within {seconds:g} s"
+        case httpx.ConnectError(), socket.gaierror() as cause:
+            detail = f"dns: {error}: {os_reason(cause)}"
+        case httpx.ConnectError(), ssl.SSLError() as cause:
+            detail = f"tls: {error}: {os_reason(cause)}"
+        case httpx.ConnectError(), OSError() as cause:
+            detail = f"connect: {error}: {os_reason(cause)}"
+        case httpx.ReadError(), CutOffError():
+            detail = f"cut: {error}"
+        case httpx.ReadError(), _:
+            detail = f"reset: {error}"
+        case UnusableResponseError(), _:
+            kind, detail = FailureKind.BAD_RESPONSE, f"response: {error}"
+        case _:
+            kind, detail = FailureKind.BAD_RESPONSE, f"protocol: {error}"
+    return Failure(kind=kind, detail=excerpt(detail.encode(errors="replace")))

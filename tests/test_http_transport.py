@@ -1,0 +1,174 @@
+"""Connections that desynchronise: nothing that was not asked for counts as a response."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_network
+
+import httpx
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bridge.delivery.client import WebhookClient
+from bridge.http_transport import Transport, target_as_written
+from bridge.rules.delivery import Outcome
+from bridge.rules.egress import EgressPolicy
+from bridge.rules.presence import Snapshot
+from bridge.sources.huddle01.client import open_huddle01
+from bridge.sources.protocol import SourceSettings
+from tests.harness.wire import Wire, listening
+
+ROOMS = ("a", "b", "c")
+NOW = datetime(2026, 11, 23, 9, 30, tzinfo=UTC)
+POLICY = EgressPolicy(allow_private_networks=(ip_network("127.0.0.0/8"),))
+MORE: dict[str, Callable[[bytes], bytes]] = {
+    "nothing": lambda _: b"",
+    "the same again": lambda response: response,
+    "half of it": lambda response: response[: len(response) // 2],
+    "a time-out": lambda _: b"HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
+    "an empty 200": lambda _: b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
+    "no HTTP": lambda _: b"\0\r\n",
+}
+"""What a server says after a response, in the same piece or once the connection is idle."""
+
+
+class Desynchronising:
+    """A server that says more than it was asked, by a script with one step per response."""
+
+    def __init__(self, script: Sequence[tuple[str, bool]]) -> None:
+        self._script = list(script)
+        self._unsaid: list[tuple[Wire, bytes]] = []
+
+    async def respond(self, wire: Wire) -> None:
+        room = wire.request.line.split(" ")[1].rpartition("/")[2]
+        body = json.dumps({"count": 1, "participants": [{"peerId": f"peer of {room}"}]}).encode()
+        response = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body)
+        said, at_once = self._script.pop() if self._script else ("nothing", True)
+        more = MORE[said](response)
+        if at_once:
+            await wire.send(response + more)
+            return
+        await wire.send(response)
+        self._unsaid.append((wire, more))
+
+    def say_the_rest(self) -> None:
+        """Send what was kept back; it is in the sockets of the client before this returns."""
+        for wire, more in self._unsaid:
+            if not wire.writer.is_closing():
+                wire.writer.write(more)
+        self._unsaid.clear()
+
+
+SCRIPTS = st.lists(st.tuples(st.sampled_from(sorted(MORE)), st.booleans()), max_size=30)
+ROUNDS = st.lists(st.lists(st.sampled_from(ROOMS), min_size=1, max_size=4), min_size=1, max_size=8)
+
+
+@settings(max_examples=100, deadline=None)
+@given(script=SCRIPTS, rounds=ROUNDS, connections=st.sampled_from([1, 2, 16]))
+def test_a_room_is_never_told_of_another(
+    script: list[tuple[str, bool]], rounds: list[list[str]], connections: int
+) -> None:
+    async def scenario() -> None:
+        server = Desynchronising(script)
+        async with listening(server.respond) as upstream:
+            account = SourceSettings(
+                name="main",
+                kind="huddle01",
+                base_url=f"http://127.0.0.1:{upstream.port}",
+                api_key="key",
+                max_concurrency=connections,
+            )
+            source = open_huddle01(account, lambda: NOW)
+            for rooms in rounds:
+                found = await asyncio.gather(*(source.fetch(room) for room in rooms))
+                for room, snapshot in zip(rooms, found, strict=True):
+                    assert isinstance(snapshot, Snapshot), snapshot
+                    assert [peer.peer_id for peer in snapshot.peers] == [f"peer of {room}"]
+                server.say_the_rest()
+            await source.aclose()
+
+    asyncio.run(scenario())
+
+
+@settings(max_examples=100, deadline=None)
+@given(script=SCRIPTS, rounds=st.lists(st.integers(1, 4), min_size=1, max_size=8))
+def test_a_delivery_counts_only_if_the_receiver_got_it(script: list[tuple[str, bool]], rounds: list[int]) -> None:
+    async def scenario() -> None:
+        server = Desynchronising(script)
+        async with (
+            listening(server.respond) as receiver,
+            WebhookClient(POLICY, user_agent="t", clock=lambda: NOW) as client,
+        ):
+            sent = 0
+            for count in rounds:
+                ids = [f"evt_{number}" for number in range(sent, sent + count)]
+                sent += count
+                results = await asyncio.gather(
+                    *(
+                        client.post(
+                            receiver.url, headers={"webhook-id": each}, body=b"{}", timeout=timedelta(seconds=30)
+                        )
+                        for each in ids
+                    )
+                )
+                assert {result.outcome for result in results} == {Outcome.DELIVERED}
+                assert {request.headers["webhook-id"] for request in receiver.requests} >= set(ids)
+                server.say_the_rest()
+        assert len(receiver.requests) == sent, "nothing was sent twice"
+
+    asyncio.run(scenario())
+
+
+async def test_an_idle_connection_is_closed_when_its_time_has_come() -> None:
+    closed = asyncio.Event()
+
+    async def respond(wire: Wire) -> None:
+        await wire.send(b"HTTP/1.1 204 No Content\r\n\r\n")
+        await wire.until_closed()
+        closed.set()
+
+    async with listening(respond) as server, httpx.AsyncClient(transport=Transport(keep_alive=0.05)) as client:
+        assert (await client.post(server.url, content=b"x")).status_code == 204
+        await closed.wait()
+
+
+async def test_it_is_a_transport_of_httpx() -> None:
+    async def silent(wire: Wire) -> None:
+        await wire.until_closed()
+
+    async with (
+        listening() as server,
+        listening(silent) as other,
+        httpx.AsyncClient(transport=Transport(keep_alive=1)) as client,
+    ):
+        response = await client.post(server.url, json={"a": 1}, headers={"x-a": "b"})
+        with pytest.raises(httpx.ReadTimeout):
+            await client.get(other.url, timeout=0.1)
+        with pytest.raises(httpx.UnsupportedProtocol):
+            await client.get("ftp://127.0.0.1/")
+        with pytest.raises(httpx.LocalProtocolError):
+            await client.get(server.url, headers={"x-a": "b\r\nx-c: d"})
+
+    assert (response.status_code, response.text) == (200, "ok")
+    (request,) = server.requests
+    assert (request.body, request.headers["x-a"]) == (b'{"a":1}', "b")
+
+
+@pytest.mark.parametrize(
+    ("url", "target"),
+    [
+        ("https://h", b"/"),
+        ("https://h?a", b"/?a"),
+        ("https://h#a", b"/"),
+        ("https://h:1/a?b#c?d", b"/a?b"),
+        ("https://[::1]:1/[x]", b"/[x]"),
+        ("https://h/é☃", b"/%C3%A9%E2%98%83"),
+        ("https://h/http://x/?y=http://z", b"/http://x/?y=http://z"),
+    ],
+)
+def test_the_target_of_a_url(url: str, target: bytes) -> None:
+    assert target_as_written(url) == target
