@@ -11,6 +11,7 @@ from urllib.parse import urlsplit, urlunsplit
 import httpx
 import psycopg
 import pytest
+from psycopg import sql
 
 from tests.harness import postgres
 from tests.harness.config import Configure, write_config
@@ -96,6 +97,43 @@ def test_a_database_that_refuses_to_write_makes_the_service_not_ready(
 def readiness(url: str) -> dict[str, Any]:
     response: dict[str, Any] = httpx.get(url, trust_env=False, timeout=30).json()
     return response
+
+
+def end_connections(url: str) -> None:
+    query = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s AND pid <> pg_backend_pid()"
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(query, (urlsplit(url).path.removeprefix("/"),))
+
+
+def test_connections_that_are_ended_again_and_again_cost_nothing(
+    configure: Configure, postgresql_migrated_url: str, simulator: Simulator, receiver: Receiver
+) -> None:
+    with BridgeProcess(configure(database_url=postgresql_migrated_url)) as program:
+        program.wait_ready()
+        for round_number in range(1, 7):
+            end_connections(postgresql_migrated_url)
+            join_everywhere(simulator, f"guest{round_number}")
+            end_connections(postgresql_migrated_url)
+            wait_for_joins(receiver, round_number * len(ROOMS))
+        assert program.stop() == 0
+    assert all_problems(receiver.deliveries, postgresql_migrated_url) == []
+
+
+def test_a_database_with_strict_settings_of_its_own(
+    configure: Configure, postgresql_migrated_url: str, simulator: Simulator, receiver: Receiver
+) -> None:
+    name = sql.Identifier(urlsplit(postgresql_migrated_url).path.removeprefix("/"))
+    with psycopg.connect(postgresql_migrated_url, autocommit=True) as connection:
+        for setting, value in (("default_transaction_isolation", "serializable"), ("statement_timeout", "2s")):
+            connection.execute(
+                sql.SQL("ALTER DATABASE {} SET {} = {}").format(name, sql.Identifier(setting), sql.Literal(value))
+            )
+    with BridgeProcess(configure(database_url=postgresql_migrated_url)) as program:
+        for round_number in range(1, 4):
+            join_everywhere(simulator, f"guest{round_number}")
+            wait_for_joins(receiver, round_number * len(ROOMS))
+        assert program.stop() == 0
+    assert all_problems(receiver.deliveries, postgresql_migrated_url) == []
 
 
 @pytest.mark.skipif(PGBOUNCER is None, reason="pgbouncer is not installed")
