@@ -23,7 +23,7 @@ from bridge.delivery.client import WebhookClient
 from bridge.delivery.endpoints import EndpointSpec, add_endpoint
 from bridge.delivery.secrets import EndpointContext
 from bridge.delivery.sender import Sender
-from bridge.events.bodies import draft_snapshot
+from bridge.events.bodies import draft_snapshots
 from bridge.events.log import number_events
 from bridge.http_transport import Transport
 from bridge.polling.rooms import RoomSpec, configure_rooms, ensure_sources
@@ -105,7 +105,7 @@ def _fill(database: Database, address: str, concurrency: int) -> bytes:
     database.write_now(add_endpoint, endpoint, context)
 
     def write(connection: Connection) -> bytes:
-        draft = draft_snapshot(None, (), context.now)
+        (draft,) = draft_snapshots(None, (), context.now)
         events, logs = [], []
         for row in connection.execute(select(rooms)).all():
             log, new = number_events(room_log(row), [draft] * EVENTS_PER_ROOM, context.now, runtime.new_id)

@@ -69,3 +69,7 @@ class DatabaseError(BridgeError):
     def __init__(self, message: str, *, is_away: bool) -> None:
         self.is_away = is_away
         super().__init__(message)
+
+
+class EncodingError(DatabaseError):
+    """The database cannot store every text."""

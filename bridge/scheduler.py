@@ -7,13 +7,14 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 from apscheduler.triggers.base import BaseTrigger
 
 from bridge.logs import get_logger
 
-CLOCK_CHECK_SECONDS = 1.0
+CLOCK_CHECK_SECONDS = 0.25
 CLOCK_TOLERANCE = timedelta(seconds=2)
 """A smaller difference between wall clock and monotonic clock is no change of the clock."""
 
@@ -46,14 +47,16 @@ class Every(BaseTrigger):  # type: ignore[misc]  # APScheduler has no type hints
 
 @asynccontextmanager
 async def scheduled(
-    jobs: Sequence[Job], *, now: Callable[[], datetime], on_clock_put_back: Callable[[], Awaitable[None]]
+    jobs: Sequence[Job], *, now: Callable[[], datetime], on_clock_changed: Callable[[timedelta], Awaitable[None]]
 ) -> AsyncIterator[None]:
-    """Run the jobs until the block is left."""
+    """Run the jobs until the block is left; `on_clock_changed` gets the change, positive if it was set forward."""
     scheduler = AsyncIOScheduler(timezone=UTC)
+    clock = _Clock(scheduler, now, on_clock_changed)
     for job in jobs:
-        scheduler.add_job(job.run, Every(job.every), id=job.name, misfire_grace_time=None, coalesce=True)
+        run = partial(_run, clock, job)
+        scheduler.add_job(run, Every(job.every), id=job.name, misfire_grace_time=None, coalesce=True)
     scheduler.start()
-    checking = asyncio.create_task(_check_clock(scheduler, now, on_clock_put_back))
+    checking = asyncio.create_task(_keep_checking(clock))
     try:
         yield
     finally:
@@ -63,20 +66,43 @@ async def scheduled(
         scheduler.shutdown(wait=False)
 
 
-async def _check_clock(
-    scheduler: AsyncIOScheduler, now: Callable[[], datetime], on_clock_put_back: Callable[[], Awaitable[None]]
-) -> None:
-    """Compare the wall clock with the monotonic one. APScheduler sleeps by the wall clock, so it is woken by hand."""
-    elapsed = asyncio.get_running_loop().time
-    offset = now() - timedelta(seconds=elapsed())
+class _Clock:
+    """The wall clock, compared with the monotonic one. APScheduler waits by the wall clock, so it is woken by hand."""
+
+    def __init__(
+        self,
+        scheduler: AsyncIOScheduler,
+        now: Callable[[], datetime],
+        on_changed: Callable[[timedelta], Awaitable[None]],
+    ) -> None:
+        self._scheduler = scheduler
+        self._now = now
+        self._on_changed = on_changed
+        self._elapsed = asyncio.get_running_loop().time
+        self._offset = self._start()
+
+    def _start(self) -> datetime:
+        return self._now() - timedelta(seconds=self._elapsed())
+
+    async def check(self) -> None:
+        """Find out if the clock was changed since the last check."""
+        moved = self._start() - self._offset
+        if abs(moved) < CLOCK_TOLERANCE:
+            return
+        self._offset += moved
+        log.warning("clock.changed", seconds=round(moved.total_seconds(), 3))
+        for job in self._scheduler.get_jobs():
+            job.modify(next_run_time=self._now())
+        await self._on_changed(moved)
+
+
+async def _run(clock: _Clock, job: Job) -> None:
+    """Run a job, which may be due only because the clock was changed: then that is acted upon first."""
+    await clock.check()
+    await job.run()
+
+
+async def _keep_checking(clock: _Clock) -> None:
     while True:
         await asyncio.sleep(CLOCK_CHECK_SECONDS)
-        moved = now() - timedelta(seconds=elapsed()) - offset
-        if abs(moved) < CLOCK_TOLERANCE:
-            continue
-        offset += moved
-        log.warning("clock.changed", seconds=round(moved.total_seconds(), 3))
-        for job in scheduler.get_jobs():
-            job.modify(next_run_time=now())
-        if moved < timedelta(0):
-            await on_clock_put_back()
+        await clock.check()

@@ -12,7 +12,13 @@ from datetime import timedelta
 from enum import StrEnum
 
 from bridge import __version__
-from bridge.admin.clock import make_everything_due
+from bridge.admin.clock import (
+    clock_lag,
+    longest_wait,
+    make_everything_due,
+    make_impossible_due,
+    waits_impossibly,
+)
 from bridge.admin.configured import apply_configuration
 from bridge.admin.due import DueWork, find_due_work
 from bridge.admin.retention import prune_attempts
@@ -25,7 +31,7 @@ from bridge.db.liveness import Worker
 from bridge.db.schema import ensure_schema
 from bridge.delivery.sender import Sender
 from bridge.errors import BridgeError, ConfigurationError, DatabaseError
-from bridge.logs import get_logger
+from bridge.logs import FLUSH_SECONDS, flush_logs, get_logger
 from bridge.polling.poller import NoSender, Poller
 from bridge.polling.rooms import apply_shorter_intervals
 from bridge.polling.source_state import retry_sources
@@ -38,6 +44,10 @@ TICK = timedelta(milliseconds=200)
 """Interval of the check for due work. Work that this process creates wakes its workers at once."""
 PRUNE_CHECK = timedelta(seconds=10)
 LONGEST_PRUNE_INTERVAL = timedelta(minutes=10)
+CLOCK_JUMP = timedelta(hours=1)
+"""After the clock was set forward by this much or more, nothing is deleted for its age until a day has passed."""
+DUE_TIMES_CHECK = timedelta(seconds=10)
+SECONDS_PER_DAY = 86_400.0
 RELOAD_DRAIN_SECONDS = 2.0
 """Time that a reload gives to what is under way; the rest is given back and comes again."""
 CLOSE_SECONDS = 0.5
@@ -84,6 +94,7 @@ class Service:
         self._reload_requested = asyncio.Event()
         self._worker = Worker(self._database, tokens_in_use=self._tokens_in_use, on_freed=self._wake_threadsafe)
         self._job_tokens: set[str] = set()
+        self._prunes_after = 0.0
         self._poller: Poller | None = None
         self._sender: Sender | None = None
 
@@ -106,6 +117,7 @@ class Service:
                 has_ended = self._database.close(CLOSE_SECONDS)
         log.info("bridge.stopped")
         if not has_ended:
+            flush_logs(FLUSH_SECONDS)
             os._exit(0)  # a thread waits for a database that does not respond, and Python would wait for the thread
 
     def stop(self) -> None:
@@ -118,6 +130,10 @@ class Service:
         ensure_schema(self._database)
         self._apply_configuration()
         self._worker.start()
+        lag = self._database.read_now(clock_lag, self._runtime.now())
+        if lag:
+            log.warning("clock.changed", seconds=-lag.total_seconds(), detail="it was put back since the last run")
+            self._database.write_now(make_everything_due, self._runtime.now())
 
     def _apply_configuration(self) -> None:
         settings = self._settings
@@ -147,7 +163,7 @@ class Service:
     async def _serve(self) -> None:
         async with (
             self._web() as url,
-            scheduled(self._jobs(), now=self._runtime.now, on_clock_put_back=self._make_everything_due),
+            scheduled(self._jobs(), now=self._runtime.now, on_clock_changed=self._on_clock_changed),
         ):
             roles = sorted(role.value for role in self._roles)
             log.info("bridge.started", version=__version__, roles=roles, database=self._database.name)
@@ -227,7 +243,10 @@ class Service:
     # Jobs
 
     def _jobs(self) -> list[Job]:
-        jobs = [Job(name="prune", every=PRUNE_CHECK, run=self._prune)]
+        jobs = [
+            Job(name="prune", every=PRUNE_CHECK, run=self._prune),
+            Job(name="due_times", every=DUE_TIMES_CHECK, run=self._check_due_times),
+        ]
         if self._roles & {Role.POLLER, Role.SENDER}:
             jobs.append(Job(name="look for work", every=TICK, run=self._look_for_work))
         return jobs
@@ -258,6 +277,8 @@ class Service:
 
     async def _prune(self) -> None:
         """Apply retention, in one process at a time."""
+        if self._loop.time() < self._prunes_after:
+            return
         every = min(max(self._settings.retention.attempts / 10, PRUNE_CHECK), LONGEST_PRUNE_INTERVAL)
         await self._in_one_process("prune", every, self._prune_now)
 
@@ -283,9 +304,26 @@ class Service:
         finally:
             self._job_tokens.discard(token)
 
-    async def _make_everything_due(self) -> None:
+    async def _on_clock_changed(self, moved: timedelta) -> None:
+        if moved >= CLOCK_JUMP:
+            self._prunes_after = self._loop.time() + SECONDS_PER_DAY
+        if moved < timedelta():
+            await self._reschedule(lambda: self._database.write_aside(make_everything_due, self._runtime.now()))
+
+    async def _check_due_times(self) -> None:
+        """Make due what a clock of another machine, or of another day, has put off too far."""
+        longest = longest_wait(self._settings.polling.interval, self._settings.delivery.policy)
+
+        async def check() -> None:
+            now = self._runtime.now()
+            if await self._database.read(waits_impossibly, now + longest):
+                await self._database.write_aside(make_impossible_due, now, longest)
+
+        await self._reschedule(check)
+
+    async def _reschedule(self, work: Callable[[], Awaitable[None]]) -> None:
         try:
-            await self._database.write_aside(make_everything_due, self._runtime.now())
+            await work()
         except DatabaseError as error:
             log.warning("clock.reschedule_failed", detail=str(error))
 

@@ -13,7 +13,7 @@ from datetime import datetime
 from pathlib import Path
 from urllib.parse import quote
 
-from sqlalchemy import URL, Connection, Engine, NullPool, create_engine, exists, func, literal, select
+from sqlalchemy import URL, Connection, Engine, NullPool, create_engine, event, exists, func, literal, select
 
 from bridge.admin.listing import columns_of
 from bridge.db.engine import Database
@@ -31,16 +31,22 @@ class ReadOnlyDatabase(Database):
         if self.dialect == "sqlite":
             connect_args = {"check_same_thread": False, "timeout": TIMEOUT_SECONDS}
             return create_engine(_read_only_url(self._url), poolclass=NullPool, connect_args=connect_args)
-        return create_engine(
+        engine = create_engine(
             self._url,
             poolclass=NullPool,
             connect_args={
+                **self._connection_arguments,
                 "connect_timeout": TIMEOUT_SECONDS,
                 "tcp_user_timeout": TIMEOUT_SECONDS * 1000,
-                "options": f"-c statement_timeout={TIMEOUT_SECONDS}s",
             },
             execution_options={"postgresql_readonly": True},
         )
+        event.listen(engine, "begin", _limit_statements)
+        return engine
+
+
+def _limit_statements(connection: Connection) -> None:
+    connection.exec_driver_sql(f"SET LOCAL statement_timeout = '{TIMEOUT_SECONDS}s'")
 
 
 def _read_only_url(url: URL) -> URL:

@@ -14,7 +14,7 @@ from starlette.routing import Route
 from bridge.web.server import serve_app
 
 BODY_LIMIT = 8 * 1024 * 1024
-"""Bytes; a `room.snapshot` of a thousand peers with all their metadata fits."""
+"""Bytes; a `room.snapshot` of 500 peers with all their metadata fits."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,7 +14,7 @@ import typer
 from bridge.cli.options import ConfigOption
 from bridge.cli.settings import find_file
 from bridge.config import Settings, load
-from bridge.logs import configure_logs
+from bridge.logs import FLUSH_SECONDS, configure_logs, flush_logs
 from bridge.service import Role, Service
 
 
@@ -29,8 +29,11 @@ def run(
     settings = load(file, os.environ)
     _start_logs(settings)
     service = Service(settings, frozenset(role or Role), reload=lambda: load(file, os.environ))
-    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        runner.run(service.run())
+    try:
+        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+            runner.run(service.run())
+    finally:
+        flush_logs(FLUSH_SECONDS)
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
@@ -45,4 +48,4 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
 
 def _start_logs(settings: Settings) -> None:
     form, level = settings.log.format, settings.log.level
-    configure_logs(console=form == "console" or (form == "auto" and sys.stderr.isatty()), level=level)
+    configure_logs(console=form == "console" or (form == "auto" and sys.stderr.isatty()), level=level, queued=True)

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import Final, TypeVar
-from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo, available_timezones
 
 from pydantic import BeforeValidator
 
 from bridge.config.words import did_you_mean, one_of
+from bridge.db.postgresql_url import read_postgresql_url
 from bridge.errors import ForbiddenAddressError
 from bridge.events.types import EventType
 from bridge.rules.egress import EgressPolicy, check_url
@@ -173,11 +173,11 @@ def check_database_url(text: str) -> str:
     if authority.count("@") > 1 or "@" in path.partition("?")[0]:
         raise ValueError("has a character in its user or password that must be percent-encoded: %40 for @, %2F for /")
     try:
-        port = urlsplit(text).port
-    except ValueError:
-        port = 0
-    if port == 0:
-        raise ValueError("is not a URL: check host and port, and percent-encode special characters")
+        read_postgresql_url(text)
+    except ValueError as error:
+        if "prepare_threshold" in str(error):
+            raise
+        raise ValueError("is not a URL: check host and port, and percent-encode special characters") from None
     return text
 
 

@@ -12,6 +12,7 @@ import contextlib
 import json
 import os
 import sqlite3
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
@@ -24,6 +25,16 @@ from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, OperationalError, SQLAlchemyError
 from sqlalchemy.pool import ConnectionPoolEntry
 
+from bridge.db.postgresql import (
+    CONNECTION,
+    LOCK_MS,
+    Meaning,
+    extend_limits,
+    has_transaction_timeout,
+    meaning_of,
+    prepare_engines,
+)
+from bridge.db.postgresql_url import read_postgresql_url
 from bridge.errors import ConfigurationError, DatabaseError, Problem
 from bridge.logs import get_logger
 
@@ -38,19 +49,9 @@ WRITERS = 2
 LIVENESS_THREADS = 2
 """They must not wait for a connection while all others are in use (`liveness`)."""
 BUSY_TIMEOUT_MS = 10_000
-IDLE_IN_TRANSACTION_MS = 4_000
-"""A process that is frozen inside a transaction keeps its locks no longer than it counts as alive (`liveness`)."""
-TRANSACTION_MS = 20_000
-"""Longest duration of a writing transaction, and so of its locks."""
 TRANSACTION_TRIES = 5
 SLOW_SECONDS = 10
 """A transaction that takes longer than this is logged."""
-TRANSACTION_TIMEOUT_SINCE = 17_00_00
-POSTGRESQL_CONNECTION = {
-    "connect_timeout": 10, "keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3,
-    "tcp_user_timeout": 20_000,
-}  # fmt: skip
-"""A server that vanished from the network is noticed within half a minute."""
 SQLITE_AWAY = frozenset({
     sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_FULL, sqlite3.SQLITE_CANTOPEN,
 })  # fmt: skip
@@ -61,9 +62,6 @@ SQLITE_REMEDIES = {
     sqlite3.SQLITE_READONLY: ": run `bridge doctor` for the reason",
     sqlite3.SQLITE_CANTOPEN: ": run `bridge doctor` for the reason",
 }
-POSTGRESQL_AWAY = frozenset({"08", "40", "53", "55", "57", "58"})
-"""SQLSTATE classes: connection, rollback, resources, not in prerequisite state, operator intervention, system."""
-FOREIGN_KEY_VIOLATION = "23503"
 ADVISORY_LOCKS = 0x62726467  # "brdg": the class of the bridge's advisory locks in a PostgreSQL database
 MIGRATION_LOCK, CONFIGURATION_LOCK, SYSTEM_LOG_LOCK = 1, 2, 3
 
@@ -77,10 +75,12 @@ class Database:
         Raises:
             ConfigurationError: the URL names no database that the bridge can use.
         """
-        self._url = _driver_url(url)
+        self._url, self._never_prepare = _driver_url(url)
         self.dialect: str = self._url.get_backend_name()
         self._writing = self._engine(writes=True)
         self._reading = self._engine(writes=False)
+        if self.dialect == "postgresql":
+            prepare_engines((self._writing, self._reading), self.name)
         # One thread writes polls and deliveries: several would only wait for each other. What may take longer has
         # another on PostgreSQL; SQLite has one writer at a time anyway.
         self._write_threads = ThreadPoolExecutor(1, "database-write")
@@ -89,6 +89,7 @@ class Database:
             self._aside_threads = ThreadPoolExecutor(1, "database-aside")
         self._read_threads = ThreadPoolExecutor(READERS, "database-read")
         self._running: set[Future[Any]] = set()
+        self._unwritten_since: float | None = None
 
     def __repr__(self) -> str:
         return f"Database({self.name})"
@@ -101,8 +102,16 @@ class Database:
     @property
     def name(self) -> str:
         """The URL for messages, without password and options."""
-        shown = self._url.set(query={}, drivername=self.dialect)
+        hosts = self._url.query.get("host", ())
+        host = self._url.host or ",".join((hosts,) if isinstance(hosts, str) else hosts)
+        shown = self._url.set(query={}, drivername=self.dialect, host=host or None)
         return str(shown.render_as_string(hide_password=True))
+
+    @property
+    def unwritten_seconds(self) -> float:
+        """Seconds since the first attempt to write after the last one that ended; 0 if nothing waits."""
+        since = self._unwritten_since
+        return 0 if since is None else time.monotonic() - since
 
     async def read(self, function: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run `function` in a transaction that only reads.
@@ -136,18 +145,31 @@ class Database:
 
     def write_now(self, function: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """As `write`, in this thread."""
-        return self._transact(self._writing, lambda connection: function(connection, *args, **kwargs))
+        self._unwritten_since = self._unwritten_since or time.monotonic()
+        is_away = False
+        try:
+            return self._transact(self._writing, lambda connection: function(connection, *args, **kwargs))
+        except DatabaseError as error:
+            is_away = error.is_away
+            raise
+        finally:
+            if not is_away:
+                self._unwritten_since = None
 
     def _transact(self, engine: Engine, function: Callable[[Connection], T]) -> T:
         """Run a transaction; again if another one made it fail, or its connection was lost before it could commit."""
+        is_lost = False
         for tries in range(1, TRANSACTION_TRIES + 1):
             committing = False
             try:
                 with self._translated(), engine.begin() as connection:
+                    if is_lost and self.dialect == "postgresql":
+                        extend_limits(connection)
                     result = function(connection)
                     committing = True
             except DatabaseError as error:
-                may_repeat = _is_conflict(error.__cause__) or (not committing and _is_lost(error.__cause__))
+                is_lost = not committing and _is_lost(error.__cause__)
+                may_repeat = is_lost or _is_conflict(error.__cause__)
                 if tries == TRANSACTION_TRIES or not may_repeat:
                     raise
             else:
@@ -209,11 +231,12 @@ class Database:
             event.listen(engine, "connect", _prepare_sqlite)
             event.listen(engine, "begin", _begin_immediate if writes else _begin_deferred)
             return engine
-        engine = create_engine(self._url, connect_args=POSTGRESQL_CONNECTION, **options)
-        event.listen(engine, "connect", _prepare_postgresql)
-        if writes:
-            event.listen(engine, "connect", _limit_transactions)
-        return engine
+        return create_engine(self._url, connect_args=self._connection_arguments, **options)
+
+    @property
+    def _connection_arguments(self) -> dict[str, Any]:
+        """Of psycopg's connections."""
+        return {**CONNECTION, "prepare_threshold": None} if self._never_prepare else dict(CONNECTION)
 
 
 def sqlite_file(url: str) -> Path | None:
@@ -233,26 +256,31 @@ def advisory_lock(connection: Connection, lock: int) -> None:
     if connection.dialect.name == "postgresql":
         connection.execute(text("SET LOCAL lock_timeout = 0"))  # the holder may take its time
         connection.execute(select(func.pg_advisory_xact_lock(ADVISORY_LOCKS, lock)))
-        connection.execute(text(f"SET LOCAL lock_timeout = {BUSY_TIMEOUT_MS}"))
+        connection.execute(text(f"SET LOCAL lock_timeout = {LOCK_MS}"))
 
 
 def allow_long_transaction(connection: Connection) -> None:
     """Lift the time limit of this transaction: it is run once, and there may be much to do."""
-    if connection.dialect.name == "postgresql" and _has_transaction_timeout(connection.connection.driver_connection):
+    if connection.dialect.name == "postgresql" and has_transaction_timeout(connection.connection.driver_connection):
         connection.execute(text("SET LOCAL transaction_timeout = 0"))
 
 
-def _driver_url(url: str) -> Any:  # noqa: ANN401 - sqlalchemy.URL; kept out of the signature so that only this file knows it
+def _driver_url(url: str) -> tuple[Any, bool]:
+    """The URL for SQLAlchemy (whose type only this file knows), and whether nothing must be prepared."""
+    never_prepare = False
     try:
+        if url.startswith("postgres"):
+            read = read_postgresql_url(url)
+            url, never_prepare = read.url, read.never_prepare
         parsed = make_url(url)
-    except ArgumentError:
+    except (ArgumentError, ValueError):
         problem = "is not a database URL: write sqlite:///file.db or postgresql://user:password@host/name"
         raise ConfigurationError("configuration", (Problem(key="database.url", message=problem),)) from None
     match parsed.drivername:
         case "sqlite":
-            return parsed
+            return parsed, False
         case "postgresql" | "postgres" | "postgresql+psycopg":
-            return parsed.set(drivername="postgresql+psycopg")
+            return parsed.set(drivername="postgresql+psycopg"), never_prepare
         case other:
             problem = f"{other!r} is not supported: write sqlite:///file.db or postgresql://user:password@host/name"
             raise ConfigurationError("configuration", (Problem(key="database.url", message=problem),))
@@ -266,7 +294,9 @@ def _is_away(error: DBAPIError) -> bool:
     if sqlite_code is not None:
         return sqlite_code & 0xFF in SQLITE_AWAY
     state = getattr(error.orig, "sqlstate", None)
-    return isinstance(error, OperationalError) if state is None else state[:2] in POSTGRESQL_AWAY
+    if state is None:
+        return isinstance(error, OperationalError)
+    return meaning_of(state) in (Meaning.LOST, Meaning.AWAY, Meaning.CONFLICT)
 
 
 def _remedy(error: DBAPIError) -> str:
@@ -277,7 +307,7 @@ def _remedy(error: DBAPIError) -> str:
 def _is_conflict(cause: BaseException | None) -> bool:
     """Whether another transaction made this one fail: by a deadlock, a conflict, or by removing a row it refers to."""
     state = getattr(getattr(cause, "orig", None), "sqlstate", None)
-    return state is not None and (state.startswith("40") or state == FOREIGN_KEY_VIOLATION)
+    return meaning_of(state) in (Meaning.CONFLICT, Meaning.REMOVED)
 
 
 def _is_lost(cause: BaseException | None) -> bool:
@@ -308,28 +338,6 @@ def _prepare_sqlite(connection: DBAPIConnection, _entry: ConnectionPoolEntry) ->
     cursor.execute("PRAGMA foreign_keys = ON")
     cursor.execute("PRAGMA secure_delete = FAST")  # deleted secrets are overwritten
     cursor.close()
-
-
-def _prepare_postgresql(connection: DBAPIConnection, _entry: ConnectionPoolEntry) -> None:
-    cursor = connection.cursor()
-    cursor.execute(f"SET idle_in_transaction_session_timeout = {IDLE_IN_TRANSACTION_MS}")
-    cursor.execute(f"SET lock_timeout = {BUSY_TIMEOUT_MS}")
-    cursor.execute("SET TimeZone = 'UTC'")  # else a time near the year 10,000 could be stored and not be read
-    cursor.close()
-    connection.commit()
-
-
-def _limit_transactions(connection: DBAPIConnection, _entry: ConnectionPoolEntry) -> None:
-    """A process frozen while sending many rows is not idle to PostgreSQL: only this limit ends its transaction."""
-    if _has_transaction_timeout(connection):
-        cursor = connection.cursor()
-        cursor.execute(f"SET transaction_timeout = {TRANSACTION_MS}")
-        cursor.close()
-        connection.commit()
-
-
-def _has_transaction_timeout(connection: Any) -> bool:  # noqa: ANN401 - psycopg's connection, as SQLAlchemy hands it out
-    return bool(connection.info.server_version >= TRANSACTION_TIMEOUT_SINCE)
 
 
 def _begin_immediate(connection: Connection) -> None:

@@ -16,7 +16,7 @@ from sqlalchemy import Connection, Row, select, update
 from bridge.db.event_log import append_events, room_log, write_log_ends
 from bridge.db.tables import endpoints, rooms
 from bridge.db.visits import load_presence
-from bridge.events.bodies import draft_snapshot
+from bridge.events.bodies import draft_snapshots
 from bridge.events.log import number_events
 from bridge.events.subscription import only
 from bridge.events.types import matches
@@ -53,8 +53,9 @@ def _append(
     presence = load_presence(connection, room_rows)
     events, logs = [], []
     for row in room_rows:
-        draft = draft_snapshot(presence[row.id].session, presence[row.id].visits.values(), row.complete_at)
-        log, new = number_events(room_log(row), [replace(draft, audience=only(endpoint.id))], now, new_id)
+        drafts = draft_snapshots(presence[row.id].session, presence[row.id].visits.values(), row.complete_at)
+        addressed = [replace(draft, audience=only(endpoint.id)) for draft in drafts]
+        log, new = number_events(room_log(row), addressed, now, new_id)
         events += new
         logs.append(log)
     write_log_ends(connection, logs)

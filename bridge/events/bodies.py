@@ -26,6 +26,8 @@ from bridge.rules.presence import (
 )
 
 SCHEMA_VERSION = 1
+SNAPSHOT_PEERS = 500
+"""Most peers of one `room.snapshot`: with 8 KiB of metadata each, 4 MiB, which receivers take."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,8 +76,8 @@ def draft(change: Change, observed_at: datetime) -> Draft:
             return _emptied(change, observed_at)
 
 
-def draft_snapshot(session: Session | None, visits: Iterable[Visit], observed_at: datetime) -> Draft:
-    """The `room.snapshot` of a room, for an endpoint that has not followed it so far."""
+def draft_snapshots(session: Session | None, visits: Iterable[Visit], observed_at: datetime) -> list[Draft]:
+    """The `room.snapshot` of a room, for an endpoint that has not followed it so far; one for each 500 peers."""
     peers: list[Json] = [
         {
             "visit_id": visit.visit_id,
@@ -86,16 +88,22 @@ def draft_snapshot(session: Session | None, visits: Iterable[Visit], observed_at
         }
         for visit in sorted(visits, key=lambda visit: (visit.joined_at, visit.peer_id))
     ]
-    return Draft(
-        type=EventType.ROOM_SNAPSHOT,
-        timestamp=observed_at,
-        facts={
-            "session_id": None if session is None else session.session_id,
-            "peer_count": len(peers),
-            "observed_at": rfc3339(observed_at),
-            "peers": peers,
-        },
-    )
+    parts = [peers[start : start + SNAPSHOT_PEERS] for start in range(0, len(peers), SNAPSHOT_PEERS)] or [[]]
+    return [
+        Draft(
+            type=EventType.ROOM_SNAPSHOT,
+            timestamp=observed_at,
+            facts={
+                "session_id": None if session is None else session.session_id,
+                "peer_count": len(peers),
+                "observed_at": rfc3339(observed_at),
+                "part": number,
+                "parts": len(parts),
+                "peers": part,
+            },
+        )
+        for number, part in enumerate(parts, 1)
+    ]
 
 
 def encode(draft: Draft, room: RoomName, *, event_id: str, sequence: int) -> bytes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import datetime, timedelta
 
-from bridge.events.bodies import Draft, draft, draft_endpoint, draft_snapshot, draft_source
+from bridge.events.bodies import Draft, draft, draft_endpoint, draft_snapshots, draft_source
 from bridge.events.types import EventType
 from bridge.rules.presence import (
     Change,
@@ -78,7 +78,7 @@ def draft_sample(wanted: EventType, now: datetime, new_id: Callable[[str], str])
     if wanted in changes:
         return draft(changes[wanted], now)
     return {
-        EventType.ROOM_SNAPSHOT: draft_snapshot(session, [visit], now),
+        EventType.ROOM_SNAPSHOT: draft_snapshots(session, [visit], now)[0],
         EventType.SOURCE_UNAVAILABLE: _source(now, available=False),
         EventType.SOURCE_RECOVERED: _source(now, available=True),
         EventType.ENDPOINT_DISABLED: _endpoint(now, recovered=False),

@@ -17,7 +17,8 @@ jitter are arguments. docs/delivery.md explains the rules:
   the one that waited longest; a failed probe goes to the end of the queue.
 - `Retry-After` of 429 and 503 pauses the whole endpoint; a success does not shorten it.
 - Without one success for `disable_after`, the endpoint is disabled and its backlog kept. While the circuit is closed,
-  it takes an event that failed before: the first failure after quiet days is not enough.
+  it takes an event that failed before: the first failure after quiet days is not enough. A time in which nothing was
+  tried (the bridge was stopped, or the clock was set forward) does not count.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Final
 
-from bridge.rules.backoff import LONGEST_RETRY_AFTER, jittered, parse_retry_after
+from bridge.rules.backoff import JITTER, LONGEST_RETRY_AFTER, jittered, parse_retry_after
 
 RETRY_AFTER_STATUSES: Final = frozenset({429, 503})
 
@@ -45,12 +46,18 @@ class Outcome(StrEnum):
 
 OUTCOMES: Final[tuple[tuple[range, Outcome], ...]] = (
     (range(200, 300), Outcome.DELIVERED),
-    (range(408, 409), Outcome.RETRYABLE),
+    (range(401, 409), Outcome.RETRYABLE),
     (range(410, 411), Outcome.GONE),
+    (range(421, 422), Outcome.RETRYABLE),
+    (range(425, 426), Outcome.RETRYABLE),
     (range(429, 430), Outcome.RETRYABLE),
-    (range(300, 500), Outcome.REJECTED),
+    (range(400, 500), Outcome.REJECTED),
 )
-"""Outcome by status; the first range that has it counts. Any other status is retryable."""
+"""Outcome by status; the first range that has it counts. Any other status is retryable.
+
+So are those about the endpoint's URL, route or login (3xx, 401 to 407, 421, 425): the event is not to blame, and a
+deployment that responds 404 for ten minutes must lose nothing.
+"""
 
 
 class Cause(StrEnum):
@@ -272,6 +279,8 @@ def decide(
             gone = replace(endpoint, failing_since=endpoint.failing_since or now)
             return Decision(step=Disable(reason=DisableReason.GONE), cursor=cursor, endpoint=gone)
         case Outcome.REJECTED | Outcome.RETRYABLE | Outcome.BLOCKED:
+            if _was_idle(cursor, endpoint, policy, now):
+                endpoint = replace(endpoint, failing_since=now)
             failing = _failing(result, endpoint, policy, now, jitter)
     if _has_failed_too_long(cursor, failing, policy, now):
         return Decision(step=Disable(reason=DisableReason.FAILING), cursor=cursor, endpoint=failing)
@@ -366,6 +375,13 @@ def _pause_until_next_probe(
 def _has_failed_too_long(cursor: CursorState, endpoint: EndpointState, policy: DeliveryPolicy, now: datetime) -> bool:
     has_failed_before = endpoint.circuit is Circuit.OPEN or cursor != CursorState()
     return has_failed_before and now - (endpoint.failing_since or now) >= policy.disable_after
+
+
+def _was_idle(cursor: CursorState, endpoint: EndpointState, policy: DeliveryPolicy, now: datetime) -> bool:
+    """Whether the attempt before this one is longer ago than any wait, so that it was not the endpoint that delayed."""
+    last = endpoint.paused_until if endpoint.circuit is Circuit.OPEN else cursor.last_failed_at
+    longest = max(LONGEST_RETRY_AFTER, *policy.retry_schedule) * (1 + JITTER)
+    return last is not None and now - last > longest
 
 
 def _is_counted(cursor: CursorState, endpoint: EndpointState) -> bool:

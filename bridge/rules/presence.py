@@ -113,6 +113,8 @@ class EmptyReason(StrEnum):
 
 FUTURE_TOLERANCE = timedelta(minutes=5)
 """A `joinTime` further ahead than this is ignored."""
+SAME_JOIN_TIME = timedelta(seconds=1)
+"""Two `joinTime`s closer than this are the same one: the upstream's servers have clocks of their own."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -342,10 +344,14 @@ def _rejoined_at(visit: Visit, peer: Peer, now: datetime) -> datetime | None:
     was last seen, and was not reported before.
     """
     join_time = _plausible(peer.join_time, now)
-    if join_time is None or join_time == visit.reported_join_time:
+    if join_time is None or _is_same(join_time, visit.reported_join_time) or _is_same(join_time, visit.join_time):
         return None
     known = visit.join_time if visit.join_time is not None else visit.last_seen_at
     return join_time if join_time > known else None
+
+
+def _is_same(join_time: datetime, known: datetime | None) -> bool:
+    return known is not None and abs(join_time - known) < SAME_JOIN_TIME
 
 
 def _seen_again(visit: Visit, peer: Peer, now: datetime) -> Visit:

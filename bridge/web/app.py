@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -19,6 +20,9 @@ from bridge.errors import DatabaseError
 
 LATE = timedelta(seconds=60)
 """A poll or delivery that is overdue by more than this makes the service not ready."""
+UNWRITTEN_SECONDS = 8
+"""So is a database that can be read and not be written to: perhaps a failover has made it read-only."""
+DATABASE_SECONDS = 5
 
 router = APIRouter()
 pages = Environment(loader=PackageLoader("bridge.web"), autoescape=select_autoescape(), trim_blocks=True)
@@ -81,12 +85,20 @@ async def index(state: State) -> Response:
 async def _reasons(state: AppState) -> list[str]:
     now = state.now()
     try:
-        schema = await state.database.read(schema_state)
-        if not schema.is_current:
-            return [f"the database has schema {schema.current}, this version needs {schema.head}: run `bridge migrate`"]
-        return _lateness(await state.database.read(read_overdue, now), now)
+        async with asyncio.timeout(DATABASE_SECONDS):
+            schema = await state.database.read(schema_state)
+            if not schema.is_current:
+                advice = f"this version needs {schema.head}: run `bridge migrate`"
+                return [f"the database has schema {schema.current}, {advice}"]
+            reasons = _lateness(await state.database.read(read_overdue, now), now)
     except DatabaseError as error:
         return [str(error)]
+    except TimeoutError:
+        return [f"database {state.database.name}: no response for {DATABASE_SECONDS} s"]
+    unwritten = state.database.unwritten_seconds
+    if unwritten > UNWRITTEN_SECONDS:
+        reasons.append(f"database {state.database.name}: nothing could be written for {unwritten:.0f} s")
+    return reasons
 
 
 def _lateness(overdue: Overdue, now: datetime) -> list[str]:

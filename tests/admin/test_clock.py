@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import pytest
 from sqlalchemy import Table, update
 
-from bridge.admin.clock import make_everything_due
-from bridge.db.tables import endpoints, redeliveries, sources
+from bridge.admin.clock import (
+    clock_lag,
+    longest_wait,
+    make_everything_due,
+    make_impossible_due,
+    waits_impossibly,
+)
+from bridge.db.tables import cursors, endpoints, redeliveries, rooms, sources
 from bridge.delivery.replay import Range, find_range, request_some
+from bridge.rules.delivery import DeliveryPolicy
 from bridge.rules.presence import FailureKind
 from tests.harness.builders import at, peer, seen
 from tests.harness.store_driver import RETRYABLE, StoreDriver, attempted, busy, failed
@@ -81,10 +90,8 @@ def test_the_retry_after_of_an_endpoint_stays(store: StoreDriver) -> None:
     assert len(store.owed(61)) == 1
 
 
-@pytest.mark.parametrize(("now", "ends"), [(2 * HOUR - DAY, HOUR), (-365 * DAY, -364 * DAY)])
-def test_pauses_that_others_asked_for_end_a_day_from_now_at_the_latest(
-    store: StoreDriver, now: float, ends: float
-) -> None:
+@pytest.mark.parametrize(("now", "ends"), [(2 * HOUR - DAY, HOUR), (-365 * DAY, -365 * DAY)])
+def test_pauses_that_others_asked_for_stay_unless_none_is_so_long(store: StoreDriver, now: float, ends: float) -> None:
     with_backlog(store)
     set_times(store, endpoints, paused_until=at(HOUR), redeliveries_paused_until=at(HOUR))
     set_times(store, sources, paused_until=at(HOUR), condition="rate_limited")
@@ -104,3 +111,31 @@ def test_spent_rates_are_available_again(store: StoreDriver) -> None:
     assert [row.next_delivery_at for row in store.rows(endpoints)] == [at(-HOUR)]
     assert [row.next_request_at for row in store.rows(sources)] == [at(-HOUR)]
     assert len(store.owed(-HOUR)) == 1
+
+
+def test_only_times_beyond_every_rule_are_due(store: StoreDriver) -> None:
+    key = with_backlog(store)
+    set_times(store, cursors, next_attempt_at=at(DAY))
+    longest = longest_wait(timedelta(seconds=10), DeliveryPolicy())
+    for late in (rooms.c.next_poll_at, cursors.c.next_attempt_at, endpoints.c.paused_until):
+        set_times(store, late.table, **{late.name: at(2 * DAY)})
+        assert store.database.read_now(waits_impossibly, at(0) + longest)
+        store.write(make_impossible_due, at(0), longest)
+        assert {getattr(row, late.name) for row in store.rows(late.table)} == {at(0)}
+        assert not store.database.read_now(waits_impossibly, at(0) + longest)
+
+    set_times(store, rooms, next_poll_at=at(2 * DAY), interval_seconds=2.0 * DAY)
+    set_times(store, endpoints, paused_until=at(DAY - 1), id=key)
+    store.write(make_impossible_due, at(0), longest)
+    assert ({row.next_poll_at for row in store.rows(rooms)}, store.rows(endpoints)[0].paused_until) == (
+        {at(2 * DAY)},
+        at(DAY - 1),
+    )
+
+
+def test_the_lag_of_a_clock_is_seen_in_what_was_recorded(store: StoreDriver) -> None:
+    assert store.database.read_now(clock_lag, at(0)) == timedelta()
+    with_backlog(store)
+
+    assert store.database.read_now(clock_lag, at(-5)) == timedelta()
+    assert store.database.read_now(clock_lag, at(-HOUR)) == timedelta(hours=1)

@@ -54,6 +54,7 @@ SOME_VARIABLES = tuple(
         ("[database]\n", 'url = "sqlite:///"', "database.url", "must name a file: a database in memory would be empty"),
         ("[database]\n", 'url = "sqlite:///:memory:"', "database.url", "must name a file: a database in memory"),
         ("[database]\n", 'url = "postgresql://host:x/name"', "database.url", BAD_DATABASE_URL),
+        ("[database]\n", 'url = "postgresql://host/name?prepare_threshold=5"', "database.url", "can only be 0"),
         ("[database]\n", 'url = "postgresql://u:p@ss@host/name"', "database.url", "must be percent-encoded: %40 for @"),
         ("[database]\n", 'url = "postgresql://u:1/2@host/name"', "database.url", "must be percent-encoded: %40 for @"),
         ("[database]\n", 'url = "sqlite:///x.db?mode=ro"', "database.url", "must be only the name of a file"),

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from threading import Event
 
 import psycopg
 import pytest
-from sqlalchemy import Connection, update
+from sqlalchemy import Connection, text, update
 
-from bridge.db import engine as database_module
+from bridge.db import postgresql as database_module
 from bridge.db.engine import Database, allow_long_transaction
 from bridge.db.tables import rooms
 from bridge.errors import DatabaseError
@@ -71,3 +72,20 @@ def has_locked_rows(store: StoreDriver) -> bool:
         " WHERE datname = current_database() AND mode = 'RowExclusiveLock'"
     )
     return bool(store.database.read_now(lambda connection: connection.exec_driver_sql(holders).scalar_one()))
+
+
+def test_a_transaction_with_very_much_to_plan_is_run_again_with_more_time(
+    postgresql_migrated_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database_module, "IDLE_IN_TRANSACTION_MS", 200)
+    tries = []
+
+    def plan(connection: Connection) -> str:
+        tries.append(connection.execute(text("SELECT 1")).scalar_one())
+        time.sleep(0.5)
+        return str(connection.execute(text("SELECT 'planned'")).scalar_one())
+
+    database = Database(postgresql_migrated_url)
+    assert database.write_now(plan) == "planned"
+    assert tries == [1, 1]
+    database.close()

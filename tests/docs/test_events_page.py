@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from bridge.events.bodies import RoomName, draft, draft_endpoint, draft_snapshot, encode
+from bridge.events.bodies import RoomName, draft, draft_endpoint, draft_snapshots, encode
 from bridge.events.formats import Format, render
 from bridge.events.types import DEFAULT_TYPES, EventType
 from bridge.rules.delivery import DisableReason
@@ -51,7 +51,7 @@ def unusual_events() -> Iterator[Event]:
     """Events that the meeting of the examples does not have: rooms without a name, an empty room, unknown values."""
     unnamed = RoomName(source="main", room_id="r", room_name=None)
     now = datetime(2026, 1, 1, tzinfo=UTC)
-    yield json.loads(encode(draft_snapshot(None, (), now), unnamed, event_id="evt_1", sequence=1))
+    yield json.loads(encode(draft_snapshots(None, (), now)[0], unnamed, event_id="evt_1", sequence=1))
     unknown = draft_endpoint(recovered=True, endpoint="e", reason=None, since=None, at=now)
     yield json.loads(encode(unknown, examples.OWN, event_id="evt_2", sequence=1))
     presence = Presence()

@@ -40,7 +40,7 @@ def test_attempts_are_recorded_and_pruned_in_time(
         Response(status=503, body=b"busy\x00 " + b"y" * 5000, times=1),
         Response(reset=True, times=2),  # a reused connection that breaks is tried again at once, as one attempt
         Response(delay=0.2, times=1),
-        Response(status=404, body="nicht da: \u00fc".encode(), times=1),
+        Response(status=422, body="nicht da: \u00fc".encode(), times=1),
     )
     began = time.time()
     with BridgeProcess(config) as program:
@@ -54,7 +54,7 @@ def test_attempts_are_recorded_and_pruned_in_time(
         ("retryable", 503, "status"),
         ("retryable", None, "reset"),
         ("delivered", 200, None),
-        ("rejected", 404, "status"),
+        ("rejected", 422, "status"),
     ]
     assert tried[0]["response"].startswith("busy\ufffd yyy")
     assert len(tried[0]["response"]) == 1024

@@ -13,7 +13,7 @@ from bridge.events.bodies import (
     RoomName,
     draft,
     draft_endpoint,
-    draft_snapshot,
+    draft_snapshots,
     draft_source,
     encode,
     rfc3339,
@@ -196,9 +196,9 @@ def test_a_snapshot_lists_the_peers_by_time_then_id() -> None:
         visit(peer_id="a", visit_id="vis_a"),
         visit(peer_id="c", visit_id="vis_c", joined_at=JOINED - timedelta(seconds=1)),
     ]
-    event = body(draft_snapshot(SESSION, visits, LEFT))
+    event = body(draft_snapshots(SESSION, visits, LEFT)[0])
 
-    assert list(event["data"]) == [*ROOM_KEYS, "peer_count", "observed_at", "peers"]
+    assert list(event["data"]) == [*ROOM_KEYS, "peer_count", "observed_at", "part", "parts", "peers"]
     assert event["timestamp"] == "2026-11-23T09:29:59.007Z"
     assert [one["peer_id"] for one in event["data"]["peers"]] == ["c", "a", "b"]
     assert event["data"]["peers"][2] == {
@@ -208,11 +208,22 @@ def test_a_snapshot_lists_the_peers_by_time_then_id() -> None:
         "joined_at": "2026-11-23T09:00:04.512Z",
         "metadata": {"name": "B"},
     }
-    assert event["data"]["peer_count"] == 3
+    assert [event["data"][key] for key in ("peer_count", "part", "parts")] == [3, 1, 1]
+
+
+@pytest.mark.parametrize(("count", "sizes"), [(500, [500]), (501, [500, 1]), (1500, [500, 500, 500])])
+def test_a_snapshot_of_a_large_room_comes_in_parts(count: int, sizes: list[int]) -> None:
+    visits = [visit(peer_id=f"{number:04}", visit_id=f"vis_{number}") for number in range(count)]
+    parts = [body(drafted)["data"] for drafted in draft_snapshots(SESSION, visits, LEFT)]
+
+    assert [len(part["peers"]) for part in parts] == sizes
+    assert [(part["part"], part["parts"]) for part in parts] == [(n, len(sizes)) for n in range(1, len(sizes) + 1)]
+    assert {part["peer_count"] for part in parts} == {count}
+    assert [one["peer_id"] for part in parts for one in part["peers"]] == [f"{number:04}" for number in range(count)]
 
 
 def test_a_snapshot_of_an_empty_room_has_no_session() -> None:
-    event = body(draft_snapshot(None, [], LEFT))
+    event = body(draft_snapshots(None, [], LEFT)[0])
 
     assert (event["data"]["session_id"], event["data"]["peer_count"], event["data"]["peers"]) == (None, 0, [])
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from bridge.events.bodies import RoomName, draft, draft_endpoint, draft_snapshot, draft_source, encode
+from bridge.events.bodies import RoomName, draft, draft_endpoint, draft_snapshots, draft_source, encode
 from bridge.events.formats import SAFE_INTEGER, Format, Rendered, render
 from bridge.rules.presence import (
     Change,
@@ -87,7 +87,7 @@ def emptied() -> bytes:
 
 
 def snapshot(*visits: Visit) -> bytes:
-    return encode(draft_snapshot(SESSION, visits, LEFT), ROOM, event_id="evt_1", sequence=42)
+    return encode(draft_snapshots(SESSION, visits, LEFT)[0], ROOM, event_id="evt_1", sequence=42)
 
 
 def source_unavailable() -> bytes:

@@ -4,7 +4,7 @@ import json
 from datetime import UTC, datetime
 from itertools import count
 
-from bridge.events.bodies import RoomName, draft_snapshot
+from bridge.events.bodies import RoomName, draft_snapshots
 from bridge.events.log import RoomLog, number_events
 from bridge.rules.chain import GENESIS, link
 
@@ -14,7 +14,7 @@ NAME = RoomName(source="main", room_id="room", room_name=None)
 
 def test_events_take_the_next_sequences_and_are_chained() -> None:
     numbers, before = count(1), RoomLog(room_key=3, name=NAME, last_sequence=4, chain_head=GENESIS)
-    drafts = [draft_snapshot(None, [], NOW) for _ in range(2)]
+    drafts = [draft_snapshots(None, [], NOW)[0] for _ in range(2)]
 
     log, (first, second) = number_events(before, drafts, NOW, lambda prefix: f"{prefix}_{next(numbers)}")
 

@@ -28,7 +28,8 @@ KEYS: Mapping[str, set[str]] = {
     | {"ended_at", "duration_seconds", "uncertainty_seconds", "unique_peers", "peak_peer_count", "visit_count"}
     | {"empty_reason"},
     "room.snapshot": {
-        "source", "room_id", "room_name", "session_id", "sequence", "peer_count", "observed_at", "peers",
+        "source", "room_id", "room_name", "session_id", "sequence", "peer_count", "observed_at",
+        "part", "parts", "peers",
     },
 }  # fmt: skip
 
@@ -71,6 +72,7 @@ class _Replay:
         self._session: _Session | None = None
         self._ended: set[str] = set()
         self._visits: set[str] = set()
+        self._snapshot_peers: set[Any] = set()
 
     def run(self) -> _Replay:
         for number, event in enumerate(self.events, start=1):
@@ -96,9 +98,15 @@ class _Replay:
             case "room.empty":
                 self._emptied(event)
             case "room.snapshot":
-                self._expect(event, self.present.keys() == _peers(event), f"differs from the log: {self.present}")
+                self._snapshot(event)
             case _:
                 pass  # the other types are not about presence
+
+    def _snapshot(self, event: Event) -> None:
+        self._snapshot_peers |= _peers(event)
+        if event["data"]["part"] == event["data"]["parts"]:
+            self._expect(event, self.present.keys() == self._snapshot_peers, f"differs from the log: {self.present}")
+            self._snapshot_peers = set()
 
     def _occupied(self, event: Event) -> None:
         self._expect(event, self._session is None, "the session before has not ended")

@@ -37,16 +37,15 @@ def server_url(directory: Path) -> str:
     address = directory / "url"
     with _locked(directory):
         if not address.exists():
-            address.write_text(_start(directory / "data"))
+            address.write_text(start(directory / "data"))
         return address.read_text()
 
 
 def stop_server(directory: Path) -> None:
     """Stop the server, if one was ever started, and remove its files."""
     if (directory / "url").exists():
-        server = _installation(directory / "data")
         with contextlib.suppress(subprocess.SubprocessError):
-            _pg_ctl(server, "-m", "immediate", "stop")
+            control(directory / "data", "-m", "immediate", "stop")
     shutil.rmtree(directory, ignore_errors=True)
 
 
@@ -80,16 +79,25 @@ def _installation(data: Path) -> PostgresServer:
     return PostgresServer(data)
 
 
-def _start(data: Path) -> str:
+def start(data: Path, *, copy_of: str | None = None) -> str:
+    """Start a new server, or a standby of another one, and return its address."""
     data.mkdir(mode=0o755)
     server = _installation(data)
-    server.ensure_pgdata_inited()
+    if copy_of is None:
+        server.ensure_pgdata_inited()
+    else:
+        if server.system_user is not None:  # else it is us
+            shutil.chown(data, server.system_user)
+        data.chmod(0o700)
+        _run(
+            server, "pg_basebackup", "--pgdata", data, "--dbname", copy_of, "--write-recovery-conf", "--checkpoint=fast"
+        )
     with (data / "postgresql.conf").open("a") as settings:
         settings.write(f"\n{SETTINGS}unix_socket_directories = ''\n")
     for tries_left in reversed(range(START_TRIES)):
-        port = _free_port()
+        port = free_port()
         try:
-            _pg_ctl(server, "-w", "-l", str(server.log), "-o", f"-h 127.0.0.1 -p {port}", "start")
+            _run(server, "pg_ctl", "-D", data, "-w", "-l", str(server.log), "-o", f"-h 127.0.0.1 -p {port}", "start")
         except subprocess.CalledProcessError:  # another process took the port since
             if not tries_left:
                 raise
@@ -98,12 +106,17 @@ def _start(data: Path) -> str:
     raise AssertionError("unreachable: the last try raises")
 
 
-def _pg_ctl(server: PostgresServer, *arguments: str) -> None:
+def control(data: Path, *arguments: str) -> None:
+    """Run pg_ctl for a server."""
+    _run(_installation(data), "pg_ctl", "-D", data, *arguments)
+
+
+def _run(server: PostgresServer, program: str, *arguments: str | Path) -> None:
     """Run it as the owner of the data (PostgreSQL refuses root); a pipe for its output would stay open."""
     log = server.pgdata.parent / "pg_ctl.log"
     with log.open("a") as output:
         subprocess.run(
-            [server.bin_path / "pg_ctl", "-D", server.pgdata, *arguments],
+            [server.bin_path / program, *arguments],
             check=True,
             stdout=output,
             stderr=output,
@@ -114,7 +127,8 @@ def _pg_ctl(server: PostgresServer, *arguments: str) -> None:
         )
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port that is free now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]

@@ -26,6 +26,7 @@ ROOM_EVENTS = ["peer.*", "room.*"]
 ACCEPTED = range(200, 300)
 
 Event = dict[str, Any]
+BODY_LIMIT = 8 * 1024 * 1024
 
 
 @dataclass(slots=True, kw_only=True)
@@ -171,7 +172,7 @@ class Receiver(LoopThread):
         await runner.cleanup()
 
     async def _receive(self, request: web.BaseRequest) -> web.StreamResponse:
-        body = await request.read()
+        body = await request.clone(client_max_size=BODY_LIMIT).read()
         delivery = Delivery(
             number=len(self._deliveries) + 1,
             at=time.monotonic(),

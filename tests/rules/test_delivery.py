@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -60,14 +62,15 @@ def after(
     ("outcome", "statuses"),
     [
         (Outcome.DELIVERED, [200, 201, 202, 204, 226, 299]),
-        (Outcome.REJECTED, [300, 301, 302, 303, 304, 307, 308, 399]),
-        (Outcome.REJECTED, [400, 401, 403, 404, 405, 409, 413, 415, 418, 422, 425, 451, 499]),
-        (Outcome.GONE, [410]),
-        (Outcome.RETRYABLE, [408, 429, 500, 502, 503, 504, 599]),
+        (Outcome.RETRYABLE, range(300, 400)),
+        (Outcome.RETRYABLE, [*range(401, 408), 421, 425]),
+        (Outcome.RETRYABLE, [408, 429, *range(500, 600)]),
         (Outcome.RETRYABLE, [101, 199, 600, 999]),
+        (Outcome.GONE, [410]),
+        (Outcome.REJECTED, [400, 409, *range(411, 421), *range(422, 425), *range(426, 429), *range(430, 500)]),
     ],
 )
-def test_every_status_has_its_outcome(outcome: Outcome, statuses: list[int]) -> None:
+def test_every_status_has_its_outcome(outcome: Outcome, statuses: Iterable[int]) -> None:
     assert {outcome_of(status) for status in statuses} == {outcome}
 
 
@@ -84,7 +87,7 @@ def test_a_redirect_is_not_followed_and_its_target_is_escaped() -> None:
 
     classified = classify_response(302, headers={"location": target}, body=b"", now=NOW, duration=SECOND)
 
-    assert classified.outcome is Outcome.REJECTED
+    assert classified.outcome is Outcome.RETRYABLE
     assert classified.cause is Cause.STATUS
     assert classified.detail == r"status 302, redirect to 'https://elsewhere.example/\x1b[31m' not followed"
 
@@ -102,6 +105,22 @@ def test_the_defaults_are_those_of_the_contract() -> None:
     ]  # fmt: skip
     assert POLICY.refused_schedule == (5 * SECOND, 5 * MINUTE)
     assert (POLICY.timeout, POLICY.disable_after, POLICY.rotation_grace) == (15 * SECOND, 5 * DAY, DAY)
+
+
+@pytest.mark.parametrize("is_open", [False, True])
+@pytest.mark.parametrize(("last", "step"), [(DAY, Disable), (2 * DAY, Retry)])
+def test_time_in_which_nothing_was_tried_does_not_disable_an_endpoint(
+    last: timedelta, step: type, *, is_open: bool
+) -> None:
+    cursor = CursorState(failed_attempts=1, last_failed_at=NOW - (10 * DAY if is_open else last))
+    endpoint = EndpointState(failing_since=NOW - 30 * DAY, failures_in_row=1)
+    if is_open:
+        endpoint = replace(endpoint, circuit=Circuit.OPEN, paused_until=NOW - last)
+
+    decision = after(RETRYABLE, cursor, endpoint)
+
+    assert isinstance(decision.step, step)
+    assert decision.endpoint.failing_since == (NOW if step is Retry else NOW - 30 * DAY)
 
 
 def test_a_policy_without_a_retry_schedule_is_refused() -> None:

@@ -194,6 +194,25 @@ def test_a_later_join_time_is_a_leave_and_a_join() -> None:
     assert joined.visit.visit_id != left.visit.visit_id
 
 
+@pytest.mark.parametrize("step", [0.001, 0.999, -0.999])
+def test_a_join_time_that_wavers_by_less_than_a_second_is_the_same_visit(step: float) -> None:
+    room = Room()
+    room.see(0, peer("a", -60))
+
+    changes = [room.see(10 * poll, peer("a", -60 + step * (poll % 2))) for poll in range(1, 5)]
+    changes += [room.see(100 + 10 * poll, peer("a", -60 + step * poll)) for poll in range(5)]  # it may drift, too
+
+    assert changes == [()] * 9
+    assert brief(room.see(200, peer("a", 150))) == ["left a rejoined 0", "joined a 1"]
+
+
+def test_a_join_time_that_is_a_second_later_is_a_rejoin() -> None:
+    room = Room()
+    room.see(0, peer("a", -60))
+
+    assert brief(room.see(10, peer("a", -59))) == ["left a rejoined 0", "joined a 1"]
+
+
 def test_an_incomplete_snapshot_can_show_a_rejoin() -> None:
     room = Room()
     room.see(0, peer("a", -5))

@@ -121,7 +121,7 @@ def test_of_two_items_of_one_peer_the_earliest_join_counts_in_any_order() -> Non
     unknown = item("a", joinTime=None, metadata={"n": 3})
     for items in ([early, late, unknown], [unknown, late, early], [late, early, unknown]):
         (peer,) = listed(*items).peers
-        assert peer.join_time == datetime(1970, 1, 1, 0, 0, 1, tzinfo=UTC)
+        assert peer.join_time == datetime(1970, 1, 1, 0, 16, 40, tzinfo=UTC)
         assert peer.metadata == {"n": 1}
 
 
@@ -143,7 +143,11 @@ def test_of_two_items_that_differ_only_in_metadata_the_same_counts_in_any_order(
         ("2024-08-28T17:02:58.134+02:00", JOINED),
         ("2024-08-28T15:02:58.134", JOINED),
         ("2024-08-28", datetime(2024, 8, 28, tzinfo=UTC)),
-        (1724857378, datetime(1970, 1, 20, 23, 7, 37, 378000, tzinfo=UTC)),  # never taken for seconds
+        (1724857378, JOINED.replace(microsecond=0)),
+        (1724857378.134, JOINED),
+        ("1724857378", JOINED.replace(microsecond=0)),
+        (10**11 - 1, datetime(5138, 11, 16, 9, 46, 39, tzinfo=UTC)),
+        (10**11, datetime(1973, 3, 3, 9, 46, 40, tzinfo=UTC)),
         (None, None),
         (True, None),
         (False, None),

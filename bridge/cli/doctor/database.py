@@ -24,7 +24,7 @@ from bridge.config import Settings
 from bridge.db.encryption import SecretCipher
 from bridge.db.engine import sqlite_file
 from bridge.db.schema import ensure_schema
-from bridge.errors import BridgeError, DatabaseError, SchemaError
+from bridge.errors import BridgeError, DatabaseError, EncodingError, SchemaError
 
 _NO_HEADERS: Final = "{}"
 _KEY_ADVICE: Final = "set BRIDGE_ENCRYPTION_KEY to a long random text, and keep a copy elsewhere"
@@ -52,6 +52,9 @@ async def check_database(settings: Settings) -> DatabaseFindings:
         state = await database.read(read_state)
         records = await database.read(read_records) if state.schema.is_current else None
         schema = _check_schema(database, state)
+    except EncodingError as error:
+        problem, _, advice = _without_address(error, database).partition(": ")
+        return DatabaseFindings(findings=[fail(Check.DATABASE, subject, problem, advice), *key])
     except DatabaseError as error:
         obstacle = _unreadable(settings) or (_without_address(error, database), _advice(settings))
         return DatabaseFindings(findings=[fail(Check.DATABASE, subject, *obstacle), *key])

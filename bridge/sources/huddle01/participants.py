@@ -9,9 +9,10 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Final
 
+from bridge.rules.epoch import EPOCH, read_epoch
 from bridge.rules.presence import ABSENT, Absent, Json, Peer, display_name
 from bridge.sources.untrusted_json import decode_json_text, encode_json
 
@@ -24,7 +25,6 @@ NAME_LIMIT: Final = METADATA_LIMIT
 PEER_ID_LIMIT: Final = 512
 """Characters; Huddle01's ids have 28, and a database index would not take a much longer one."""
 
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _END: Final = datetime(9999, 1, 1, tzinfo=UTC)
 _NUMBER: Final = re.compile(r"\s*[0-9]+(?:\.[0-9]+)?\s*", re.ASCII)
 
@@ -69,21 +69,13 @@ def read_number(value: Json) -> int | float | None:
 
 
 def read_join_time(value: Json) -> datetime | None:
-    """Epoch milliseconds, or ISO 8601 (UTC if it has no offset); None unless it lies after 1970-01-01.
+    """Epoch seconds or milliseconds, or ISO 8601 (UTC if it has no offset); None unless it lies after 1970-01-01.
 
     The last year that there is counts as none: in another time zone it may already be over.
     """
     number = read_number(value)
-    try:
-        if number is not None:
-            moment = _EPOCH + timedelta(milliseconds=number)
-        elif isinstance(value, str):
-            moment = _read_iso(value)
-        else:
-            return None
-    except (ValueError, OverflowError):
-        return None
-    return moment if _EPOCH < moment < _END else None
+    moment = _read_iso(value) if number is None else read_epoch(number)
+    return moment if moment is not None and EPOCH < moment < _END else None
 
 
 def read_metadata(value: Json) -> Json:
@@ -118,12 +110,17 @@ def _storable(text: str) -> str:
 def _precedence(peer: Peer) -> tuple[bool, datetime, bytes]:
     """The earliest joinTime first; then any order that does not depend on the order of the items."""
     metadata = b"" if isinstance(peer.metadata, Absent) else encode_json(peer.metadata)
-    return peer.join_time is None, peer.join_time or _EPOCH, metadata
+    return peer.join_time is None, peer.join_time or EPOCH, metadata
 
 
-def _read_iso(text: str) -> datetime:
-    moment = datetime.fromisoformat(text.strip())
-    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+def _read_iso(value: Json) -> datetime | None:
+    if not isinstance(value, str):
+        return None
+    try:
+        moment = datetime.fromisoformat(value.strip())
+        return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    except (ValueError, OverflowError):
+        return None
 
 
 def _read_object(text: str) -> Json:

@@ -1,0 +1,159 @@
+"""PostgreSQL as it is met: what its errors mean, and connections that survive failovers, poolers and odd encodings."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from enum import StrEnum
+from typing import Any, Final
+
+from sqlalchemy import Connection, Engine, event
+from sqlalchemy.engine.interfaces import DBAPIConnection, ExceptionContext
+from sqlalchemy.pool import ConnectionPoolEntry
+
+from bridge.errors import EncodingError
+
+IDLE_IN_TRANSACTION_MS: Final = 4_000
+"""A process that is frozen inside a transaction keeps its locks no longer than it counts as alive (`liveness`)."""
+LOCK_MS: Final = 10_000
+TRANSACTION_MS: Final = 20_000
+"""Longest duration of a writing transaction, and so of its locks."""
+TRANSACTION_TIMEOUT_SINCE: Final = 17_00_00
+CONNECTION: Final = {
+    "connect_timeout": 10, "keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3,
+    "tcp_user_timeout": 20_000, "client_encoding": "utf8",
+}  # fmt: skip
+"""A server that vanished from the network is noticed within half a minute."""
+DROP_INTERVAL: Final = 1.0
+"""Seconds between two droppings of all connections: a server that stays read-only is not asked over and over."""
+POOLED: Final = "pooled"
+"""Marks a connection whose server sessions are shared with other programs, by a pooler in between."""
+
+
+class Meaning(StrEnum):
+    """Meaning of an error."""
+
+    LOST = "lost"
+    """This server, or this session, is of no more use: another connection may reach one that is."""
+    AWAY = "away"
+    """The same statements may succeed later."""
+    CONFLICT = "conflict"
+    """Another transaction made this one fail: it is run again."""
+    REMOVED = "removed"
+    """Another transaction removed a row that this one refers to: it is run again, and sees that."""
+    OTHER = "other"
+
+
+SQLSTATES: Final[tuple[tuple[str, Meaning], ...]] = (
+    ("08", Meaning.LOST),  # connection exceptions
+    ("23503", Meaning.REMOVED),  # foreign key violation
+    ("25006", Meaning.LOST),  # read-only: after a failover, the old primary
+    ("25P03", Meaning.LOST),  # idle in transaction for too long: the session has ended
+    ("40", Meaning.CONFLICT),  # deadlock, serialization
+    ("53", Meaning.AWAY),  # insufficient resources
+    ("55", Meaning.AWAY),  # not in prerequisite state, such as a lock that was not available in time
+    ("57P01", Meaning.LOST),  # shut down by an administrator
+    ("57P02", Meaning.LOST),  # crashed
+    ("57P03", Meaning.LOST),  # starting up, or shutting down
+    ("57P05", Meaning.LOST),  # idle for too long
+    ("57", Meaning.AWAY),  # operator intervention
+    ("58", Meaning.AWAY),  # system error
+)
+"""Meaning by SQLSTATE; the first prefix counts."""
+
+
+def meaning_of(sqlstate: str | None) -> Meaning:
+    """The meaning of an error with this SQLSTATE."""
+    return next((meaning for prefix, meaning in SQLSTATES if (sqlstate or "").startswith(prefix)), Meaning.OTHER)
+
+
+def prepare_engines(engines: tuple[Engine, Engine], name: str) -> None:
+    """Let the engine that writes (the first) and the one that reads survive failovers and poolers."""
+    writing, reading = engines
+    for engine in engines:
+        event.listen(engine, "connect", _preparing(name, writes=engine is writing))
+        event.listen(engine, "begin", _set_limits_locally)
+    dropped_at = -DROP_INTERVAL
+
+    def drop_lost(context: ExceptionContext) -> None:
+        """Drop all connections if one is lost: the others lead to the same server."""
+        nonlocal dropped_at
+        is_lost = meaning_of(getattr(context.original_exception, "sqlstate", None)) is Meaning.LOST
+        if is_lost and time.monotonic() - dropped_at >= DROP_INTERVAL:
+            dropped_at = time.monotonic()
+            context.is_disconnect = True
+            (reading if context.engine is writing else writing).dispose()
+
+    for engine in engines:
+        event.listen(engine, "handle_error", drop_lost)
+
+
+def check_encoding(connection: DBAPIConnection, name: str) -> None:
+    """Refuse a database that cannot store every text.
+
+    Raises:
+        EncodingError: its encoding is not UTF8.
+    """
+    encoding = connection.info.parameter_status("server_encoding")
+    if encoding not in (None, "UTF8"):
+        connection.close()
+        raise EncodingError(
+            f"database {name}: its encoding is {encoding}, and names need UTF8: "
+            "create another with ENCODING 'UTF8' TEMPLATE template0",
+            is_away=False,
+        )
+
+
+def _preparing(name: str, *, writes: bool) -> Callable[[DBAPIConnection, ConnectionPoolEntry], None]:
+    def prepare(connection: DBAPIConnection, entry: ConnectionPoolEntry) -> None:
+        check_encoding(connection, name)
+        cursor = connection.cursor()
+        cursor.execute("SELECT pg_backend_pid()")
+        (pid,) = cursor.fetchone() or (None,)
+        entry.info["limits"] = _limits(connection, writes=writes)
+        # A pooler answers with a number of its own. Its sessions serve other programs too.
+        entry.info[POOLED] = pid != connection.info.backend_pid
+        if entry.info[POOLED]:
+            connection.prepare_threshold = None
+        else:
+            for setting, value in entry.info["limits"].items():
+                cursor.execute("SELECT set_config(%s, %s, false)", (setting, value))
+        cursor.close()
+        connection.commit()
+
+    return prepare
+
+
+def _limits(connection: DBAPIConnection, *, writes: bool) -> dict[str, str]:
+    limits = {
+        "idle_in_transaction_session_timeout": str(IDLE_IN_TRANSACTION_MS),
+        "lock_timeout": str(LOCK_MS),
+        "TimeZone": "UTC",  # else a time near the year 10,000 could be stored and not be read
+    }
+    if writes and has_transaction_timeout(connection):
+        # A process frozen while sending many rows is not idle to PostgreSQL: only this limit ends its transaction.
+        limits["transaction_timeout"] = str(TRANSACTION_MS)
+    return limits
+
+
+def _set_limits_locally(connection: Connection) -> None:
+    """Through a pooler, settings must end with the transaction: the next program gets the same session."""
+    if connection.info[POOLED]:
+        limits = connection.info["limits"]
+        values = [text for pair in limits.items() for text in pair]
+        calls = ", ".join(["set_config(%s, %s, true)"] * len(limits))
+        connection.exec_driver_sql(f"SELECT {calls}", tuple(values))
+
+
+def extend_limits(connection: Connection) -> None:
+    """Give this transaction ten times as long: perhaps the one before was not frozen, but had very much to plan."""
+    limits = {"idle_in_transaction_session_timeout": IDLE_IN_TRANSACTION_MS}
+    if "transaction_timeout" in connection.info["limits"]:
+        limits["transaction_timeout"] = TRANSACTION_MS
+    for setting, limit in limits.items():
+        connection.exec_driver_sql(f"SET LOCAL {setting} = {10 * limit}")
+
+
+def has_transaction_timeout(connection: Any) -> bool:  # noqa: ANN401 - psycopg's connection, as SQLAlchemy hands it out
+    """Whether the server knows `transaction_timeout`."""
+    return bool(connection.info.server_version >= TRANSACTION_TIMEOUT_SINCE)
