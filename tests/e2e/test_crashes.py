@@ -90,7 +90,7 @@ KILL_POINTS: Mapping[Aim, Sequence[tuple[str, Moment]]] = {
     Aim.LOGGED: [("INSERT INTO events ", Moment.COMMITTED)],
     Aim.RECORD: [
         *(("UPDATE cursors SET acked", moment) for moment in (*IN_STEP, Moment.COMMIT)),
-        ("UPDATE endpoints SET .*probes", Moment.AFTER),
+        ("INSERT INTO attempts ", Moment.AFTER),
     ],
     Aim.RECORDED: [("UPDATE cursors SET acked", Moment.COMMITTED)],
     Aim.REPLAY_RECORD: [
@@ -100,7 +100,7 @@ KILL_POINTS: Mapping[Aim, Sequence[tuple[str, Moment]]] = {
 }
 STUCK: Mapping[Aim, Sequence[tuple[str, str]]] = {
     Aim.POLL_STUCK: [("events", "INSERT INTO events "), ("cursors", "INSERT INTO cursors ")],
-    Aim.RECORD_STUCK: [("attempts", "INSERT INTO attempts "), ("endpoints", "UPDATE endpoints ")],
+    Aim.RECORD_STUCK: [("attempts", "INSERT INTO attempts ")],
 }
 """The table that is locked, and the statement that then waits: after others in its transaction."""
 INSIDE: Mapping[Aim, Evidence] = {
