@@ -62,6 +62,10 @@ class RawReceiver:
     connections: int = 0
 
     @property
+    def host(self) -> str:
+        return f"127.0.0.1:{self.port}"
+
+    @property
     def url(self) -> str:
         return self.at("127.0.0.1")
 
@@ -86,6 +90,40 @@ async def read_request(reader: asyncio.StreamReader, connection: int) -> Request
     headers = {name.lower(): value.strip() for name, _, value in (field.partition(":") for field in fields)}
     body = await reader.readexactly(int(headers.get("content-length", "0")))
     return Request(line=line, headers=headers, body=body, connection=connection)
+
+
+async def hang(wire: Wire) -> None:
+    await wire.until_closed()
+
+
+async def reset(wire: Wire) -> None:
+    wire.reset()
+
+
+async def drip(wire: Wire) -> None:
+    await wire.send(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n")
+    while not wire.writer.is_closing():
+        await wire.send(b" ")
+        await asyncio.sleep(0.02)
+
+
+def flood(status: int) -> Response:
+    """Return a response without an end."""
+
+    async def respond(wire: Wire) -> None:
+        await wire.send(b"HTTP/1.1 %d X\r\nTransfer-Encoding: chunked\r\n\r\n" % status)
+        while not wire.writer.is_closing():
+            await wire.send(b"10000\r\n%s\r\n" % (b" " * 0x10000))
+
+    return respond
+
+
+def send_and_close(raw: bytes) -> Response:
+    async def respond(wire: Wire) -> None:
+        await wire.send(raw)
+        wire.close()
+
+    return respond
 
 
 @asynccontextmanager

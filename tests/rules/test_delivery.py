@@ -96,27 +96,9 @@ def test_retry_after_counts_on_429_and_503_only(status: int, *, counts: bool) ->
     assert classified.retry_after == (2 * MINUTE if counts else None)
 
 
-def test_the_defaults_are_those_of_the_contract() -> None:
-    assert [step.total_seconds() for step in POLICY.retry_schedule] == [
-        5, 30, 120, 300, 900, 1800, 3600, 7200, 18000, 36000, 50400, 72000, 86400,
-    ]  # fmt: skip
-    assert POLICY.refused_schedule == (5 * SECOND, 5 * MINUTE)
-    assert (POLICY.timeout, POLICY.disable_after, POLICY.rotation_grace) == (15 * SECOND, 5 * DAY, DAY)
-
-
 def test_a_policy_without_a_retry_schedule_is_refused() -> None:
     with pytest.raises(ValueError, match="retry_schedule"):
         DeliveryPolicy(retry_schedule=())
-
-
-def test_a_success_forgets_all_failures() -> None:
-    failing = EndpointState(failures_in_row=3, failing_since=NOW - DAY, last_success_at=NOW - 2 * DAY)
-
-    decision = after(DELIVERED, CursorState(failed_attempts=3, rejections=1), failing)
-
-    assert decision.step == Acknowledge()
-    assert decision.cursor == CursorState()
-    assert decision.endpoint == EndpointState(last_success_at=NOW)
 
 
 @pytest.mark.parametrize(

@@ -159,19 +159,6 @@ def test_an_event_that_always_fails_does_not_open_the_circuit_while_other_rooms_
     assert [attempt.event for attempt in endpoint.dead] == ["bad"]
 
 
-def test_bad_events_of_the_only_room_end_as_dead_letters_and_the_room_goes_on() -> None:
-    events = [(number * SECOND, name) for number, name in enumerate(["bad", "a1", "a2"])]
-    endpoint = Endpoint(cursors={"a": cursor(*events)}, receiver=failing_on("bad"))
-
-    endpoint.run(START + 90 * HOUR)
-
-    (dead,) = endpoint.dead
-    assert dead.event == "bad"
-    assert dead.at - START >= WHOLE_SCHEDULE * 0.8
-    assert [attempt.event for attempt in endpoint.delivered] == ["a1", "a2"]
-    assert not endpoint.disabled
-
-
 def test_an_outage_is_probed_in_turns_and_ends_with_the_first_successful_probe() -> None:
     rooms = [f"room{number:02}" for number in range(20)]
     endpoint = Endpoint(
@@ -215,21 +202,6 @@ def test_an_outage_longer_than_the_schedule_loses_nothing_once_the_circuit_is_op
 
         assert not endpoint.dead
         assert len(endpoint.delivered) == 120
-
-
-def test_an_endpoint_that_never_responds_again_is_disabled_after_five_days_and_keeps_its_backlog() -> None:
-    for rooms in (1, 30):
-        endpoint = Endpoint(
-            cursors={str(room): cursor((0 * SECOND, f"{room}-1"), (HOUR, f"{room}-2")) for room in range(rooms)},
-            receiver=lambda _: Outcome.RETRYABLE,
-        )
-
-        endpoint.run(START + 400 * HOUR)
-
-        assert endpoint.disabled
-        assert 120 * HOUR <= endpoint.attempts[-1].at - START <= 120 * HOUR + POLICY.retry_schedule[-1] * 1.2
-        assert sum(len(one.owed) for one in endpoint.cursors.values()) == 2 * rooms - len(endpoint.dead)
-        assert len(endpoint.dead) <= 1, "only while the circuit is closed can a schedule be used up"
 
 
 spans = st.integers(0, 300).map(lambda minutes: minutes * 10 * MINUTE)
