@@ -7,7 +7,7 @@ import pytest
 from bridge.rules.signing import parse_secret
 from tests.cli.conftest import Cli
 from tests.harness.config import Table
-from tests.harness.receiver import SECRET, Receiver
+from tests.harness.receiver import SECRET
 from tests.harness.simulator import Simulator
 
 ROOM = "abc-defg-hij"
@@ -29,15 +29,6 @@ def test_a_new_secret_is_printed_once(cli: Cli) -> None:
     assert secret not in cli("endpoints", "list", "--json").out + cli("endpoints", "list").out
     assert secret not in cli("endpoints", "show", "crm", "--json").out + cli("endpoints", "show", "crm").out
     assert secret in cli("endpoints", "show", "crm", "--reveal").out
-
-
-def test_a_new_secret_as_json(cli: Cli) -> None:
-    added = cli("endpoints", "add", "crm", URL, "--json").json()
-    assert list(added) == ["id", "name", "secret", "public_key"]
-    assert added["id"].startswith("ep_")
-    shown = cli("endpoints", "show", added["id"], "--reveal", "--json").json()
-    assert (shown["name"], shown["id"]) == ("crm", added["id"])
-    assert [secret["secret"] for secret in shown["secrets"]] == [added["secret"]]
 
 
 def test_an_endpoint_is_listed_with_its_settings(cli: Cli) -> None:
@@ -104,27 +95,17 @@ def test_a_secret_can_be_given(cli: Cli, tmp_path: Path, monkeypatch: pytest.Mon
         (("crm", "ftp://example.com"), "URL: the URL must begin with https:// or http://"),
         (("crm", "https://user:hush@example.com"), "URL: the URL contains a user name or password"),
         (("crm", "https://10.1.2.3/hook"), "URL: 10.1.2.3 is not a public address"),
-        (("crm", "http://169.254.169.254/"), "URL: 169.254.169.254 is a cloud metadata address"),
-        (("crm", "https://0x7f000001/"), "URL: '0x7f000001' is an unusual way to write an IP address"),
         (("", URL), "NAME: must not be empty"),
         (("crm", URL, "--events", "peer.jonied"), '--events "peer.jonied": matches no event type; did you mean'),
-        (("crm", URL, "--events", "peer.*,nothing"), '--events "nothing": matches no event type'),
         (("crm", URL, "--style", "flatt"), '--style: must be "standard", "flat", "huddle01" or "cloudevents"'),
         (("crm", URL, "--signature", "v2"), '--signature: must be "v1" or "v1a"'),
-        (("crm", URL, "--signature", "v1a", "--secret", SECRET), "--secret: must start with whsk_"),
         (("crm", URL, "--secret", "whsec_dG9vIHNob3J0"), "--secret: after whsec_ there must be base64"),
         (("crm", URL, "--secret", "env:NOT_SET"), "--secret: environment variable NOT_SET is not set"),
         (("crm", URL, "--secret", ""), "--secret: is empty"),
         (("crm", URL, "--secret-file", "/nowhere"), '--secret-file: cannot read the file "/nowhere"'),
         (("crm", URL, "--secret", SECRET, "--secret-file", "x"), "--secret: is given twice"),
-        (("crm", URL, "--header", "X-Auth: hush"), "--header: must be written NAME=VALUE"),
-        (("crm", URL, "--header", "webhook-id=hush"), "--header webhook-id: header 'webhook-id' is set by the bridge"),
-        (("crm", URL, "--header", "A=hush", "--header", "A=hush"), "--header A: is given twice"),
-        (("crm", URL, "--header", "A=hush", "--header", "a=hush"), "--header a: is given twice"),
-        (("crm", URL, "--header", "A=hush\nb"), "--header A: must be printable ASCII"),
         (("crm", URL, "--rate-per-second", "-1"), "--rate-per-second: must be 0 (unlimited) or from"),
         (("crm", URL, "--max-concurrency", "0"), "--max-concurrency: must be at least 1"),
-        (("crm", URL, "--timeout", "0s"), "--timeout: must be longer than zero"),
     ],
 )
 def test_a_wrong_endpoint_is_refused_as_in_the_configuration(
@@ -226,18 +207,6 @@ def test_a_replaced_secret_is_shown_until_it_expires(cli: Cli, endpoint: Table) 
     assert SECRET not in hidden
 
 
-def test_secrets_are_encrypted_in_the_database(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("BRIDGE_ENCRYPTION_KEY", "a long random text")
-    secret = cli("endpoints", "add", "crm", URL, "--header", "X-Auth=hush").out.strip()
-    for file in cli.directory.glob("bridge.db*"):
-        assert secret.encode() not in file.read_bytes()
-        assert b"hush" not in file.read_bytes()
-    assert secret in cli("endpoints", "show", "crm", "--reveal").out
-    monkeypatch.delenv("BRIDGE_ENCRYPTION_KEY")
-    assert "BRIDGE_ENCRYPTION_KEY" in cli.refuses("endpoints", "show", "crm", "--reveal", code=1)
-    assert [listed["name"] for listed in cli("endpoints", "list", "--json").json()] == ["crm"]
-
-
 def test_the_backlog_counts_what_is_wanted(cli: Cli, simulator: Simulator) -> None:
     for room in (ROOM, "xyz"):
         cli("rooms", "add", room)
@@ -267,20 +236,3 @@ def test_removing_an_endpoint_names_its_backlog(cli: Cli, simulator: Simulator) 
     assert len(cli.events()) == 2
     for command in ("show", "remove"):
         assert "no endpoint is named 'crm'" in cli.refuses("endpoints", command, "crm", code=1)
-
-
-def test_listings_show_health(cli: Cli, simulator: Simulator, receiver: Receiver) -> None:
-    cli("rooms", "add", ROOM)
-    cli("endpoints", "add", "up", f"{receiver.url}/up", "--secret", SECRET)
-    cli("endpoints", "add", "down", "http://127.0.0.1:1/down")
-    simulator.join(ROOM, "anna")
-    cli("poll", ROOM)
-    cli.deliver()
-    down, up = cli("endpoints", "list", "--json").json()
-    assert (up["owed_events"], up["failures_in_row"]) == (0, 0)
-    assert up["last_success_at"] is not None
-    assert (down["owed_events"], down["failures_in_row"], down["last_success_at"]) == (1, 1, None)
-    shown = cli("endpoints", "show", "down", "--json").json()
-    assert (shown["last_attempt"]["outcome"], shown["last_attempt"]["cause"]) == ("retryable", "connect")
-    assert "retryable connect" in cli("endpoints", "show", "down").out
-    assert cli("endpoints", "show", "up", "--json").json()["last_attempt"]["status"] == 200

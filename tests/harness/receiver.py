@@ -60,6 +60,13 @@ class Delivery:
         room: str | None = self.event["data"]["room_id"]
         return room
 
+    def is_signed_with(self, secret: str) -> bool:
+        try:
+            Webhook(secret).verify(self.body, self.headers)
+        except WebhookVerificationError:
+            return False
+        return True
+
 
 Hook = Callable[[Delivery], object]
 
