@@ -13,7 +13,6 @@ from typer.main import get_command
 from bridge.cli.main import COMMANDS, app, run
 from tests.cli.conftest import Cli
 from tests.harness.process import bridge_command, environment
-from tests.harness.receiver import Receiver
 from tests.harness.simulator import Simulator
 
 ROOM = "abc-defg-hij"
@@ -91,17 +90,6 @@ def test_the_configuration_can_be_named_by_the_environment(cli: Cli, monkeypatch
     assert run(["events", "list"]) == 0
     monkeypatch.setenv("BRIDGE_CONFIG", str(cli.config) + "x")
     assert run(["events", "list"]) == 2
-
-
-@pytest.fixture
-def busy(cli: Cli, simulator: Simulator, receiver: Receiver) -> Cli:
-    """A bridge with something in every listing."""
-    cli.configure(rooms=[{"id": ROOM, "name": "Weekly stand-up"}], endpoints=[receiver.endpoint("crm")])
-    cli.take_up()
-    simulator.join(ROOM, "peerId-4cRF64LOB6dWF_d0qEzQs", metadata={"displayName": "akmo3.eth"})
-    cli("poll", ROOM)
-    cli.deliver()
-    return cli
 
 
 @pytest.mark.parametrize("command", [*LISTINGS, ("rooms", "show", ROOM), ("poll", ROOM, "--dry-run")], ids=" ".join)

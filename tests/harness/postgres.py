@@ -87,7 +87,7 @@ def _start(data: Path) -> str:
     with (data / "postgresql.conf").open("a") as settings:
         settings.write(f"\n{SETTINGS}unix_socket_directories = ''\n")
     for tries_left in reversed(range(START_TRIES)):
-        port = _free_port()
+        port = free_port()
         try:
             _pg_ctl(server, "-w", "-l", str(server.log), "-o", f"-h 127.0.0.1 -p {port}", "start")
         except subprocess.CalledProcessError:  # another process took the port since
@@ -114,7 +114,8 @@ def _pg_ctl(server: PostgresServer, *arguments: str) -> None:
         )
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """Return a port on which no server listens."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]

@@ -10,6 +10,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 
+from tests.harness.loop_thread import LoopThread
+
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
 
@@ -149,3 +151,26 @@ async def listening(
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+class RawReceiverThread(LoopThread):
+    """A raw receiver in its own thread; use as a context manager."""
+
+    def __init__(self, response: bytes | Response = OK, *, tls: ssl.SSLContext | None = None) -> None:
+        super().__init__("raw receiver")
+        self._response = response
+        self._tls = tls
+        self.receiver = RawReceiver(response=response)
+
+    async def _serve(self) -> None:
+        async with listening(self._response, tls=self._tls) as self.receiver:
+            self._ready()
+            await self._stopping.wait()
+
+    @property
+    def host(self) -> str:
+        return self.receiver.host
+
+    @property
+    def url(self) -> str:
+        return self.receiver.url
