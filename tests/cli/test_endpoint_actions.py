@@ -5,13 +5,12 @@ from datetime import UTC, datetime
 import pytest
 
 from bridge.rules.signing import parse_key, parse_secret, verify
-from tests.cli.conftest import Cli
+from tests.cli.conftest import ROOM, Cli
 from tests.harness.config import Table
 from tests.harness.receiver import SECRET, Receiver, Response
 from tests.harness.simulator import Simulator
 from tests.harness.tables import everything
 
-ROOM = "abc-defg-hij"
 OTHER_SECRET = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD"
 HEADER = "Bearer hush-hush-0123456789"
 

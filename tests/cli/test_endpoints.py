@@ -5,12 +5,11 @@ from pathlib import Path
 import pytest
 
 from bridge.rules.signing import parse_secret
-from tests.cli.conftest import Cli
+from tests.cli.conftest import ROOM, Cli
 from tests.harness.config import Table
 from tests.harness.receiver import SECRET
 from tests.harness.simulator import Simulator
 
-ROOM = "abc-defg-hij"
 URL = "http://127.0.0.1:9/hook"
 KEYS = {
     "id", "name", "url", "events", "rooms", "style", "signature", "origin", "created_at", "state", "state_reason",

@@ -83,6 +83,7 @@ def test_the_next_page_begins_after_the_last_id(meeting: Cli) -> None:
     page = meeting("events", "list", "--json", "--room", ROOM, "--after", everything[3]["id"]).json()
     assert page == everything[4:]
     assert "no event has the id 'evt_nope'" in meeting.refuses("events", "list", "--after", "evt_nope", code=1)
+    assert "no room has the id 'nowhere'" in meeting.refuses("events", "list", "--room", "nowhere", code=1)
 
 
 @pytest.mark.parametrize(
@@ -98,10 +99,6 @@ def test_the_next_page_begins_after_the_last_id(meeting: Cli) -> None:
 )
 def test_a_wrong_filter_is_refused(cli: Cli, arguments: tuple[str, ...], complaint: str) -> None:
     assert complaint in cli.refuses("events", "list", *arguments, code=2)
-
-
-def test_an_unknown_room_is_an_error(meeting: Cli) -> None:
-    assert "no room has the id 'nowhere'" in meeting.refuses("events", "list", "--room", "nowhere", code=1)
 
 
 def test_the_log_of_a_removed_room_stays(meeting: Cli) -> None:
@@ -131,14 +128,6 @@ def test_events_of_the_bridge_itself_are_in_no_room(cli: Cli, simulator: Simulat
     (event, _) = cli.events()
     assert event["data"]["room_id"] is None
     assert "(bridge) #2" in cli("deliveries", "show", event["id"]).out
-
-
-def test_an_empty_log_is_an_empty_array_or_a_message(cli: Cli) -> None:
-    cli.take_up()
-    assert cli("events", "list", "--json").out == "[]\n"
-    done = cli("events", "list")
-    assert done.out == ""
-    assert done.err == "there is no such event in the log\n"
 
 
 @pytest.mark.parametrize("form", [["--json"], []], ids=["json", "lines"])

@@ -4,21 +4,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.conftest import Cli
+from tests.cli.conftest import ROOM, Cli
 from tests.harness.simulator import Simulator
 
-ROOM = "abc-defg-hij"
 KEYS = {
     "room_id", "name", "source", "origin", "enabled", "state", "peer_count", "session_id", "interval_seconds",
     "leave_after_missed", "added_at", "polled_at", "next_poll_at", "failures", "last_failure",
 }  # fmt: skip
-
-
-def test_a_listing_creates_no_database(cli: Cli) -> None:
-    message = cli.refuses("rooms", "list", code=1)
-    assert "there is no database" in message
-    assert "bridge run" in message
-    assert not cli.database_file.exists()
 
 
 def test_an_added_room_is_listed_as_unknown_until_it_is_polled(cli: Cli) -> None:
@@ -161,12 +153,6 @@ def test_a_room_of_the_configuration_is_changed_there(cli: Cli) -> None:
     assert room["origin"] == "config"
 
 
-def test_a_room_that_was_just_added_to_the_configuration_is_changed_there(cli: Cli) -> None:
-    cli("rooms", "add", ROOM)
-    cli.configure(rooms=[ROOM])
-    assert f"is in {cli.config}" in cli.refuses("rooms", "remove", ROOM, code=2)
-
-
 def test_a_room_that_left_the_configuration_waits_for_the_reload(cli: Cli) -> None:
     cli.configure(rooms=[ROOM])
     cli.take_up()
@@ -190,15 +176,6 @@ def test_removing_a_room_ends_its_visits_as_unwatched(cli: Cli, simulator: Simul
     assert cli("rooms", "list", "--json").json() == []
     assert "is not tracked" in cli.refuses("rooms", "show", ROOM, code=1)
     assert "is not tracked" in cli.refuses("rooms", "remove", ROOM, code=1)
-
-
-def test_a_removed_room_can_be_added_again(cli: Cli, simulator: Simulator) -> None:
-    cli("rooms", "add", ROOM)
-    assert "the room was empty" in cli("rooms", "remove", ROOM).err
-    assert "polls it at once" in cli("rooms", "add", ROOM).err
-    simulator.join(ROOM, "anna")
-    cli("poll", ROOM)
-    assert [event["data"]["sequence"] for event in cli.events()] == [2, 1]
 
 
 def test_a_disabled_room_is_shown_as_such(cli: Cli) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import TextIO
@@ -13,7 +12,6 @@ import pytest
 
 from bridge.cli.main import run
 from tests.cli.conftest import Cli
-from tests.harness.process import bridge_command, environment
 
 Output = Callable[[], AbstractContextManager[TextIO]]
 
@@ -71,17 +69,3 @@ def test_the_message_says_where_the_secret_can_be_seen(
 
     assert capsys.readouterr().err == message(reason)
     assert secret_of(cli) != before
-
-
-def test_the_program_prints_only_that_message(cli: Cli) -> None:
-    with full_disk() as stream:
-        done = subprocess.run(
-            bridge_command("endpoints", "add", "crm", URL, "--config", str(cli.config)),
-            env=environment({"PYTHONUNBUFFERED": ""}),
-            stdout=stream,
-            stderr=subprocess.PIPE,
-            text=True,
-            check=False,
-        )
-
-    assert (done.returncode, done.stderr) == (1, message("no space left on device"))

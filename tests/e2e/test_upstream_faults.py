@@ -72,7 +72,6 @@ ODD: dict[str, Fault] = {
     "metadata-surrogate": {"kind": "metadata_surrogate"},
     "extra-fields": {"kind": "extra_fields"},
     "shuffled": {"kind": "shuffled"},
-    "iso-times": {"kind": "iso_times"},
     "stale": {"kind": "stale", "seconds": 1},
 }
 """Responses that are unusual and true."""

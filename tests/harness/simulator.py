@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from bridge.simulator import Simulation
 from bridge.simulator.crowd import Crowd
 from bridge.simulator.rooms import Json, Visit
-from tests.faults.kinds import Fault, FaultKind
+from tests.faults.faults import Fault
 from tests.faults.server import VIA, FaultyUpstream, Poll
 from tests.harness.deliveries import wait_until_delivered
 from tests.harness.log import replay
@@ -117,7 +117,7 @@ class Simulator(LoopThread):
 
     def faults(self, *faults: Mapping[str, Any], room: str | None = None) -> None:
         """Replace the faults (of a room)."""
-        found = [Fault(**{**fault, "kind": FaultKind(fault["kind"])}) for fault in faults]
+        found = [Fault(**fault) for fault in faults]
         self.at_once(lambda _: self.upstream.faults.replace(found, room_id=room))
 
     # polls
@@ -135,7 +135,7 @@ class Simulator(LoopThread):
 
     def paused_rooms(self, via: str) -> set[str | None]:
         """Return the rooms whose response is ready and has not gone out."""
-        return {poll.room for poll in self.polls(via=via) if poll.answered and not poll.over}
+        return {poll.room for poll in self.polls(via=via) if poll.has_response and not poll.over}
 
     def polls(self, room: str | None = None, *, via: str | None = None, since: int = 0) -> Sequence[Poll]:
         """Return the polls so far (of a room, through an address), those numbered after `since`."""
