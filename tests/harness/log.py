@@ -138,6 +138,7 @@ class _Replay:
     def _emptied(self, event: Event) -> None:
         facts = event["data"]
         self._expect(event, not self.present, f"but there are still {sorted(self.present)}")
+        self._expect(event, event["timestamp"] == facts["ended_at"], "timestamp is not ended_at")
         self._counted(event)
         self._in_session(event)
         if (session := self._session) is not None:
