@@ -137,7 +137,10 @@ def test_a_new_secret_is_printed_once_and_both_sign_meanwhile(cli: Cli, receiver
     assert [one["secret"] for one in shown["secrets"]] == [fresh, old]
     assert shown["secrets"][0]["expires_at"] is None
     assert shown["secrets"][1]["expires_at"] is not None
-    assert fresh not in cli("endpoints", "show", "crm").out
+    hidden = cli("endpoints", "show", "crm").out
+    assert "(until " in hidden
+    assert fresh not in hidden
+    assert old not in hidden
     assert fresh not in cli("endpoints", "list", "--json").out
 
 
@@ -163,16 +166,10 @@ def test_a_wrong_grace_is_refused(grace: str, cli: Cli, receiver: Receiver) -> N
     assert "--grace" in cli.refuses("endpoints", "rotate", "crm", f"--grace={grace}", code=2)
 
 
-def test_a_secret_of_the_configuration_is_rotated_there(served: Cli, receiver: Receiver) -> None:
+def test_a_secret_of_the_configuration_is_rotated_there(served: Cli) -> None:
     message = served.refuses("endpoints", "rotate", "crm", code=2)
     assert "configuration" in message
     assert SECRET not in message
-    served.configure(rooms=[ROOM], endpoints=[receiver.endpoint("crm", secret=OTHER_SECRET)])
-    served.take_up()
-    served("endpoints", "test", "crm")
-    (delivery,) = receiver.deliveries
-    assert delivery.is_signed_with(SECRET)
-    assert delivery.is_signed_with(OTHER_SECRET)
 
 
 def test_a_secret_that_the_configuration_leaves_to_the_bridge_can_be_rotated(cli: Cli, receiver: Receiver) -> None:

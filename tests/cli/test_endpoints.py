@@ -188,24 +188,6 @@ def test_an_endpoint_of_the_configuration_is_changed_there(cli: Cli, endpoint: T
     assert listed["origin"] == "config"
 
 
-def test_a_replaced_secret_is_shown_until_it_expires(cli: Cli, endpoint: Table) -> None:
-    cli.configure(endpoints=[endpoint])
-    cli.take_up()
-    fresh = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD"
-    cli.configure(endpoints=[{**endpoint, "secret": fresh}])
-    cli.take_up()
-    current, previous = cli("endpoints", "show", "crm", "--reveal", "--json").json()["secrets"]
-    assert (current["secret"], current["expires_at"]) == (fresh, None)
-    assert previous["secret"] == SECRET
-    assert previous["expires_at"] > current["created_at"]
-    out = cli("endpoints", "show", "crm", "--reveal").out
-    assert fresh in out
-    assert f"{SECRET} (until " in out
-    hidden = cli("endpoints", "show", "crm").out
-    assert "until" in hidden
-    assert SECRET not in hidden
-
-
 def test_the_backlog_counts_what_is_wanted(cli: Cli, simulator: Simulator) -> None:
     for room in (ROOM, "xyz"):
         cli("rooms", "add", room)

@@ -149,21 +149,6 @@ def test_tail_follows_the_log_until_ctrl_c(meeting: Cli, simulator: Simulator, f
         assert all(event["id"] in line and event["type"] in line for event, line in zip(events, lines, strict=True))
 
 
-def test_tail_filters(meeting: Cli, simulator: Simulator) -> None:
-    command = ("events", "tail", "--json", "--type", "peer.left", "--room", ROOM, "--config", str(meeting.config))
-    with Bridge(*command, directory=meeting.directory) as program:
-        program.wait_for_output("bert")
-        simulator.join(ROOM, "dora")
-        meeting("poll", ROOM)
-        simulator.leave(OTHER, "cleo")
-        meeting("poll", OTHER)
-        simulator.leave(ROOM, "anna")
-        meeting("poll", ROOM)
-        program.wait_for_output("anna")
-        assert program.stop(signal.SIGINT) == 0
-        assert [json.loads(line)["data"]["peer_id"] for line in program.output.splitlines()] == ["bert", "anna"]
-
-
 def test_tail_ends_with_its_period(meeting: Cli) -> None:
     everything = [event["id"] for event in meeting.events()][::-1]
     soon = (datetime.now(UTC) + timedelta(seconds=1)).isoformat()

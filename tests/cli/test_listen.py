@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -44,8 +45,11 @@ class Listener(Bridge):
         )
         return response.status_code
 
-    def line_about(self, text: str) -> str:
-        return self.wait_for_output(text)
+    def deliver(self, *, secret: str = SECRET, marks: Headers | None = None, **facts: Any) -> tuple[int, str]:  # noqa: ANN401 - of `event`
+        """Post a signed event; returns the status and the event's id."""
+        event_id = next(ids)
+        body = event(event_id, **facts)
+        return self.post(body, {**signed(event_id, body, secret=secret), **(marks or {})}), event_id
 
 
 @pytest.fixture(scope="module")
@@ -71,10 +75,9 @@ def signed(event_id: str, body: bytes, *, secret: str = SECRET, at: datetime | N
 
 
 def test_a_delivery_is_verified_and_printed_in_one_line(listener: Listener) -> None:
-    event_id = next(ids)
-    body = event(event_id, sequence=42)
-    assert listener.post(body, signed(event_id, body)) == 204
-    line = listener.line_about(event_id)
+    status, event_id = listener.deliver(sequence=42)
+    assert status == 204
+    line = listener.wait_for_output(event_id)
     for part in ("Room abc-defg-hij"[:15], "#42", "peer.left", "akmo3.eth", "✓ verified"):
         assert part in line
 
@@ -87,14 +90,13 @@ def test_v1a_is_verified(listener: Listener) -> None:
     assert signature.startswith("v1a,")
     assert listener.post(body, headers) == 204
     assert listener.post(body.replace(b"akmo", b"okmo"), headers) == 401
-    assert "✓ verified" in listener.line_about(event_id)
+    assert "✓ verified" in listener.wait_for_output(event_id)
 
 
 def test_another_secret_does_not_verify(listener: Listener) -> None:
-    event_id = next(ids)
-    body = event(event_id, room="foreign")
-    assert listener.post(body, signed(event_id, body, secret=FOREIGN_SECRET)) == 401
-    line = listener.line_about(event_id)
+    status, event_id = listener.deliver(room="foreign", secret=FOREIGN_SECRET)
+    assert status == 401
+    line = listener.wait_for_output(event_id)
     assert "✗ not verified" in line
     assert "no signature" in line
 
@@ -105,7 +107,7 @@ def test_an_unsigned_post_is_rejected(listener: Listener) -> None:
     assert (
         listener.post(b"\xff\xfe{", {"webhook-id": "x", "webhook-timestamp": "soon", "webhook-signature": "?"}) == 401
     )
-    assert "webhook-id is missing" in listener.line_about("webhook-id is missing")
+    assert "webhook-id is missing" in listener.wait_for_output("webhook-id is missing")
     assert httpx.get(listener.url, trust_env=False).status_code == 405
 
 
@@ -113,7 +115,7 @@ def test_a_repeated_id_is_pointed_out(listener: Listener) -> None:
     event_id = next(ids)
     body, other = event(event_id, room="twice"), event(event_id, room="twice", name="another name")
     assert [listener.post(sent, signed(event_id, sent)) for sent in (body, body, other)] == [204, 204, 204]
-    listener.line_about("ANOTHER BODY")
+    listener.wait_for_output("ANOTHER BODY")
     first, second, third = (line for line in listener.output.splitlines() if event_id in line)
     assert "duplicate" not in first
     assert second.endswith("duplicate: this id was received before")
@@ -123,10 +125,8 @@ def test_a_repeated_id_is_pointed_out(listener: Listener) -> None:
 def test_sequences_that_do_not_go_up_by_one_are_pointed_out(listener: Listener) -> None:
     remarks = {}
     for sequence in (7, 8, 11, 10, 12):
-        event_id = next(ids)
-        body = event(event_id, room="numbers", sequence=sequence)
-        assert listener.post(body, signed(event_id, body)) == 204
-        remarks[sequence] = listener.line_about(event_id).partition(event_id)[2].strip()
+        _, event_id = listener.deliver(room="numbers", sequence=sequence)
+        remarks[sequence] = listener.wait_for_output(event_id).partition(event_id)[2].strip()
     assert remarks[7] == remarks[8] == remarks[12] == ""
     assert remarks[11].startswith("gap after #8")
     assert remarks[10] == "out of order: after #11"
@@ -134,11 +134,9 @@ def test_sequences_that_do_not_go_up_by_one_are_pointed_out(listener: Listener) 
 
 def test_replays_and_tests_are_outside_the_order(listener: Listener) -> None:
     for sequence, mark in ((5, None), (2, "replay"), (9, "test"), (6, None)):
-        event_id = next(ids)
-        body = event(event_id, room="marks", sequence=sequence)
         marks = {} if mark is None else {f"bridge-{mark}": "true"}
-        assert listener.post(body, {**signed(event_id, body), **marks}) == 204
-        assert listener.line_about(event_id).partition(event_id)[2].strip() == (mark or "")
+        _, event_id = listener.deliver(room="marks", sequence=sequence, marks=marks)
+        assert listener.wait_for_output(event_id).partition(event_id)[2].strip() == (mark or "")
 
 
 def test_a_forged_delivery_neither_causes_nor_hides_a_remark(listener: Listener) -> None:
@@ -149,21 +147,19 @@ def test_a_forged_delivery_neither_causes_nor_hides_a_remark(listener: Listener)
     assert listener.post(body, signed(first, body)) == 204
     assert listener.post(forged, signed(second, forged, secret=FOREIGN_SECRET)) == 401
     assert listener.post(true, signed(second, true)) == 204
-    assert listener.line_about(f"✓ verified  {second}").endswith(second)
+    assert listener.wait_for_output(f"✓ verified  {second}").endswith(second)
 
 
 def test_a_body_cannot_control_the_terminal(listener: Listener) -> None:
-    event_id = next(ids)
-    body = event(event_id, room="\x1b[2Jterminal", name="\x9b31mred\r\nnext line")
-    assert listener.post(body, signed(event_id, body)) == 204
-    line = listener.line_about(event_id)
+    _, event_id = listener.deliver(room="\x1b[2Jterminal", name="\x9b31mred\r\nnext line")
+    line = listener.wait_for_output(event_id)
     assert "\\x1b[2J" in line
     assert not {"\x1b", "\x9b", "\r"} & set(listener.output)
 
 
 def test_a_body_over_the_limit_is_rejected(listener: Listener) -> None:
     assert listener.post(b"x" * (9 * 1024 * 1024), {}) == 413
-    assert "larger than" in listener.line_about("larger than")
+    assert "larger than" in listener.wait_for_output("larger than")
 
 
 def test_json_prints_the_verified_bodies_and_nothing_else_on_stdout(tmp_path: Path) -> None:
@@ -190,9 +186,7 @@ def test_count_ends_it_with_exit_code_3_if_one_did_not_verify(tmp_path: Path) ->
     for secrets, code in (((SECRET, SECRET), 0), ((SECRET, FOREIGN_SECRET), 3)):
         with Listener(tmp_path, "--count", "2", "--secret", SECRET) as program:
             for secret in secrets:
-                event_id = next(ids)
-                body = event(event_id)
-                program.post(body, signed(event_id, body, secret=secret))
+                program.deliver(secret=secret)
             assert program.wait() == code
     assert "1 of 2 deliveries did not verify" in program.output
 
@@ -202,9 +196,7 @@ def test_secrets_can_come_from_the_environment_and_from_files(tmp_path: Path) ->
     arguments = ["--secret", "env:HOOK_SECRET", "--secret-file", "secret"]
     with Listener(tmp_path, *arguments, env={"HOOK_SECRET": SECRET}) as program:
         for secret in (SECRET, PREVIOUS_SECRET):
-            event_id = next(ids)
-            body = event(event_id)
-            assert program.post(body, signed(event_id, body, secret=secret)) == 204
+            assert program.deliver(secret=secret)[0] == 204
 
 
 def test_a_public_key_is_enough_for_v1a(tmp_path: Path) -> None:
@@ -230,7 +222,7 @@ def test_deliveries_of_style_huddle01_are_verified(tmp_path: Path) -> None:
     now = int(time.time() * 1000)
     with Listener(tmp_path, "--style", "huddle01", "--secret", "old key", "--secret", key) as program:
         assert program.post(body, header(now)) == 204
-        assert "peer:joined" in program.line_about("✓ verified")
+        assert "peer:joined" in program.wait_for_output("✓ verified")
         assert program.post(body, header(now, "another key")) == 401
         assert program.post(body.replace(b"abc", b"abd"), header(now)) == 401
         assert program.post(body, header(now - 360_000)) == 401

@@ -86,11 +86,6 @@ def test_a_failure_is_explained_and_changes_nothing(cli: Cli, simulator: Simulat
     assert (room["failures"], room["state"]) == (2, "occupied")
 
 
-def test_a_key_that_the_upstream_repeats_is_not_shown(cli: Cli, simulator: Simulator) -> None:
-    simulator.faults({"kind": "status", "status": 500, "body": "you sent simulated-key"})
-    assert "simulated-key" not in cli.refuses("poll", ROOM, "--dry-run", code=1)
-
-
 def test_an_untracked_room_needs_a_dry_run(cli: Cli) -> None:
     cli("rooms", "add", "another")
     assert "is not tracked" in cli.refuses("poll", ROOM, code=1)

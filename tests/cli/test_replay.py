@@ -82,14 +82,6 @@ def test_failed_replays_only_dead_letters(had: Cli, receiver: Receiver) -> None:
     assert replay(had, receiver, "--endpoint", "crm", "--failed") == []
 
 
-def test_a_dead_letter_that_is_refused_again_stays_a_dead_letter(had: Cli, receiver: Receiver) -> None:
-    receiver.script(Response(status=422))
-    assert len(replay(had, receiver, "--endpoint", "crm", "--failed")) == 1
-    assert len(had("deliveries", "list", "--dead", "--json").json()) == 1
-    had.deliver()
-    assert replay(had, receiver, "--endpoint", "crm", "--failed", "--since", "1h"), "a person may ask for it again"
-
-
 def test_a_dry_run_only_counts(had: Cli, receiver: Receiver) -> None:
     events = ids(had)
     for arguments, count in [

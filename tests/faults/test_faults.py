@@ -78,37 +78,6 @@ async def test_a_fault_breaks_one_connection(faulty: FaultyUpstream, upstream: h
     assert (await upstream.get(ROOM)).content == TRUTH
 
 
-async def test_reset_is_a_reset_and_not_an_orderly_close(faulty: FaultyUpstream, url: httpx.URL) -> None:
-    switch_on(faulty, "reset")
-    reader, writer = await asyncio.open_connection(url.host, url.port)
-    writer.write(b"GET /api/v2/sdk/live-sessions HTTP/1.1\r\nHost: x\r\n\r\n")
-    with pytest.raises(ConnectionResetError):
-        await reader.read()
-    writer.close()
-
-
-@pytest.mark.parametrize(("kind", "status"), [("no_session_412", 412), ("empty_200", 200)])
-async def test_other_responses_for_a_room_without_a_session(
-    faulty: FaultyUpstream, upstream: httpx.AsyncClient, kind: str, status: int
-) -> None:
-    switch_on(faulty, kind, times=1)
-    assert (await upstream.get(ROOM)).content == TRUTH
-    faulty.simulation.end("r")
-    assert await statuses(upstream, ROOM, ROOM) == [status, 404]
-
-
-async def test_stale_lists_are_as_they_were(
-    faulty: FaultyUpstream, clock: StoppedClock, upstream: httpx.AsyncClient
-) -> None:
-    clock.advance(10_000)
-    faulty.simulation.end("r")
-    clock.advance(2000)
-    switch_on(faulty, "stale", seconds=5)
-    assert (await upstream.get(ROOM)).content == TRUTH
-    clock.advance(5000)
-    assert await statuses(upstream, ROOM) == [404]
-
-
 async def test_faults_with_times_take_turns_before_those_that_last(
     faulty: FaultyUpstream, upstream: httpx.AsyncClient
 ) -> None:

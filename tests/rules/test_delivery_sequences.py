@@ -126,26 +126,6 @@ def failing_on(*events: str) -> Receiver:
     return lambda attempt: Outcome.RETRYABLE if attempt.event in events else Outcome.DELIVERED
 
 
-def test_an_event_that_always_fails_becomes_a_dead_letter_without_delaying_other_rooms() -> None:
-    endpoint = Endpoint(
-        cursors={
-            "a": cursor((0 * SECOND, "bad"), (0 * SECOND, "next")),
-            "b": cursor(*every(MINUTE, 6000, "b")),
-            "c": cursor(*every(HOUR, 100, "c")),
-        },
-        receiver=failing_on("bad"),
-    )
-    expected = {event: at for name in "bc" for at, event in endpoint.cursors[name].owed}
-
-    endpoint.run(START + 100 * HOUR)
-
-    assert [attempt.event for attempt in endpoint.dead] == ["bad"]
-    assert len(endpoint.attempts_of("bad")) == 14
-    assert any(attempt.event == "next" for attempt in endpoint.delivered)
-    assert not endpoint.was_open
-    assert all(attempt.at == expected[attempt.event] for attempt in endpoint.delivered if attempt.room in "bc")
-
-
 def test_an_event_that_always_fails_does_not_open_the_circuit_while_other_rooms_are_quiet() -> None:
     endpoint = Endpoint(
         cursors={"a": cursor((0 * SECOND, "bad")), "b": cursor((MINUTE, "b1"), (60 * HOUR, "b2"), (90 * HOUR, "b3"))},
