@@ -16,7 +16,7 @@ from bridge.delivery.claim import load_target
 from bridge.delivery.endpoints import rotate_secret
 from bridge.delivery.replay import request_events
 from tests.harness.builders import at, peer, seen
-from tests.harness.store_driver import REJECTED, SECRET, StoreDriver
+from tests.harness.store_driver import SECRET, StoreDriver
 
 
 def prune(store: StoreDriver, before: float) -> int:
@@ -41,16 +41,6 @@ def test_only_attempts_older_than_retention_are_deleted(store: StoreDriver) -> N
     assert attempt_times(store) == [at(200), at(300)], "an attempt at that time is not older"
     assert prune(store, 200) == 0
     assert (store.cursor(key, "a"), store.log("a")) == (cursor, log)
-
-
-def test_a_dead_letter_stays_without_its_attempts(store: StoreDriver) -> None:
-    store.subscribe(events=["peer.joined"])
-    store.track("a")
-    store.poll(0, a=seen("p"))
-    for seconds in (1, 6, 306):
-        store.deliver(seconds, lambda *_: REJECTED)
-    assert prune(store, 10_000) == 3
-    assert [row.tries for row in store.dead_letters()] == [3]
 
 
 def test_redeliveries_that_are_still_owed_stay_at_any_age(store: StoreDriver) -> None:

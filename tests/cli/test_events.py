@@ -3,7 +3,6 @@ from __future__ import annotations
 import json
 import signal
 import sqlite3
-import subprocess
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -11,7 +10,7 @@ import pytest
 from bridge.admin.events import EventFilter
 from bridge.cli.events import _Tail
 from tests.cli.conftest import Cli
-from tests.harness.process import Bridge, bridge_command, environment
+from tests.harness.process import Bridge
 from tests.harness.simulator import Simulator
 from tests.harness.waiting import wait_until
 
@@ -155,24 +154,6 @@ def test_tail_ends_with_its_period(meeting: Cli) -> None:
     done = meeting("events", "tail", "--json", "--since", "1h", "--until", soon)
     assert [json.loads(line)["id"] for line in done.out.splitlines()] == everything
     assert meeting("events", "tail", "--json", "--since", "2h", "--until", "1h").out == ""
-
-
-def test_tail_ends_when_its_reader_has_gone(meeting: Cli) -> None:
-    program = subprocess.Popen(
-        bridge_command("events", "tail", "--limit", "1", "--config", str(meeting.config)),
-        env=environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert program.stdout is not None
-    assert program.stderr is not None
-    assert program.stdout.readline()
-    program.stdout.close()
-    meeting("rooms", "remove", ROOM)
-    assert program.wait(30) == 1
-    assert program.stderr.read() == ""
-    program.stderr.close()
 
 
 def test_tail_finds_events_that_were_committed_late(meeting: Cli) -> None:

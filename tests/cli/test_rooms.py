@@ -36,20 +36,6 @@ def test_an_added_room_is_listed_as_unknown_until_it_is_polled(cli: Cli) -> None
     }
 
 
-def test_the_state_of_a_room_follows_its_polls(cli: Cli, simulator: Simulator) -> None:
-    cli("rooms", "add", ROOM)
-    simulator.join(ROOM, "anna")
-    simulator.join(ROOM, "bert")
-    cli("poll", ROOM)
-    (room,) = cli("rooms", "list", "--json").json()
-    assert (room["state"], room["peer_count"]) == ("occupied", 2)
-    assert room["session_id"].startswith("ses_")
-    simulator.end(ROOM)
-    cli("poll", ROOM)
-    (room,) = cli("rooms", "list", "--json").json()
-    assert (room["state"], room["peer_count"], room["session_id"]) == ("empty", 0, None)
-
-
 def test_a_room_is_shown_with_its_peers(cli: Cli, simulator: Simulator) -> None:
     cli("rooms", "add", ROOM)
     simulator.join(ROOM, "anna", metadata={"displayName": "Anna A."}, joined_at=1_700_000_000_000)

@@ -302,12 +302,6 @@ def test_a_redelivery_follows_the_same_schedules_and_then_ends(
     assert at == (None if wait is None else NOW + wait)
 
 
-def test_a_redelivery_waits_for_retry_after() -> None:
-    asked = result(Outcome.RETRYABLE, retry_after=MINUTE)
-
-    assert retry_redelivery(asked, 0, POLICY, now=NOW, jitter=MIDDLE) == NOW + MINUTE
-
-
 spans = st.timedeltas(min_value=timedelta(0), max_value=10 * DAY)
 moments = st.none() | spans.map(lambda span: NOW - span)
 jitters = st.floats(min_value=0, max_value=1, exclude_max=True)

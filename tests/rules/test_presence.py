@@ -86,14 +86,6 @@ def test_an_incomplete_snapshot_adds_and_never_removes() -> None:
     assert set(room.presence.visits) == {"a", "b", "c"}
 
 
-def test_an_incomplete_snapshot_does_not_move_complete_at() -> None:
-    room = Room()
-    room.see(0, "a")
-    room.see(10, "a", complete=False)
-
-    assert room.presence.complete_at == at(0)
-
-
 @pytest.mark.parametrize("missed", [1, 2, 3])
 def test_a_leave_takes_leave_after_missed_misses_and_is_dated_at_the_first(missed: int) -> None:
     room = Room(policy=policy(missed))
@@ -322,14 +314,6 @@ def test_baseline_does_not_announce_peers_who_were_there_first() -> None:
     assert announced(room, 20, "c") == ["left a absent 2", "left b absent 1"]
 
 
-def test_baseline_records_peers_who_were_there_first() -> None:
-    difference = Room(policy=policy(first=FirstSnapshot.BASELINE)).diff(0, "a")
-
-    assert brief(difference.changes) == ["occupied 1", "joined a 1"]
-    assert [visit.peer_id for visit in difference.arrived] == ["a"]
-    assert difference.after.visits["a"].initial
-
-
 def test_baseline_of_an_empty_room_announces_the_first_join() -> None:
     room = Room(policy=policy(first=FirstSnapshot.BASELINE))
     room.see(0)
@@ -360,22 +344,6 @@ def test_baseline_does_not_announce_peers_that_an_incomplete_first_snapshot_miss
 
     assert announced(room, 10, peer("a", -5), peer("b", -60)) == []
     assert announced(room, 20, peer("b", -60), peer("a", 15)) == ["left a rejoined 1", "joined a 2"]
-
-
-def test_baseline_announces_the_return_of_a_peer_who_was_there_first() -> None:
-    room = Room(policy=policy(first=FirstSnapshot.BASELINE))
-    room.see(0, peer("a", -5))
-    room.see(10)
-
-    assert announced(room, 20, peer("a", -5)) == ["occupied 1", "joined a 1"]
-
-
-def test_initial_marks_peers_who_were_there_when_tracking_started() -> None:
-    room = Room()
-    first = room.diff(0, "a").arrived
-    later = room.diff(10, "a", "b").arrived
-
-    assert [visit.initial for visit in (*first, *later)] == [True, False]
 
 
 @pytest.mark.parametrize(("joined", "initial"), [(-1, True), (0, True), (1, False)])
