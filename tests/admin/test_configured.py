@@ -377,23 +377,3 @@ def test_a_start_without_a_file_does_not_remove_the_rooms_and_endpoints_of_an_ea
     with pytest.raises(BridgeError, match="BRIDGE_CONFIG") if first else nullcontext():
         load_without_a_file()
     load_without_a_file(room("b"))
-
-
-def test_a_configuration_is_applied_whole_or_not_at_all(store: StoreDriver) -> None:
-    load(store, rooms=(room("a"),), endpoints=(endpoint(),))
-
-    class TestError(Exception):
-        pass
-
-    def broken(_: str) -> str:
-        raise TestError
-
-    context = EndpointContext(now=at(5), new_id=broken, new_secret=lambda _: SECRET)
-    with pytest.raises(TestError):
-        store.write(
-            apply_configuration, sources=["new"], rooms=[room("b")], endpoints=[endpoint("new")], context=context
-        )
-
-    assert [row.name for row in store.rows(sources, "name")] == ["main"]
-    assert [row.upstream_id for row in store.rooms()] == ["a"]
-    assert [row.name for row in store.rows(endpoints, "id")] == ["crm"]

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import threading
 from datetime import timedelta
 
 from sqlalchemy import Connection, func, insert, select
 
 from bridge.admin.retention import ROWS_AT_ONCE, prune_attempts
 from bridge.db.encryption import delete_expired_secrets
-from bridge.db.engine import Database
 from bridge.db.jobs import claim_job, finish_job
 from bridge.db.tables import attempts, endpoint_secrets, events, redeliveries
 from bridge.delivery.claim import load_target
@@ -131,22 +129,3 @@ def test_a_job_planned_for_later_than_its_interval_is_due(store: StoreDriver) ->
     finish(store, "mine", 3600)
     assert not claim(store, "mine", 3300)
     assert claim(store, "mine", 3299)
-
-
-def test_of_several_processes_that_claim_a_job_at_once_one_gets_it(migrated_url: str) -> None:
-    together = threading.Barrier(4)
-    taken: list[str] = []
-
-    def take(token: str) -> None:
-        database = Database(migrated_url)
-        together.wait()
-        if database.write_now(claim_job, "prune", every=timedelta(seconds=300), now=at(0), token=token):
-            taken.append(token)
-        database.close()
-
-    taking = [threading.Thread(target=take, args=(f"token-{number}",)) for number in range(4)]
-    for thread in taking:
-        thread.start()
-    for thread in taking:
-        thread.join()
-    assert len(taken) == 1

@@ -36,15 +36,6 @@ def test_the_table_has_the_findings_of_the_json(busy: Cli) -> None:
     assert done.err == "6 ok, 1 warn, 0 fail\n"
 
 
-def test_one_failure_is_exit_code_1(cli: Cli) -> None:
-    cli.configure(sources={"main": {"base_url": f"http://127.0.0.1:{free_port()}"}})
-
-    done = cli("doctor", code=1)
-
-    assert "1 fail" in done.err
-    assert "unreachable: connect" in done.out
-
-
 def test_a_broken_configuration_is_exit_code_2(cli: Cli) -> None:
     cli.config.write_text('[bridge]\nnmae = "x"\n')
 

@@ -36,20 +36,6 @@ def test_a_flag_may_be_a_text_or_a_value(load_text: LoadText) -> None:
     assert settings.bridge.name == "7"
 
 
-def test_environment_alone_configures_the_bridge() -> None:
-    env = {
-        "BRIDGE__SOURCES__MAIN__API_KEY": "k",
-        "BRIDGE__ROOMS": '[{"id": "a"}, {"id": "b"}]',
-        "BRIDGE__ENDPOINTS__1__URL": "https://two.example.com/",
-        "BRIDGE__ENDPOINTS__1__NAME": "two",
-        "BRIDGE__ENDPOINTS__0__URL": "https://one.example.com/",
-        "BRIDGE__ENDPOINTS__0__NAME": "one",
-    }
-    settings = load(None, env)
-    assert [room.upstream_id for room in settings.rooms] == ["a", "b"]
-    assert [endpoint.name for endpoint in settings.endpoints] == ["one", "two"]
-
-
 def test_items_of_a_list_are_filled_in_order_past_nine() -> None:
     env = {f"BRIDGE__ROOMS__{index}__ID": f"room-{index}" for index in range(12)}
     settings = load(None, env | {"BRIDGE__SOURCES__MAIN__API_KEY": "k"})

@@ -21,8 +21,6 @@ WHSEC = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 WHSK = "whsk_6Xb/dCcHpPea21PS1N9VY/NZW723CEc77N4rJCubMbfVKIDij2HKpMKkioLlX0dRqSKJp4AJ6p9lMicMFs6Kvg=="
 SCHEDULE = 'must be a duration, like "250ms", "10s", "5m", "2h", "5d" or a number of seconds'
 BAD_RATE = "must be 0 (unlimited) or from 0.0003 (about once an hour) to 100,000"
-BAD_URL_SIGN = "contains a space, a control character or a backslash"
-BAD_URL = "the URL cannot be read"
 BAD_DATABASE_URL = "is not a URL: check host and port, and percent-encode special characters"
 BAD_KEY = "contains a character that a key cannot have: a space, a line break or one outside ASCII"
 BAD_LISTEN = 'must be an address and a port, like "127.0.0.1:8080", or "" for off'

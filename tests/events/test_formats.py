@@ -285,23 +285,17 @@ def test_huddle01_has_numbers_that_javascript_would_change_as_text() -> None:
     assert (found["broken"], found["peers"]) == ("2.5", "[1.0]")
 
 
-def outcomes(bodies: list[bytes], key: str = KEY, flip: bool = False) -> list[str]:  # noqa: FBT001, FBT002
+def outcomes(bodies: list[bytes]) -> list[str]:
     lines = []
     for body in bodies:
         rendered = render(Format.HUDDLE01, body)
         header = Huddle01Secret(key=KEY.encode()).sign(rendered.event_id, 1795424404512, rendered.body)
-        text = rendered.body.decode()
-        lines.append(json.dumps({"body": text.replace("ses_1", "ses_2") if flip else text, "header": header}))
-    return node("receive_huddle01.mjs", key, input="\n".join(lines)).splitlines()
+        lines.append(json.dumps({"body": rendered.body.decode(), "header": header}))
+    return node("receive_huddle01.mjs", KEY, input="\n".join(lines)).splitlines()
 
 
 def test_the_official_receiver_accepts_every_kind_of_event() -> None:
     assert outcomes(list(EVENTS.values())) == ["accepted"] * len(EVENTS)
-
-
-def test_the_official_receiver_rejects_another_key_and_another_body() -> None:
-    assert outcomes([joined(), left()], key="ak_other") == ["rejected: Invalid signature"] * 2
-    assert outcomes([joined(), left()], flip=True) == ["rejected: Invalid signature"] * 2
 
 
 HOSTILE: list[Json] = [

@@ -46,10 +46,6 @@ class Simulator(LoopThread):
 
     # rooms and peers
 
-    def create_room(self, room: str, api_key: str) -> None:
-        """Create a room in the project of the key."""
-        self.at_once(lambda simulation: simulation.add_room(room, api_key=api_key))
-
     def join(self, room: str, *peer_ids: str, metadata: Json = None, joined_at: int | None = None) -> None:
         def change(simulation: Simulation) -> None:
             for peer_id in peer_ids:
@@ -82,11 +78,7 @@ class Simulator(LoopThread):
 
     def set_end_lag(self, seconds: float) -> None:
         """Set the time from the last leave to the end of a session."""
-
-        def change(simulation: Simulation) -> None:
-            simulation.end_lag_seconds = seconds
-
-        self.at_once(change)
+        self.upstream.simulation.end_lag_seconds = seconds
 
     def members(self, room: str) -> set[str]:
         """Return the ids of the peers in the room."""

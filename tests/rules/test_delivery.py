@@ -361,19 +361,6 @@ def test_an_endpoint_that_succeeded_lately_is_disabled_only_by_a_410(
 
 
 @given(posted=results, cursor=cursors, endpoint=endpoints)
-def test_an_event_is_a_dead_letter_only_after_its_whole_schedule(
-    posted: PostResult, cursor: CursorState, endpoint: EndpointState
-) -> None:
-    step = after(posted, cursor, endpoint).step
-
-    if step == DeadLetter(reason=DeadLetterReason.REJECTED):
-        assert cursor.rejections + 1 >= len(POLICY.refused_schedule) + 1
-    if step == DeadLetter(reason=DeadLetterReason.EXHAUSTED):
-        assert cursor.failed_attempts + 1 >= len(POLICY.retry_schedule) + 1
-        assert endpoint.circuit is Circuit.CLOSED
-
-
-@given(posted=results, cursor=cursors, endpoint=endpoints)
 def test_only_a_success_closes_the_circuit(posted: PostResult, cursor: CursorState, endpoint: EndpointState) -> None:
     decision = after(posted, cursor, endpoint)
 

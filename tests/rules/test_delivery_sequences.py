@@ -29,7 +29,6 @@ HOUR = timedelta(hours=1)
 MINUTE = timedelta(minutes=1)
 SECOND = timedelta(seconds=1)
 POLICY = DeliveryPolicy()
-WHOLE_SCHEDULE = sum(POLICY.retry_schedule, timedelta())
 LONGEST_PROBE_WAIT = POLICY.longest_probe_wait * 1.2
 
 

@@ -4,7 +4,6 @@ import asyncio
 import gzip
 import json
 import logging
-import socket
 import ssl
 import zlib
 from collections.abc import AsyncIterator
@@ -12,16 +11,13 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-import aiohttp
 import httpx
 import pytest
-from httpx_aiohttp import AiohttpTransport
 
 from bridge.rules.presence import Failure, FailureKind, Snapshot
 from bridge.sources.huddle01.client import RESPONSE_LIMIT, Huddle01Source, open_client
 from bridge.sources.protocol import SourceSettings
 from tests.harness.certificates import self_signed
-from tests.harness.names import Names
 from tests.harness.wire import RawReceiver, Response, Wire, drip, flood, hang, listening, reset, send_and_close
 
 NOW = datetime(2026, 11, 23, 9, 30, tzinfo=UTC)
@@ -267,16 +263,6 @@ async def test_the_timeout_is_for_the_whole_response() -> None:
                 await closed.wait()  # the connection is closed, not left open
 
 
-async def test_a_timeout_of_the_http_client_is_a_timeout_too() -> None:
-    async with (
-        listening(hang) as served,
-        source(address(served), client=httpx.AsyncClient(transport=AiohttpTransport(), timeout=0.1)) as opened,
-    ):
-        found = await opened.fetch("room")
-    assert isinstance(found, Failure)
-    assert found.kind is FailureKind.TIMEOUT
-
-
 @pytest.mark.parametrize(
     ("respond", "kind", "word"),
     [
@@ -302,24 +288,6 @@ async def test_a_broken_connection_has_its_cause_in_the_detail(
     assert (found.kind, found.detail.split(":")[0], found.status) == (kind, word, None)
 
 
-async def test_a_port_where_no_server_listens_is_unreachable() -> None:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        found = await fetch_failure(f"http://127.0.0.1:{taken.getsockname()[1]}")
-    assert (found.kind, found.detail.split(":")[0]) == (FailureKind.UNREACHABLE, "connect")
-
-
-async def test_a_name_that_does_not_exist_is_unreachable() -> None:
-    def open_session() -> aiohttp.ClientSession:
-        return aiohttp.ClientSession(connector=aiohttp.TCPConnector(resolver=Names()))
-
-    client = httpx.AsyncClient(transport=AiohttpTransport(client=open_session))
-    async with source("http://upstream.invalid", client=client) as opened:
-        found = await opened.fetch("room")
-    assert isinstance(found, Failure)
-    assert (found.kind, found.detail.split(":")[0]) == (FailureKind.UNREACHABLE, "dns")
-
-
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return self_signed(tmp_path_factory.mktemp("tls"))
@@ -341,16 +309,6 @@ async def test_the_key_is_sent_only_to_a_server_with_a_trusted_certificate(
     assert isinstance(found, Failure)
     assert (found.kind, found.detail.split(":")[0]) == (FailureKind.UNREACHABLE, "tls")
     assert served.requests == []
-
-
-async def test_a_server_without_tls_is_unreachable_over_https() -> None:
-    def refuse(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
-
-    server = await asyncio.start_server(refuse, "127.0.0.1", 0)
-    async with server:
-        found = await fetch_failure(f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}")
-    assert (found.kind, found.detail.split(":")[0]) == (FailureKind.UNREACHABLE, "tls")
 
 
 @pytest.mark.parametrize(
