@@ -178,7 +178,7 @@ def test_a_postgresql_database_that_accepts_no_writes_is_a_failure(
     assert "pa55word" not in database["subject"]
 
 
-def test_without_a_key_a_warning_says_that_secrets_are_in_clear(busy: Cli) -> None:
+def test_without_a_key_stored_secrets_are_a_warning(busy: Cli) -> None:
     secrets = only(examine(busy), "secrets")
 
     assert (secrets["state"], "in clear" in secrets["detail"]) == ("warn", True)

@@ -126,7 +126,7 @@ def test_a_slow_response_is_no_skew(dated_after: float, skew: float) -> None:
     checkup = Checkup(
         failure=None,
         asked_at=NOW,
-        answered_at=NOW + timedelta(seconds=4),
+        responded_at=NOW + timedelta(seconds=4),
         dated_at=NOW + timedelta(seconds=dated_after),
     )
 
@@ -165,7 +165,7 @@ def test_a_room_that_fails_is_a_warning_until_it_lasts(busy: Cli, simulator: Sim
     assert room["detail"].startswith("last complete snapshot 10m")
 
 
-def test_a_room_without_any_snapshot_says_so(cli: Cli, simulator: Simulator) -> None:
+def test_a_room_without_any_snapshot_is_reported_as_such(cli: Cli, simulator: Simulator) -> None:
     cli("rooms", "add", ROOM)
     simulator.faults({"kind": "html_200"}, room=ROOM)
     cli("poll", ROOM, code=1)

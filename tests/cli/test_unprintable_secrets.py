@@ -1,4 +1,4 @@
-"""A new secret that could not be printed is stored, and the message says where it can be seen."""
+"""A new secret that could not be printed is stored, and the message names the command that shows it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def writing_to(descriptor: int) -> Iterator[TextIO]:
     try:
         yield stream
     finally:
-        with contextlib.suppress(OSError):  # what it holds cannot be written now either
+        with contextlib.suppress(OSError):  # its buffer cannot be written now either
             stream.close()
 
 
@@ -59,7 +59,7 @@ def message(reason: str) -> str:
         (["rotate", "crm", "--json"], full_disk, "no space left on device"),
     ],
 )
-def test_the_message_says_where_the_secret_can_be_seen(
+def test_the_message_names_the_command_that_shows_the_secret(
     cli: Cli, command: list[str], output: Output, reason: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = cli("endpoints", "add", "crm", URL).out.strip() if "rotate" in command else None

@@ -25,7 +25,7 @@ from bridge.config.durations import LONGEST, parse_duration, parse_positive_dura
         ("36500d", LONGEST),
     ],
 )
-def test_a_duration_means_what_it_says(written: object, meant: timedelta) -> None:
+def test_a_duration_in_every_form(written: object, meant: timedelta) -> None:
     assert parse_duration(written) == meant
 
 

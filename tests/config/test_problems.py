@@ -1,4 +1,4 @@
-"""Mistakes in single values: the key, the line, and a message that says what to do."""
+"""Mistakes in single values: the key, the line, and what to do."""
 
 from __future__ import annotations
 

@@ -57,7 +57,7 @@ def test_procfile_dev_delivers_what_happens_in_the_simulated_rooms(tmp_path: Pat
 
 @pytest.mark.slow
 @pytest.mark.parametrize("migrated_url", ["postgresql"], indirect=True)
-def test_the_procfile_delivers_as_the_documentation_says(
+def test_the_procfile_delivers_as_the_documentation_describes(
     configure: Configure, tmp_path: Path, simulator: Simulator, receiver: Receiver
 ) -> None:
     shutil.copy(ROOT / "Procfile", tmp_path)

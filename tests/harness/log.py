@@ -155,8 +155,8 @@ class _Replay:
         session = None if self._session is None else self._session.started["data"]["session_id"]
         self._expect(event, event["data"]["session_id"] == session, f"is not of the session under way ({session})")
 
-    def _expect(self, event: Event, holds: bool, otherwise: str) -> None:  # noqa: FBT001 - it reads as a sentence
-        if not holds:
+    def _expect(self, event: Event, condition: bool, otherwise: str) -> None:  # noqa: FBT001 - it reads as a sentence
+        if not condition:
             self._note(event, otherwise)
 
     def _note(self, event: Event, what: str) -> None:

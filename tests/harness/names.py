@@ -1,4 +1,4 @@
-"""A resolver of host names with the addresses that a test gives it, in the place where aiohttp asks for them."""
+"""A resolver of host names with the addresses that a test gives it, in place of the one that aiohttp would use."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 class Names(AbstractResolver):
     """Each lookup of a name takes its next list of addresses; the last one stays. Other names do not exist."""
 
-    def __init__(self, **answers: list[list[str]]) -> None:
-        self.answers = answers
+    def __init__(self, **addresses: list[list[str]]) -> None:
+        self.addresses = addresses
         self.asked: list[str] = []
 
     async def resolve(
@@ -21,7 +21,7 @@ class Names(AbstractResolver):
         self.asked.append(host)
         if host == "hangs":
             await asyncio.Event().wait()
-        lists = self.answers.get(host)
+        lists = self.addresses.get(host)
         if lists is None:
             raise socket.gaierror(socket.EAI_NONAME, "no such name")
         addresses = lists.pop(0) if len(lists) > 1 else lists[0]

@@ -22,7 +22,7 @@ from tests.harness.waiting import PATIENCE, wait_until
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 ROOM_EVENTS = ["peer.*", "room.*"]
-"""Every type that a room\'s own log can have."""
+"""Every type that a room's own log can have."""
 ACCEPTED = range(200, 300)
 
 Event = dict[str, Any]
@@ -153,7 +153,7 @@ class Receiver(LoopThread):
     def wait_for(
         self, condition: Callable[[list[Event]], bool], what: str, *, room: str | None = None, timeout: float = PATIENCE
     ) -> list[Event]:
-        """Wait until `condition` holds of the accepted events (of a room)."""
+        """Wait until `condition` is true of the accepted events (of a room)."""
         wait_until(
             lambda: condition(self.events(room=room)),
             timeout=timeout,

@@ -135,7 +135,7 @@ class Huddle01Source:
             failure: Failure | None = self._redact_key(_classify_error(error, self._seconds), str(error))
         else:
             failure, date = self._read_sessions(response, body), response.headers.get("date")
-        return Checkup(failure=failure, asked_at=asked_at, answered_at=self._clock(), dated_at=parse_date(date))
+        return Checkup(failure=failure, asked_at=asked_at, responded_at=self._clock(), dated_at=parse_date(date))
 
     async def aclose(self) -> None:
         """Release the connections."""
