@@ -127,6 +127,13 @@ def cli(tmp_path: Path, simulator: Simulator, capsys: pytest.CaptureFixture[str]
 
 
 @pytest.fixture
+def tracked(cli: Cli) -> Cli:
+    """One room, which was added with a command."""
+    cli("rooms", "add", ROOM)
+    return cli
+
+
+@pytest.fixture
 def endpoint(receiver: Receiver) -> Table:
     """A table for `[[endpoints]]`."""
     return receiver.endpoint("crm")

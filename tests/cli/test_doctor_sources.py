@@ -143,11 +143,10 @@ def test_a_date_is_in_utc() -> None:
     assert parse_date("Mon, 23 Nov 2026 09:30:00 -0000") == NOW
 
 
-def test_a_room_that_was_never_live_may_not_exist(cli: Cli) -> None:
-    cli("rooms", "add", ROOM)
-    cli("poll", ROOM)
+def test_a_room_that_was_never_live_may_not_exist(tracked: Cli) -> None:
+    tracked("poll", ROOM)
 
-    room = only(examine(cli), "room", ROOM)
+    room = only(examine(tracked), "room", ROOM)
 
     assert room["state"] == "warn"
     assert "never seen live; the upstream responds the same for an unknown id" in room["detail"]
@@ -165,12 +164,11 @@ def test_a_room_that_fails_is_a_warning_until_it_lasts(busy: Cli, simulator: Sim
     assert room["detail"].startswith("last complete snapshot 10m")
 
 
-def test_a_room_without_any_snapshot_is_reported_as_such(cli: Cli, simulator: Simulator) -> None:
-    cli("rooms", "add", ROOM)
+def test_a_room_without_any_snapshot_is_reported_as_such(tracked: Cli, simulator: Simulator) -> None:
     simulator.faults({"kind": "html_200"}, room=ROOM)
-    cli("poll", ROOM, code=1)
+    tracked("poll", ROOM, code=1)
 
-    assert only(examine(cli), "room")["detail"].startswith("no complete snapshot yet, 1 failure in a row")
+    assert only(examine(tracked), "room")["detail"].startswith("no complete snapshot yet, 1 failure in a row")
 
 
 def test_a_disabled_room_is_ok(cli: Cli) -> None:

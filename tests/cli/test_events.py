@@ -116,17 +116,16 @@ def test_no_name_can_disturb_the_table(meeting: Cli, simulator: Simulator) -> No
     assert "Anna A." in lines[-2]
 
 
-def test_events_of_the_bridge_itself_are_in_no_room(cli: Cli, simulator: Simulator) -> None:
-    cli("rooms", "add", ROOM)
+def test_events_of_the_bridge_itself_are_in_no_room(tracked: Cli, simulator: Simulator) -> None:
     simulator.faults({"kind": "unauthorized", "times": 1})
     for code in (1, 0):
-        cli("poll", ROOM, code=code)
-    recovered, unavailable = cli("events", "list").out.splitlines()[1:]
+        tracked("poll", ROOM, code=code)
+    recovered, unavailable = tracked("events", "list").out.splitlines()[1:]
     assert recovered.split()[1:3] == ["source.recovered", "(bridge)"]
     assert unavailable.split()[1:6] == ["source.unavailable", "(bridge)", "1", "main", "(unauthorized)"]
-    (event, _) = cli.events()
+    (event, _) = tracked.events()
     assert event["data"]["room_id"] is None
-    assert "(bridge) #2" in cli("deliveries", "show", event["id"]).out
+    assert "(bridge) #2" in tracked("deliveries", "show", event["id"]).out
 
 
 @pytest.mark.parametrize("form", [["--json"], []], ids=["json", "lines"])

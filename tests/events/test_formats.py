@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import json
 import re
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from itertools import pairwise
 from typing import Any
 
@@ -16,43 +16,27 @@ from bridge.rules.presence import (
     Change,
     EmptyReason,
     Json,
-    LeaveReason,
     PeerJoined,
-    PeerLeft,
     PeerUpdated,
     RoomEmptied,
     RoomOccupied,
-    Session,
-    TimeSource,
     Visit,
     display_name,
 )
 from bridge.rules.signing import Huddle01Secret
+from tests.events import builders
+from tests.events.builders import JOINED, LEFT, ROOM, SESSION
 from tests.harness.oracles import node, require_oracles
 
 KEY = "ak_schlüssel"
-JOINED = datetime(2026, 11, 23, 9, 0, 4, 512000, tzinfo=UTC)
-LEFT = JOINED + timedelta(seconds=1794.495)
 JOINED_MS = 1795424404512
 LEFT_MS = JOINED_MS + 1794495
-ROOM = RoomName(source="main", room_id="abc-defg-hij", room_name="Weekly stand-up ☃")
 NO_ROOM = RoomName(source=None, room_id=None, room_name=None)
-SESSION = Session(session_id="ses_1", started_at=JOINED, visit_count=3, unique_peers=2, peak_peer_count=2)
 PERSON: Json = {"displayName": "akmo3.eth", "isHandRaised": False, "tags": ["a", {"b": 1.5}], "wallet": None}
 
 
 def visit(metadata: Json = PERSON, peer_id: str = "peerId-4cRF") -> Visit:
-    return Visit(
-        visit_id="vis_1",
-        peer_id=peer_id,
-        display_name=display_name(metadata) or peer_id,
-        joined_at=JOINED,
-        joined_at_source=TimeSource.UPSTREAM,
-        join_time=JOINED,
-        last_seen_at=LEFT - timedelta(seconds=10.005),
-        metadata=metadata,
-        initial=False,
-    )
+    return builders.visit(metadata, peer_id=peer_id, display_name=display_name(metadata) or peer_id)
 
 
 def body_of(change: Change, room: RoomName = ROOM) -> bytes:
@@ -64,16 +48,7 @@ def joined(metadata: Json = PERSON, peer_id: str = "peerId-4cRF", room: RoomName
 
 
 def left() -> bytes:
-    return body_of(
-        PeerLeft(
-            visit=visit(),
-            session_id="ses_1",
-            left_at=LEFT,
-            left_at_source=TimeSource.OBSERVED,
-            reason=LeaveReason.ABSENT,
-            peer_count=1,
-        )
-    )
+    return body_of(builders.left(visit()))
 
 
 def updated(metadata: Json = PERSON, previous: Json = None) -> bytes:

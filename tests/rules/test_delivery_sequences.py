@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from itertools import pairwise
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -138,24 +137,6 @@ def test_an_event_that_always_fails_does_not_open_the_circuit_while_other_rooms_
     assert [attempt.event for attempt in endpoint.dead] == ["bad"]
 
 
-def test_an_outage_is_probed_in_turns_and_ends_with_the_first_successful_probe() -> None:
-    rooms = [f"room{number:02}" for number in range(20)]
-    endpoint = Endpoint(
-        cursors={room: cursor((0 * SECOND, f"{room}-1"), (2 * HOUR, f"{room}-2")) for room in rooms},
-        receiver=down((0 * SECOND, 20 * HOUR)),
-    )
-
-    endpoint.run(START + 30 * HOUR)
-
-    assert endpoint.was_open
-    probes = [attempt for attempt in endpoint.attempts if MINUTE < attempt.at - START < 20 * HOUR]
-    assert all(later.at > sooner.at for sooner, later in pairwise(probes)), "one at a time"
-    assert {attempt.room for attempt in probes[:20]} == set(rooms), "each room has its turn before one has a second"
-    assert len(endpoint.delivered) == 40
-    assert endpoint.delivered[-1].at - START <= 20 * HOUR + LONGEST_PROBE_WAIT
-    assert len({attempt.at for attempt in endpoint.delivered}) == 1, "everything owed is due at once"
-
-
 def test_an_event_that_always_fails_does_not_hide_that_the_endpoint_recovered() -> None:
     rooms = [f"room{number}" for number in range(6)]
     outage = down((0 * SECOND, 3 * HOUR))
@@ -168,19 +149,6 @@ def test_an_event_that_always_fails_does_not_hide_that_the_endpoint_recovered() 
 
     assert sorted(attempt.room for attempt in endpoint.delivered) == rooms[1:]
     assert endpoint.delivered[-1].at - START <= 3 * HOUR + 2 * LONGEST_PROBE_WAIT
-
-
-def test_an_outage_longer_than_the_schedule_loses_nothing_once_the_circuit_is_open() -> None:
-    for spans in ([(0, 100)], [(0, 1), (2, 104)], [(0, 1), (2, 3), (4, 5), (6, 110)]):
-        endpoint = Endpoint(
-            cursors={room: cursor(*every(30 * MINUTE, 20, room)) for room in "abcdef"},
-            receiver=down(*((a * HOUR, b * HOUR) for a, b in spans)),
-        )
-
-        endpoint.run(START + 240 * HOUR)
-
-        assert not endpoint.dead
-        assert len(endpoint.delivered) == 120
 
 
 spans = st.integers(0, 300).map(lambda minutes: minutes * 10 * MINUTE)
