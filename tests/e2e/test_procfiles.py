@@ -72,14 +72,6 @@ def test_the_procfile_delivers_as_the_documentation_describes(
         assert honcho.output.count('"bridge.stopped"') == 3
 
 
-@pytest.mark.parametrize("procfile", ["Procfile", "Procfile.dev"])
-def test_every_command_of_a_procfile_exists(procfile: str) -> None:
-    commands = dict(re.findall(r"^(\w+): bridge ((?:\w+ ?)+)", (ROOT / procfile).read_text(), re.MULTILINE))
-    assert commands
-    for command in commands.values():
-        assert run([*command.split(), "--help"]) == 0, command
-
-
 def test_the_procfile_has_the_roles() -> None:
     assert (ROOT / "Procfile").read_text().splitlines() == [
         "release: bridge migrate",
