@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 
-from bridge.cli.main import run
 from tests.docs import pages
 from tests.harness.config import Configure
 from tests.harness.process import ROOT, Process
