@@ -49,13 +49,10 @@ def exit_code(number: signal.Signals, *arguments: str, directory: Path) -> int:
         (["run"], "run"),
         (["run", "--role", "web"], "run"),
         (["--config", "run", "check"], "check"),
-        (["-c", "run", "check"], "check"),
         (["--config=x.toml", "run"], "run"),
-        (["-c", "x.toml", "run"], "run"),
         ([*TAIL], "events"),
         (["poll", "run"], "poll"),
         (["--version"], None),
-        (["--config"], None),
         ([], None),
     ],
 )

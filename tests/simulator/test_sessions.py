@@ -61,6 +61,16 @@ def test_a_join_within_the_lag_continues_the_session_and_a_later_one_starts_anot
     assert (first.ended_at, second.started_at, second.ended_at) == (NOW + 3000, NOW + 3000, None)
 
 
+def test_joining_again_under_the_same_peer_id_is_leaving_and_joining(
+    simulation: Simulation, clock: StoppedClock
+) -> None:
+    simulation.join("r", peer_id="a")
+    clock.advance(5)
+    simulation.join("r", peer_id="a")
+    assert visits(simulation.room("r")) == [("a", 0, 5), ("a", 5, None)]
+    assert len(simulation.room("r").sessions) == 1
+
+
 def test_the_same_seed_and_calls_give_the_same_ids() -> None:
     def ids() -> list[str]:
         simulation = Simulation(seed=1)

@@ -11,13 +11,16 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import aiohttp
 import httpx
 import pytest
+from httpx_aiohttp import AiohttpTransport
 
 from bridge.rules.presence import Failure, FailureKind, Snapshot
 from bridge.sources.huddle01.client import RESPONSE_LIMIT, Huddle01Source, open_client
 from bridge.sources.protocol import SourceSettings
 from tests.harness.certificates import self_signed
+from tests.harness.names import Names
 from tests.harness.wire import RawReceiver, Response, Wire, drip, flood, hang, listening, reset, send_and_close
 
 NOW = datetime(2026, 11, 23, 9, 30, tzinfo=UTC)
@@ -286,6 +289,17 @@ async def test_a_broken_connection_has_its_cause_in_the_detail(
     async with listening(respond) as served:
         found = await fetch_failure(address(served))
     assert (found.kind, found.detail.split(":")[0], found.status) == (kind, word, None)
+
+
+async def test_a_name_that_does_not_exist_is_unreachable() -> None:
+    def open_session() -> aiohttp.ClientSession:
+        return aiohttp.ClientSession(connector=aiohttp.TCPConnector(resolver=Names()))
+
+    client = httpx.AsyncClient(transport=AiohttpTransport(client=open_session))
+    async with source("http://upstream.invalid", client=client) as opened:
+        found = await opened.fetch("room")
+    assert isinstance(found, Failure)
+    assert (found.kind, found.detail.split(":")[0]) == (FailureKind.UNREACHABLE, "dns")
 
 
 @pytest.fixture(scope="module")
