@@ -75,6 +75,12 @@ def test_two_at_once_is_an_error(problems_in: ProblemsIn) -> None:
     assert str(problem) == "line 2: sources.main.api_key: is given twice, as api_key and as api_key_file: keep one"
 
 
+def test_two_at_once_in_the_environment_is_an_error(problems_in: ProblemsIn) -> None:
+    env = {"BRIDGE__SOURCES__MAIN__API_KEY": "k", "BRIDGE__SOURCES__MAIN__API_KEY_FILE": "f"}
+    (problem,) = problems_in("", env)
+    assert problem.message.startswith("is given twice, as api_key and as api_key_file: keep one")
+
+
 def test_a_higher_layer_replaces_either_spelling(load_text: LoadText, tmp_path: Path) -> None:
     (tmp_path / "key").write_text("from-the-file")
     file = str(tmp_path / "key")

@@ -61,6 +61,15 @@ def test_a_join_within_the_lag_continues_the_session_and_a_later_one_starts_anot
     assert (first.ended_at, second.started_at, second.ended_at) == (NOW + 3000, NOW + 3000, None)
 
 
+def test_ending_a_session_lets_all_peers_go_whatever_the_lag(simulation: Simulation) -> None:
+    simulation.end_lag_seconds = 60
+    simulation.join("r", peer_id="a")
+    simulation.join("r", peer_id="b")
+    simulation.end("r")
+    assert participants(simulation).status == 404
+    assert visits(simulation.room("r")) == [("a", 0, 0), ("b", 0, 0)]
+
+
 def test_joining_again_under_the_same_peer_id_is_leaving_and_joining(
     simulation: Simulation, clock: StoppedClock
 ) -> None:
