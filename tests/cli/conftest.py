@@ -28,6 +28,7 @@ from tests.harness.receiver import Receiver
 from tests.harness.simulator import Simulator
 
 Json = Any
+ROOM = "abc-defg-hij"
 
 
 @dataclass(frozen=True)
@@ -129,6 +130,24 @@ def cli(tmp_path: Path, simulator: Simulator, capsys: pytest.CaptureFixture[str]
 
 
 @pytest.fixture
+def tracked(cli: Cli) -> Cli:
+    """One room, which was added with a command."""
+    cli("rooms", "add", ROOM)
+    return cli
+
+
+@pytest.fixture
 def endpoint(receiver: Receiver) -> Table:
     """A table for `[[endpoints]]`."""
     return receiver.endpoint("crm")
+
+
+@pytest.fixture
+def busy(cli: Cli, simulator: Simulator, receiver: Receiver) -> Cli:
+    """A bridge after some time: a room has been live, an endpoint has had deliveries."""
+    cli.configure(rooms=[{"id": ROOM, "name": "Weekly stand-up"}], endpoints=[receiver.endpoint("crm")])
+    cli.take_up()
+    simulator.join(ROOM, "peerId-4cRF64LOB6dWF_d0qEzQs", metadata={"displayName": "akmo3.eth"})
+    cli("poll", ROOM)
+    cli.deliver()
+    return cli

@@ -22,7 +22,7 @@ from tests.harness.waiting import PATIENCE, wait_until
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 ROOM_EVENTS = ["peer.*", "room.*"]
-"""Every type that a room\'s own log can have."""
+"""Every type that a room's own log can have."""
 ACCEPTED = range(200, 300)
 
 Event = dict[str, Any]
@@ -60,6 +60,13 @@ class Delivery:
     def room(self) -> str | None:
         room: str | None = self.event["data"]["room_id"]
         return room
+
+    def is_signed_with(self, secret: str) -> bool:
+        try:
+            Webhook(secret).verify(self.body, self.headers)
+        except WebhookVerificationError:
+            return False
+        return True
 
 
 Hook = Callable[[Delivery], object]
@@ -147,7 +154,7 @@ class Receiver(LoopThread):
     def wait_for(
         self, condition: Callable[[list[Event]], bool], what: str, *, room: str | None = None, timeout: float = PATIENCE
     ) -> list[Event]:
-        """Wait until `condition` holds of the accepted events (of a room)."""
+        """Wait until `condition` is true of the accepted events (of a room)."""
         wait_until(
             lambda: condition(self.events(room=room)),
             timeout=timeout,

@@ -117,7 +117,7 @@ class Huddle01Source:
             date = response.headers.get("date")
         except Exception as error:  # noqa: BLE001 - as in fetch
             failure = self._redact_key(_classify_error(error, self._seconds), str(error))
-        return Checkup(failure=failure, asked_at=asked_at, answered_at=self._clock(), dated_at=parse_date(date))
+        return Checkup(failure=failure, asked_at=asked_at, responded_at=self._clock(), dated_at=parse_date(date))
 
     async def aclose(self) -> None:
         """Release the connections."""
