@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
-from contextlib import ExitStack
+from contextlib import AsyncExitStack
 
 import pytest
 
 from tests.harness.config import Configure
 from tests.harness.deliveries import all_problems
+from tests.harness.loop_thread import LoopThread
 from tests.harness.process import BridgeProcess, command
 from tests.harness.receiver import Receiver
 from tests.harness.simulator import Simulator
 from tests.harness.waiting import wait_until
-from tests.harness.wire import RawReceiverThread, Response, Wire, drip, flood, hang, reset, send_and_close
+from tests.harness.wire import Response, Wire, drip, flood, hang, listening, reset, send_and_close
 
 ROOMS = [f"room-{number}" for number in range(12)]
 
@@ -35,17 +36,34 @@ HOSTILE: dict[str, tuple[Response, set[str]]] = {
 """Each with the causes that its attempts may have."""
 
 
+class HostileReceivers(LoopThread):
+    """One receiver of each kind; `urls` by its name."""
+
+    def __init__(self) -> None:
+        super().__init__("hostile receivers")
+        self.urls: dict[str, str] = {}
+
+    async def _serve(self) -> None:
+        async with AsyncExitStack() as stack:
+            for name, (respond, _) in HOSTILE.items():
+                self.urls[name] = (await stack.enter_async_context(listening(respond))).url
+            self._ready()
+            await self._stopping.wait()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("migrated_url", ["sqlite"], indirect=True)
 def test_each_harms_only_itself(
     configure: Configure, migrated_url: str, simulator: Simulator, receiver: Receiver
 ) -> None:
-    with ExitStack() as stack:
-        hostile = {name: stack.enter_context(RawReceiverThread(respond)).url for name, (respond, _) in HOSTILE.items()}
+    with HostileReceivers() as hostile:
         config = configure(
             rooms=ROOMS,
             endpoints=[
-                *({"name": name, "url": url, "events": ["*"], "max_concurrency": 20} for name, url in hostile.items()),
+                *(
+                    {"name": name, "url": url, "events": ["*"], "max_concurrency": 20}
+                    for name, url in hostile.urls.items()
+                ),
                 receiver.endpoint("healthy"),
             ],
             delivery={"timeout": "1s"},

@@ -147,6 +147,7 @@ def test_an_ordinary_url_has_a_destination(url: str, destination: Destination) -
         ("https://[::ffff:127.0.0.1]/", "loopback"),
         ("https://169.254.169.254/latest/meta-data", "metadata"),
         ("http://1.1.1.1/", "plain http"),
+        ("http://example.com/", "plain http"),
         ("http://127.0.0.1/", "loopback"),
     ],
 )

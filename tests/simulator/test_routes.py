@@ -167,6 +167,26 @@ async def test_the_record_of_a_session_has_one_item_per_visit(
 
 
 @pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        ("get-rooms?limit=x", 400),
+        ("get-rooms?cursor=-1", 400),
+        ("room-details/other", 404),
+        ("session-details", 400),
+        ("session-details?roomId=r&limit=1.5", 400),
+        ("session-details?roomId=other", 404),
+        ("participant-list", 400),
+        ("participant-list?sessionId=unknown", 404),
+    ],
+)
+async def test_queries_that_are_wrong_or_name_nothing_are_refused(
+    simulation: Simulation, upstream: httpx.AsyncClient, path: str, status: int
+) -> None:
+    simulation.add_room("r")
+    assert (await upstream.get(f"/rooms/{path}")).status_code == status
+
+
+@pytest.mark.parametrize(
     "path",
     [
         "/api/v2/sdk/live-sessions/participants/",
