@@ -143,7 +143,9 @@ class ResponseReader:
         searched = 0
         while (end := _HEAD_END.search(self._buffer, searched)) is None:
             begin = self._buffer[:5]
-            if not b"HTTP/".startswith(begin.upper()) or (b"\n" in self._buffer and not _STATUS_LINE.match(self._buffer)):
+            if not b"HTTP/".startswith(begin.upper()) or (
+                b"\n" in self._buffer and not _STATUS_LINE.match(self._buffer)
+            ):
                 raise BadResponseError(f"it begins with {bytes(self._buffer[:40])!r}")
             searched = max(0, len(self._buffer) - 2)
             yield from self._wait(HEAD_LIMIT)

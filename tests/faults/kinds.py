@@ -27,6 +27,7 @@ class FaultKind(StrEnum):
     SLOW = "slow"
     RESET = "reset"
     CUT = "cut"
+    REPEATED = "repeated"
     UNAUTHORIZED = "unauthorized"
     RATE_LIMITED = "rate_limited"
     NOT_FOUND_PAGE = "not_found_page"

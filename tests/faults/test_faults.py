@@ -24,7 +24,14 @@ TRUTH = json.dumps({"count": len(PEERS), "participants": TRUE_ITEMS}, separators
 OPTIONS: dict[FaultKind, dict[str, Any]] = {FaultKind.SLOW: {"seconds": 0.01}, FaultKind.TIMEOUT: {"seconds": 0.01}}
 BROKEN = {FaultKind.TIMEOUT, FaultKind.RESET, FaultKind.CUT}
 """The kinds without a whole response."""
-ELSEWHERE = {FaultKind.API_V2_ARRAY, FaultKind.NO_SESSION_412, FaultKind.EMPTY_200, FaultKind.STALE, FaultKind.SLOW}
+ELSEWHERE = {
+    FaultKind.API_V2_ARRAY,
+    FaultKind.NO_SESSION_412,
+    FaultKind.EMPTY_200,
+    FaultKind.STALE,
+    FaultKind.SLOW,
+    FaultKind.REPEATED,
+}
 """The kinds that do not show in a list of participants that has not changed."""
 
 
@@ -105,6 +112,14 @@ async def test_reset_is_a_reset_and_not_an_orderly_close(faulty: FaultyUpstream,
     writer.write(b"GET /api/v2/sdk/live-sessions HTTP/1.1\r\nHost: x\r\n\r\n")
     with pytest.raises(ConnectionResetError):
         await reader.read()
+    writer.close()
+
+
+async def test_a_repeated_response_arrives_twice(faulty: FaultyUpstream, url: httpx.URL) -> None:
+    switch_on(faulty, FaultKind.REPEATED)
+    reader, writer = await asyncio.open_connection(url.host, url.port)
+    writer.write(f"GET /api/v2/sdk{ROOM} HTTP/1.0\r\nx-api-key: simulated-key\r\n\r\n".encode())
+    assert (await reader.read()).count(TRUTH) == 2
     writer.close()
 
 

@@ -7,19 +7,21 @@ import logging
 import socket
 import ssl
 import struct
+import threading
 import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from bridge.http_transport import Transport
 from bridge.rules.presence import Failure, FailureKind, Snapshot
 from bridge.simulator import Simulation
-from bridge.sources.huddle01.client import Huddle01Source, open_transport
+from bridge.sources.huddle01.client import LARGE_BODY, Huddle01Source, open_transport
 from bridge.sources.protocol import Source, SourceSettings
 from tests.faults.kinds import Fault, FaultKind
 from tests.faults.server import FaultyUpstream
@@ -337,6 +339,43 @@ async def test_a_response_may_be_large() -> None:
 async def test_a_response_above_the_limit_is_not_read_to_its_end(respond: Respond | bytes) -> None:
     async with upstream(respond) as served:
         assert (await fetch_failure(served.address)).kind is FailureKind.BAD_RESPONSE
+
+
+@pytest.mark.parametrize(("size", "is_warned"), [(700, False), (900, True), (1000, True)])
+async def test_a_response_near_the_limit_is_warned_of_once(size: int, *, is_warned: bool) -> None:
+    body = LIST + b" " * (size - len(LIST))
+    async with (
+        upstream(http(body)) as served,
+        source(replace(settings(served.address), max_response_bytes=1000)) as opened,
+    ):
+        with capture_logs() as lines:
+            for _ in range(2):
+                assert isinstance(await opened.fetch("room"), Snapshot)
+    assert [(line["event"], line["bytes"], line["room"]) for line in lines] == [
+        ("response.limit_approached", size, "room")
+    ] * is_warned
+
+
+@pytest.mark.parametrize(
+    ("headers", "body"),
+    [("", b" " * LARGE_BODY + LIST), ("content-encoding: gzip\r\n", gzip.compress(LIST + b" " * 5_000_000))],
+)
+async def test_a_large_response_is_parsed_in_a_thread(headers: str, body: bytes) -> None:
+    threads: list[int] = []
+
+    def clock() -> datetime:
+        threads.append(threading.get_ident())
+        return NOW
+
+    async with upstream(responds(http(LIST), http(body, headers=headers))) as served:
+        account = settings(served.address)
+        opened = Huddle01Source(account, open_transport(account), "1.2.3", clock)
+        small, large = [await opened.fetch("room") for _ in range(2)]
+        await opened.aclose()
+    assert isinstance(small, Snapshot)
+    assert isinstance(large, Snapshot)
+    assert small.peers == large.peers
+    assert threads[0] == threading.get_ident() != threads[1]
 
 
 @pytest.mark.parametrize("respond", [never_responds, drips])

@@ -157,7 +157,7 @@ class Huddle01Source:
         elif room_id not in self._near_limit:
             self._near_limit.add(room_id)
             advice = f"raise max_response_bytes under [sources.{self.name}]: polls fail above it"
-            log.warning("response_limit.approached", room=room_id, bytes=size, limit=limit, advice=advice)
+            log.warning("response.limit_approached", room=room_id, bytes=size, limit=limit, advice=advice)
 
     def _decode(self, response: Response) -> bytes:
         limit = self._settings.max_response_bytes
