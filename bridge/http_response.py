@@ -29,6 +29,9 @@ _CHUNK_SIZE: Final = re.compile(rb"([0-9a-fA-F]{1,15})[ \t]*(?:;.*)?", re.DOTALL
 _WITHOUT_BODY: Final = frozenset((HTTPStatus.SWITCHING_PROTOCOLS, HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED))
 
 
+_QUOTED: Final = 1000
+
+
 class BadResponseError(Exception):
     """The bytes are not an HTTP response."""
 
@@ -146,14 +149,14 @@ class ResponseReader:
             if not b"HTTP/".startswith(begin.upper()) or (
                 b"\n" in self._buffer and not _STATUS_LINE.match(self._buffer)
             ):
-                raise BadResponseError(f"it begins with {bytes(self._buffer[:40])!r}")
+                raise BadResponseError(f"it begins with {_quoted(self._buffer)}")
             searched = max(0, len(self._buffer) - 2)
             yield from self._wait(HEAD_LIMIT)
         if end.end() > HEAD_LIMIT:
             raise BadResponseError(f"a head of more than {HEAD_LIMIT} bytes")
         line = _STATUS_LINE.match(self._buffer)
         if line is None:
-            raise BadResponseError(f"it begins with {bytes(self._buffer[:40])!r}")
+            raise BadResponseError(f"it begins with {_quoted(self._buffer)}")
         found = line[1], int(line[2])
         self._head = bytes(self._buffer[: end.end()])
         del self._buffer[: end.end()]
@@ -241,12 +244,21 @@ def _framing(head: bytes, version: bytes, status: int) -> _Framing:
         return _Framing(is_chunked=False, length=None, keeps_connection=False)
     length = b", ".join(sorted(lengths))
     if not _DIGITS.fullmatch(length):
-        raise BadResponseError(f"its Content-Length is {length[:40]!r}")
+        raise BadResponseError(f"its Content-Length is {_quoted(length, is_whole=True)}")
     return _Framing(is_chunked=False, length=int(length), keeps_connection=keeps and not is_doubtful)
 
 
 def _chunk_size(line: bytes) -> int:
     found = _CHUNK_SIZE.fullmatch(line)
     if found is None:
-        raise BadResponseError(f"a chunk begins with {line[:40]!r}")
+        raise BadResponseError(f"a chunk begins with {_quoted(line, is_whole=True)}")
     return int(found[1], 16)
+
+
+def _quoted(raw: bytes | bytearray, *, is_whole: bool = False) -> str:
+    """A line for a message: whole or not at all, so that a secret which it repeats can be found and redacted."""
+    line, end, _ = raw.partition(b"\n")
+    if not (end or is_whole) or len(line) > _QUOTED:
+        return "something else"
+    text = line.rstrip(b"\r").decode("latin-1")
+    return '"' + "".join(each if each.isprintable() else "\ufffd" for each in text) + '"'

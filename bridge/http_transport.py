@@ -19,7 +19,7 @@ import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable
 from contextlib import AbstractAsyncContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Final, NamedTuple, cast
 from urllib.parse import quote
@@ -53,8 +53,8 @@ class PreparedRequest:
 
     origin: Origin
     method: bytes
-    target: bytes
-    headers: bytes
+    target: bytes = field(repr=False)
+    headers: bytes = field(repr=False)
 
     @classmethod
     def of(cls, request: httpx.Request) -> PreparedRequest:
@@ -77,7 +77,7 @@ class PreparedRequest:
 
     def at(self, target: bytes) -> PreparedRequest:
         """The same request for another path and query."""
-        return replace(self, target=target)
+        return PreparedRequest(origin=self.origin, method=self.method, target=target, headers=self.headers)
 
 
 def target_as_written(url: str) -> bytes:

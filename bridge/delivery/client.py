@@ -25,7 +25,6 @@ from bridge.resolver import Resolver, os_reason
 from bridge.rules.delivery import Cause, Outcome, PostResult, classify_response
 from bridge.rules.egress import EgressPolicy, check_address, check_url
 
-_SHOWN: Final = 300
 _ENDPOINTS: Final = 4096
 
 
@@ -149,7 +148,7 @@ def _failed(error: Exception, status: int | None, late: timedelta | None, durati
         outcome=Outcome.BLOCKED if cause is Cause.BLOCKED else Outcome.RETRYABLE,
         status=status,
         cause=cause,
-        detail=detail[:_SHOWN],
+        detail=detail,
         duration=duration,
     )
 
