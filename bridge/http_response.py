@@ -17,6 +17,8 @@ import httpx
 
 HEAD_LIMIT: Final = 300 * 1024
 """Bytes of status line and headers, of the trailers, and of a chunk's size line; curl's limit."""
+_QUOTED: Final = 1000
+"""Bytes of the longest line that a message quotes."""
 
 _Steps = Generator[None, None, None]
 _STATUS_LINE: Final = re.compile(rb"HTTP/(1\.\d|[2-9]) +([1-9]\d\d)(?!\d)", re.IGNORECASE)
@@ -27,9 +29,6 @@ _FOLD: Final = re.compile(rb"\r?\n[ \t]+")
 _DIGITS: Final = re.compile(rb"\+?\d{1,18}")
 _CHUNK_SIZE: Final = re.compile(rb"([0-9a-fA-F]{1,15})[ \t]*(?:;.*)?", re.DOTALL)
 _WITHOUT_BODY: Final = frozenset((HTTPStatus.SWITCHING_PROTOCOLS, HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED))
-
-
-_QUOTED: Final = 1000
 
 
 class BadResponseError(Exception):

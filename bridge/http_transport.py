@@ -37,6 +37,7 @@ _TARGET: Final = re.compile(r"^[^:]*://[^/?#]*")
 _ASCII: Final = "".join(map(chr, range(0x21, 0x7F)))
 _LINE_BREAK: Final = re.compile(rb"[\r\n\0]")
 _ADAPTER_LIMIT: Final = 16 * 1024 * 1024
+"""Bytes of a response that `httpx.AsyncClient` gets through this transport."""
 
 
 class Origin(NamedTuple):
@@ -158,6 +159,8 @@ class Transport(httpx.AsyncBaseTransport):
                 response = await self.send(PreparedRequest.of(request), reader, body=await request.aread())
         except TimeoutError as error:
             raise httpx.ReadTimeout(f"no complete response within {limit} s", request=request) from error
+        if response.is_cut:
+            raise httpx.ReadError(f"the response is longer than {_ADAPTER_LIMIT} bytes", request=request)
         stream = httpx.ByteStream(response.body)
         return httpx.Response(response.status, headers=response.headers, stream=stream, request=request)
 
