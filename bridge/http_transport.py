@@ -5,8 +5,9 @@ Made for many small requests. A request is prepared once, as an `httpx.Request`,
 cookies, redirects, proxies or settings from the environment.
 
 Before a kept connection is used again, its socket is looked at: if anything has arrived since the last response, it
-would be taken for the next one, so the connection is closed. Requests are never pipelined. Bytes that arrive when the
-next request is already on its way cannot be told from its response, by no client of HTTP/1.
+would be taken for the next one, so the connection is closed. Requests are never pipelined. What arrives when the next
+request is already on its way cannot be told from its response; so a connection rests before it is used again, and while
+it rests another one is opened.
 """
 
 from __future__ import annotations
@@ -32,6 +33,10 @@ from bridge.resolver import AddressInfo, Resolver, SystemResolver, address_of, l
 
 _HAPPY_EYEBALLS_DELAY: Final = 0.25
 """Seconds until the next address of a name is tried beside the one before (RFC 8305 section 5)."""
+REST: Final = 0.05
+"""Seconds between a response and the next request over the same connection."""
+SPARE: Final = 16
+"""Idle connections of an origin from which on none is opened because the others still rest."""
 _READABLE: Final = select.POLLIN | select.POLLHUP | select.POLLERR
 _TARGET: Final = re.compile(r"^[^:]*://[^/?#]*")
 _ASCII: Final = "".join(map(chr, range(0x21, 0x7F)))
@@ -92,6 +97,7 @@ class Transport(httpx.AsyncBaseTransport):
 
     Args:
         keep_alive: seconds for which an idle connection is kept.
+        rest: seconds for which it must be idle before it is used again.
         limit: of requests at once; the others wait.
         tls: verification of certificates; default: the system's.
         resolver: of host names; default: the system's DNS.
@@ -102,12 +108,14 @@ class Transport(httpx.AsyncBaseTransport):
         self,
         *,
         keep_alive: float,
+        rest: float = REST,
         limit: int | None = None,
         tls: ssl.SSLContext | None = None,
         resolver: Resolver | None = None,
         check: Callable[[str, str], None] | None = None,
     ) -> None:
         self._keep_alive = keep_alive
+        self._rest = rest
         self._tls = tls or ssl.create_default_context()
         self._resolver = resolver or SystemResolver()
         self._check = check
@@ -195,11 +203,13 @@ class Transport(httpx.AsyncBaseTransport):
 
     def _take_idle(self, origin: Origin) -> _Connection | None:
         """The connection that has been idle for longest, and can still be used."""
-        connections = self._idle.get(origin)
-        oldest = time.monotonic() - self._keep_alive
+        now, connections = time.monotonic(), self._idle.get(origin)
         while connections:
+            idle = now - connections[0].idle_since
+            if idle < self._rest and len(connections) < SPARE:
+                return None
             connection = connections.popleft()
-            if connection.idle_since >= oldest and connection.is_quiet():
+            if idle <= self._keep_alive and connection.is_quiet():
                 return connection
             connection.close()
         return None

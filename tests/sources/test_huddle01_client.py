@@ -160,7 +160,7 @@ def settings(
 @asynccontextmanager
 async def source(account: SourceSettings | str, transport: Transport | None = None) -> AsyncIterator[Huddle01Source]:
     account = settings(account) if isinstance(account, str) else account
-    opened = Huddle01Source(account, transport or open_transport(account), "1.2.3", lambda: NOW)
+    opened = Huddle01Source(account, transport or open_transport(account, rest=0), "1.2.3", lambda: NOW)
     try:
         yield opened
     finally:

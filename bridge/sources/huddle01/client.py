@@ -21,7 +21,7 @@ import structlog
 
 from bridge import __version__
 from bridge.http_response import CutOffError, Response, ResponseReader
-from bridge.http_transport import PreparedRequest, Transport, target_as_written
+from bridge.http_transport import REST, PreparedRequest, Transport, target_as_written
 from bridge.resolver import os_reason
 from bridge.rules.presence import Failure, FailureKind, Snapshot
 from bridge.sources.checkup import Checkup, parse_date
@@ -58,9 +58,9 @@ def open_huddle01(settings: SourceSettings, now: Callable[[], datetime]) -> Hudd
     return Huddle01Source(settings, open_transport(settings), __version__, now)
 
 
-def open_transport(settings: SourceSettings) -> Transport:
+def open_transport(settings: SourceSettings, *, rest: float = REST) -> Transport:
     """The connections of one source; `Huddle01Source.fetch` limits the time of a request."""
-    return Transport(keep_alive=KEEPALIVE_SECONDS, limit=settings.max_concurrency)
+    return Transport(keep_alive=KEEPALIVE_SECONDS, rest=rest, limit=settings.max_concurrency)
 
 
 class Huddle01Source:
