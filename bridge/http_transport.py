@@ -35,7 +35,7 @@ _HAPPY_EYEBALLS_DELAY: Final = 0.25
 """Seconds until the next address of a name is tried beside the one before (RFC 8305 section 5)."""
 REST: Final = 0.05
 """Seconds between a response and the next request over the same connection."""
-SPARE: Final = 16
+SPARE: Final = 8
 """Idle connections of an origin from which on none is opened because the others still rest."""
 _READABLE: Final = select.POLLIN | select.POLLHUP | select.POLLERR
 _TARGET: Final = re.compile(r"^[^:]*://[^/?#]*")

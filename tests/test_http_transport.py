@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_network
+from unittest.mock import patch
 
 import httpx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bridge import http_transport
 from bridge.delivery.client import ClientLimits, WebhookClient
 from bridge.http_transport import SPARE, Transport, target_as_written
 from bridge.rules.delivery import Outcome
@@ -69,8 +71,14 @@ class Desynchronising:
         self._unsaid.clear()
 
 
+def run(scenario: Coroutine[None, None, None]) -> None:
+    """Run it with as many connections as it takes for none to be used before it has rested."""
+    with patch.object(http_transport, "SPARE", 1000):
+        asyncio.run(scenario)
+
+
 SCRIPTS = st.lists(st.tuples(st.sampled_from(sorted(MORE)), st.sampled_from(WHEN)), max_size=30)
-ROUNDS = st.lists(st.lists(st.sampled_from(ROOMS), min_size=1, max_size=4), min_size=1, max_size=4)
+ROUNDS = st.lists(st.lists(st.sampled_from(ROOMS), min_size=1, max_size=4), min_size=1, max_size=8)
 
 
 @settings(max_examples=100, deadline=None)
@@ -98,11 +106,11 @@ def test_a_room_is_never_told_of_another(
                 server.say_the_rest()
             await source.aclose()
 
-    asyncio.run(scenario())
+    run(scenario())
 
 
 @settings(max_examples=100, deadline=None)
-@given(script=SCRIPTS, rounds=st.lists(st.integers(1, 4), min_size=1, max_size=4))
+@given(script=SCRIPTS, rounds=st.lists(st.integers(1, 4), min_size=1, max_size=8))
 def test_a_delivery_counts_only_if_the_receiver_got_it(script: list[tuple[str, str]], rounds: list[int]) -> None:
     async def scenario() -> None:
         rest = timedelta(seconds=REST if any(when == "soon" for _, when in script) else 0)
@@ -128,7 +136,7 @@ def test_a_delivery_counts_only_if_the_receiver_got_it(script: list[tuple[str, s
                 server.say_the_rest()
         assert len(receiver.requests) == sent, "nothing was sent twice"
 
-    asyncio.run(scenario())
+    run(scenario())
 
 
 async def test_an_idle_connection_is_closed_when_its_time_has_come() -> None:
