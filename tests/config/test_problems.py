@@ -20,6 +20,7 @@ ENDPOINT = '[[endpoints]]\nname = "crm"\nurl = "https://crm.example.com/"\n'
 WHSEC = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 WHSK = "whsk_6Xb/dCcHpPea21PS1N9VY/NZW723CEc77N4rJCubMbfVKIDij2HKpMKkioLlX0dRqSKJp4AJ6p9lMicMFs6Kvg=="
 SCHEDULE = 'must be a duration, like "250ms", "10s", "5m", "2h", "5d" or a number of seconds'
+BAD_SIZE = 'must be a size, like "500KiB", "16MiB" or a number of bytes'
 BAD_RATE = "must be 0 (unlimited) or from 0.0003 (about once an hour) to 100,000"
 BAD_DATABASE_URL = "is not a URL: check host and port, and percent-encode special characters"
 BAD_KEY = "contains a character that a key cannot have: a space, a line break or one outside ASCII"
@@ -60,6 +61,7 @@ SOME_VARIABLES = tuple(
         (SOURCE, 'base_url = "api.huddle01.com"', "sources.main.base_url", "must begin with https:// or http://"),
         (SOURCE, 'base_url = "https://a/?x=1"', "sources.main.base_url", "must end with the path: no ? and no #"),
         (SOURCE, "timeout = 0", "sources.main.timeout", "must be longer than zero"),
+        (SOURCE, 'max_response_bytes = "16MB"', "sources.main.max_response_bytes", BAD_SIZE),
         (SOURCE, "max_concurrency = 0", "sources.main.max_concurrency", "must be at least 1"),
         (SOURCE, "requests_per_second = -1", "sources.main.requests_per_second", BAD_RATE),
         (SOURCE, "requests_per_second = inf", "sources.main.requests_per_second", "must be a finite number"),

@@ -72,6 +72,7 @@ ODD: dict[str, Fault] = {
     "metadata-surrogate": {"kind": "metadata_surrogate"},
     "extra-fields": {"kind": "extra_fields"},
     "shuffled": {"kind": "shuffled"},
+    "repeated": {"kind": "repeated"},
     "stale": {"kind": "stale", "seconds": 1},
 }
 """Responses that are unusual and true."""

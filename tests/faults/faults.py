@@ -2,7 +2,7 @@
 
 Faults with `times` queue up: a request uses up one turn of the first that acts on it. Faults without `times` last until
 they are replaced, and all of them that act on a request do so together. The faults of a room come before those of all
-rooms. Those of connections (slow, timeout, reset, cut) and stale lists are in server.py.
+rooms. Those of connections (slow, timeout, reset, cut, repeated) and stale lists are in server.py.
 """
 
 from __future__ import annotations
@@ -166,7 +166,7 @@ RESPONSE_FAULTS: dict[str, Replace] = {
     "redirect": _always(replace(page(302, "Moved"), headers={"Location": "/moved-away"})),
     "ok_false_200": _always(failure(200, "Something went wrong")),
 }
-KINDS = {*PAYLOAD_FAULTS, *RESPONSE_FAULTS, "slow", "timeout", "reset", "cut", "stale"}
+KINDS = {*PAYLOAD_FAULTS, *RESPONSE_FAULTS, "slow", "timeout", "reset", "cut", "repeated", "stale"}
 
 
 @dataclass(slots=True)

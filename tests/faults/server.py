@@ -139,6 +139,8 @@ class FaultyUpstream:
             poll.has_response = True
             if (paused := self._paused.get(poll.via)) is not None:
                 await paused.wait()
+        if "repeated" in kinds:
+            return await _send_twice(request, response)
         return await _send(request, response, cut="cut" in kinds)
 
 
@@ -162,6 +164,20 @@ def _hang_up(request: web.BaseRequest, *, reset: bool) -> web.StreamResponse:
         else:
             request.transport.close()
     return web.Response()  # aiohttp wants one; the connection is gone
+
+
+async def _send_twice(request: web.BaseRequest, response: Response) -> web.StreamResponse:
+    """The response, and the same again, which nobody has asked for."""
+    assert request.transport is not None
+    connection = request.transport.get_extra_info("socket")
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 1)  # both arrive together
+    sent = await _send(request, response, cut=False)
+    await sent.prepare(request)
+    await sent.write_eof()
+    head = f"HTTP/1.1 {response.status} X\r\nContent-Length: {len(response.body)}\r\n\r\n".encode()
+    request.transport.write(head + response.body)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 0)
+    return sent
 
 
 async def _send(request: web.BaseRequest, response: Response, *, cut: bool) -> web.StreamResponse:

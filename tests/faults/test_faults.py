@@ -24,7 +24,7 @@ TRUTH = json.dumps({"count": len(PEERS), "participants": TRUE_ITEMS}, separators
 OPTIONS: dict[str, dict[str, Any]] = {"slow": {"seconds": 0.01}, "timeout": {"seconds": 0.01}}
 BROKEN = {"timeout", "reset", "cut"}
 """The kinds without a whole response."""
-ELSEWHERE = {"no_session_412", "empty_200", "stale", "slow"}
+ELSEWHERE = {"no_session_412", "empty_200", "stale", "slow", "repeated"}
 """The kinds that do not show in a list of participants that has not changed."""
 
 
@@ -76,6 +76,14 @@ async def test_a_fault_breaks_one_connection(faulty: FaultyUpstream, upstream: h
     with pytest.raises(httpx.TransportError):
         await upstream.get(ROOM)
     assert (await upstream.get(ROOM)).content == TRUTH
+
+
+async def test_a_repeated_response_arrives_twice(faulty: FaultyUpstream, url: httpx.URL) -> None:
+    switch_on(faulty, "repeated")
+    reader, writer = await asyncio.open_connection(url.host, url.port)
+    writer.write(f"GET /api/v2/sdk{ROOM} HTTP/1.0\r\nx-api-key: simulated-key\r\n\r\n".encode())
+    assert (await reader.read()).count(TRUTH) == 2
+    writer.close()
 
 
 async def test_faults_with_times_take_turns_before_those_that_last(

@@ -86,6 +86,8 @@ class Response:
     delay: float = 0.0
     pause: bool = False
     """Wait for `Receiver.release()`."""
+    unasked: bytes = b""
+    """Sent after the response, when the sender has read that."""
     reset: bool = False
     """No response: the connection is reset."""
     when: Callable[[Delivery], bool] = _always
@@ -212,6 +214,8 @@ class Receiver(LoopThread):
                 await sent.write_eof()
             except ConnectionError:  # the sender has hung up
                 delivery.status = None
+            if response.unasked and request.transport is not None:
+                self._loop.call_later(0.02, request.transport.write, response.unasked)
         if response.after is not None:
             response.after(delivery)
         return sent

@@ -5,17 +5,20 @@ import gzip
 import json
 import logging
 import ssl
+import threading
 import zlib
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from bridge.http_transport import Transport
 from bridge.rules.presence import Failure, FailureKind, Snapshot
-from bridge.sources.huddle01.client import Huddle01Source, open_transport
+from bridge.sources.huddle01.client import LARGE_BODY, Huddle01Source, open_transport
 from bridge.sources.protocol import SourceSettings
 from tests.harness.certificates import self_signed
 from tests.harness.names import Names
@@ -66,7 +69,7 @@ def settings(
 @asynccontextmanager
 async def source(account: SourceSettings | str, transport: Transport | None = None) -> AsyncIterator[Huddle01Source]:
     account = settings(account) if isinstance(account, str) else account
-    opened = Huddle01Source(account, transport or open_transport(account), "1.2.3", lambda: NOW)
+    opened = Huddle01Source(account, transport or open_transport(account, rest=0), "1.2.3", lambda: NOW)
     try:
         yield opened
     finally:
@@ -240,6 +243,41 @@ async def test_compressed_large_and_unusual_responses_are_read(respond: Response
 async def test_broken_or_too_large_responses_are_failures(respond: Response | bytes) -> None:
     async with listening(respond) as served:
         assert (await fetch_failure(address(served))).kind is FailureKind.BAD_RESPONSE
+
+
+@pytest.mark.parametrize(("size", "is_warned"), [(700, False), (900, True), (1000, True)])
+async def test_a_response_near_the_limit_is_warned_of_once(size: int, *, is_warned: bool) -> None:
+    body = LIST + b" " * (size - len(LIST))
+    async with (
+        listening(http(body)) as served,
+        source(replace(settings(address(served)), max_response_bytes=1000)) as opened,
+    ):
+        with capture_logs() as lines:
+            for _ in range(2):
+                assert isinstance(await opened.fetch("room"), Snapshot)
+    assert [(line["event"], line["bytes"], line["room"]) for line in lines] == [
+        ("response.limit_approached", size, "room")
+    ] * is_warned
+
+
+@pytest.mark.parametrize(
+    ("headers", "body"),
+    [("", b" " * LARGE_BODY + LIST), ("content-encoding: gzip\r\n", gzip.compress(LIST + b" " * 5_000_000))],
+)
+async def test_a_large_response_is_parsed_in_a_thread(headers: str, body: bytes) -> None:
+    threads: list[int] = []
+
+    def clock() -> datetime:
+        threads.append(threading.get_ident())
+        return NOW
+
+    for response in (http(LIST), http(body, headers=headers)):
+        async with listening(response) as served:
+            account = settings(address(served))
+            opened = Huddle01Source(account, open_transport(account), "1.2.3", clock)
+            assert isinstance(await opened.fetch("room"), Snapshot)
+            await opened.aclose()
+    assert threads[0] == threading.get_ident() != threads[1]
 
 
 async def test_the_timeout_is_for_the_whole_response() -> None:
