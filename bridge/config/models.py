@@ -40,6 +40,7 @@ from bridge.polling.plan import PollingSettings
 from bridge.polling.rooms import RoomSpec
 from bridge.rules.delivery import DeliveryPolicy
 from bridge.rules.egress import EgressPolicy
+from bridge.rules.identity import IdentityPolicy
 from bridge.rules.presence import FirstSnapshot, PresencePolicy
 from bridge.sources.kinds import KINDS
 from bridge.sources.protocol import SourceSettings
@@ -50,6 +51,7 @@ Listed = Annotated[tuple[T, ...], Field(strict=False)]
 NotEmpty = Annotated[tuple[T, ...], Field(strict=False), AfterValidator(checks.check_not_empty)]
 Duration = Annotated[timedelta, BeforeValidator(parse_duration)]
 PositiveDuration = Annotated[timedelta, BeforeValidator(parse_positive_duration)]
+MetadataPath = Annotated[str, AfterValidator(checks.check_metadata_path)]
 Label = Annotated[str, AfterValidator(checks.check_label)]
 Count = Annotated[int, Field(ge=1, le=1_000_000)]
 Rate = Annotated[float, AfterValidator(checks.check_rate)]
@@ -112,9 +114,22 @@ class PollingTable(Table):
     leave_after_missed: Count = 1
     first_snapshot: Annotated[FirstSnapshot, choice(FirstSnapshot)] = FirstSnapshot.EMIT
 
-    def settings(self) -> PollingSettings:
-        policy = PresencePolicy(leave_after_missed=self.leave_after_missed, first_snapshot=self.first_snapshot)
+    def settings(self, identity: IdentityPolicy) -> PollingSettings:
+        policy = PresencePolicy(
+            leave_after_missed=self.leave_after_missed, first_snapshot=self.first_snapshot, identity=identity
+        )
         return PollingSettings(interval=self.interval, policy=policy)
+
+
+class IdentityTable(Table):
+    """`[identity]`; `metadata` is None for "full" and empty for "none"."""
+
+    person_key: Listed[MetadataPath] = IdentityPolicy().person_key
+    display_name: Listed[MetadataPath] = IdentityPolicy().display_name
+    metadata: Annotated[Listed[MetadataPath] | None, BeforeValidator(checks.parse_metadata_policy)] = None
+
+    def policy(self) -> IdentityPolicy:
+        return IdentityPolicy(**dict(self))
 
 
 class RoomTable(Table):
@@ -222,6 +237,7 @@ class Settings(Table):
         dict[Annotated[str, AfterValidator(checks.check_source_name)], SourceTable], Field(alias="sources")
     ] = {}
     polling_table: Annotated[PollingTable, Field(alias="polling")] = PollingTable()
+    identity: IdentityTable = IdentityTable()
     room_tables: Annotated[Listed[RoomTable], Field(alias="rooms")] = ()
     endpoint_tables: Annotated[Listed[EndpointTable], Field(alias="endpoints")] = ()
     delivery: DeliveryTable = DeliveryTable()
@@ -250,7 +266,7 @@ class Settings(Table):
 
     @cached_property
     def polling(self) -> PollingSettings:
-        return self.polling_table.settings()
+        return self.polling_table.settings(self.identity.policy())
 
     @cached_property
     def rooms(self) -> tuple[RoomSpec, ...]:

@@ -120,8 +120,27 @@ sessions = Table(
     Column("visit_count", Integer, nullable=False),
     Column("unique_peers", Integer, nullable=False),
     Column("peak_peer_count", Integer, nullable=False),
+    Column(
+        "record_tries", Integer, nullable=False, server_default="0"
+    ),  # how often its source was asked for its record
+    Column("record_due_at", UtcDateTime),  # the next time; null: not tried yet, or the record is whole or given up
+    Column("record_outcome", Text),
+    Column("reconciled_sequence", BigInteger),  # of the last session.reconciled
 )
 Index("ix_sessions_room", sessions.c.room_key, sessions.c.started_at)
+Index("ix_sessions_started", sessions.c.started_at, sessions.c.id)
+Index(
+    "ix_sessions_unasked",
+    sessions.c.ended_at,
+    sqlite_where=text("record_tries = 0 AND ended_at IS NOT NULL"),
+    postgresql_where=text("record_tries = 0 AND ended_at IS NOT NULL"),
+)
+Index(
+    "ix_sessions_record_due",
+    sessions.c.record_due_at,
+    sqlite_where=text("record_due_at IS NOT NULL"),
+    postgresql_where=text("record_due_at IS NOT NULL"),
+)
 
 visits = Table(
     "visits",
@@ -131,9 +150,11 @@ visits = Table(
     Column("room_key", ForeignKey("rooms.id"), nullable=False),
     Column("session_key", ForeignKey("sessions.id"), nullable=False),
     Column("peer_id", Text, nullable=False),
+    Column("person_key", Text, nullable=False),
     Column("display_name", Text, nullable=False),
     Column("joined_at", UtcDateTime, nullable=False),
     Column("joined_at_source", Text, nullable=False),
+    Column("joined_after", UtcDateTime),  # the last complete snapshot before it; null: tracking began with it
     Column("join_time", UtcDateTime),
     Column("reported_join_time", UtcDateTime),
     Column("last_seen_at", UtcDateTime, nullable=False),
@@ -155,6 +176,7 @@ Index(
     postgresql_where=text("left_at IS NULL"),
 )
 Index("ix_visits_session", visits.c.session_key, visits.c.peer_id)
+Index("ix_visits_person", visits.c.person_key)
 
 events = Table(
     "events",
@@ -165,12 +187,23 @@ events = Table(
     Column("sequence", BigInteger, nullable=False),
     Column("type", Text, nullable=False),
     Column("recorded_at", UtcDateTime, nullable=False),
-    Column("body", LargeBinary, nullable=False),
+    Column("body", LargeBinary),  # null: erased, and the salt with it
+    Column("salt", LargeBinary),
+    Column("commitment", LargeBinary, nullable=False),
     Column("hash", LargeBinary, nullable=False),
     Column("audience", Integer),  # see bridge.events.subscription
     UniqueConstraint("room_key", "sequence"),
 )
 Index("ix_events_recorded", events.c.recorded_at)
+
+anchors = Table(
+    "anchors",
+    metadata,
+    Column("room_key", ForeignKey("rooms.id"), primary_key=True),
+    Column("sequence", BigInteger, nullable=False),
+    Column("hash", LargeBinary, nullable=False),
+)
+"""The last event of each room that retention has deleted: the chain goes on from its hash."""
 
 endpoints = Table(
     "endpoints",

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from bridge.events.bodies import Draft, RoomName, encode
-from bridge.rules.chain import link
+from bridge.rules.chain import commit, link, new_salt
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +31,8 @@ class NewEvent:
     type: str
     recorded_at: datetime
     body: bytes
+    salt: bytes
+    commitment: bytes
     hash: bytes
     audience: int | None = None
 
@@ -43,7 +45,9 @@ def number_events(
     for draft in drafts:
         event_id, sequence = new_id("evt"), log.last_sequence + 1
         body = encode(draft, log.name, event_id=event_id, sequence=sequence)
-        log = replace(log, last_sequence=sequence, chain_head=link(log.chain_head, body))
+        salt = new_salt(new_id)
+        commitment = commit(salt, body)
+        log = replace(log, last_sequence=sequence, chain_head=link(log.chain_head, sequence, commitment))
         events.append(
             NewEvent(
                 room_key=log.room_key,
@@ -53,6 +57,8 @@ def number_events(
                 type=draft.type.value,
                 recorded_at=recorded_at,
                 body=body,
+                salt=salt,
+                commitment=commitment,
                 hash=log.chain_head,
                 audience=draft.audience,
             )

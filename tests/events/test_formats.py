@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from bridge.events.bodies import RoomName, draft, draft_endpoint, draft_snapshot, draft_source, encode
 from bridge.events.formats import SAFE_INTEGER, Format, Rendered, render
+from bridge.rules.identity import IdentityPolicy, find_display_name
 from bridge.rules.presence import (
     Change,
     EmptyReason,
@@ -25,7 +26,6 @@ from bridge.rules.presence import (
     Session,
     TimeSource,
     Visit,
-    display_name,
 )
 from bridge.rules.signing import Huddle01Secret
 from tests.harness.oracles import node, require_oracles
@@ -45,7 +45,8 @@ def visit(metadata: Json = PERSON, peer_id: str = "peerId-4cRF") -> Visit:
     return Visit(
         visit_id="vis_1",
         peer_id=peer_id,
-        display_name=display_name(metadata) or peer_id,
+        person_key="ann@example.com",
+        display_name=find_display_name([metadata], IdentityPolicy()) or peer_id,
         joined_at=JOINED,
         joined_at_source=TimeSource.UPSTREAM,
         join_time=JOINED,
@@ -177,6 +178,7 @@ def test_flat_moves_everything_to_the_top() -> None:
         "sequence": 42,
         "visit_id": "vis_1",
         "peer_id": "peerId-4cRF",
+        "person_key": "ann@example.com",
         "display_name": "akmo3.eth",
         "joined_at": "2026-11-23T09:00:04.512Z",
         "joined_at_source": "upstream",
@@ -285,6 +287,7 @@ def test_huddle01_join() -> None:
             "roomName": "Weekly stand-up ☃",
             "sequence": 42,
             "visitId": "vis_1",
+            "personKey": "ann@example.com",
             "displayName": "akmo3.eth",
             "joinedAtSource": "upstream",
             "peerCount": 2,

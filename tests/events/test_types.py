@@ -17,6 +17,9 @@ def test_the_types_are_those_of_the_contract_that_are_emitted() -> None:
         "source.recovered",
         "endpoint.disabled",
         "endpoint.recovered",
+        "session.reconciled",
+        "audit.checkpoint",
+        "person.erased",
     }
 
 
