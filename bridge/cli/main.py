@@ -35,6 +35,7 @@ COMMANDS = {
     "rooms": ("rooms.app", "List, show, add and remove tracked rooms."),
     "endpoints": ("endpoints.app", "List, change and test subscribers."),
     "events": ("events.app", "List or follow the event log."),
+    "attendance": ("attendance.app", "Show, export and correct who was there, and for how long."),
     "deliveries": ("deliveries.app", "List attempts and dead letters; replay or skip events."),
 }
 """The module and function of each command below `bridge.cli`, and its line in the help."""

@@ -91,6 +91,11 @@ def is_wide() -> bool:
     return not sys.stdout.isatty() or _console().width >= WIDE
 
 
+def terminal_width() -> int:
+    """The number of columns of the terminal, or of a usual one where the output is none."""
+    return _console().width
+
+
 class Screen:
     """Standard output, one line at a time, coloured on a terminal; `on_gone` is called once when its reader has gone.
 

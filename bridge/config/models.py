@@ -215,9 +215,25 @@ class WebTable(Table):
     listen: Annotated[ListenAddress | None, parsed(checks.parse_listen)] = ListenAddress(host="127.0.0.1", port=8080)
 
 
+class AttendanceTable(Table):
+    """`[attendance]`."""
+
+    reconcile: bool = True
+    reconcile_after: PositiveDuration = timedelta(minutes=2)
+    merge_gap: Duration = timedelta(0)
+
+
+class AuditTable(Table):
+    """`[audit]`; without a file, checkpoints are only events."""
+
+    checkpoint_every: Duration = timedelta(hours=1)
+    checkpoint_file: str = ""
+
+
 class RetentionTable(Table):
     """`[retention]`."""
 
+    events: PositiveDuration = timedelta(days=400)
     attempts: PositiveDuration = timedelta(days=30)
 
 
@@ -242,6 +258,8 @@ class Settings(Table):
     endpoint_tables: Annotated[Listed[EndpointTable], Field(alias="endpoints")] = ()
     delivery: DeliveryTable = DeliveryTable()
     web: WebTable = WebTable()
+    attendance: AttendanceTable = AttendanceTable()
+    audit: AuditTable = AuditTable()
     retention: RetentionTable = RetentionTable()
     log: LogTable = LogTable()
 

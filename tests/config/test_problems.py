@@ -99,7 +99,6 @@ SOME_VARIABLES = tuple(
         (ENDPOINT, 'events = ["?"]', "endpoints[0].events[0]", 'no event type of this version; its types are "peer.j'),
         (ENDPOINT, 'events = ["audit.checkpoints"]', "endpoints[0].events[0]", 'did you mean "audit.checkpoint"?'),
         (SOURCE, "discover = true", "sources.main.discover", "has no effect yet: this version does not discover rooms"),
-        ("[retention]\n", 'events = "400d"', "retention.events", "has no effect yet: this version deletes nothing"),
         ("[web]\n", "tokens = []", "web.tokens", "has no effect yet: this version has no API"),
         (ENDPOINT, "rooms = []", "endpoints[0].rooms", "must not be an empty list"),
         (ENDPOINT, 'headers = { Host = "x" }', "endpoints[0].headers.Host", "is set by the bridge itself"),
