@@ -17,6 +17,7 @@ from bridge import __version__
 from bridge.admin.clock import make_everything_due
 from bridge.admin.configured import apply_configuration
 from bridge.admin.retention import prune_attempts
+from bridge.attendance.audit import append_checkpoint, has_grown, open_checkpoint_file, write_checkpoint
 from bridge.compose import append_all_snapshots, endpoint_context, open_webhook_client
 from bridge.config import Settings
 from bridge.db.encryption import SecretCipher, delete_expired_secrets
@@ -237,7 +238,10 @@ class Service:
     # Jobs
 
     def _jobs(self) -> list[Job]:
-        jobs = [Job(name="prune", every=PRUNE_CHECK, run=self._prune)]
+        jobs = [
+            Job(name="prune", every=PRUNE_CHECK, run=self._prune),
+            Job(name="checkpoint", every=PRUNE_CHECK, run=self._checkpoint),
+        ]
         if Role.POLLER in self._roles:
             jobs.append(Job(name="poll", every=TICK, run=self._tick_poller))
         if Role.SENDER in self._roles:
@@ -280,6 +284,26 @@ class Service:
             count += deleted
         if count:
             log.info("attempts.pruned", count=count)
+
+    async def _checkpoint(self) -> None:
+        every = self._settings.audit.checkpoint_every
+        if every:
+            await self._in_one_process("checkpoint", every, self._checkpoint_now)
+
+    async def _checkpoint_now(self) -> None:
+        if not await self._database.read(has_grown):
+            return
+        path = self._settings.audit.checkpoint_file
+        try:
+            file = open_checkpoint_file(path) if path else None
+        except OSError as error:
+            log.error("checkpoint.failed", file=path, detail=str(error.strerror))  # noqa: TRY400 - the reason is all
+            return
+        found = await self._database.write(append_checkpoint, self._runtime.now(), self._runtime.new_id)
+        if file is not None:
+            with file:
+                await asyncio.to_thread(write_checkpoint, file, found)
+        log.info("checkpoint.appended", merkle_root=found.merkle_root.hex(), events=found.event_count)
 
     async def _in_one_process(self, name: str, every: timedelta, work: Callable[[], Awaitable[None]]) -> None:
         """Do work that is due, unless another process does it."""

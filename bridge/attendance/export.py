@@ -12,6 +12,7 @@ from typing import Final, TextIO
 from sqlalchemy import Connection
 
 from bridge.attendance.query import Selection, attendance_rows
+from bridge.db.engine import begin_long_read
 from bridge.rules.attendance import COLUMNS, Report, Row, View
 
 BOM: Final = "\ufeff"
@@ -44,6 +45,7 @@ def export_attendance(
     Raises:
         NotFoundError: there is no such room or session.
     """
+    begin_long_read(connection)
     rows = attendance_rows(connection, selection, view, report, merge_gap=merge_gap, on_visits=on_visits)
     write_rows(rows, COLUMNS[view], form, file, bom=bom)
 

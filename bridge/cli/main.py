@@ -36,6 +36,7 @@ COMMANDS = {
     "endpoints": ("endpoints.app", "List, change and test subscribers."),
     "events": ("events.app", "List or follow the event log."),
     "attendance": ("attendance.app", "Show, export and correct who was there, and for how long."),
+    "audit": ("audit.app", "Verify that the event log was not changed."),
     "deliveries": ("deliveries.app", "List attempts and dead letters; replay or skip events."),
 }
 """The module and function of each command below `bridge.cli`, and its line in the help."""

@@ -204,6 +204,13 @@ def advisory_lock(connection: Connection, lock: int) -> None:
         connection.execute(text(f"SET LOCAL lock_timeout = {BUSY_TIMEOUT_MS}"))
 
 
+def begin_long_read(connection: Connection) -> None:
+    """Begin a transaction that reads much, perhaps for a slow reader: one state of the database, and no time limits."""
+    if connection.dialect.name == "postgresql":
+        connection.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"))
+        connection.execute(text("SET LOCAL idle_in_transaction_session_timeout = 0"))
+
+
 def allow_long_transaction(connection: Connection) -> None:
     """Lift the time limit of this transaction: it is run once, and there may be much to do."""
     if connection.dialect.name == "postgresql" and _has_transaction_timeout(connection.connection.driver_connection):
