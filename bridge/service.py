@@ -18,11 +18,13 @@ from bridge.admin.clock import make_everything_due
 from bridge.admin.configured import apply_configuration
 from bridge.admin.retention import prune_attempts
 from bridge.attendance.audit import append_checkpoint, has_grown, open_checkpoint_file, write_checkpoint
+from bridge.attendance.clocks import oldest_clock
+from bridge.attendance.retention import Pruned, prune_room, rooms_to_prune
 from bridge.compose import append_all_snapshots, endpoint_context, open_webhook_client
 from bridge.config import Settings
 from bridge.db.encryption import SecretCipher, delete_expired_secrets
 from bridge.db.engine import Database
-from bridge.db.jobs import claim_job, finish_job
+from bridge.db.jobs import claim_job, clock_has_jumped, finish_job
 from bridge.db.liveness import Worker
 from bridge.db.migrate import ensure_schema
 from bridge.delivery.sender import Sender
@@ -38,6 +40,7 @@ from bridge.workers import PAUSE_AFTER_ERROR, RELEASE_SECONDS
 TICK = timedelta(milliseconds=200)
 """Interval of the check for due work. Work that this process creates wakes its workers at once."""
 PRUNE_CHECK = timedelta(seconds=10)
+DAY = timedelta(days=1)
 LONGEST_PRUNE_INTERVAL = timedelta(minutes=10)
 RELOAD_DRAIN_SECONDS = 2.0
 """Time that a reload gives to what is under way; the rest is given back and comes again."""
@@ -240,6 +243,7 @@ class Service:
     def _jobs(self) -> list[Job]:
         jobs = [
             Job(name="prune", every=PRUNE_CHECK, run=self._prune),
+            Job(name="retention", every=PRUNE_CHECK, run=self._forget),
             Job(name="checkpoint", every=PRUNE_CHECK, run=self._checkpoint),
         ]
         if Role.POLLER in self._roles:
@@ -304,6 +308,27 @@ class Service:
             with file:
                 await asyncio.to_thread(write_checkpoint, file, found)
         log.info("checkpoint.appended", merkle_root=found.merkle_root.hex(), events=found.event_count)
+
+    async def _forget(self) -> None:
+        """Apply the retention of the event log, once a day."""
+        await self._in_one_process("retention", DAY, self._forget_now)
+
+    async def _forget_now(self) -> None:
+        now = self._runtime.now()
+        if await self._database.read(clock_has_jumped, "retention", every=DAY, now=now):
+            log.warning("retention.postponed", detail="the clock was changed, or nothing ran for long: it waits a day")
+            return
+        async with AsyncExitStack() as stack:
+            sources = [open_source(account, self._runtime.now) for account in self._settings.sources]
+            for source in sources:
+                stack.push_async_callback(source.aclose)
+            now = await oldest_clock(self._database, sources, now)
+        before, total = now - self._settings.retention.events, Pruned()
+        for key in await self._database.read(rooms_to_prune, before):
+            while (pruned := await self._database.write(prune_room, key, before)).events:
+                total += pruned
+        if total.events:
+            log.info("events.pruned", events=total.events, visits=total.visits, sessions=total.sessions)
 
     async def _in_one_process(self, name: str, every: timedelta, work: Callable[[], Awaitable[None]]) -> None:
         """Do work that is due, unless another process does it."""

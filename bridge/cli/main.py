@@ -37,6 +37,7 @@ COMMANDS = {
     "events": ("events.app", "List or follow the event log."),
     "attendance": ("attendance.app", "Show, export and correct who was there, and for how long."),
     "audit": ("audit.app", "Verify that the event log was not changed."),
+    "privacy": ("privacy.app", "Erase or hand out what is stored of a person; delete what is old."),
     "deliveries": ("deliveries.app", "List attempts and dead letters; replay or skip events."),
 }
 """The module and function of each command below `bridge.cli`, and its line in the help."""

@@ -12,6 +12,7 @@ import contextlib
 import json
 import os
 import sqlite3
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
@@ -24,7 +25,7 @@ from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, OperationalError, SQLAlchemyError
 from sqlalchemy.pool import ConnectionPoolEntry
 
-from bridge.errors import ConfigurationError, DatabaseError, Problem
+from bridge.errors import BridgeError, ConfigurationError, DatabaseError, Problem
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger("bridge.db")
 
@@ -127,6 +128,27 @@ class Database:
                 if tries == ROLLBACK_TRIES or not _is_conflict(error.__cause__):
                     raise
         raise AssertionError  # the last try returned or raised
+
+    def truncate_wal(self, seconds: float) -> None:
+        """Empty SQLite's write-ahead log, which has copies of what was deleted; PostgreSQL has nothing like it.
+
+        Raises:
+            BridgeError: another process used it for all of these seconds.
+        """
+        if self.dialect != "sqlite":
+            return
+        deadline = time.monotonic() + seconds
+        connection = self._writing.raw_connection()
+        try:
+            while connection.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]:
+                if time.monotonic() > deadline:
+                    raise BridgeError(
+                        f"database {self.name}: another process reads or writes all the time, so the write-ahead log "
+                        "still has the old pages: run the command again, or stop the service"
+                    )
+                time.sleep(0.1)
+        finally:
+            connection.close()
 
     def close(self, seconds: float | None = None) -> bool:
         """Wait for the threads, for `seconds` at most, and close every connection.
@@ -276,7 +298,7 @@ def _prepare_sqlite(connection: DBAPIConnection, _entry: ConnectionPoolEntry) ->
     cursor.execute("PRAGMA journal_mode = WAL")
     cursor.execute("PRAGMA synchronous = FULL")  # a committed transaction survives a power failure
     cursor.execute("PRAGMA foreign_keys = ON")
-    cursor.execute("PRAGMA secure_delete = FAST")  # deleted secrets are overwritten
+    cursor.execute("PRAGMA secure_delete = ON")  # what is deleted is overwritten
     cursor.close()
 
 

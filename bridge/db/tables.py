@@ -195,6 +195,12 @@ events = Table(
     UniqueConstraint("room_key", "sequence"),
 )
 Index("ix_events_recorded", events.c.recorded_at)
+Index(
+    "ix_events_erased",
+    events.c.recorded_at,
+    sqlite_where=text("body IS NULL"),
+    postgresql_where=text("body IS NULL"),
+)
 
 anchors = Table(
     "anchors",

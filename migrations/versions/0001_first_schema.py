@@ -181,6 +181,14 @@ def upgrade() -> None:
         sa.UniqueConstraint("public_id", name=op.f("uq_events_public_id")),
         sa.UniqueConstraint("room_key", "sequence", name=op.f("uq_events_room_key_sequence")),
     )
+    op.create_index(
+        "ix_events_erased",
+        "events",
+        ["recorded_at"],
+        unique=False,
+        sqlite_where=sa.text("body IS NULL"),
+        postgresql_where=sa.text("body IS NULL"),
+    )
     op.create_index("ix_events_recorded", "events", ["recorded_at"], unique=False)
     op.create_table(
         "sessions",
