@@ -19,6 +19,7 @@ from bridge.admin.configured import apply_configuration
 from bridge.admin.retention import prune_attempts
 from bridge.attendance.audit import append_checkpoint, has_grown, open_checkpoint_file, write_checkpoint
 from bridge.attendance.clocks import oldest_clock
+from bridge.attendance.reconcile import ReconcileTerms, find_due, reconcile_session
 from bridge.attendance.retention import Pruned, prune_room, rooms_to_prune
 from bridge.compose import append_all_snapshots, endpoint_context, open_webhook_client
 from bridge.config import Settings
@@ -41,6 +42,8 @@ TICK = timedelta(milliseconds=200)
 """Interval of the check for due work. Work that this process creates wakes its workers at once."""
 PRUNE_CHECK = timedelta(seconds=10)
 DAY = timedelta(days=1)
+SESSIONS_AT_ONCE = 20
+"""Sessions that are reconciled before other jobs have their turn."""
 LONGEST_PRUNE_INTERVAL = timedelta(minutes=10)
 RELOAD_DRAIN_SECONDS = 2.0
 """Time that a reload gives to what is under way; the rest is given back and comes again."""
@@ -244,6 +247,7 @@ class Service:
         jobs = [
             Job(name="prune", every=PRUNE_CHECK, run=self._prune),
             Job(name="retention", every=PRUNE_CHECK, run=self._forget),
+            Job(name="reconcile", every=PRUNE_CHECK, run=self._reconcile),
             Job(name="checkpoint", every=PRUNE_CHECK, run=self._checkpoint),
         ]
         if Role.POLLER in self._roles:
@@ -329,6 +333,39 @@ class Service:
                 total += pruned
         if total.events:
             log.info("events.pruned", events=total.events, visits=total.visits, sessions=total.sessions)
+
+    async def _reconcile(self) -> None:
+        """Ask for the records of sessions that have ended."""
+        if self._settings.attendance.reconcile:
+            await self._in_one_process("reconcile", PRUNE_CHECK, self._reconcile_now)
+
+    async def _reconcile_now(self) -> None:
+        settings, runtime = self._settings, self._runtime
+        after = settings.attendance.reconcile_after
+        due = await self._database.read(find_due, runtime.now(), after, SESSIONS_AT_ONCE)
+        if not due:
+            return
+        terms = ReconcileTerms(after=after, identity=settings.polling.policy.identity)
+        accounts = {account.name: account for account in settings.sources}
+        async with AsyncExitStack() as stack:
+            sources = {name: open_source(account, runtime.now) for name, account in accounts.items()}
+            for source in sources.values():
+                stack.push_async_callback(source.aclose)
+            for each in due:
+                account, keeper = accounts.get(each.source), sources.get(each.source)
+                done = await reconcile_session(self._database, account, keeper, each, runtime, terms)
+                write = log.info if done.outcome.is_final else log.warning
+                write(
+                    "session.reconciled",
+                    source=each.source,
+                    room=each.room_id,
+                    session=each.session_id,
+                    outcome=done.outcome.value,
+                    changed=done.has_changed,
+                    notes=list(done.notes),
+                )
+                if done.has_changed:
+                    self._wake_sender()
 
     async def _in_one_process(self, name: str, every: timedelta, work: Callable[[], Awaitable[None]]) -> None:
         """Do work that is due, unless another process does it."""

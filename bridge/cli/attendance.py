@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import csv
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from io import TextIOWrapper
@@ -16,15 +17,20 @@ import typer
 
 from bridge.attendance.export import ExportFormat, export_attendance
 from bridge.attendance.query import Selection, count_visits
+from bridge.attendance.reconcile import EndedSession, ReconcileTerms, find_ended, reconcile_session
 from bridge.cli.attendance_table import print_attendance
 from bridge.cli.inputs import choose, parse_percent, parse_period, parse_window, parse_zone
 from bridge.cli.options import ConfigOption, JsonOption, RoomFilter, SinceFilter, UntilFilter
+from bridge.cli.output import print_line, print_message
 from bridge.cli.progress import progress_bar
 from bridge.cli.settings import load_settings, open_database
 from bridge.config import Settings
+from bridge.db.engine import Database
 from bridge.errors import UsageError
 from bridge.rules.attendance import Report, View
-from bridge.runtime import system_runtime
+from bridge.rules.reconcile import Outcome
+from bridge.runtime import Runtime, system_runtime
+from bridge.sources.kinds import open_source
 
 app = typer.Typer(
     help="Show, export and correct who was there, and for how long.",
@@ -111,6 +117,57 @@ def export(
     settings = load_settings(config)
     request = _request(settings, room, session, person, since, until, view, tz, min_percent, window, roster)
     _export(settings, request, _format(form, ExportFormat.JSON if as_json else ExportFormat.CSV), out, bom=bom)
+
+
+@app.command("reconcile")
+def reconcile_sessions(
+    room: RoomFilter = None,
+    session: SessionFilter = None,
+    since: SinceFilter = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Change nothing; show what would change.")] = False,
+    config: ConfigOption = None,
+) -> None:
+    """Ask the source for its own record of ended sessions, and correct their times; exit 1 if some is not there yet."""
+    settings, runtime = load_settings(config), system_runtime()
+    period = parse_period(since, None, now=runtime.now(), zone=settings.bridge.timezone)
+    selection = Selection(room=room, session=session, since=period.since)
+    terms = ReconcileTerms(
+        after=settings.attendance.reconcile_after, identity=settings.polling.policy.identity, dry_run=dry_run
+    )
+    with open_database(settings) as database:
+        found = database.read_now(find_ended, selection)
+        if not found:
+            print_message("there is no ended session to reconcile")
+        with progress_bar("sessions", len(found)) as advance:
+            outcomes = asyncio.run(_reconcile(database, settings, runtime, found, terms, advance))
+    if not all(outcome.is_final for outcome in outcomes):
+        raise typer.Exit(1)
+
+
+async def _reconcile(
+    database: Database,
+    settings: Settings,
+    runtime: Runtime,
+    found: Sequence[EndedSession],
+    terms: ReconcileTerms,
+    advance: Callable[[int], None],
+) -> list[Outcome]:
+    outcomes = []
+    async with AsyncExitStack() as stack:
+        accounts = {account.name: account for account in settings.sources}
+        sources = {name: open_source(account, runtime.now) for name, account in accounts.items()}
+        for source in sources.values():
+            stack.push_async_callback(source.aclose)
+        for each in found:
+            account, keeper = accounts.get(each.source), sources.get(each.source)
+            done = await reconcile_session(database, account, keeper, each, runtime, terms)
+            notes = f" ({', '.join(done.notes)})" if done.notes else ""
+            changed = "" if done.has_changed else ", nothing changed"
+            start = each.started_at.astimezone(settings.bridge.timezone).isoformat(" ", "seconds")
+            print_line(f"{each.session_id}  {each.room_id}  {start}  {done.outcome.value}{notes}{changed}")
+            outcomes.append(done.outcome)
+            advance(1)
+    return outcomes
 
 
 def _format(text: str | None, default: ExportFormat) -> ExportFormat:

@@ -40,11 +40,13 @@ class Outcome(StrEnum):
     """The source did not respond, or not with a record."""
     NO_RECORD = "no_record"
     """This kind of source keeps none."""
+    ERASED = "erased"
+    """A person of the session was erased: the record would bring them back."""
 
     @property
     def is_final(self) -> bool:
         """Whether asking again can bring nothing new."""
-        return self in (Outcome.RECONCILED, Outcome.CONTRADICTED, Outcome.NO_RECORD)
+        return self in (Outcome.RECONCILED, Outcome.CONTRADICTED, Outcome.NO_RECORD, Outcome.ERASED)
 
 
 class VisitChange(StrEnum):
@@ -192,7 +194,6 @@ def _corrected(seen: SeenVisit, visit: RecordedVisit) -> SeenVisit:
         seen,
         joined_at=joined_at,
         joined_at_source=TimeSource.UPSTREAM.value,
-        joined_after=None,
         left_at=left_at,
         left_at_source=seen.left_at_source if visit.left_at is None else RECONCILED,
     )

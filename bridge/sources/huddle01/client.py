@@ -8,12 +8,12 @@ from __future__ import annotations
 import asyncio
 import ssl
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from datetime import datetime
 from http import HTTPStatus
-from typing import Final
-from urllib.parse import quote
+from typing import Final, TypeVar
+from urllib.parse import quote, urlencode
 
 import aiohttp
 import httpx
@@ -23,7 +23,9 @@ from httpx_aiohttp import AiohttpTransport
 from bridge import __version__
 from bridge.http_response import Response
 from bridge.rules.presence import Failure, FailureKind, Snapshot
+from bridge.rules.reconcile import RecordedSession, RecordedVisit
 from bridge.sources.checkup import Checkup, parse_date
+from bridge.sources.huddle01.record import read_sessions, read_visits
 from bridge.sources.huddle01.responses import excerpt, fingerprint, interpret
 from bridge.sources.protocol import SourceSettings
 from bridge.sources.snapshot_cache import SnapshotCache
@@ -34,6 +36,9 @@ class UnusableResponseError(Exception):
     """The response cannot be read to its end."""
 
 
+T = TypeVar("T")
+
+SESSIONS_PER_PAGE: Final = 50
 RESPONSE_LIMIT: Final = 4 * 1024 * 1024
 """Bytes of a response, before and after decompression."""
 SNAPSHOT_CACHE_BYTES: Final = 8 * 1024 * 1024
@@ -98,6 +103,7 @@ class Huddle01Source:
         self._known = SnapshotCache(SNAPSHOT_CACHE_BYTES)
         self._seconds = settings.timeout.total_seconds()
         self._sessions_url = f"{settings.base_url.rstrip('/')}/live-sessions"
+        self._rooms_url = f"{settings.base_url.rstrip('/')}/rooms/"
         self._participants_url = f"{self._sessions_url}/participants/"
         self._headers = httpx.Headers(
             {
@@ -124,6 +130,34 @@ class Huddle01Source:
         except Exception as error:  # noqa: BLE001 - errors of three libraries: all mean no response
             return self._redact_key(_classify_error(error, self._seconds), str(error))
         return self._recall(room_id, response, body) or self._read(room_id, response, body)
+
+    @property
+    def sessions_per_page(self) -> int:
+        """The number of sessions that are asked for at a time."""
+        return SESSIONS_PER_PAGE
+
+    async def fetch_sessions(self, room_id: str, page: int) -> tuple[RecordedSession, ...] | Failure:
+        """One page of a room's past and present sessions."""
+        query = urlencode({"roomId": room_id, "limit": SESSIONS_PER_PAGE, "cursor": page}, errors="replace")
+        return await self._fetch_record(f"session-details?{query}", read_sessions)
+
+    async def fetch_visits(self, session_id: str) -> tuple[RecordedVisit, ...] | Failure:
+        """The visits of a session."""
+        query = urlencode({"sessionId": session_id}, errors="replace")
+        return await self._fetch_record(f"participant-list?{query}", read_visits)
+
+    async def _fetch_record(
+        self, target: str, read: Callable[[int, Mapping[str, str], bytes, datetime], T | Failure]
+    ) -> T | Failure:
+        try:
+            async with asyncio.timeout(self._seconds):
+                response, body = await self._get(self._rooms_url + target)
+        except Exception as error:  # noqa: BLE001 - as in fetch
+            return self._redact_key(_classify_error(error, self._seconds), str(error))
+        found = read(response.status_code, response.headers, body, self._clock())
+        if isinstance(found, Failure):
+            return self._redact_key(found, body.decode(errors="replace"), *response.headers.values())
+        return found
 
     async def check_up(self) -> Checkup:
         """Ask once for the live rooms: that needs a key, but no room."""
