@@ -322,6 +322,8 @@ class Service:
         if await self._database.read(clock_has_jumped, "retention", every=DAY, now=now):
             log.warning("retention.postponed", detail="the clock was changed, or nothing ran for long: it waits a day")
             return
+        if not await self._database.read(rooms_to_prune, now - self._settings.retention.events):
+            return
         async with AsyncExitStack() as stack:
             sources = [open_source(account, self._runtime.now) for account in self._settings.sources]
             for source in sources:

@@ -99,6 +99,11 @@ def check_label(text: str) -> str:
     return text
 
 
+def check_path(text: str) -> str:
+    """Accept the name of a file, or none."""
+    return check_label(text) if text else text
+
+
 def check_metadata_path(text: str) -> str:
     """Accept names of keys with full stops between them."""
     if not all(text.split(".")):

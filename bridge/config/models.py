@@ -227,7 +227,7 @@ class AuditTable(Table):
     """`[audit]`; without a file, checkpoints are only events."""
 
     checkpoint_every: Duration = timedelta(hours=1)
-    checkpoint_file: str = ""
+    checkpoint_file: Annotated[str, AfterValidator(checks.check_path)] = ""
 
 
 class RetentionTable(Table):
