@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -17,7 +18,7 @@ class Runtime:
     now: Callable[[], datetime]
     """The time, in UTC."""
     new_id: Callable[[str], str]
-    """A new public id with a prefix: `new_id("evt")` is `evt_…`."""
+    """A new public id with a prefix: `new_id("evt")` is `evt_…`. That of a salt has 128 random bits, and no time."""
     jitter: Callable[[], float]
     """Uniform in [0, 1)."""
 
@@ -26,6 +27,10 @@ def system_runtime() -> Runtime:
     """The system's clock and randomness."""
     return Runtime(
         now=lambda: datetime.now(UTC),
-        new_id=lambda prefix: f"{prefix}_{str(ULID()).lower()}",
+        new_id=_new_id,
         jitter=random.random,
     )
+
+
+def _new_id(prefix: str) -> str:
+    return f"{prefix}_{secrets.token_hex(16) if prefix == 'salt' else str(ULID()).lower()}"

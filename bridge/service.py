@@ -22,11 +22,15 @@ from bridge.admin.clock import (
 from bridge.admin.configured import apply_configuration
 from bridge.admin.due import DueWork, find_due_work
 from bridge.admin.retention import prune_attempts
+from bridge.attendance.audit import append_checkpoint, has_grown, open_checkpoint_file, write_checkpoint
+from bridge.attendance.clocks import oldest_clock
+from bridge.attendance.reconcile import ReconcileTerms, find_due, reconcile_session
+from bridge.attendance.retention import Pruned, prune_room, rooms_to_prune
 from bridge.compose import append_all_snapshots, endpoint_context, open_webhook_client
 from bridge.config import Settings
 from bridge.db.encryption import SecretCipher, delete_expired_secrets
 from bridge.db.engine import Database
-from bridge.db.jobs import claim_job, finish_job
+from bridge.db.jobs import claim_job, clock_has_jumped, finish_job
 from bridge.db.liveness import Worker
 from bridge.db.schema import ensure_schema
 from bridge.delivery.sender import Sender
@@ -43,11 +47,13 @@ from bridge.workers import PAUSE_AFTER_ERROR, RELEASE_SECONDS
 TICK = timedelta(milliseconds=200)
 """Interval of the check for due work. Work that this process creates wakes its workers at once."""
 PRUNE_CHECK = timedelta(seconds=10)
+DAY = timedelta(days=1)
+SESSIONS_AT_ONCE = 20
+"""Sessions that are reconciled before other jobs have their turn."""
 LONGEST_PRUNE_INTERVAL = timedelta(minutes=10)
 CLOCK_JUMP = timedelta(hours=1)
 """After the clock was set forward by this much or more, nothing is deleted for its age until a day has passed."""
 DUE_TIMES_CHECK = timedelta(seconds=10)
-SECONDS_PER_DAY = 86_400.0
 RELOAD_DRAIN_SECONDS = 2.0
 """Time that a reload gives to what is under way; the rest is given back and comes again."""
 CLOSE_SECONDS = 0.5
@@ -246,6 +252,9 @@ class Service:
         jobs = [
             Job(name="prune", every=PRUNE_CHECK, run=self._prune),
             Job(name="due_times", every=DUE_TIMES_CHECK, run=self._check_due_times),
+            Job(name="retention", every=PRUNE_CHECK, run=self._forget),
+            Job(name="reconcile", every=PRUNE_CHECK, run=self._reconcile),
+            Job(name="checkpoint", every=PRUNE_CHECK, run=self._checkpoint),
         ]
         if self._roles & {Role.POLLER, Role.SENDER}:
             jobs.append(Job(name="look for work", every=TICK, run=self._look_for_work))
@@ -277,7 +286,7 @@ class Service:
 
     async def _prune(self) -> None:
         """Apply retention, in one process at a time."""
-        if self._loop.time() < self._prunes_after:
+        if self._is_clock_doubtful:
             return
         every = min(max(self._settings.retention.attempts / 10, PRUNE_CHECK), LONGEST_PRUNE_INTERVAL)
         await self._in_one_process("prune", every, self._prune_now)
@@ -290,6 +299,82 @@ class Service:
             count += deleted
         if count:
             log.info("attempts.pruned", count=count)
+
+    async def _checkpoint(self) -> None:
+        every = self._settings.audit.checkpoint_every
+        if every:
+            await self._in_one_process("checkpoint", every, self._checkpoint_now)
+
+    async def _checkpoint_now(self) -> None:
+        if not await self._database.read(has_grown):
+            return
+        path = self._settings.audit.checkpoint_file
+        try:
+            file = open_checkpoint_file(path) if path else None
+        except OSError as error:
+            log.error("checkpoint.failed", file=path, detail=str(error.strerror))  # noqa: TRY400 - the reason is all
+            return
+        found = await self._database.write_aside(append_checkpoint, self._runtime.now(), self._runtime.new_id)
+        if file is not None:
+            with file:
+                await asyncio.to_thread(write_checkpoint, file, found)
+        log.info("checkpoint.appended", merkle_root=found.merkle_root.hex(), events=found.event_count)
+
+    async def _forget(self) -> None:
+        """Apply the retention of the event log, once a day."""
+        await self._in_one_process("retention", DAY, self._forget_now)
+
+    async def _forget_now(self) -> None:
+        now = self._runtime.now()
+        if self._is_clock_doubtful or await self._database.read(clock_has_jumped, "retention", every=DAY, now=now):
+            log.warning("retention.postponed", detail="the clock was changed, or nothing ran for long: it waits a day")
+            return
+        if not await self._database.read(rooms_to_prune, now - self._settings.retention.events):
+            return
+        async with AsyncExitStack() as stack:
+            sources = [open_source(account, self._runtime.now) for account in self._settings.sources]
+            for source in sources:
+                stack.push_async_callback(source.aclose)
+            now = await oldest_clock(self._database, sources, now)
+        before, total = now - self._settings.retention.events, Pruned()
+        for key in await self._database.read(rooms_to_prune, before):
+            while (pruned := await self._database.write_aside(prune_room, key, before)).events:
+                total += pruned
+        if total.events:
+            log.info("events.pruned", events=total.events, visits=total.visits, sessions=total.sessions)
+
+    async def _reconcile(self) -> None:
+        """Ask for the records of sessions that have ended."""
+        if self._settings.attendance.reconcile:
+            await self._in_one_process("reconcile", PRUNE_CHECK, self._reconcile_now)
+
+    async def _reconcile_now(self) -> None:
+        settings, runtime = self._settings, self._runtime
+        after = settings.attendance.reconcile_after
+        due = await self._database.read(find_due, runtime.now(), after, SESSIONS_AT_ONCE)
+        if not due:
+            return
+        terms = ReconcileTerms(after=after, identity=settings.polling.policy.identity)
+        accounts = {account.name: account for account in settings.sources}
+        async with AsyncExitStack() as stack:
+            sources = {name: open_source(account, runtime.now) for name, account in accounts.items()}
+            for source in sources.values():
+                stack.push_async_callback(source.aclose)
+            for each in due:
+                account, keeper = accounts.get(each.source), sources.get(each.source)
+                done = await reconcile_session(self._database, account, keeper, each, runtime, terms)
+                write = log.info if done.outcome.is_final else log.warning
+                write(
+                    "session.reconciled",
+                    source=each.source,
+                    room=each.room_id,
+                    session=each.session_id,
+                    outcome=done.outcome.value,
+                    changed=done.has_changed,
+                    notes=list(done.notes),
+                )
+                if done.has_changed and self._sender is not None:
+                    self._sender.wake()
 
     async def _in_one_process(self, name: str, every: timedelta, work: Callable[[], Awaitable[None]]) -> None:
         """Do work that is due, unless another process does it."""
@@ -304,9 +389,14 @@ class Service:
         finally:
             self._job_tokens.discard(token)
 
+    @property
+    def _is_clock_doubtful(self) -> bool:
+        """Whether the clock was set forward less than a day ago: age is no reason to delete then."""
+        return self._loop.time() < self._prunes_after
+
     async def _on_clock_changed(self, moved: timedelta) -> None:
         if moved >= CLOCK_JUMP:
-            self._prunes_after = self._loop.time() + SECONDS_PER_DAY
+            self._prunes_after = self._loop.time() + DAY.total_seconds()
         if moved < timedelta():
             await self._reschedule(lambda: self._database.write_aside(make_everything_due, self._runtime.now()))
 

@@ -85,16 +85,19 @@ def find_event(connection: Connection, event_id: str) -> LoggedEvent:
     """Return the event with that id.
 
     Raises:
-        NotFoundError: there is none, or it was pruned.
+        NotFoundError: there is none, or it was pruned or erased.
     """
-    row = connection.execute(select(*_LOGGED).where(events.c.public_id == event_id)).one_or_none()
+    found = select(*_LOGGED).where(events.c.public_id == event_id, events.c.body.is_not(None))
+    row = connection.execute(found).one_or_none()
     if row is None:
         raise NotFoundError(f"no event has the id {event_id!r}: see `bridge events list --json`")
     return LoggedEvent(**row._asdict())
 
 
 def _select(connection: Connection, wanted: EventFilter, *columns: ColumnElement[Any]) -> Select[Any]:
-    query = select(*columns).where(*in_period(events.c.recorded_at, wanted.since, wanted.until))
+    query = select(*columns).where(
+        events.c.body.is_not(None), *in_period(events.c.recorded_at, wanted.since, wanted.until)
+    )
     if wanted.room is not None:
         query = query.where(events.c.room_key.in_(keys_of_room(connection, wanted.room)))
     if wanted.types:

@@ -5,11 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, tzinfo
+from enum import StrEnum
+from typing import TypeVar
+from zoneinfo import ZoneInfo
 
-from bridge.config.checks import check_event_glob
+from bridge.config.checks import check_event_glob, parse_timezone
 from bridge.config.durations import parse_duration, parse_positive_duration
-from bridge.config.words import quoted
+from bridge.config.words import did_you_mean, one_of, quoted
 from bridge.errors import UsageError
+
+E = TypeVar("E", bound=StrEnum)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +70,60 @@ def parse_period(since: str | None, until: str | None, *, now: datetime, zone: t
     if period.since is not None and period.until is not None and period.until <= period.since:
         raise UsageError("--until must be later than --since")
     return period
+
+
+def parse_window(text: str, *, now: datetime, zone: tzinfo) -> tuple[datetime, datetime]:
+    """Return the times of `--window START/END`.
+
+    Raises:
+        UsageError: it is not two times with a slash between them, or they are the wrong way round.
+    """
+    start, slash, end = text.partition("/")
+    if not slash:
+        raise UsageError(f"--window {quoted(text)}: must be START/END, like 2026-11-23T09:00/2026-11-23T10:30")
+    window = _parse_time("--window", start, now, zone), _parse_time("--window", end, now, zone)
+    if window[1] <= window[0]:
+        raise UsageError(f"--window {quoted(text)}: the end must be later than the start")
+    return window
+
+
+def parse_zone(text: str) -> ZoneInfo:
+    """Return the time zone of `--tz`.
+
+    Raises:
+        UsageError: there is no such zone.
+    """
+    try:
+        return parse_timezone(text)
+    except ValueError as problem:
+        raise UsageError(f"--tz {quoted(text)}: {problem}") from None
+
+
+def parse_percent(option: str, text: str) -> float:
+    """Return a number from 0 to 100.
+
+    Raises:
+        UsageError: it is none.
+    """
+    try:
+        percent = float(text)
+    except ValueError:
+        percent = -1.0
+    if not 0 <= percent <= 100:  # noqa: PLR2004 - a hundred per cent
+        raise UsageError(f"{option} {quoted(text)}: must be a number from 0 to 100")
+    return percent
+
+
+def choose(option: str, text: str, choices: type[E]) -> E:
+    """Return the member of a StrEnum that an option names.
+
+    Raises:
+        UsageError: there is none.
+    """
+    try:
+        return choices(text)
+    except ValueError:
+        raise UsageError(f"{option} {quoted(text)}: must be {one_of(choices)}{did_you_mean(text, choices)}") from None
 
 
 def _parse_time(option: str, text: str, now: datetime, zone: tzinfo) -> datetime:

@@ -56,6 +56,22 @@ COMMANDS: Mapping[str, tuple[str | Mapping[str, str], str]] = {
         "List, change and test subscribers.",
     ),
     "events": ({"list": "events.list_logged", "tail": "event_tail.tail"}, "List or follow the event log."),
+    "attendance": (
+        {
+            "show": "attendance.show",
+            "export": "attendance.export",
+            "reconcile": "attendance_reconcile.reconcile_sessions",
+        },
+        "Show, export and correct who was there, and for how long.",
+    ),
+    "audit": (
+        {"verify": "audit.verify", "head": "audit.head", "checkpoint": "audit.checkpoint"},
+        "Verify that the event log was not changed.",
+    ),
+    "privacy": (
+        {"erase": "privacy.erase", "export": "privacy.export_person", "prune": "privacy.prune"},
+        "Erase or hand out what is stored of a person; delete what is old.",
+    ),
     "deliveries": (
         {
             "list": "deliveries.list_recorded",

@@ -19,6 +19,7 @@ LimitOption = Annotated[
 ]
 RoomArgument = Annotated[str, typer.Argument(metavar="ROOM", help="Room id.")]
 RoomFilter = Annotated[str | None, typer.Option("--room", metavar="ROOM", help="Only of this room.")]
+SessionFilter = Annotated[str | None, typer.Option("--session", metavar="ID", help="Only this session.")]
 SourceOption = Annotated[
     str | None,
     typer.Option("--source", metavar="NAME", help="Source of the room, if several have this room id."),

@@ -93,7 +93,12 @@ def print_facts(facts: Mapping[str, object]) -> None:
 
 def is_wide() -> bool:
     """Whether there is room for everything: on a wide terminal, or where the output is no terminal."""
-    return not sys.stdout.isatty() or shutil.get_terminal_size().columns >= WIDE
+    return not sys.stdout.isatty() or terminal_width() >= WIDE
+
+
+def terminal_width() -> int:
+    """The number of columns of the terminal, or of a usual one where the output is none."""
+    return shutil.get_terminal_size().columns
 
 
 def fit(text: str, width: int) -> str:

@@ -43,6 +43,19 @@ def _endpoint(data: Data) -> str:
     return f"{data['endpoint']} ({data['reason']})" if data["reason"] else str(data["endpoint"])
 
 
+def _reconciled(data: Data) -> str:
+    changed = sum(visit["change"] != "none" for visit in data["visits"])
+    return f"{changed} of {count_of(len(data['visits']), 'visit')} changed"
+
+
+def _checkpoint(data: Data) -> str:
+    return f"{count_of(data['event_count'], 'event')} in {count_of(data['room_count'], 'log')}"
+
+
+def _erased(data: Data) -> str:
+    return f"{count_of(len(data['visit_ids']), 'visit')}, {count_of(len(data['events']), 'event')}"
+
+
 def _present(data: Data) -> str:
     return f"{data['peer_count']} present"
 
@@ -66,4 +79,7 @@ _SUMMARIES: Final[Mapping[str, Callable[[Data], str]]] = {
     EventType.SOURCE_RECOVERED: _source,
     EventType.ENDPOINT_DISABLED: _endpoint,
     EventType.ENDPOINT_RECOVERED: _endpoint,
+    EventType.SESSION_RECONCILED: _reconciled,
+    EventType.AUDIT_CHECKPOINT: _checkpoint,
+    EventType.PERSON_ERASED: _erased,
 }

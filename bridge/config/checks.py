@@ -99,6 +99,27 @@ def check_label(text: str) -> str:
     return text
 
 
+def check_path(text: str) -> str:
+    """Accept the name of a file, or none."""
+    return check_label(text) if text else text
+
+
+def check_metadata_path(text: str) -> str:
+    """Accept names of keys with full stops between them."""
+    if not all(text.split(".")):
+        raise ValueError('must be a path of keys, like "email" or "user.email"')
+    return text
+
+
+def parse_metadata_policy(value: object) -> object:
+    """Return None for "full", () for "none", and a list of keys unchanged."""
+    if value in ("full", "none"):
+        return None if value == "full" else ()
+    if not isinstance(value, list):
+        raise ValueError('must be "full", "none" or a list of keys')  # noqa: TRY004 - pydantic reports ValueErrors
+    return value
+
+
 def check_room_id(text: str) -> str:
     """Accept any label except those that would change the path of the upstream's URL."""
     if text in (".", ".."):

@@ -39,6 +39,7 @@ from bridge.events.formats import Format
 from bridge.events.types import DEFAULT_TYPES
 from bridge.rules.delivery import DeliveryPolicy
 from bridge.rules.egress import EgressPolicy
+from bridge.rules.identity import IdentityPolicy
 from bridge.rules.presence import FirstSnapshot, PresencePolicy
 from bridge.sources.kinds import KINDS
 from bridge.sources.protocol import MAX_RESPONSE_BYTES, SourceSettings
@@ -55,6 +56,7 @@ NotEmpty = Annotated[tuple[T, ...], Field(strict=False), AfterValidator(checks.c
 Duration = Annotated[timedelta, BeforeValidator(parse_duration)]
 PositiveDuration = Annotated[timedelta, BeforeValidator(parse_positive_duration)]
 Size = Annotated[int, BeforeValidator(parse_size)]
+MetadataPath = Annotated[str, AfterValidator(checks.check_metadata_path)]
 Label = Annotated[str, AfterValidator(checks.check_label)]
 Count = Annotated[int, Field(ge=1, le=1_000_000)]
 Rate = Annotated[float, AfterValidator(checks.check_rate)]
@@ -118,11 +120,24 @@ class PollingTable(Table):
     leave_after_missed: Count = 1
     first_snapshot: Annotated[FirstSnapshot, choice(FirstSnapshot)] = FirstSnapshot.EMIT
 
-    def settings(self) -> PollingSettings:
+    def settings(self, identity: IdentityPolicy) -> PollingSettings:
         from bridge.polling.plan import PollingSettings  # noqa: PLC0415 - see the head of this file
 
-        policy = PresencePolicy(leave_after_missed=self.leave_after_missed, first_snapshot=self.first_snapshot)
+        policy = PresencePolicy(
+            leave_after_missed=self.leave_after_missed, first_snapshot=self.first_snapshot, identity=identity
+        )
         return PollingSettings(interval=self.interval, policy=policy)
+
+
+class IdentityTable(Table):
+    """`[identity]`; `metadata` is None for "full" and empty for "none"."""
+
+    person_key: Listed[MetadataPath] = IdentityPolicy().person_key
+    display_name: Listed[MetadataPath] = IdentityPolicy().display_name
+    metadata: Annotated[Listed[MetadataPath] | None, BeforeValidator(checks.parse_metadata_policy)] = None
+
+    def policy(self) -> IdentityPolicy:
+        return IdentityPolicy(**dict(self))
 
 
 class RoomTable(Table):
@@ -212,9 +227,25 @@ class WebTable(Table):
     listen: Annotated[ListenAddress | None, parsed(checks.parse_listen)] = ListenAddress(host="127.0.0.1", port=8080)
 
 
+class AttendanceTable(Table):
+    """`[attendance]`."""
+
+    reconcile: bool = True
+    reconcile_after: PositiveDuration = timedelta(minutes=2)
+    merge_gap: Duration = timedelta(0)
+
+
+class AuditTable(Table):
+    """`[audit]`; without a file, checkpoints are only events."""
+
+    checkpoint_every: Duration = timedelta(hours=1)
+    checkpoint_file: Annotated[str, AfterValidator(checks.check_path)] = ""
+
+
 class RetentionTable(Table):
     """`[retention]`."""
 
+    events: PositiveDuration = timedelta(days=400)
     attempts: PositiveDuration = timedelta(days=30)
 
 
@@ -234,10 +265,13 @@ class Settings(Table):
         dict[Annotated[str, AfterValidator(checks.check_source_name)], SourceTable], Field(alias="sources")
     ] = {}
     polling_table: Annotated[PollingTable, Field(alias="polling")] = PollingTable()
+    identity: IdentityTable = IdentityTable()
     room_tables: Annotated[Listed[RoomTable], Field(alias="rooms")] = ()
     endpoint_tables: Annotated[Listed[EndpointTable], Field(alias="endpoints")] = ()
     delivery: DeliveryTable = DeliveryTable()
     web: WebTable = WebTable()
+    attendance: AttendanceTable = AttendanceTable()
+    audit: AuditTable = AuditTable()
     retention: RetentionTable = RetentionTable()
     log: LogTable = LogTable()
 
@@ -262,7 +296,7 @@ class Settings(Table):
 
     @cached_property
     def polling(self) -> PollingSettings:
-        return self.polling_table.settings()
+        return self.polling_table.settings(self.identity.policy())
 
     @cached_property
     def rooms(self) -> tuple[RoomSpec, ...]:

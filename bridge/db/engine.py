@@ -35,7 +35,7 @@ from bridge.db.postgresql import (
     prepare_engines,
 )
 from bridge.db.postgresql_url import read_postgresql_url
-from bridge.errors import ConfigurationError, DatabaseError, Problem
+from bridge.errors import BridgeError, ConfigurationError, DatabaseError, Problem
 from bridge.logs import get_logger
 
 log = get_logger("bridge.db")
@@ -143,6 +143,19 @@ class Database:
         """As `read`, in this thread."""
         return self._transact(self._reading, lambda connection: function(connection, *args, **kwargs))
 
+    def read_once(self, function: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """As `read`, in this thread, for what reads much and writes it elsewhere, perhaps to a slow reader.
+
+        It sees one state of the database, has no time limit, and is never run again.
+        """
+        engine = self._reading
+        if self.dialect == "postgresql":
+            engine = engine.execution_options(isolation_level="REPEATABLE READ")
+        with self._translated(), engine.begin() as connection:
+            if self.dialect == "postgresql":
+                connection.exec_driver_sql("SET LOCAL idle_in_transaction_session_timeout = 0")
+            return function(connection, *args, **kwargs)
+
     def write_now(self, function: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """As `write`, in this thread."""
         self._unwritten_since = self._unwritten_since or time.monotonic()
@@ -175,6 +188,27 @@ class Database:
             else:
                 return result
         raise AssertionError  # the last try returned or raised
+
+    def truncate_wal(self, seconds: float) -> None:
+        """Empty SQLite's write-ahead log, which has copies of what was deleted; PostgreSQL has nothing like it.
+
+        Raises:
+            BridgeError: another process used it for all of these seconds.
+        """
+        if self.dialect != "sqlite":
+            return
+        deadline = time.monotonic() + seconds
+        connection = self._writing.raw_connection()
+        try:
+            while connection.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]:
+                if time.monotonic() > deadline:
+                    raise BridgeError(
+                        f"database {self.name}: another process reads or writes all the time, so the write-ahead log "
+                        "still has the old pages: run the command again, or stop the service"
+                    )
+                time.sleep(0.1)
+        finally:
+            connection.close()
 
     def close(self, seconds: float | None = None) -> bool:
         """Wait for the threads, for `seconds` at most, and close every connection.
@@ -336,7 +370,7 @@ def _prepare_sqlite(connection: DBAPIConnection, _entry: ConnectionPoolEntry) ->
     cursor.execute("PRAGMA journal_mode = WAL")
     cursor.execute("PRAGMA synchronous = FULL")  # a committed transaction survives a power failure
     cursor.execute("PRAGMA foreign_keys = ON")
-    cursor.execute("PRAGMA secure_delete = FAST")  # deleted secrets are overwritten
+    cursor.execute("PRAGMA secure_delete = ON")  # what is deleted is overwritten
     cursor.close()
 
 

@@ -84,6 +84,8 @@ def _event_values(event: NewEvent) -> dict[str, Any]:
         "type": event.type,
         "recorded_at": event.recorded_at,
         "body": event.body,
+        "salt": event.salt,
+        "commitment": event.commitment,
         "hash": event.hash,
         "audience": event.audience,
     }

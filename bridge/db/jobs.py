@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-from sqlalchemy import Connection, or_, update
+from sqlalchemy import Connection, or_, select, update
 
 from bridge.db.engine import upsert
 from bridge.db.tables import jobs
@@ -21,6 +21,12 @@ def claim_job(connection: Connection, name: str, *, every: timedelta, now: datet
     is_due = or_(jobs.c.next_run_at <= now, jobs.c.next_run_at > now + every)
     claim = update(jobs).where(jobs.c.name == name, jobs.c.claim_token.is_(None), is_due).values(claim_token=token)
     return connection.execute(claim).rowcount == 1
+
+
+def clock_has_jumped(connection: Connection, name: str, *, every: timedelta, now: datetime) -> bool:
+    """Whether a job was to run at a time so far from now that the clock was set, or nothing ran for long."""
+    planned = connection.execute(select(jobs.c.next_run_at).where(jobs.c.name == name)).scalar()
+    return planned is not None and not now - every <= planned <= now + every
 
 
 def finish_job(connection: Connection, name: str, *, token: str, next_run_at: datetime) -> None:

@@ -112,6 +112,10 @@ sessions = Table(
     Column("visit_count", Integer, nullable=False),
     Column("unique_peers", Integer, nullable=False),
     Column("peak_peer_count", Integer, nullable=False),
+    Column("record_tries", Integer, nullable=False, server_default="0"),  # requests to its source for its record
+    Column("record_due_at", UtcDateTime),  # the next time; null: not tried yet, or the record is whole or given up
+    Column("record_outcome", Text),
+    Column("reconciled_sequence", BigInteger),  # of the last session.reconciled
 )
 
 visits = Table(
@@ -122,9 +126,11 @@ visits = Table(
     Column("room_key", ForeignKey("rooms.id"), nullable=False),
     Column("session_key", ForeignKey("sessions.id"), nullable=False),
     Column("peer_id", Text, nullable=False),
+    Column("person_key", Text, nullable=False),
     Column("display_name", Text, nullable=False),
     Column("joined_at", UtcDateTime, nullable=False),
     Column("joined_at_source", Text, nullable=False),
+    Column("joined_after", UtcDateTime),  # the last complete snapshot before it; null: tracking began with it
     Column("join_time", UtcDateTime),
     Column("reported_join_time", UtcDateTime),
     Column("last_seen_at", UtcDateTime, nullable=False),
@@ -147,11 +153,22 @@ events = Table(
     Column("sequence", BigInteger, nullable=False),
     Column("type", Text, nullable=False),
     Column("recorded_at", UtcDateTime, nullable=False),
-    Column("body", LargeBinary, nullable=False),
+    Column("body", LargeBinary),  # null: erased, and the salt with it
+    Column("salt", LargeBinary),
+    Column("commitment", LargeBinary, nullable=False),
     Column("hash", LargeBinary, nullable=False),
     Column("audience", Integer),  # see bridge.events.subscription
     UniqueConstraint("room_key", "sequence"),
 )
+
+anchors = Table(
+    "anchors",
+    metadata,
+    Column("room_key", ForeignKey("rooms.id"), primary_key=True),
+    Column("sequence", BigInteger, nullable=False),
+    Column("hash", LargeBinary, nullable=False),
+)
+"""The last event of each room that retention has deleted: the chain goes on from its hash."""
 
 endpoints = Table(
     "endpoints",

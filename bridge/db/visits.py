@@ -157,9 +157,11 @@ def _visit(row: Row[Any], complete_at: datetime | None) -> Visit:
     return Visit(
         visit_id=row.visit_id,
         peer_id=row.peer_id,
+        person_key=row.person_key,
         display_name=row.display_name,
         joined_at=row.joined_at,
         joined_at_source=TimeSource(row.joined_at_source),
+        joined_after=row.joined_after,
         join_time=row.join_time,
         reported_join_time=row.reported_join_time,
         last_seen_at=last_seen_at,
@@ -211,9 +213,11 @@ def _begin_values(room_key: int, session_id: str, visit: Visit) -> dict[str, Any
         "room_key": room_key,
         "session_id": session_id,
         "peer_id": visit.peer_id,
+        "person_key": visit.person_key,
         "display_name": visit.display_name,
         "joined_at": visit.joined_at,
         "joined_at_source": visit.joined_at_source.value,
+        "joined_after": visit.joined_after,
         "join_time": visit.join_time,
         "reported_join_time": visit.reported_join_time,
         "last_seen_at": visit.last_seen_at,
@@ -299,8 +303,8 @@ _CHANGE_VISIT = _OF_VISIT.values(
 )  # fmt: skip
 _BEGIN_VISIT = insert(visits).values(
     **bind(
-        "room_key", "peer_id", "display_name", "joined_at", "joined_at_source", "join_time", "reported_join_time",
-        "last_seen_at", "metadata", "initial",
+        "room_key", "peer_id", "person_key", "display_name", "joined_at", "joined_at_source", "joined_after",
+        "join_time", "reported_join_time", "last_seen_at", "metadata", "initial",
     ),
     public_id=bindparam("visit_id"),
     session_key=SESSION_KEY,

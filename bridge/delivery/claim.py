@@ -19,7 +19,7 @@ from sqlalchemy import ColumnElement, Connection, Row, Select, and_, bindparam, 
 
 from bridge.db.cursors import BUSY_CURSORS, EVENTS_AT_ONCE, REDELIVERING, TakenCursor
 from bridge.db.event_log import is_in_audience
-from bridge.db.tables import cursors, endpoints, events, redeliveries, rooms
+from bridge.db.tables import anchors, cursors, endpoints, events, redeliveries, rooms
 from bridge.delivery.limits import (
     CURSORS_AT_ONCE,
     RATE_ALLOWS,
@@ -30,12 +30,26 @@ from bridge.delivery.limits import (
 )
 from bridge.delivery.targets import Target, TargetCache
 from bridge.events.subscription import Subscription, subscription
+from bridge.rules.chain import GENESIS
 from bridge.rules.rate import UNLIMITED
 from bridge.workers import Claimed
 
 REDELIVERY_BATCH = 20
 SPARE_ENDPOINTS = 100
 """Endpoints that are considered beyond the number of slots: some turn out to be at a limit."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChainProof:
+    """The event's hash, and what its receiver needs to check it: the hash before it, and the salt."""
+
+    hash: bytes
+    previous: bytes
+    salt: bytes
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {"bridge-chain": self.hash.hex(), "bridge-chain-proof": f"{self.previous.hex()}.{self.salt.hex()}"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +62,8 @@ class OwedEvent:
     type: str
     body: bytes = field(repr=False)
     acks_to: int
+    chain: ChainProof | None = None
+    """None for a test, which is in no log."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -168,6 +184,7 @@ def claimed_at_once(taken: TakenCursor, target: Target) -> ClaimedCursor:
             OwedEvent(
                 key=key, public_id=event.public_id, sequence=event.sequence, type=event.type, body=event.body,
                 acks_to=last,
+                chain=ChainProof(hash=event.hash, previous=event.previous_hash, salt=event.salt),
             )
             for (key, event), last in zip(events, acks_to, strict=True)
         ),
@@ -240,7 +257,9 @@ def _next_events(
 ) -> tuple[tuple[OwedEvent, ...], int]:
     """The events to deliver now, and what is acknowledged after them."""
     wanting = subscription(endpoint.id, endpoint.events, endpoint.rooms)
-    wanted = [row for row in found if wanting.wants(row.type, cursor.upstream_id, row.audience)]
+    wanted = [
+        row for row in found if row.body is not None and wanting.wants(row.type, cursor.upstream_id, row.audience)
+    ]
     reach = min(cursor.head, cursor.acked + EVENTS_AT_ONCE)
     if not wanted and reach < cursor.head:
         following = _first_wanted(connection, wanting, cursor)
@@ -275,6 +294,7 @@ def _owed_event(row: Row[Any], acks_to: int) -> OwedEvent:
         type=row.type,
         body=bytes(row.body),
         acks_to=acks_to,
+        chain=ChainProof(hash=bytes(row.hash), previous=bytes(row.previous or GENESIS), salt=bytes(row.salt)),
     )
 
 
@@ -305,7 +325,24 @@ def _claim_rows(table: Any) -> Any:  # noqa: ANN401 - a Table, an UPDATE
     return update(table).where(table.c.id.in_(bindparam("keys", expanding=True))).values(claim_token=bindparam("token"))
 
 
-_EVENT = (events.c.id.label("event_key"), events.c.public_id, events.c.sequence, events.c.type, events.c.body)
+_BEFORE = events.alias("before")
+_HASH_BEFORE = (
+    select(_BEFORE.c.hash)
+    .where(_BEFORE.c.room_key == events.c.room_key, _BEFORE.c.sequence == events.c.sequence - 1)
+    .correlate(events)
+    .scalar_subquery()
+)
+_ANCHOR = (
+    select(anchors.c.hash)
+    .where(anchors.c.room_key == events.c.room_key, anchors.c.sequence == events.c.sequence - 1)
+    .correlate(events)
+    .scalar_subquery()
+)
+_EVENT = (
+    *(events.c.id.label("event_key"), events.c.public_id, events.c.sequence, events.c.type, events.c.body),
+    *(events.c.salt, events.c.hash, func.coalesce(_HASH_BEFORE, _ANCHOR).label("previous")),
+)
+"""An erased event has no body."""
 
 # Cursors
 
@@ -361,6 +398,7 @@ _BEYOND_WINDOW = (
         events.c.sequence > bindparam("beyond"),
         events.c.sequence <= bindparam("head"),
         events.c.type.in_(bindparam("types", expanding=True)),
+        events.c.body.is_not(None),
         is_in_audience(events.c.audience, bindparam("endpoint")),
     )
     .order_by(events.c.sequence)
@@ -394,7 +432,7 @@ _REQUESTED = (
     select(redeliveries.c.id, redeliveries.c.tries, *_EVENT, rooms.c.upstream_id)
     .join(events, events.c.id == redeliveries.c.event_key)
     .join(rooms, rooms.c.id == events.c.room_key)
-    .where(redeliveries.c.endpoint_key == bindparam("endpoint"), _IS_REQUESTED)
+    .where(redeliveries.c.endpoint_key == bindparam("endpoint"), _IS_REQUESTED, events.c.body.is_not(None))
     .order_by(redeliveries.c.event_key)
     .limit(bindparam("limit"))
     .with_for_update(of=redeliveries, skip_locked=True)

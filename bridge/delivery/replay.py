@@ -70,11 +70,15 @@ def find_events(connection: Connection, event_ids: Sequence[str]) -> list[int]:
     Raises:
         NotFoundError: an event does not exist.
     """
-    of_ids = select(events.c.id, events.c.public_id).where(events.c.public_id.in_(event_ids)).order_by(events.c.id)
+    of_ids = (
+        select(events.c.id, events.c.public_id)
+        .where(events.c.public_id.in_(event_ids), events.c.body.is_not(None))
+        .order_by(events.c.id)
+    )
     found = {row.public_id: row.id for row in connection.execute(of_ids)}
     for event_id in event_ids:
         if event_id not in found:
-            raise NotFoundError(f"no event has the id {event_id!r}: see `bridge events list`")
+            raise NotFoundError(f"no event has the id {event_id!r}, or it was erased: see `bridge events list`")
     return list(found.values())
 
 
@@ -134,7 +138,7 @@ def _is_in(room_key: int, room_keys: Collection[int] | None) -> bool:
 
 def _conditions(wanted: Wanted, *, after: int) -> list[ColumnElement[bool]]:
     within_range = wanted.range
-    within = [events.c.id > after, events.c.id <= wanted.up_to]
+    within = [events.c.id > after, events.c.id <= wanted.up_to, events.c.body.is_not(None)]
     if within_range.since is not None:
         within.append(events.c.recorded_at >= within_range.since)
     if within_range.until is not None:

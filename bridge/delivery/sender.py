@@ -243,6 +243,7 @@ async def deliver(
         "content-type": rendered.content_type,
         "webhook-id": event.public_id,
         "webhook-timestamp": str(int(at.timestamp())),
+        **({} if event.chain is None else event.chain.headers),
         **_signature(target, event.public_id, rendered.body, at),
     }
     result = await client.post(target.url, headers=headers, body=rendered.body, timeout=timeout)

@@ -82,6 +82,7 @@ def draft_snapshots(session: Session | None, visits: Iterable[Visit], observed_a
         {
             "visit_id": visit.visit_id,
             "peer_id": visit.peer_id,
+            "person_key": visit.person_key,
             "display_name": visit.display_name,
             "joined_at": rfc3339(visit.joined_at),
             "metadata": visit.metadata,
@@ -104,6 +105,83 @@ def draft_snapshots(session: Session | None, visits: Iterable[Visit], observed_a
         )
         for number, part in enumerate(parts, 1)
     ]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReconciledVisit:
+    """One of the `visits` of a `session.reconciled`."""
+
+    visit_id: str
+    peer_id: str
+    person_key: str
+    display_name: str
+    joined_at: datetime
+    left_at: datetime
+    left_at_source: str
+    change: str
+
+
+def draft_reconciled(
+    *,
+    session_id: str,
+    started_at: datetime,
+    ended_at: datetime,
+    visits: Iterable[ReconciledVisit],
+    observed_at: datetime,
+) -> Draft:
+    """The event of a session that was corrected by the source's own record: all its visits as they are now."""
+    return Draft(
+        type=EventType.SESSION_RECONCILED,
+        timestamp=observed_at,
+        facts={
+            "session_id": session_id,
+            "started_at": rfc3339(started_at),
+            "ended_at": rfc3339(ended_at),
+            "observed_at": rfc3339(observed_at),
+            "visits": [
+                {
+                    "visit_id": visit.visit_id,
+                    "peer_id": visit.peer_id,
+                    "person_key": visit.person_key,
+                    "display_name": visit.display_name,
+                    "joined_at": rfc3339(visit.joined_at),
+                    "left_at": rfc3339(visit.left_at),
+                    "left_at_source": visit.left_at_source,
+                    "duration_seconds": seconds_between(visit.joined_at, visit.left_at),
+                    "change": visit.change,
+                }
+                for visit in visits
+            ],
+        },
+    )
+
+
+def draft_checkpoint(*, merkle_root: bytes, room_count: int, event_count: int, at: datetime) -> Draft:
+    """The event of a checkpoint over all logs as they were just before it."""
+    return Draft(
+        type=EventType.AUDIT_CHECKPOINT,
+        timestamp=at,
+        facts={
+            "merkle_root": merkle_root.hex(),
+            "room_count": room_count,
+            "event_count": event_count,
+            "observed_at": rfc3339(at),
+        },
+    )
+
+
+def draft_erased(
+    *, visit_ids: Iterable[str], events: Iterable[tuple[str | None, str | None, int]], at: datetime
+) -> Draft:
+    """The event of an erasure; `events` are (source, room id, sequence) of those whose bodies are gone."""
+    erased: list[Json] = [
+        {"source": source, "room_id": room_id, "sequence": sequence} for source, room_id, sequence in events
+    ]
+    return Draft(
+        type=EventType.PERSON_ERASED,
+        timestamp=at,
+        facts={"visit_ids": list(visit_ids), "events": erased, "observed_at": rfc3339(at)},
+    )
 
 
 def encode(draft: Draft, room: RoomName, *, event_id: str, sequence: int) -> bytes:
@@ -167,6 +245,7 @@ def _visit_facts(session_id: str, visit: Visit) -> dict[str, Json]:
         "session_id": session_id,
         "visit_id": visit.visit_id,
         "peer_id": visit.peer_id,
+        "person_key": visit.person_key,
         "display_name": visit.display_name,
         "joined_at": rfc3339(visit.joined_at),
         "joined_at_source": visit.joined_at_source.value,

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from bridge.events.bodies import Draft, RoomName, encode
-from bridge.rules.chain import link
+from bridge.rules.chain import commit, link, new_salt
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +31,9 @@ class NewEvent:
     type: str
     recorded_at: datetime
     body: bytes
+    salt: bytes
+    commitment: bytes
+    previous_hash: bytes
     hash: bytes
     audience: int | None = None
 
@@ -43,7 +46,10 @@ def number_events(
     for draft in drafts:
         event_id, sequence = new_id("evt"), log.last_sequence + 1
         body = encode(draft, log.name, event_id=event_id, sequence=sequence)
-        log = replace(log, last_sequence=sequence, chain_head=link(log.chain_head, body))
+        salt = new_salt(new_id)
+        commitment = commit(salt, body)
+        previous_hash = log.chain_head
+        log = replace(log, last_sequence=sequence, chain_head=link(previous_hash, sequence, commitment))
         events.append(
             NewEvent(
                 room_key=log.room_key,
@@ -53,6 +59,9 @@ def number_events(
                 type=draft.type.value,
                 recorded_at=recorded_at,
                 body=body,
+                salt=salt,
+                commitment=commitment,
+                previous_hash=previous_hash,
                 hash=log.chain_head,
                 audience=draft.audience,
             )

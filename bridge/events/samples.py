@@ -5,7 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import datetime, timedelta
 
-from bridge.events.bodies import Draft, draft, draft_endpoint, draft_snapshots, draft_source
+from bridge.events.bodies import (
+    Draft,
+    ReconciledVisit,
+    draft,
+    draft_checkpoint,
+    draft_endpoint,
+    draft_erased,
+    draft_reconciled,
+    draft_snapshots,
+    draft_source,
+)
 from bridge.events.types import EventType
 from bridge.rules.presence import (
     Change,
@@ -23,19 +33,8 @@ from bridge.rules.presence import (
 
 VISIT = timedelta(minutes=30)
 INTERVAL = timedelta(seconds=10)
-SAMPLED = (
-    EventType.PEER_JOINED,
-    EventType.PEER_LEFT,
-    EventType.ROOM_EMPTY,
-    EventType.ROOM_OCCUPIED,
-    EventType.PEER_UPDATED,
-    EventType.ROOM_SNAPSHOT,
-    EventType.SOURCE_UNAVAILABLE,
-    EventType.SOURCE_RECOVERED,
-    EventType.ENDPOINT_DISABLED,
-    EventType.ENDPOINT_RECOVERED,
-)
-"""Types with samples."""
+SAMPLED = tuple(EventType)
+"""Types with samples: all."""
 
 
 def draft_sample(wanted: EventType, now: datetime, new_id: Callable[[str], str]) -> Draft:
@@ -50,12 +49,13 @@ def draft_sample(wanted: EventType, now: datetime, new_id: Callable[[str], str])
     visit = Visit(
         visit_id=new_id("vis"),
         peer_id="peerId-0000000000000000sample",
+        person_key="ada@example.com",
         display_name="Ada Sample",
         joined_at=now - VISIT,
         joined_at_source=TimeSource.UPSTREAM,
         join_time=now - VISIT,
         last_seen_at=now - INTERVAL,
-        metadata={"displayName": "Ada Sample"},
+        metadata={"displayName": "Ada Sample", "email": "ada@example.com"},
         initial=False,
     )
     named = {"session_id": session.session_id}
@@ -79,11 +79,36 @@ def draft_sample(wanted: EventType, now: datetime, new_id: Callable[[str], str])
         return draft(changes[wanted], now)
     return {
         EventType.ROOM_SNAPSHOT: draft_snapshots(session, [visit], now)[0],
+        EventType.SESSION_RECONCILED: _reconciled(session, visit, now),
+        EventType.AUDIT_CHECKPOINT: draft_checkpoint(merkle_root=bytes(32), room_count=1, event_count=4, at=now),
+        EventType.PERSON_ERASED: draft_erased(
+            visit_ids=[visit.visit_id], events=[("main", "abc-defg-hij", 2), ("main", "abc-defg-hij", 3)], at=now
+        ),
         EventType.SOURCE_UNAVAILABLE: _source(now, available=False),
         EventType.SOURCE_RECOVERED: _source(now, available=True),
         EventType.ENDPOINT_DISABLED: _endpoint(now, recovered=False),
         EventType.ENDPOINT_RECOVERED: _endpoint(now, recovered=True),
     }[wanted]
+
+
+def _reconciled(session: Session, visit: Visit, now: datetime) -> Draft:
+    corrected = ReconciledVisit(
+        visit_id=visit.visit_id,
+        peer_id=visit.peer_id,
+        person_key=visit.person_key,
+        display_name=visit.display_name,
+        joined_at=visit.joined_at,
+        left_at=now - INTERVAL / 2,
+        left_at_source="reconciled",
+        change="corrected",
+    )
+    return draft_reconciled(
+        session_id=session.session_id,
+        started_at=session.started_at,
+        ended_at=corrected.left_at,
+        visits=[corrected],
+        observed_at=now,
+    )
 
 
 def _source(now: datetime, *, available: bool) -> Draft:

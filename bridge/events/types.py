@@ -16,10 +16,13 @@ class EventType(StrEnum):
     ROOM_OCCUPIED = "room.occupied"
     PEER_UPDATED = "peer.updated"
     ROOM_SNAPSHOT = "room.snapshot"
+    SESSION_RECONCILED = "session.reconciled"
     SOURCE_UNAVAILABLE = "source.unavailable"
     SOURCE_RECOVERED = "source.recovered"
     ENDPOINT_DISABLED = "endpoint.disabled"
     ENDPOINT_RECOVERED = "endpoint.recovered"
+    AUDIT_CHECKPOINT = "audit.checkpoint"
+    PERSON_ERASED = "person.erased"
 
 
 DEFAULT_TYPES = (EventType.PEER_JOINED, EventType.PEER_LEFT, EventType.ROOM_EMPTY)

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 
+from bridge.rules.identity import IdentityPolicy, find_display_name, find_person_key, keep_metadata
+
 Json = str | int | float | bool | None | list["Json"] | dict[str, "Json"]
 
 
@@ -29,13 +31,16 @@ ABSENT = Absent()
 class Peer:
     """One participant of a snapshot; `join_time` is what the upstream reported, plausible or not.
 
-    `display_name` is read by the source before it cuts metadata.
+    `person_key` and `display_name` are what the source itself calls the person and the peer; they count where the paths
+    of `[identity]` find nothing in `documents`, by default the metadata.
     """
 
     peer_id: str
     join_time: datetime | None = None
     metadata: Json | Absent = ABSENT
+    person_key: str | None = None
     display_name: str | None = None
+    documents: tuple[Json, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,10 +87,11 @@ class FirstSnapshot(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PresencePolicy:
-    """Policy for comparing snapshots (`[polling]`)."""
+    """Policy for comparing snapshots (`[polling]`, `[identity]`)."""
 
     leave_after_missed: int = 1
     first_snapshot: FirstSnapshot = FirstSnapshot.EMIT
+    identity: IdentityPolicy = field(default_factory=IdentityPolicy)
 
 
 class TimeSource(StrEnum):
@@ -122,14 +128,17 @@ class Visit:
     """A continuous presence of a peer that has not ended.
 
     `join_time` is the plausible `joinTime` it began with; `reported_join_time` is the latest one, plausible or not.
-    `initial`: it was under way when tracking started.
+    `initial`: it was under way when tracking started. `joined_after` is the last complete snapshot before it; None if
+    tracking began with it.
     """
 
     visit_id: str
     peer_id: str
+    person_key: str
     display_name: str
     joined_at: datetime
     joined_at_source: TimeSource
+    joined_after: datetime | None = None
     join_time: datetime | None
     reported_join_time: datetime | None = None
     last_seen_at: datetime
@@ -241,7 +250,7 @@ def diff(
     before: Presence, snapshot: Snapshot, policy: PresencePolicy, now: datetime, new_id: Callable[[str], str]
 ) -> PresenceDiff:
     """Compare stored presence with a snapshot taken at `now`; `new_id("vis")` and `new_id("ses")` make ids."""
-    seen = {peer.peer_id: peer for peer in snapshot.peers}
+    seen = {peer.peer_id: _identified(peer, policy.identity) for peer in snapshot.peers}
     stayed, departures = _match_visits(before, seen, snapshot, policy, now)
     arrived = _arrivals(before, stayed, seen, now, new_id)
     after_visits = {visit.peer_id: visit for visit in (*stayed, *arrived)}
@@ -411,9 +420,11 @@ def _arrive(before: Presence, peer: Peer, now: datetime, *, visit_id: str) -> Vi
     return Visit(
         visit_id=visit_id,
         peer_id=peer.peer_id,
+        person_key=peer.person_key or peer.peer_id,
         display_name=_name(peer),
         joined_at=join_time or now,
         joined_at_source=TimeSource.OBSERVED if join_time is None else TimeSource.UPSTREAM,
+        joined_after=before.complete_at,
         join_time=join_time,
         reported_join_time=peer.join_time,
         last_seen_at=now,
@@ -434,19 +445,25 @@ def _is_initial(before: Presence, join_time: datetime | None) -> bool:
     return join_time <= before.tracked_since
 
 
-def display_name(metadata: Json | Absent) -> str | None:
-    """The first of metadata's `displayName` and `name` that is a text."""
-    if isinstance(metadata, dict):
-        for key in ("displayName", "name"):
-            value = metadata.get(key)
-            if isinstance(value, str):
-                return value
-    return None
+def _identified(peer: Peer, policy: IdentityPolicy) -> Peer:
+    """The peer with its person, its name and the metadata that is kept."""
+    documents = peer.documents or (() if isinstance(peer.metadata, Absent) else (peer.metadata,))
+    person_key, name = find_person_key(documents, policy), find_display_name(documents, policy)
+    return replace(
+        peer,
+        person_key=peer.person_key if person_key is None else person_key,
+        display_name=peer.display_name if name is None else name,
+        metadata=peer.metadata if isinstance(peer.metadata, Absent) else keep_metadata(peer.metadata, policy),
+    )
 
 
 def _name(peer: Peer) -> str:
-    name = display_name(peer.metadata) if peer.display_name is None else peer.display_name
-    return peer.peer_id if name is None else name
+    return peer.peer_id if peer.display_name is None else peer.display_name
+
+
+def _is_updated(visit: Visit, before: Visit) -> bool:
+    """Whether the metadata or the name is another one: the log always has both."""
+    return visit.display_name != before.display_name or not same_json(visit.metadata, before.metadata)
 
 
 def _session_after(
@@ -506,7 +523,7 @@ def _in_order(
             peer_count=final_count,
         )
         for visit in stayed
-        if not same_json(visit.metadata, before.visits[visit.peer_id].metadata)
+        if _is_updated(visit, before.visits[visit.peer_id])
     ]
     return (*occupied, *left, *joined, *updated, *([] if emptied is None else [emptied]))
 

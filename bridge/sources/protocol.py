@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     from bridge.rules.presence import Failure, Snapshot
+    from bridge.rules.reconcile import RecordedSession, RecordedVisit
     from bridge.sources.checkup import Checkup
 
 
@@ -51,6 +52,24 @@ class Source(Protocol):
 
     async def aclose(self) -> None:
         """Release the connections."""
+        ...
+
+
+@runtime_checkable
+class RecordKeepingSource(Protocol):
+    """A source that knows afterwards exactly who was where; each method makes one request, and never raises."""
+
+    @property
+    def sessions_per_page(self) -> int:
+        """A page with fewer sessions is the last one."""
+        ...
+
+    async def fetch_sessions(self, room_id: str, page: int) -> tuple[RecordedSession, ...] | Failure:
+        """One page of a room's sessions, without their visits; the first page is 0."""
+        ...
+
+    async def fetch_visits(self, session_id: str) -> tuple[RecordedVisit, ...] | Failure:
+        """The visits of a session."""
         ...
 
 

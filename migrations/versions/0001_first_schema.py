@@ -124,6 +124,14 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_workers")),
     )
     op.create_table(
+        "anchors",
+        sa.Column("room_key", sa.Integer(), nullable=False),
+        sa.Column("sequence", sa.BigInteger(), nullable=False),
+        sa.Column("hash", sa.LargeBinary(), nullable=False),
+        sa.ForeignKeyConstraint(["room_key"], ["rooms.id"], name=op.f("fk_anchors_room_key")),
+        sa.PrimaryKeyConstraint("room_key", name=op.f("pk_anchors")),
+    )
+    op.create_table(
         "cursors",
         sa.Column("id", sa.Integer(), nullable=False),
         sa.Column("endpoint_key", sa.Integer(), nullable=False),
@@ -180,13 +188,23 @@ def upgrade() -> None:
         sa.Column("sequence", sa.BigInteger(), nullable=False),
         sa.Column("type", sa.Text(), nullable=False),
         sa.Column("recorded_at", MOMENT, nullable=False),
-        sa.Column("body", sa.LargeBinary(), nullable=False),
+        sa.Column("body", sa.LargeBinary(), nullable=True),
+        sa.Column("salt", sa.LargeBinary(), nullable=True),
+        sa.Column("commitment", sa.LargeBinary(), nullable=False),
         sa.Column("hash", sa.LargeBinary(), nullable=False),
         sa.Column("audience", sa.Integer(), nullable=True),
         sa.ForeignKeyConstraint(["room_key"], ["rooms.id"], name=op.f("fk_events_room_key")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_events")),
         sa.UniqueConstraint("public_id", name=op.f("uq_events_public_id")),
         sa.UniqueConstraint("room_key", "sequence", name=op.f("uq_events_room_key_sequence")),
+    )
+    op.create_index(
+        "ix_events_erased",
+        "events",
+        ["recorded_at"],
+        unique=False,
+        sqlite_where=sa.text("body IS NULL"),
+        postgresql_where=sa.text("body IS NULL"),
     )
     op.create_index("ix_events_recorded", "events", ["recorded_at"], unique=False)
     op.create_table(
@@ -200,11 +218,32 @@ def upgrade() -> None:
         sa.Column("visit_count", sa.Integer(), nullable=False),
         sa.Column("unique_peers", sa.Integer(), nullable=False),
         sa.Column("peak_peer_count", sa.Integer(), nullable=False),
+        sa.Column("record_tries", sa.Integer(), server_default="0", nullable=False),
+        sa.Column("record_due_at", MOMENT, nullable=True),
+        sa.Column("record_outcome", sa.Text(), nullable=True),
+        sa.Column("reconciled_sequence", sa.BigInteger(), nullable=True),
         sa.ForeignKeyConstraint(["room_key"], ["rooms.id"], name=op.f("fk_sessions_room_key")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_sessions")),
         sa.UniqueConstraint("public_id", name=op.f("uq_sessions_public_id")),
     )
+    op.create_index(
+        "ix_sessions_record_due",
+        "sessions",
+        ["record_due_at"],
+        unique=False,
+        sqlite_where=sa.text("record_due_at IS NOT NULL"),
+        postgresql_where=sa.text("record_due_at IS NOT NULL"),
+    )
     op.create_index("ix_sessions_room", "sessions", ["room_key", "started_at"], unique=False)
+    op.create_index("ix_sessions_started", "sessions", ["started_at", "id"], unique=False)
+    op.create_index(
+        "ix_sessions_unasked",
+        "sessions",
+        ["ended_at"],
+        unique=False,
+        sqlite_where=sa.text("record_tries = 0 AND ended_at IS NOT NULL"),
+        postgresql_where=sa.text("record_tries = 0 AND ended_at IS NOT NULL"),
+    )
     op.create_table(
         "attempts",
         sa.Column("id", BIG_KEY, nullable=False),
@@ -299,9 +338,11 @@ def upgrade() -> None:
         sa.Column("room_key", sa.Integer(), nullable=False),
         sa.Column("session_key", sa.Integer(), nullable=False),
         sa.Column("peer_id", sa.Text(), nullable=False),
+        sa.Column("person_key", sa.Text(), nullable=False),
         sa.Column("display_name", sa.Text(), nullable=False),
         sa.Column("joined_at", MOMENT, nullable=False),
         sa.Column("joined_at_source", sa.Text(), nullable=False),
+        sa.Column("joined_after", MOMENT, nullable=True),
         sa.Column("join_time", MOMENT, nullable=True),
         sa.Column("reported_join_time", MOMENT, nullable=True),
         sa.Column("last_seen_at", MOMENT, nullable=False),
@@ -318,6 +359,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_visits")),
         sa.UniqueConstraint("public_id", name=op.f("uq_visits_public_id")),
     )
+    op.create_index("ix_visits_person", "visits", ["person_key"], unique=False)
     op.create_index("ix_visits_session", "visits", ["session_key", "peer_id"], unique=False)
     op.create_index(
         "ux_visits_open",

@@ -182,7 +182,7 @@ def _append(cli: Cli, *, key: int) -> None:
             (key + 100, at),
         )
         connection.execute(
-            "INSERT INTO events (id, public_id, room_key, sequence, type, recorded_at, body, hash) "
-            "VALUES (?, ?, ?, 1, 'audit.checkpoint', ?, ?, x'00')",
+            "INSERT INTO events (id, public_id, room_key, sequence, type, recorded_at, body, commitment, hash) "
+            "VALUES (?, ?, ?, 1, 'audit.checkpoint', ?, ?, x'00', x'00')",
             (key, f"evt_{key}", key + 100, at, body.encode()),
         )

@@ -307,6 +307,8 @@ def fill(store: StoreDriver, name: str, count: int) -> None:
                 "type": "peer.joined",
                 "recorded_at": at(0),
                 "body": b"{}",
+                "salt": b"",
+                "commitment": b"",
                 "hash": b"",
             }
             for number in range(1, count + 1)

@@ -12,15 +12,19 @@ from itertools import count
 
 from bridge.events.bodies import (
     Draft,
+    ReconciledVisit,
     RoomName,
     draft,
+    draft_checkpoint,
     draft_endpoint,
+    draft_erased,
+    draft_reconciled,
     draft_snapshots,
     draft_source,
     encode,
 )
 from bridge.events.formats import Format, render
-from bridge.rules.presence import Json, Peer, Presence, PresencePolicy, Snapshot, diff
+from bridge.rules.presence import Json, Peer, PeerLeft, Presence, PresencePolicy, Snapshot, diff
 from tests.docs import pages
 
 ROOM = RoomName(source="main", room_id="abc-defg-hij", room_name="Weekly stand-up")
@@ -34,7 +38,7 @@ def at(clock: str) -> datetime:
 
 
 def ann(*, raised: bool = False) -> Peer:
-    metadata: Json = {"displayName": "Ann", "isHandRaised": raised}
+    metadata: Json = {"displayName": "Ann", "email": "ann@example.com", "isHandRaised": raised}
     return Peer(peer_id="peerId-4cRF64LOB6dWF_d0qEzQs", join_time=at("09:00:04.512"), metadata=metadata)
 
 
@@ -57,7 +61,7 @@ SUBSCRIBED_AFTER = at("09:12:30.011")
 def drafts() -> Iterator[tuple[Draft, RoomName]]:
     """Every event, in order."""
     numbers = count(1)
-    presence = Presence()
+    presence, ended = Presence(), list[PeerLeft]()
     for moment, snapshot in POLLS:
         difference = diff(presence, snapshot, PresencePolicy(), moment, lambda prefix: _id(prefix, next(numbers)))
         presence = difference.after
@@ -65,7 +69,33 @@ def drafts() -> Iterator[tuple[Draft, RoomName]]:
             yield draft(change, moment), ROOM
         if moment == SUBSCRIBED_AFTER:
             yield draft_snapshots(presence.session, presence.visits.values(), moment)[0], ROOM
+        ended += difference.left
+    yield _reconciled(ended), ROOM
     yield from ((each, OWN) for each in own_log())
+
+
+def _reconciled(ended: list[PeerLeft]) -> Draft:
+    exits = (at("09:29:52.871"), at("09:45:17.402"))
+    visits = [
+        ReconciledVisit(
+            visit_id=change.visit.visit_id,
+            peer_id=change.visit.peer_id,
+            person_key=change.visit.person_key,
+            display_name=change.visit.display_name,
+            joined_at=change.visit.joined_at,
+            left_at=left_at,
+            left_at_source="reconciled",
+            change="corrected",
+        )
+        for change, left_at in zip(ended, exits, strict=True)
+    ]
+    return draft_reconciled(
+        session_id=ended[0].session_id,
+        started_at=visits[0].joined_at,
+        ended_at=exits[-1],
+        visits=visits,
+        observed_at=at("09:47:30.500"),
+    )
 
 
 def _id(prefix: str, number: int) -> str:
@@ -80,6 +110,10 @@ def own_log() -> Iterator[Draft]:
     yield draft_source(available=True, source="main", condition="failing", since=away, detail=None, observed_at=back)
     yield draft_endpoint(recovered=False, endpoint="crm", reason="gone", since=gone, at=gone)
     yield draft_endpoint(recovered=True, endpoint="chat", reason=None, since=at("11:40:12.008"), at=at("11:52:40.771"))
+    root = bytes.fromhex("9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08")
+    yield draft_checkpoint(merkle_root=root, room_count=2, event_count=14, at=at("12:00:00.103"))
+    bodies_gone = [("main", "abc-defg-hij", sequence) for sequence in (2, 5, 6)]
+    yield draft_erased(visit_ids=[_id("vis", 2)], events=bodies_gone, at=at("12:30:00.009"))
 
 
 def bodies() -> list[bytes]:

@@ -128,6 +128,12 @@ def test_a_snapshots_peers_have_the_documented_fields_and_types(events: list[Eve
     assert_agree(documented_kinds(PEERS), found_kinds(peers))
 
 
+def test_reconciled_visits_have_the_documented_fields_and_types(events: list[Event]) -> None:
+    visits = [visit for event in events for visit in event["data"].get("visits", ())]
+
+    assert_agree(documented_kinds("Each of `visits`"), found_kinds(visits))
+
+
 def test_each_type_has_exactly_the_fields_that_are_documented_for_it(events: list[Event]) -> None:
     globs = {pages.codes(row["field"])[0]: pages.codes(row["in"]) for row in pages.table(pages.EVENTS, FIELDS)}
 

@@ -19,6 +19,7 @@ def visit(metadata: Json = None, **changes: Any) -> Visit:  # noqa: ANN401 - any
     fields: dict[str, Any] = {
         "visit_id": "vis_1",
         "peer_id": "peerId-4cRF64LOB6dWF_d0qEzQs",
+        "person_key": "ann@example.com",
         "display_name": "akmo3.eth",
         "joined_at": JOINED,
         "joined_at_source": TimeSource.UPSTREAM,

@@ -34,7 +34,8 @@ def test_a_leave_is_the_example_of_the_contract_byte_for_byte() -> None:
     assert encoded == (
         b'{"id":"evt_1","type":"peer.left","timestamp":"2026-11-23T09:29:59.007Z","schema_version":1,'
         b'"data":{"source":"main","room_id":"abc-defg-hij","room_name":"Weekly stand-up","session_id":"ses_1",'
-        b'"sequence":42,"visit_id":"vis_1","peer_id":"peerId-4cRF64LOB6dWF_d0qEzQs","display_name":"akmo3.eth",'
+        b'"sequence":42,"visit_id":"vis_1","peer_id":"peerId-4cRF64LOB6dWF_d0qEzQs",'
+        b'"person_key":"ann@example.com","display_name":"akmo3.eth",'
         b'"joined_at":"2026-11-23T09:00:04.512Z","joined_at_source":"upstream",'
         b'"left_at":"2026-11-23T09:29:59.007Z","left_at_source":"observed",'
         b'"last_seen_at":"2026-11-23T09:29:49.002Z","duration_seconds":1794.495,"uncertainty_seconds":10.005,'
@@ -70,6 +71,7 @@ def test_a_snapshot_lists_the_peers_by_time_then_id() -> None:
     assert event["data"]["peers"][2] == {
         "visit_id": "vis_b",
         "peer_id": "b",
+        "person_key": "ann@example.com",
         "display_name": "B",
         "joined_at": "2026-11-23T09:00:04.512Z",
         "metadata": {"name": "B"},

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from bridge.events.bodies import RoomName, draft, draft_endpoint, draft_snapshots, draft_source, encode
 from bridge.events.formats import SAFE_INTEGER, Format, Rendered, render
+from bridge.rules.identity import IdentityPolicy, find_display_name
 from bridge.rules.presence import (
     Change,
     EmptyReason,
@@ -21,7 +22,6 @@ from bridge.rules.presence import (
     RoomEmptied,
     RoomOccupied,
     Visit,
-    display_name,
 )
 from bridge.rules.signing import Huddle01Secret
 from tests.events import builders
@@ -36,7 +36,8 @@ PERSON: Json = {"displayName": "akmo3.eth", "isHandRaised": False, "tags": ["a",
 
 
 def visit(metadata: Json = PERSON, peer_id: str = "peerId-4cRF") -> Visit:
-    return builders.visit(metadata, peer_id=peer_id, display_name=display_name(metadata) or peer_id)
+    name = find_display_name([metadata], IdentityPolicy())
+    return builders.visit(metadata, peer_id=peer_id, display_name=name or peer_id)
 
 
 def body_of(change: Change, room: RoomName = ROOM) -> bytes:

@@ -14,8 +14,8 @@ from typing import Any
 from tests.harness.receiver import Event
 
 VISIT_KEYS = {
-    "source", "room_id", "room_name", "session_id", "sequence", "visit_id", "peer_id", "display_name", "joined_at",
-    "joined_at_source", "peer_count", "initial", "observed_at", "metadata",
+    "source", "room_id", "room_name", "session_id", "sequence", "visit_id", "peer_id", "person_key", "display_name",
+    "joined_at", "joined_at_source", "peer_count", "initial", "observed_at", "metadata",
 }  # fmt: skip
 OCCUPIED_KEYS = {"source", "room_id", "room_name", "session_id", "sequence", "started_at", "peer_count", "observed_at"}
 KEYS: Mapping[str, set[str]] = {

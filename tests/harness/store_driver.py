@@ -30,7 +30,7 @@ from bridge.polling.claim import claim_rooms, release_rooms
 from bridge.polling.plan import ClaimedRoom, Poll, PollingSettings, RecordedPoll, Skipped
 from bridge.polling.record import record_polls
 from bridge.polling.rooms import RoomSpec, add_room
-from bridge.rules.chain import GENESIS, link
+from bridge.rules.chain import GENESIS, commit, link
 from bridge.rules.delivery import Cause, DeliveryPolicy, Outcome, PostResult
 from bridge.rules.presence import Failure, FailureKind, Snapshot
 from tests.harness import postgres
@@ -255,7 +255,8 @@ class StoreDriver:
         for room in self.rooms():
             head, last = GENESIS, 0
             for row in (row for row in found if row.room_key == room.id):
-                head, last = link(head, bytes(row.body)), last + 1
+                last += 1
+                head = link(head, last, commit(bytes(row.salt), bytes(row.body)))
                 body = json.loads(row.body)
                 if (row.sequence, body["data"]["sequence"]) != (last, last):
                     problems.append(f"{room.upstream_id}: sequence {row.sequence} in place of {last}")

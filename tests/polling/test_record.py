@@ -262,11 +262,12 @@ def test_an_exception_in_the_middle_writes_nothing(store: StoreDriver) -> None:
     before = [store.rooms(), store.rows(visits, "id"), store.rows(events, "id"), store.rows(sessions, "id")]
     claimed = store.claim(10)
     taken = store.log("a")[0]["id"]
-    names = iter(["vis_1", "vis_2", "evt_1", "evt_2", "vis_3", "vis_4", taken, "evt_4"])
+    event_ids = ["evt_1", "evt_2", taken, "evt_4"]
+    names = {"vis": iter(f"vis_{n}" for n in range(4)), "evt": iter(event_ids), "salt": iter("1234")}
     polled = [polled_room(room, seen("p", "q", "r"), 10) for room in claimed]
 
     with pytest.raises(DatabaseError):
-        store.write(record_polls, polled, settings=store.settings, new_id=lambda _: next(names))
+        store.write(record_polls, polled, settings=store.settings, new_id=lambda prefix: next(names[prefix]))
 
     after = [store.rooms(), store.rows(visits, "id"), store.rows(events, "id"), store.rows(sessions, "id")]
     assert after[1:] == before[1:]

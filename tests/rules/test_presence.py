@@ -6,6 +6,7 @@ from typing import TypeVar
 
 import pytest
 
+from bridge.rules.identity import IdentityPolicy, find_display_name
 from bridge.rules.presence import (
     ABSENT,
     Absent,
@@ -21,7 +22,6 @@ from bridge.rules.presence import (
     RoomOccupied,
     TimeSource,
     diff,
-    display_name,
     end_tracking,
     is_announced,
     same_json,
@@ -391,7 +391,7 @@ def test_the_join_time_decides_who_was_there_when_tracking_started(joined: float
     ],
 )
 def test_the_display_name_is_the_first_text(metadata: Json, name: str | None) -> None:
-    assert display_name(metadata) == name
+    assert find_display_name([metadata], IdentityPolicy()) == name
 
 
 def test_the_display_name_of_a_visit_is_the_newest_one_or_else_the_peer_id() -> None:

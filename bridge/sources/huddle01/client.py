@@ -9,12 +9,12 @@ import asyncio
 import socket
 import ssl
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import datetime
 from http import HTTPStatus
-from typing import Final
-from urllib.parse import quote
+from typing import Final, TypeVar
+from urllib.parse import quote, urlencode
 
 import httpx
 
@@ -24,7 +24,9 @@ from bridge.http_transport import REST, PreparedRequest, Transport, target_as_wr
 from bridge.logs import get_logger
 from bridge.resolver import os_reason
 from bridge.rules.presence import Failure, FailureKind, Snapshot
+from bridge.rules.reconcile import RecordedSession, RecordedVisit
 from bridge.sources.checkup import Checkup, parse_date
+from bridge.sources.huddle01.record import read_sessions, read_visits
 from bridge.sources.huddle01.responses import excerpt, fingerprint, interpret
 from bridge.sources.protocol import SourceSettings
 from bridge.sources.snapshot_cache import SnapshotCache
@@ -35,6 +37,9 @@ class UnusableResponseError(Exception):
     """The response cannot be read to its end."""
 
 
+T = TypeVar("T")
+
+SESSIONS_PER_PAGE: Final = 50
 LARGE_BODY: Final = 256 * 1024
 """Bytes from which a response is parsed in a thread, so that nothing else waits for it."""
 LARGE_COMPRESSED_BODY: Final = 4 * 1024
@@ -88,6 +93,7 @@ class Huddle01Source:
         self._request = PreparedRequest.of(request)
         self._sessions = target_as_written(f"{settings.base_url.rstrip('/')}/live-sessions")
         self._participants = self._sessions + b"/participants/"
+        self._rooms = target_as_written(f"{settings.base_url.rstrip('/')}/rooms/")
 
     @property
     def name(self) -> str:
@@ -105,6 +111,40 @@ class Huddle01Source:
             return await self._read(room_id, response)
         except Exception as error:  # noqa: BLE001 - errors of three libraries: all mean no response
             return self._redact_key(_classify_error(error, self._seconds), str(error))
+
+    @property
+    def sessions_per_page(self) -> int:
+        """The number of sessions that are asked for at a time."""
+        return SESSIONS_PER_PAGE
+
+    async def fetch_sessions(self, room_id: str, page: int) -> tuple[RecordedSession, ...] | Failure:
+        """One page of a room's past and present sessions."""
+        query = urlencode({"roomId": room_id, "limit": SESSIONS_PER_PAGE, "cursor": page}, errors="replace")
+        return await self._fetch_record(self._rooms + f"session-details?{query}".encode("ascii"), read_sessions)
+
+    async def fetch_visits(self, session_id: str) -> tuple[RecordedVisit, ...] | Failure:
+        """The visits of a session."""
+        query = urlencode({"sessionId": session_id}, errors="replace")
+        return await self._fetch_record(self._rooms + f"participant-list?{query}".encode("ascii"), read_visits)
+
+    async def _fetch_record(
+        self, target: bytes, read: Callable[[int, Mapping[str, str], bytes, datetime], T | Failure]
+    ) -> T | Failure:
+        try:
+            async with asyncio.timeout(self._seconds):
+                response = await self._get(target)
+            return await asyncio.to_thread(self._read_record, response, read)
+        except Exception as error:  # noqa: BLE001 - as in fetch
+            return self._redact_key(_classify_error(error, self._seconds), str(error))
+
+    def _read_record(
+        self, response: Response, read: Callable[[int, Mapping[str, str], bytes, datetime], T | Failure]
+    ) -> T | Failure:
+        body = self._decode(response)
+        found = read(response.status, response.headers, body, self._clock())
+        if isinstance(found, Failure):
+            return self._redact_key(found, body.decode(errors="replace"), *response.headers.values())
+        return found
 
     async def check_up(self) -> Checkup:
         """Ask once for the live rooms: that needs a key, but no room."""

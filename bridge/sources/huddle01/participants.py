@@ -13,15 +13,10 @@ from datetime import UTC, datetime
 from typing import Final
 
 from bridge.rules.epoch import EPOCH, read_epoch
-from bridge.rules.presence import ABSENT, Absent, Json, Peer, display_name
+from bridge.rules.identity import cut_metadata, storable
+from bridge.rules.presence import ABSENT, Absent, Json, Peer
 from bridge.sources.untrusted_json import decode_json_text, encode_json
 
-METADATA_LIMIT: Final = 8 * 1024
-"""Bytes of compact UTF-8 JSON."""
-METADATA_DEPTH: Final = 100
-"""Levels of nesting; deeper metadata is cut like longer metadata, because it is compared recursively."""
-NAME_LIMIT: Final = METADATA_LIMIT
-"""Characters of a display name."""
 PEER_ID_LIMIT: Final = 512
 """Characters; Huddle01's ids have 28, and a database index would not take a much longer one."""
 
@@ -83,33 +78,20 @@ def read_metadata(value: Json) -> Json:
     return _read_object(value) if isinstance(value, str) and value.lstrip().startswith("{") else value
 
 
-def cut_metadata(value: Json) -> Json:
-    """The metadata, or a mark instead if it is too large."""
-    return value if _fits(value) else {"_truncated": True}
-
-
 def _read_peer(item: dict[str, Json]) -> Peer | None:
     peer_id = item.get("peerId")
     if not isinstance(peer_id, str) or not 0 < len(peer_id) <= PEER_ID_LIMIT:
         return None
-    metadata = read_metadata(item["metadata"]) if "metadata" in item else ABSENT
-    name = display_name(metadata)
     return Peer(
-        peer_id=_storable(peer_id),
+        peer_id=storable(peer_id),
         join_time=read_join_time(item.get("joinTime")),
-        metadata=metadata if isinstance(metadata, Absent) else cut_metadata(metadata),
-        display_name=None if name is None else _storable(name)[:NAME_LIMIT],
+        metadata=read_metadata(item["metadata"]) if "metadata" in item else ABSENT,
     )
-
-
-def _storable(text: str) -> str:
-    """PostgreSQL stores no NUL."""
-    return text.replace("\0", "\ufffd")
 
 
 def _precedence(peer: Peer) -> tuple[bool, datetime, bytes]:
     """The earliest joinTime first; then any order that does not depend on the order of the items."""
-    metadata = b"" if isinstance(peer.metadata, Absent) else encode_json(peer.metadata)
+    metadata = b"" if isinstance(peer.metadata, Absent) else encode_json(cut_metadata(peer.metadata))
     return peer.join_time is None, peer.join_time or EPOCH, metadata
 
 
@@ -129,25 +111,3 @@ def _read_object(text: str) -> Json:
     except ValueError:
         return text
     return value if isinstance(value, dict) else text
-
-
-def _fits(value: Json) -> bool:
-    if not isinstance(value, str | dict | list):
-        return True
-    try:
-        encoded = encode_json(value)
-    except RecursionError:
-        return False
-    brackets = encoded.count(b"{") + encoded.count(b"[")
-    return len(encoded) <= METADATA_LIMIT and (brackets <= METADATA_DEPTH or not _is_deeper(value, METADATA_DEPTH))
-
-
-def _is_deeper(value: Json, levels: int) -> bool:
-    match value:
-        case dict():
-            inner = list(value.values())
-        case list():
-            inner = value
-        case _:
-            return False
-    return levels == 0 or any(_is_deeper(each, levels - 1) for each in inner)

@@ -150,5 +150,10 @@ def _means_no_session(fields: Mapping[str, Json]) -> bool:
     return about_a_session is not None and _ABOUT_SOMETHING_ELSE.search(message) is None
 
 
+def bad_response(status: int, body: bytes, what: str) -> Failure:
+    """A response that is not what was asked for."""
+    return _failure(FailureKind.BAD_RESPONSE, status, body, what)
+
+
 def _failure(kind: FailureKind, status: int, body: bytes, what: str, retry_after: timedelta | None = None) -> Failure:
     return Failure(kind=kind, detail=f"{what}: {excerpt(body) or '(empty)'}", status=status, retry_after=retry_after)

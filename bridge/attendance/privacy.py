@@ -1,0 +1,189 @@
+"""Erasure of a person, and a copy of all that is stored of one.
+
+Erased are the bodies and salts of every event about the person's visits, names, keys and metadata, and what receivers
+responded to these events. Hashes and durations stay, under a random pseudonym. `person.erased` names what is gone, so
+that verification can tell it from tampering.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+
+from sqlalchemy import ColumnElement, Connection, Row, delete, select, update
+
+from bridge.db.engine import allow_long_transaction
+from bridge.db.event_log import append_system_events, lock_system_log
+from bridge.db.tables import attempts, dead_letters, events, redeliveries, rooms, sessions, visits
+from bridge.errors import BridgeError
+from bridge.events.bodies import draft_erased, rfc3339
+from bridge.events.types import EventType
+
+KEYS_AT_ONCE: Final = 5_000
+ABOUT_VISITS: Final = (EventType.PEER_JOINED, EventType.PEER_UPDATED, EventType.PEER_LEFT)
+SHARED: Final = (EventType.ROOM_SNAPSHOT, EventType.SESSION_RECONCILED)
+WITH_EXCERPTS: Final = (EventType.SOURCE_UNAVAILABLE, EventType.SOURCE_RECOVERED)
+"""Types of the bridge's own log whose `detail` may quote a response of the upstream."""
+SHORTEST_WORD: Final = 3
+"""Characters; a shorter name would be found everywhere."""
+
+
+class PresentError(BridgeError):
+    """The person is in a room now."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Person:
+    """A person by key, or by one peer id."""
+
+    key: str | None = None
+    peer_id: str | None = None
+
+    @property
+    def condition(self) -> ColumnElement[bool]:
+        return visits.c.person_key == self.key if self.key is not None else visits.c.peer_id == self.peer_id
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Erasure:
+    """Numbers of visits and of events whose bodies are (or would be) gone."""
+
+    visits: int
+    events: int
+
+
+def erase_person(
+    connection: Connection, person: Person, now: datetime, new_id: Callable[[str], str], *, dry_run: bool = False
+) -> Erasure:
+    """Erase a person; an unknown one has no visits, and nothing is done.
+
+    Raises:
+        PresentError: the person is in a room.
+    """
+    if not dry_run:
+        allow_long_transaction(connection)
+    room_keys = connection.execute(select(visits.c.room_key).where(person.condition).distinct()).scalars().all()
+    locked = select(rooms.c.id).where(rooms.c.id.in_(room_keys)).order_by(rooms.c.id)
+    connection.execute(locked if dry_run else locked.with_for_update())
+    found = connection.execute(select(visits).where(person.condition).order_by(visits.c.id)).all()
+    if not found:
+        return Erasure(visits=0, events=0)
+    present = [visit for visit in found if visit.left_at is None]
+    if present:
+        room_id = connection.execute(select(rooms.c.upstream_id).where(rooms.c.id == present[0].room_key)).scalar()
+        raise PresentError(f"{present[0].person_key!r} is in the room {room_id!r} now: erase after they have left")
+    if not dry_run:
+        lock_system_log(connection, now)
+    mentions = list(_mentions(connection, found))
+    if not dry_run:
+        _erase_events(connection, [row.key for row in mentions])
+        _erase_visits(connection, [visit.id for visit in found], new_id("erased"))
+        _forget_failures(connection, room_keys)
+        places = [(row.source, row.upstream_id, row.sequence) for row in mentions]
+        erased = draft_erased(visit_ids=[visit.public_id for visit in found], events=places, at=now)
+        append_system_events(connection, [erased], now, new_id)
+    return Erasure(visits=len(found), events=len(mentions))
+
+
+def copy_of_person(connection: Connection, person: Person) -> dict[str, Any]:
+    """Everything that is stored of a person, as JSON; of events that are about others too, only this person's part."""
+    columns = [column for column in visits.columns if column.name not in ("id", "room_key", "session_key")]
+    query = (
+        select(*columns, rooms.c.source, rooms.c.upstream_id.label("room_id"), sessions.c.public_id.label("session_id"))
+        .join(rooms, rooms.c.id == visits.c.room_key)
+        .join(sessions, sessions.c.id == visits.c.session_key)
+        .where(person.condition)
+        .order_by(visits.c.id)
+    )
+    found = connection.execute(query).mappings().all()
+    raw = connection.execute(select(visits).where(person.condition)).all()
+    ids = {visit.public_id for visit in raw}
+    mentions = list(_mentions(connection, raw)) if raw else []
+    return {
+        "person_key": person.key,
+        "peer_id": person.peer_id,
+        "visits": [{name: _plain(value) for name, value in row.items()} for row in found],
+        "events": [_own_part(json.loads(bytes(row.body)), ids) for row in mentions],
+    }
+
+
+def _mentions(connection: Connection, found: Sequence[Row[Any]]) -> Iterator[Row[Any]]:
+    """Yield the events that are about these visits, alone or with others, or whose excerpts name the person."""
+    ids = {visit.public_id for visit in found}
+    words = _words(found)
+    about = [kind.value for kind in (*ABOUT_VISITS, *SHARED)]
+    for room_key in sorted({visit.room_key for visit in found}):
+        in_room = _EVENTS.where(events.c.room_key == room_key, events.c.type.in_(about))
+        for row in _stream(connection, in_room):
+            if ids & _visits_in(json.loads(bytes(row.body))["data"]):
+                yield row
+    own = _EVENTS.where(rooms.c.source.is_(None), events.c.type.in_([kind.value for kind in WITH_EXCERPTS]))
+    for row in _stream(connection, own):
+        if any(word in bytes(row.body) for word in words):
+            yield row
+
+
+def _stream(connection: Connection, query: Any) -> Iterator[Row[Any]]:  # noqa: ANN401 - a Select
+    """Yield the rows some at a time, by sequence, so that they may be changed meanwhile."""
+    after = 0
+    while True:
+        some = query.where(events.c.sequence > after).order_by(events.c.sequence).limit(KEYS_AT_ONCE)
+        found = connection.execute(some).all()
+        yield from found
+        if len(found) < KEYS_AT_ONCE:
+            return
+        after = found[-1].sequence
+
+
+def _visits_in(data: Mapping[str, Any]) -> set[str]:
+    listed = [each["visit_id"] for name in ("peers", "visits") for each in data.get(name, ())]
+    return {*listed, *([data["visit_id"]] if "visit_id" in data else [])}
+
+
+def _words(found: Sequence[Row[Any]]) -> set[bytes]:
+    """What names the person, as it stands in JSON."""
+    texts = {text for visit in found for text in (visit.peer_id, visit.person_key, visit.display_name)}
+    quoted = (json.dumps(text, ensure_ascii=False)[1:-1] for text in texts if len(text) >= SHORTEST_WORD)
+    return {text.encode() for text in quoted}
+
+
+def _own_part(body: dict[str, Any], ids: set[str]) -> dict[str, Any]:
+    for name in ("peers", "visits"):
+        if name in body["data"]:
+            body["data"][name] = [each for each in body["data"][name] if each["visit_id"] in ids]
+    return body
+
+
+def _erase_events(connection: Connection, keys: Sequence[int]) -> None:
+    """Erase bodies and salts; what was owed of these events is passed over."""
+    for start in range(0, len(keys), KEYS_AT_ONCE):
+        some = keys[start : start + KEYS_AT_ONCE]
+        connection.execute(update(events).where(events.c.id.in_(some)).values(body=None, salt=None))
+        connection.execute(update(attempts).where(attempts.c.event_key.in_(some)).values(detail="", response=""))
+        for table in (dead_letters, redeliveries):
+            connection.execute(delete(table).where(table.c.event_key.in_(some)))
+
+
+def _erase_visits(connection: Connection, keys: Sequence[int], pseudonym: str) -> None:
+    values = {"person_key": pseudonym, "display_name": pseudonym, "peer_id": pseudonym, "metadata": None}
+    for start in range(0, len(keys), KEYS_AT_ONCE):
+        connection.execute(update(visits).where(visits.c.id.in_(keys[start : start + KEYS_AT_ONCE])).values(values))
+
+
+def _forget_failures(connection: Connection, room_keys: Sequence[int]) -> None:
+    """A failure quotes the response of the upstream, which may have named the person."""
+    connection.execute(update(rooms).where(rooms.c.id.in_(room_keys)).values(last_failure=None))
+
+
+def _plain(value: object) -> object:
+    return rfc3339(value) if isinstance(value, datetime) else value
+
+
+_EVENTS = (
+    select(events.c.id.label("key"), events.c.sequence, events.c.body, rooms.c.source, rooms.c.upstream_id)
+    .join(rooms, rooms.c.id == events.c.room_key)
+    .where(events.c.body.is_not(None))
+)
