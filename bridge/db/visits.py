@@ -262,8 +262,9 @@ _COLUMNS = (
     *(
         visits.c[name]
         for name in (
-            "peer_id", "display_name", "joined_at", "joined_at_source", "join_time", "reported_join_time",
-            "last_seen_at", "metadata", "initial", "missed", "missing_since", "missing_reason", "left_at",
+            "peer_id", "person_key", "display_name", "joined_at", "joined_at_source", "joined_after", "join_time",
+            "reported_join_time", "last_seen_at", "metadata", "initial", "missed", "missing_since", "missing_reason",
+            "left_at",
         )
     ),
 )  # fmt: skip

@@ -44,6 +44,9 @@ def imported_by(cli: Cli, command: str) -> set[str]:
         ("events list", NEVER),
         ("deliveries list", NEVER),
         ("deliveries list --dead", NEVER),
+        ("attendance export", NEVER),
+        ("audit verify", NEVER),
+        ("privacy prune --dry-run", {"fastapi", "apscheduler", "rich", "structlog"}),
     ],
 )
 def test_a_command_imports_only_what_it_needs(cli: Cli, command: str, forbidden: set[str]) -> None:

@@ -40,13 +40,13 @@ FILL = (
        FROM rooms, n WHERE upstream_id = 'model'""",
     """INSERT INTO sessions (public_id, room_key, started_at, ended_at, visit_count, unique_peers, peak_peer_count)
        SELECT 'ses_' || id, id, :now, :now, 1, 1, 1 FROM rooms WHERE upstream_id LIKE 'room-%'""",
-    """INSERT INTO visits (public_id, room_key, session_key, peer_id, display_name, joined_at, joined_at_source,
-           last_seen_at, metadata, initial, left_at, left_at_source, leave_reason)
-       SELECT 'vis_' || id, room_key, id, 'peer', 'peer', :now, 'upstream',
+    """INSERT INTO visits (public_id, room_key, session_key, peer_id, person_key, display_name, joined_at,
+           joined_at_source, last_seen_at, metadata, initial, left_at, left_at_source, leave_reason)
+       SELECT 'vis_' || id, room_key, id, 'peer', 'peer', 'peer', :now, 'upstream',
               :now, '{}', false, :now, 'observed', 'absent'
        FROM sessions WHERE public_id LIKE 'ses\\_%' ESCAPE '\\' AND ended_at IS NOT NULL""",
-    """INSERT INTO events (public_id, room_key, sequence, type, recorded_at, body, hash)
-       SELECT 'evt_' || rooms.id, rooms.id, 1, type, TIME(rooms.id), body, hash
+    """INSERT INTO events (public_id, room_key, sequence, type, recorded_at, body, salt, commitment, hash)
+       SELECT 'evt_' || rooms.id, rooms.id, 1, type, TIME(rooms.id), body, salt, commitment, hash
        FROM rooms, (SELECT * FROM events ORDER BY id LIMIT 1) AS model WHERE upstream_id LIKE 'room-%'""",
     """INSERT INTO cursors (endpoint_key, room_key, acked, head, next_attempt_at)
        SELECT endpoints.id, rooms.id, 1, 1, :now FROM rooms, endpoints WHERE upstream_id LIKE 'room-%'""",
