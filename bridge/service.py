@@ -296,7 +296,7 @@ class Service:
     async def _checkpoint(self) -> None:
         every = self._settings.audit.checkpoint_every
         if every:
-            await self._in_one_process("checkpoint", every, self._checkpoint_now)
+            await self._in_one_process("checkpoint", every, self._checkpoint_now, waits_at_first=True)
 
     async def _checkpoint_now(self) -> None:
         if not await self._database.read(has_grown):
@@ -369,11 +369,15 @@ class Service:
                 if done.has_changed:
                     self._wake_sender()
 
-    async def _in_one_process(self, name: str, every: timedelta, work: Callable[[], Awaitable[None]]) -> None:
+    async def _in_one_process(
+        self, name: str, every: timedelta, work: Callable[[], Awaitable[None]], *, waits_at_first: bool = False
+    ) -> None:
         """Do work that is due, unless another process does it."""
         now, token = self._runtime.now(), self._worker.new_token()
         try:
-            if not await self._database.write(claim_job, name, every=every, now=now, token=token):
+            if not await self._database.write(
+                claim_job, name, every=every, now=now, token=token, waits_at_first=waits_at_first
+            ):
                 return
             self._jobs_claimed.add(token)
             try:

@@ -11,13 +11,18 @@ from bridge.db.liveness import ID_LENGTH, worker_of
 from bridge.db.tables import jobs
 
 
-def claim_job(connection: Connection, name: str, *, every: timedelta, now: datetime, token: str) -> bool:
+def claim_job(
+    connection: Connection, name: str, *, every: timedelta, now: datetime, token: str, waits_at_first: bool = False
+) -> bool:
     """Claim a job that is due; returns whether this process is to do it now.
+
+    A new job is due at once, or after `every` if it `waits_at_first`.
 
     One that is planned for later than after `every` is due too: it was done less often then, or by another clock. So is
     one that this process claimed before: it could not be ended while the database was away.
     """
-    connection.execute(upsert(connection)(jobs).values(name=name, next_run_at=now).on_conflict_do_nothing())
+    first_at = now + every if waits_at_first else now
+    connection.execute(upsert(connection)(jobs).values(name=name, next_run_at=first_at).on_conflict_do_nothing())
     is_due = or_(jobs.c.next_run_at <= now, jobs.c.next_run_at > now + every)
     is_free = or_(jobs.c.claim_token.is_(None), worker_of(jobs) == token[:ID_LENGTH])
     claim = update(jobs).where(jobs.c.name == name, is_free, is_due).values(claim_token=token)
