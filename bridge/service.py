@@ -24,7 +24,7 @@ from bridge.admin.due import DueWork, find_due_work
 from bridge.admin.retention import prune_attempts
 from bridge.attendance.audit import append_checkpoint, has_grown, open_checkpoint_file, write_checkpoint
 from bridge.attendance.clocks import oldest_clock
-from bridge.attendance.reconcile import ReconcileTerms, find_due, reconcile_session
+from bridge.attendance.reconcile import EndedSession, ReconcileTerms, find_due, reconcile_session
 from bridge.attendance.retention import Pruned, prune_room, rooms_to_prune
 from bridge.compose import append_all_snapshots, endpoint_context, open_webhook_client
 from bridge.config import Settings
@@ -303,7 +303,7 @@ class Service:
     async def _checkpoint(self) -> None:
         every = self._settings.audit.checkpoint_every
         if every:
-            await self._in_one_process("checkpoint", every, self._checkpoint_now)
+            await self._in_one_process("checkpoint", every, self._checkpoint_now, waits_at_first=True)
 
     async def _checkpoint_now(self) -> None:
         if not await self._database.read(has_grown):
@@ -344,17 +344,23 @@ class Service:
             log.info("events.pruned", events=total.events, visits=total.visits, sessions=total.sessions)
 
     async def _reconcile(self) -> None:
-        """Ask for the records of sessions that have ended."""
-        if self._settings.attendance.reconcile:
-            await self._in_one_process("reconcile", PRUNE_CHECK, self._reconcile_now)
+        """Ask for the records of sessions that have ended; a claim is a write, so it is made only if one is due."""
+        try:
+            is_due = self._settings.attendance.reconcile and await self._sessions_to_reconcile()
+        except DatabaseError as error:
+            log.warning("job.failed", job="reconcile", detail=str(error))
+        else:
+            if is_due:
+                await self._in_one_process("reconcile", PRUNE_CHECK, self._reconcile_now)
+
+    async def _sessions_to_reconcile(self) -> list[EndedSession]:
+        after = self._settings.attendance.reconcile_after
+        return await self._database.read(find_due, self._runtime.now(), after, SESSIONS_AT_ONCE)
 
     async def _reconcile_now(self) -> None:
         settings, runtime = self._settings, self._runtime
-        after = settings.attendance.reconcile_after
-        due = await self._database.read(find_due, runtime.now(), after, SESSIONS_AT_ONCE)
-        if not due:
-            return
-        terms = ReconcileTerms(after=after, identity=settings.polling.policy.identity)
+        due = await self._sessions_to_reconcile()
+        terms = ReconcileTerms(after=settings.attendance.reconcile_after, identity=settings.polling.policy.identity)
         accounts = {account.name: account for account in settings.sources}
         async with AsyncExitStack() as stack:
             sources = {name: open_source(account, runtime.now) for name, account in accounts.items()}
@@ -376,11 +382,15 @@ class Service:
                 if done.has_changed and self._sender is not None:
                     self._sender.wake()
 
-    async def _in_one_process(self, name: str, every: timedelta, work: Callable[[], Awaitable[None]]) -> None:
+    async def _in_one_process(
+        self, name: str, every: timedelta, work: Callable[[], Awaitable[None]], *, waits_at_first: bool = False
+    ) -> None:
         """Do work that is due, unless another process does it."""
         now, token = self._runtime.now(), self._worker.new_token()
         try:
-            if await self._database.write_aside(claim_job, name, every=every, now=now, token=token):
+            if await self._database.write_aside(
+                claim_job, name, every=every, now=now, token=token, waits_at_first=waits_at_first
+            ):
                 self._job_tokens.add(token)
                 await work()
                 await self._database.write_aside(finish_job, name, token=token, next_run_at=now + every)

@@ -10,13 +10,17 @@ from bridge.db.engine import upsert
 from bridge.db.tables import jobs
 
 
-def claim_job(connection: Connection, name: str, *, every: timedelta, now: datetime, token: str) -> bool:
+def claim_job(
+    connection: Connection, name: str, *, every: timedelta, now: datetime, token: str, waits_at_first: bool = False
+) -> bool:
     """Claim a job that is due; returns whether this process is to do it now.
 
-    One that is planned for later than after `every` is due too: it was done less often then, or by another clock.
+    A new job is due at once, or after `every` if it `waits_at_first`. One that is planned for later than after `every`
+    is due too: it was done less often then, or by another clock.
     """
+    first_at = now + every if waits_at_first else now
     connection.execute(
-        upsert(connection.dialect.name)(jobs).values(name=name, next_run_at=now).on_conflict_do_nothing()
+        upsert(connection.dialect.name)(jobs).values(name=name, next_run_at=first_at).on_conflict_do_nothing()
     )
     is_due = or_(jobs.c.next_run_at <= now, jobs.c.next_run_at > now + every)
     claim = update(jobs).where(jobs.c.name == name, jobs.c.claim_token.is_(None), is_due).values(claim_token=token)

@@ -9,6 +9,7 @@ import json
 import pytest
 
 from tests.cli.conftest import Cli
+from tests.harness.process import BridgeProcess
 from tests.harness.simulator import Simulator
 
 ROOM = "abc-defg-hij"
@@ -130,3 +131,18 @@ def test_a_person_is_exported_and_erased(met: Cli, simulator: Simulator) -> None
     met("poll", ROOM)
     assert "now" in met.refuses("privacy", "erase", "--peer", "bert", "--yes", code=1)
     assert met("privacy", "prune").out == "deleted 0 events, 0 visits, 0 sessions\n"
+
+
+def test_the_service_reconciles_by_itself(cli: Cli, simulator: Simulator) -> None:
+    cli.configure(rooms=[ROOM], attendance={"reconcile_after": "100ms"})
+    with BridgeProcess(cli.config) as bridge:
+        bridge.wait_ready()
+        simulator.join(ROOM, "anna")
+        simulator.wait_for_polls(2, ROOM)
+        simulator.end(ROOM)
+        bridge.wait_for_output('"outcome": "reconciled"')
+        bridge.stop()
+    (visit,) = simulator.visits(ROOM)
+    (row,) = cli("attendance", "export", "--format", "json").json()
+    assert row["times_source"] == "reconciled"
+    assert row["total_seconds"] == ((visit.left_at or 0) - visit.joined_at) / 1000

@@ -9,7 +9,7 @@ from sqlalchemy import update
 
 from bridge.db.cursors import EVENTS_AT_ONCE, Offer
 from bridge.db.tables import endpoints
-from bridge.delivery.claim import ClaimedCursor, claim_cursors, claimed_at_once
+from bridge.delivery.claim import ClaimedCursor, claim_cursors, claimed_at_once, release_cursors
 from bridge.delivery.endpoints import EndpointSpec, configure_endpoints
 from bridge.delivery.plan import Moved
 from bridge.delivery.targets import TargetCache
@@ -68,6 +68,16 @@ def test_a_raised_cursor_is_claimed_at_once_with_its_events(sender: OneSender) -
     row = store.cursor(cursor.target.key, "a")
     assert (row.acked, row.claim_token) == (row.head, None)
     assert {attempt.event_key for attempt in store.attempts()} >= {event.key for event in cursor.events}
+
+
+def test_an_event_is_the_same_whether_its_cursor_was_taken_over_or_claimed(sender: OneSender) -> None:
+    store = sender.store
+    (cursor,) = sender.claimed(store.poll(20, sender.offer(20), a=seen("p", "q", "r"))["a"])
+    store.write(release_cursors, [cursor])
+    (claimed,) = store.owed(20)
+
+    assert claimed.events == cursor.events, "with the proof of the chain, too"
+    assert {len(event.chain.headers) for event in cursor.events if event.chain is not None} == {2}
 
 
 def _facts(event: dict[str, Any]) -> dict[str, Any]:

@@ -116,8 +116,8 @@ ACKED = (
 )
 REPLAYING = "SELECT id FROM redeliveries WHERE state = 'owed' AND claim_token IS NOT NULL"
 CHAIN = (
-    "SELECT room_key, sequence, body, hash, last_sequence, chain_head FROM events JOIN rooms ON rooms.id = room_key"
-    " ORDER BY room_key, sequence"
+    "SELECT room_key, sequence, salt, body, hash, last_sequence, chain_head FROM events"
+    " JOIN rooms ON rooms.id = room_key ORDER BY room_key, sequence"
 )
 
 
@@ -446,9 +446,11 @@ def chain_problems(found: Sequence[Any]) -> list[str]:
     heads: dict[int, tuple[int, bytes]] = defaultdict(lambda: (0, bytes(32)))
     ends: dict[int, tuple[int, bytes]] = {}
     problems = []
-    for room, sequence, body, stored, last_sequence, chain_head in found:
+    for room, sequence, salt, body, stored, last_sequence, chain_head in found:
         number, head = heads[room]
-        heads[room] = (number + 1, hashlib.sha256(head + bytes(body)).digest())
+        commitment = hashlib.sha256(bytes(salt) + bytes(body)).digest()
+        numbered = (number + 1).to_bytes(8, "big")
+        heads[room] = (number + 1, hashlib.sha256(head + numbered + commitment).digest())
         ends[room] = (last_sequence, bytes(chain_head))
         if (sequence, bytes(stored)) != heads[room]:
             problems.append(f"room {room}, event {sequence}")
