@@ -11,6 +11,7 @@ from typing import Any
 
 import hypothesis
 import pytest
+import structlog
 
 from bridge.db.engine import Database
 from tests.harness import postgres
@@ -63,6 +64,13 @@ def pytest_configure_node(node: Any) -> None:  # noqa: ANN401 - xdist's WorkerCo
 def pytest_unconfigure(config: pytest.Config) -> None:
     if not hasattr(config, "workerinput"):
         postgres.stop_server(config.stash[SERVER])
+
+
+@pytest.fixture(autouse=True)
+def default_logs() -> Iterator[None]:
+    """Undo what a command that ran in this process has configured: tests capture log lines of every level."""
+    yield
+    structlog.reset_defaults()
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,6 @@ import fcntl
 import json
 import os
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -52,15 +51,13 @@ def pipe() -> Pipe:
 
 
 @pytest.fixture
-def logged() -> Iterator[None]:
+def logged() -> None:
     """Let structlog write to the queue, in JSON."""
     structlog.configure(
         processors=[structlog.processors.JSONRenderer()],
         logger_factory=lambda *_: logs._queue,
         cache_logger_on_first_use=False,
     )
-    yield
-    structlog.reset_defaults()
 
 
 @pytest.mark.usefixtures("logged")
