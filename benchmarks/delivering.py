@@ -8,6 +8,7 @@ from argparse import Namespace
 from collections.abc import AsyncIterator
 from ipaddress import ip_network
 
+import aiohttp
 import httpx
 from sqlalchemy import Connection, select, update
 
@@ -52,25 +53,42 @@ async def measure(options: Namespace) -> AsyncIterator[rig.Figure]:
                 async with _client() as client:
                     return await _deliver_for(database, client, options.seconds)
 
+            async def bare_aiohttp(body: bytes = body) -> float:
+                return await _post_with_aiohttp(address, body, options)
+
             yield await rig.compare("delivering a backlog", bench.name, "≥ 0.75", options.rounds, ours, bare)
+            yield await rig.compare("the same, against aiohttp", bench.name, "", 1, ours, bare_aiohttp)
 
 
 async def _post_bare(address: str, body: bytes, options: Namespace) -> float:
     """A loop that records nothing: sign and post, with httpx over the same transport."""
-    secret, runtime = parse_secret(SECRET), system_runtime()
     async with httpx.AsyncClient(transport=Transport(keep_alive=15), timeout=15, trust_env=False) as client:
 
         async def post() -> None:
-            now = int(runtime.now().timestamp())
-            headers = {
-                "webhook-id": "evt_bare",
-                "webhook-timestamp": str(now),
-                "webhook-signature": sign([secret], webhook_id="evt_bare", timestamp=now, body=body),
-                "content-type": "application/json",
-            }
-            (await client.post(address, headers=headers, content=body)).raise_for_status()
+            (await client.post(address, headers=_signed(body), content=body)).raise_for_status()
 
         return await rig.rate(options.seconds, options.concurrency, post)
+
+
+async def _post_with_aiohttp(address: str, body: bytes, options: Namespace) -> float:
+    async with aiohttp.ClientSession() as session:
+
+        async def post() -> None:
+            async with session.post(address, headers=_signed(body), data=body) as response:
+                response.raise_for_status()
+
+        return await rig.rate(options.seconds, options.concurrency, post)
+
+
+def _signed(body: bytes) -> dict[str, str]:
+    now = int(time.time())
+    signature = sign([parse_secret(SECRET)], webhook_id="evt_bare", timestamp=now, body=body)
+    return {
+        "webhook-id": "evt_bare",
+        "webhook-timestamp": str(now),
+        "webhook-signature": signature,
+        "content-type": "application/json",
+    }
 
 
 def _client() -> WebhookClient:

@@ -8,6 +8,7 @@ from argparse import Namespace
 from collections.abc import AsyncIterator
 from datetime import timedelta
 
+import aiohttp
 import httpx
 
 from benchmarks import rig
@@ -37,6 +38,19 @@ async def measure(options: Namespace) -> AsyncIterator[rig.Figure]:
             requests_per_second=0,
         )
 
+        async def bare_aiohttp() -> float:
+            async with aiohttp.ClientSession() as session:
+                number = 0
+
+                async def get() -> None:
+                    nonlocal number
+                    number = (number + 1) % ROOMS
+                    url = f"{account.base_url}/live-sessions/participants/room-{number}"
+                    async with session.get(url, headers={"x-api-key": account.api_key}) as response:
+                        await response.read()
+
+                return await rig.rate(options.seconds, options.concurrency, get)
+
         async def bare() -> float:
             async with httpx.AsyncClient(transport=open_transport(account), trust_env=False) as client:
                 number = 0
@@ -60,6 +74,7 @@ async def measure(options: Namespace) -> AsyncIterator[rig.Figure]:
                 return await poll_for(database, account, options.seconds)
 
             yield await rig.compare("polling, nothing changes", bench.name, "≥ 0.8", options.rounds, ours, bare)
+            yield await rig.compare("the same, against aiohttp", bench.name, "", 1, ours, bare_aiohttp)
 
 
 async def poll_for(database: Database, account: SourceSettings, seconds: float) -> float:

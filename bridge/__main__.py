@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import signal
 import sys
@@ -16,6 +17,7 @@ def main() -> None:
     if _command(sys.argv[1:]) == "run":  # what comes before the service listens
         signal.signal(signal.SIGHUP, signal.SIG_IGN)  # a reload is no hang-up
         signal.signal(signal.SIGTERM, lambda *_: os._exit(0))  # nothing has begun that would have to end in order
+    gc.disable()  # until the command is imported: importing makes nothing but objects to keep
     _open_streams()
     code = INTERRUPTED
     with contextlib.suppress(KeyboardInterrupt):

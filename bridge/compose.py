@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import secrets
+from typing import TYPE_CHECKING
 
 from bridge import __version__
 from bridge.config import Settings
 from bridge.db.encryption import SecretCipher
 from bridge.db.engine import Database
-from bridge.delivery.client import WebhookClient
 from bridge.delivery.secrets import EndpointContext
 from bridge.delivery.snapshots import append_snapshots
 from bridge.rules.signing import generate_secret, generate_signing_key
 from bridge.runtime import Runtime
+
+if TYPE_CHECKING:
+    from bridge.delivery.client import WebhookClient
 
 
 def new_secret(signature: str) -> str:
@@ -34,6 +37,9 @@ def endpoint_context(settings: Settings, runtime: Runtime) -> EndpointContext:
 
 def open_webhook_client(settings: Settings, runtime: Runtime) -> WebhookClient:
     """The client for deliveries, with its guard."""
+    # httpx and aiohttp take as long to import as SQLAlchemy, and most commands deliver nothing.
+    from bridge.delivery.client import WebhookClient  # noqa: PLC0415
+
     return WebhookClient(settings.delivery.egress, user_agent=f"presence-bridge/{__version__}", clock=runtime.now)
 
 

@@ -17,6 +17,8 @@ import httpx
 
 HEAD_LIMIT: Final = 300 * 1024
 """Bytes of status line and headers, of the trailers, and of a chunk's size line; curl's limit."""
+_QUOTED: Final = 1000
+"""Bytes of the longest line that a message quotes."""
 
 _Steps = Generator[None, None, None]
 _STATUS_LINE: Final = re.compile(rb"HTTP/(1\.\d|[2-9]) +([1-9]\d\d)(?!\d)", re.IGNORECASE)
@@ -144,14 +146,14 @@ class ResponseReader:
         while (end := _HEAD_END.search(self._buffer, searched)) is None:
             is_http = b"HTTP/".startswith(self._buffer[:5].upper())
             if not is_http or (b"\n" in self._buffer and not _STATUS_LINE.match(self._buffer)):
-                raise BadResponseError(f"it begins with {bytes(self._buffer[:40])!r}")
+                raise BadResponseError(f"it begins with {_quoted(self._buffer)}")
             searched = max(0, len(self._buffer) - 2)
             yield from self._wait(HEAD_LIMIT)
         if end.end() > HEAD_LIMIT:
             raise BadResponseError(f"a head of more than {HEAD_LIMIT} bytes")
         line = _STATUS_LINE.match(self._buffer)
         if line is None:
-            raise BadResponseError(f"it begins with {bytes(self._buffer[:40])!r}")
+            raise BadResponseError(f"it begins with {_quoted(self._buffer)}")
         found = line[1], int(line[2])
         self._head = bytes(self._buffer[: end.end()])
         del self._buffer[: end.end()]
@@ -239,12 +241,21 @@ def _framing(head: bytes, version: bytes, status: int) -> _Framing:
         return _Framing(is_chunked=False, length=None, keeps_connection=False)
     length = b", ".join(sorted(lengths))
     if not _DIGITS.fullmatch(length):
-        raise BadResponseError(f"its Content-Length is {length[:40]!r}")
+        raise BadResponseError(f"its Content-Length is {_quoted(length, is_whole=True)}")
     return _Framing(is_chunked=False, length=int(length), keeps_connection=keeps and not is_doubtful)
 
 
 def _chunk_size(line: bytes) -> int:
     found = _CHUNK_SIZE.fullmatch(line)
     if found is None:
-        raise BadResponseError(f"a chunk begins with {line[:40]!r}")
+        raise BadResponseError(f"a chunk begins with {_quoted(line, is_whole=True)}")
     return int(found[1], 16)
+
+
+def _quoted(raw: bytes | bytearray, *, is_whole: bool = False) -> str:
+    """A line for a message: whole or not at all, so that a secret which it repeats can be found and redacted."""
+    line, end, _ = raw.partition(b"\n")
+    if not (end or is_whole) or len(line) > _QUOTED:
+        return "something else"
+    text = line.rstrip(b"\r").decode("latin-1")
+    return '"' + "".join(each if each.isprintable() else "\ufffd" for each in text) + '"'

@@ -5,8 +5,9 @@ Made for many small requests. A request is prepared once, as an `httpx.Request`,
 cookies, redirects, proxies or settings from the environment.
 
 Before a kept connection is used again, its socket is looked at: if anything has arrived since the last response, it
-would be taken for the next one, so the connection is closed. Requests are never pipelined. Bytes that arrive when the
-next request is already on its way cannot be told from its response, by no client of HTTP/1.
+would be taken for the next one, so the connection is closed. Requests are never pipelined. What arrives when the next
+request is already on its way cannot be told from its response; so a connection rests before it is used again, and while
+it rests another one is opened.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable
 from contextlib import AbstractAsyncContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Final, NamedTuple, cast
 from urllib.parse import quote
@@ -32,11 +33,16 @@ from bridge.resolver import AddressInfo, Resolver, SystemResolver, address_of, l
 
 _HAPPY_EYEBALLS_DELAY: Final = 0.25
 """Seconds until the next address of a name is tried beside the one before (RFC 8305 section 5)."""
+REST: Final = 0.05
+"""Seconds between a response and the next request over the same connection."""
+SPARE: Final = 8
+"""Idle connections of an origin from which on none is opened because the others still rest."""
 _READABLE: Final = select.POLLIN | select.POLLHUP | select.POLLERR
 _TARGET: Final = re.compile(r"^[^:]*://[^/?#]*")
 _ASCII: Final = "".join(map(chr, range(0x21, 0x7F)))
 _LINE_BREAK: Final = re.compile(rb"[\r\n\0]")
 _ADAPTER_LIMIT: Final = 16 * 1024 * 1024
+"""Bytes of a response that `httpx.AsyncClient` gets through this transport."""
 
 
 class Origin(NamedTuple):
@@ -53,8 +59,8 @@ class PreparedRequest:
 
     origin: Origin
     method: bytes
-    target: bytes
-    headers: bytes
+    target: bytes = field(repr=False)
+    headers: bytes = field(repr=False)
 
     @classmethod
     def of(cls, request: httpx.Request) -> PreparedRequest:
@@ -77,7 +83,7 @@ class PreparedRequest:
 
     def at(self, target: bytes) -> PreparedRequest:
         """The same request for another path and query."""
-        return replace(self, target=target)
+        return PreparedRequest(origin=self.origin, method=self.method, target=target, headers=self.headers)
 
 
 def target_as_written(url: str) -> bytes:
@@ -91,6 +97,7 @@ class Transport(httpx.AsyncBaseTransport):
 
     Args:
         keep_alive: seconds for which an idle connection is kept.
+        rest: seconds for which it must be idle before it is used again.
         limit: of requests at once; the others wait.
         tls: verification of certificates; default: the system's.
         resolver: of host names; default: the system's DNS.
@@ -101,12 +108,14 @@ class Transport(httpx.AsyncBaseTransport):
         self,
         *,
         keep_alive: float,
+        rest: float = REST,
         limit: int | None = None,
         tls: ssl.SSLContext | None = None,
         resolver: Resolver | None = None,
         check: Callable[[str, str], None] | None = None,
     ) -> None:
         self._keep_alive = keep_alive
+        self._rest = rest
         self._tls = tls or ssl.create_default_context()
         self._resolver = resolver or SystemResolver()
         self._check = check
@@ -158,6 +167,8 @@ class Transport(httpx.AsyncBaseTransport):
                 response = await self.send(PreparedRequest.of(request), reader, body=await request.aread())
         except TimeoutError as error:
             raise httpx.ReadTimeout(f"no complete response within {limit} s", request=request) from error
+        if response.is_cut:
+            raise httpx.ReadError(f"the response is longer than {_ADAPTER_LIMIT} bytes", request=request)
         stream = httpx.ByteStream(response.body)
         return httpx.Response(response.status, headers=response.headers, stream=stream, request=request)
 
@@ -192,11 +203,13 @@ class Transport(httpx.AsyncBaseTransport):
 
     def _take_idle(self, origin: Origin) -> _Connection | None:
         """The connection that has been idle for longest, and can still be used."""
-        connections = self._idle.get(origin)
-        oldest = time.monotonic() - self._keep_alive
+        now, connections = time.monotonic(), self._idle.get(origin)
         while connections:
+            idle = now - connections[0].idle_since
+            if idle < self._rest and len(connections) < SPARE:
+                return None
             connection = connections.popleft()
-            if connection.idle_since >= oldest and connection.is_quiet():
+            if idle <= self._keep_alive and connection.is_quiet():
                 return connection
             connection.close()
         return None

@@ -1,6 +1,9 @@
 """Log lines: structlog to stderr, readable on a terminal, otherwise one JSON document per line.
 
-The service writes them from a thread of its own: a reader that stalls (a full pipe, a paused terminal) must not stop
+structlog is imported with the first line: it loads Rich and Pygments, half as much again as SQLAlchemy, and most
+commands log nothing.
+
+The service writes lines from a thread of its own: a reader that stalls (a full pipe, a paused terminal) must not stop
 the work. Lines that find the queue full are dropped, and counted in a line once the reader goes on.
 """
 
@@ -12,10 +15,13 @@ import os
 import select
 import sys
 import threading
+from functools import cached_property
 from queue import Empty, SimpleQueue
-from typing import TextIO
+from typing import TYPE_CHECKING, Any, TextIO, cast
 
-import structlog
+if TYPE_CHECKING:
+    import structlog
+    from structlog.stdlib import BoundLogger
 
 QUEUED_LINES = 10_000
 """Lines that wait for a reader that stalls; some megabytes."""
@@ -23,7 +29,13 @@ LINES_AT_ONCE = 500
 FLUSH_SECONDS = 0.5
 """Time for the last lines when the program ends."""
 
-log: structlog.stdlib.BoundLogger = structlog.get_logger("bridge.logs")
+_wanted: dict[str, Any] | None = None
+"""Arguments of `_configure`, which runs before the first line."""
+
+
+def get_logger(name: str) -> BoundLogger:
+    """The logger of a module; `name` says which."""
+    return cast("BoundLogger", _Logger(name))
 
 
 def configure_logs(*, console: bool, level: str, queued: bool = False) -> None:
@@ -31,7 +43,43 @@ def configure_logs(*, console: bool, level: str, queued: bool = False) -> None:
 
     With `queued`, a thread writes the lines, and the program calls `flush_logs` before it ends.
     """
+    global _wanted, _queue  # noqa: PLW0603 - logging is global
+    _queue = _LineQueue(sys.stderr.fileno()) if queued else None
     threshold = logging.getLevelNamesMapping()[level.upper()]
+    logging.basicConfig(level=max(threshold, logging.WARNING), handlers=[_LibraryHandler()], force=True)
+    logging.getLogger("apscheduler").setLevel(logging.ERROR)  # a tick that was skipped is made up for by the next one
+    _wanted = {"console": console, "threshold": threshold}
+    if "structlog" in sys.modules:
+        _import_structlog()
+
+
+def _import_structlog() -> Any:  # noqa: ANN401 - the module
+    global _wanted  # noqa: PLW0603 - as above
+    import structlog  # noqa: PLC0415 - see the head of this file
+
+    if (wanted := _wanted) is not None:
+        _configure(**wanted)
+        _wanted = None
+    return structlog
+
+
+class _Logger:
+    """A logger of structlog, imported when it is used."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    @cached_property
+    def _logger(self) -> Any:  # noqa: ANN401 - structlog's
+        return _import_structlog().get_logger(self._name)
+
+    def __getattr__(self, method: str) -> Any:  # noqa: ANN401 - structlog's
+        return getattr(self._logger, method)
+
+
+def _configure(*, console: bool, threshold: int) -> None:
+    import structlog  # noqa: PLC0415 - as above
+
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
@@ -47,22 +95,19 @@ def configure_logs(*, console: bool, level: str, queued: bool = False) -> None:
         # Without local variables: those of a failed delivery are secrets.
         tracebacks = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
         last = [structlog.processors.ExceptionRenderer(tracebacks), structlog.processors.JSONRenderer()]
-    global _queue  # noqa: PLW0603 - there is one stderr
-    _queue = _LineQueue(sys.stderr.fileno()) if queued else None
     structlog.configure(
         processors=[*shared, *last],
         wrapper_class=structlog.make_filtering_bound_logger(threshold),
         logger_factory=lambda *_: _queue or _Unfailing(sys.stderr),
         cache_logger_on_first_use=False,
     )
-    logging.basicConfig(level=max(threshold, logging.WARNING), handlers=[_LibraryHandler()], force=True)
-    logging.getLogger("apscheduler").setLevel(logging.ERROR)  # a tick that was skipped is made up for by the next one
 
 
 class _LibraryHandler(logging.Handler):
     """Log lines of libraries, in the form of our own."""
 
     def emit(self, record: logging.LogRecord) -> None:
+        log = get_logger("bridge.logs")
         write = log.warning if record.levelno < logging.ERROR else log.error
         write("library.logged", library=record.name, detail=record.getMessage())
 
@@ -135,7 +180,7 @@ class _LineQueue:
         with self._counting:
             dropped, self._dropped = self._dropped, 0
         if dropped:
-            log.warning("log.lines_dropped", count=dropped)
+            get_logger("bridge.logs").warning("log.lines_dropped", count=dropped)
 
     def _count_dropped(self, count: int) -> None:
         with self._counting:
@@ -149,7 +194,7 @@ class _Unfailing:
     """A logger that never raises: a full disk or a closed pipe must not stop the work."""
 
     def __init__(self, file: TextIO) -> None:
-        self._logger = structlog.PrintLogger(file)
+        self._logger = _import_structlog().PrintLogger(file)
 
     def msg(self, message: str) -> None:
         with contextlib.suppress(OSError, ValueError):

@@ -9,15 +9,16 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
 
-import structlog
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 from apscheduler.triggers.base import BaseTrigger
+
+from bridge.logs import get_logger
 
 CLOCK_CHECK_SECONDS = 0.25
 CLOCK_TOLERANCE = timedelta(seconds=2)
 """A smaller difference between wall clock and monotonic clock is no change of the clock."""
 
-log: structlog.stdlib.BoundLogger = structlog.get_logger("bridge.scheduler")
+log = get_logger("bridge.scheduler")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,8 +11,6 @@ from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from datetime import timedelta
 from enum import StrEnum
 
-import structlog
-
 from bridge import __version__
 from bridge.admin.clock import (
     clock_lag,
@@ -30,10 +28,10 @@ from bridge.db.encryption import SecretCipher, delete_expired_secrets
 from bridge.db.engine import Database
 from bridge.db.jobs import claim_job, finish_job
 from bridge.db.liveness import Worker
-from bridge.db.migrate import ensure_schema
+from bridge.db.schema import ensure_schema
 from bridge.delivery.sender import Sender
 from bridge.errors import BridgeError, ConfigurationError, DatabaseError
-from bridge.logs import FLUSH_SECONDS, flush_logs
+from bridge.logs import FLUSH_SECONDS, flush_logs, get_logger
 from bridge.polling.poller import NoSender, Poller
 from bridge.polling.rooms import apply_shorter_intervals
 from bridge.polling.source_state import retry_sources
@@ -55,7 +53,7 @@ RELOAD_DRAIN_SECONDS = 2.0
 CLOSE_SECONDS = 0.5
 """Time that the database has, at the very end, to finish running transactions."""
 
-log: structlog.stdlib.BoundLogger = structlog.get_logger("bridge.service")
+log = get_logger("bridge.service")
 
 
 class Role(StrEnum):
@@ -130,8 +128,8 @@ class Service:
 
     def _prepare(self) -> None:
         ensure_schema(self._database)
-        self._worker.start()
         self._apply_configuration()
+        self._worker.start()
         lag = self._database.read_now(clock_lag, self._runtime.now())
         if lag:
             log.warning("clock.changed", seconds=-lag.total_seconds(), detail="it was put back since the last run")

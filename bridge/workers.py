@@ -11,9 +11,8 @@ import contextlib
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, NamedTuple, TypeVar
 
-import structlog
-
 from bridge.errors import DatabaseError
+from bridge.logs import get_logger
 
 Item = TypeVar("Item")
 
@@ -22,7 +21,7 @@ RELEASE_SECONDS = 0.5
 PAUSE_AFTER_ERROR = 1.0
 """Seconds before an item whose work failed unexpectedly is given back, or a failed claim is repeated."""
 
-log: structlog.stdlib.BoundLogger = structlog.get_logger("bridge.workers")
+log = get_logger("bridge.workers")
 
 
 class Claimed(NamedTuple, Generic[Item]):

@@ -2,6 +2,7 @@
 
 from alembic import context
 
+import bridge.db.indexes  # noqa: F401 - belong to the metadata
 from bridge.db.tables import metadata
 
 context.configure(

@@ -67,8 +67,8 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 
 @pytest.fixture(autouse=True)
-def default_logs() -> Iterator[None]:
-    """Undo what a command that ran in this process has configured: tests capture log lines of every level."""
+def _log_everything() -> Iterator[None]:
+    """Undo what commands in this process set up: other tests look at lines below `warning`."""
     yield
     structlog.reset_defaults()
 

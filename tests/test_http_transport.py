@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_network
+from unittest.mock import patch
 
 import httpx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bridge.delivery.client import WebhookClient
-from bridge.http_transport import Transport, target_as_written
+from bridge import http_transport
+from bridge.delivery.client import ClientLimits, WebhookClient
+from bridge.http_transport import SPARE, Transport, target_as_written
 from bridge.rules.delivery import Outcome
 from bridge.rules.egress import EgressPolicy
 from bridge.rules.presence import Snapshot
-from bridge.sources.huddle01.client import open_huddle01
+from bridge.sources.huddle01.client import Huddle01Source, open_transport
 from bridge.sources.protocol import SourceSettings
 from tests.harness.wire import Wire, listening
 
@@ -33,13 +35,15 @@ MORE: dict[str, Callable[[bytes], bytes]] = {
     "an empty 200": lambda _: b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
     "no HTTP": lambda _: b"\0\r\n",
 }
-"""What a server says after a response, in the same piece or once the connection is idle."""
+"""What a server says after a response."""
+WHEN = ("together", "soon", "idle")
+REST = 60  # seconds: nothing depends on how fast this machine is
 
 
 class Desynchronising:
     """A server that says more than it was asked, by a script with one step per response."""
 
-    def __init__(self, script: Sequence[tuple[str, bool]]) -> None:
+    def __init__(self, script: Sequence[tuple[str, str]]) -> None:
         self._script = list(script)
         self._unsaid: list[tuple[Wire, bytes]] = []
 
@@ -47,13 +51,17 @@ class Desynchronising:
         room = wire.request.line.split(" ")[1].rpartition("/")[2]
         body = json.dumps({"count": 1, "participants": [{"peerId": f"peer of {room}"}]}).encode()
         response = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body)
-        said, at_once = self._script.pop() if self._script else ("nothing", True)
+        said, when = self._script.pop() if self._script else ("nothing", "together")
         more = MORE[said](response)
-        if at_once:
+        if when == "together":
             await wire.send(response + more)
             return
         await wire.send(response)
-        self._unsaid.append((wire, more))
+        if when == "idle":
+            self._unsaid.append((wire, more))
+            return
+        await asyncio.sleep(0.002)  # time enough to send the next request
+        await wire.send(more)
 
     def say_the_rest(self) -> None:
         """Send what was kept back; it is in the sockets of the client before this returns."""
@@ -63,16 +71,23 @@ class Desynchronising:
         self._unsaid.clear()
 
 
-SCRIPTS = st.lists(st.tuples(st.sampled_from(sorted(MORE)), st.booleans()), max_size=30)
+def run(scenario: Coroutine[None, None, None]) -> None:
+    """Run it with as many connections as it takes for none to be used before it has rested."""
+    with patch.object(http_transport, "SPARE", 1000):
+        asyncio.run(scenario)
+
+
+SCRIPTS = st.lists(st.tuples(st.sampled_from(sorted(MORE)), st.sampled_from(WHEN)), max_size=30)
 ROUNDS = st.lists(st.lists(st.sampled_from(ROOMS), min_size=1, max_size=4), min_size=1, max_size=8)
 
 
 @settings(max_examples=100, deadline=None)
 @given(script=SCRIPTS, rounds=ROUNDS, connections=st.sampled_from([1, 2, 16]))
 def test_a_room_is_never_told_of_another(
-    script: list[tuple[str, bool]], rounds: list[list[str]], connections: int
+    script: list[tuple[str, str]], rounds: list[list[str]], connections: int
 ) -> None:
     async def scenario() -> None:
+        rest = REST if any(when == "soon" for _, when in script) else 0
         server = Desynchronising(script)
         async with listening(server.respond) as upstream:
             account = SourceSettings(
@@ -82,7 +97,7 @@ def test_a_room_is_never_told_of_another(
                 api_key="key",
                 max_concurrency=connections,
             )
-            source = open_huddle01(account, lambda: NOW)
+            source = Huddle01Source(account, open_transport(account, rest=rest), "1.2.3", lambda: NOW)
             for rooms in rounds:
                 found = await asyncio.gather(*(source.fetch(room) for room in rooms))
                 for room, snapshot in zip(rooms, found, strict=True):
@@ -91,17 +106,18 @@ def test_a_room_is_never_told_of_another(
                 server.say_the_rest()
             await source.aclose()
 
-    asyncio.run(scenario())
+    run(scenario())
 
 
 @settings(max_examples=100, deadline=None)
 @given(script=SCRIPTS, rounds=st.lists(st.integers(1, 4), min_size=1, max_size=8))
-def test_a_delivery_counts_only_if_the_receiver_got_it(script: list[tuple[str, bool]], rounds: list[int]) -> None:
+def test_a_delivery_counts_only_if_the_receiver_got_it(script: list[tuple[str, str]], rounds: list[int]) -> None:
     async def scenario() -> None:
+        rest = timedelta(seconds=REST if any(when == "soon" for _, when in script) else 0)
         server = Desynchronising(script)
         async with (
             listening(server.respond) as receiver,
-            WebhookClient(POLICY, user_agent="t", clock=lambda: NOW) as client,
+            WebhookClient(POLICY, user_agent="t", clock=lambda: NOW, limits=ClientLimits(rest=rest)) as client,
         ):
             sent = 0
             for count in rounds:
@@ -120,7 +136,7 @@ def test_a_delivery_counts_only_if_the_receiver_got_it(script: list[tuple[str, b
                 server.say_the_rest()
         assert len(receiver.requests) == sent, "nothing was sent twice"
 
-    asyncio.run(scenario())
+    run(scenario())
 
 
 async def test_an_idle_connection_is_closed_when_its_time_has_come() -> None:
@@ -134,6 +150,22 @@ async def test_an_idle_connection_is_closed_when_its_time_has_come() -> None:
     async with listening(respond) as server, httpx.AsyncClient(transport=Transport(keep_alive=0.05)) as client:
         assert (await client.post(server.url, content=b"x")).status_code == 204
         await closed.wait()
+
+
+async def test_a_connection_rests_before_it_is_used_again() -> None:
+    async with listening() as server, httpx.AsyncClient(transport=Transport(keep_alive=60, rest=0.05)) as client:
+        for _ in range(2):
+            await client.post(server.url)
+        await asyncio.sleep(0.06)
+        await client.post(server.url)
+    assert [request.connection for request in server.requests] == [1, 2, 1]
+
+
+async def test_resting_connections_are_bounded() -> None:
+    async with listening() as server, httpx.AsyncClient(transport=Transport(keep_alive=60, rest=60)) as client:
+        for _ in range(3 * SPARE):
+            await client.post(server.url)
+    assert server.connections == SPARE
 
 
 async def test_it_is_a_transport_of_httpx() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -10,14 +9,12 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, Select, Table, Text, cast, literal, select
 
 from bridge.admin.events import find_event
-from bridge.admin.listing import Listing, Page, columns_of, fetch_page, in_period, keys_of_room
+from bridge.admin.listing import Listing, Order, Page, columns_of, fetch_page, in_period, keys_of_room
 from bridge.db.tables import attempts, dead_letters, endpoints, events, rooms
 from bridge.delivery.endpoints import find_endpoint
-from bridge.errors import NotFoundError
 from bridge.rules.delivery import Outcome
 
 _PREFIX = "att_"
-_DIGITS = re.compile(r"[0-9]{1,18}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,26 +75,22 @@ def list_attempts(connection: Connection, wanted: AttemptFilter, page: Page) -> 
     """Return attempts, newest first.
 
     Raises:
-        NotFoundError: there is no such endpoint, room, event or attempt.
+        NotFoundError: there is no such endpoint, room or event.
     """
     query = _select(connection, attempts, wanted, _ATTEMPT, attempts.c.started_at)
     if wanted.failed:
-        query = query.where(attempts.c.outcome != Outcome.DELIVERED.value)
-    if page.after is not None:
-        query = query.where(attempts.c.id < _key(page.after))
-    found = fetch_page(connection, query.order_by(attempts.c.id.desc()), page.limit)
-    return Listing(items=[ListedAttempt(**row._asdict()) for row in found.items], more=found.more)
+        query = query.where(_IS_FAILED)
+    return fetch_page(connection, query, _NEWEST_FIRST, page, ListedAttempt)
 
 
-def list_dead_letters(connection: Connection, wanted: AttemptFilter, *, limit: int) -> Listing[ListedDeadLetter]:
+def list_dead_letters(connection: Connection, wanted: AttemptFilter, page: Page) -> Listing[ListedDeadLetter]:
     """Return dead letters, newest first.
 
     Raises:
         NotFoundError: there is no such endpoint, room or event.
     """
     query = _select(connection, dead_letters, wanted, _DEAD_LETTER, dead_letters.c.parked_at)
-    found = fetch_page(connection, query.order_by(dead_letters.c.id.desc()), limit)
-    return Listing(items=[ListedDeadLetter(**row._asdict()) for row in found.items], more=found.more)
+    return fetch_page(connection, query, _LAST_PARKED_FIRST, page, ListedDeadLetter)
 
 
 def _select(
@@ -107,28 +100,25 @@ def _select(
     columns: tuple[ColumnElement[Any], ...],
     at: ColumnElement[datetime],
 ) -> Select[Any]:
-    """Select attempts or dead letters with their event, room and endpoint; the filters that both know are applied."""
+    """Select attempts or dead letters with their event, room and endpoint; the filters that both know are applied.
+
+    Every one of them has these. The outer joins say that they restrict nothing, so that no database starts with them.
+    """
     query = (
         select(*columns, *_EVENT)
-        .join(events, events.c.id == table.c.event_key)
-        .join(rooms, rooms.c.id == events.c.room_key)
-        .join(endpoints, endpoints.c.id == table.c.endpoint_key)
+        .outerjoin(events, events.c.id == table.c.event_key)
+        .outerjoin(rooms, rooms.c.id == events.c.room_key)
+        .outerjoin(endpoints, endpoints.c.id == table.c.endpoint_key)
         .where(*in_period(at, wanted.since, wanted.until))
     )
     if wanted.endpoint is not None:
         query = query.where(table.c.endpoint_key == find_endpoint(connection, wanted.endpoint).id)
     if wanted.room is not None:
-        query = query.where(events.c.room_key.in_(keys_of_room(connection, wanted.room)))
+        of_room = select(events.c.id).where(events.c.room_key.in_(keys_of_room(connection, wanted.room)))
+        query = query.where(table.c.event_key.in_(of_room))
     if wanted.event is not None:
         query = query.where(table.c.event_key == find_event(connection, wanted.event).key)
     return query
-
-
-def _key(attempt_id: str) -> int:
-    digits = attempt_id.removeprefix(_PREFIX)
-    if not (attempt_id.startswith(_PREFIX) and _DIGITS.fullmatch(digits)):
-        raise NotFoundError(f"no attempt has the id {attempt_id!r}: see `bridge deliveries list --json`")
-    return int(digits)
 
 
 _EVENT = (
@@ -140,4 +130,7 @@ _ATTEMPT = (
     (literal(_PREFIX) + cast(attempts.c.id, Text)).label("id"),
     *columns_of(attempts, ListedAttempt),
 )
+_NEWEST_FIRST = Order((attempts.c.started_at, attempts.c.id))
+_LAST_PARKED_FIRST = Order((dead_letters.c.id,))
+_IS_FAILED = attempts.c.outcome != literal(Outcome.DELIVERED.value, literal_execute=True)  # as in `ix_attempts_failed`
 _DEAD_LETTER = tuple(columns_of(dead_letters, ListedDeadLetter))

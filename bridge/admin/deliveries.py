@@ -15,9 +15,8 @@ from bridge.admin.attempts import AttemptFilter, ListedAttempt, ListedDeadLetter
 from bridge.admin.events import LoggedEvent, find_event
 from bridge.admin.listing import Page
 from bridge.db.tables import cursors, endpoints, events, redeliveries, rooms
-from bridge.delivery.redeliver import RedeliveryState
 from bridge.events.types import matches
-from bridge.rules.delivery import Outcome
+from bridge.rules.delivery import Outcome, RedeliveryState
 
 ALL = 100_000
 """More attempts than one event can have: `retry_schedule` ends."""
@@ -68,7 +67,7 @@ def show_deliveries(connection: Connection, event_id: str) -> DeliveredEvent:
     attempts: dict[str, list[ListedAttempt]] = defaultdict(list)
     for attempt in list_attempts(connection, this_one, Page(limit=ALL)).items:
         attempts[attempt.endpoint_id].append(attempt)
-    dead = {letter.endpoint_id: letter for letter in list_dead_letters(connection, this_one, limit=ALL).items}
+    dead = {letter.endpoint_id: letter for letter in list_dead_letters(connection, this_one, Page(limit=ALL)).items}
     pending = _redeliveries(connection, event.key)
     return DeliveredEvent(
         event=event,

@@ -6,12 +6,13 @@ import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from enum import StrEnum
 from typing import Any
 
 from sqlalchemy import Connection, Row, Select, and_, func, or_, select
 
 from bridge.admin.attempts import AttemptFilter, ListedAttempt, list_attempts
-from bridge.admin.listing import Listing, Page, columns_of, copy_fields, fetch_page
+from bridge.admin.listing import Listing, Order, Page, columns_of, copy_fields, fetch_page
 from bridge.db.encryption import SecretCipher
 from bridge.db.tables import cursors, dead_letters, endpoint_secrets, endpoints, events
 from bridge.delivery.endpoints import find_endpoint
@@ -21,6 +22,13 @@ from bridge.rules.signing import InvalidSecretError, parse_secret
 
 HIDDEN = "…"
 LOCKED = "(encrypted with a key that is not listed)"
+
+
+class EndpointState(StrEnum):
+    """A disabled endpoint has a `state_reason`."""
+
+    ACTIVE = "active"
+    DISABLED = "disabled"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,6 +79,7 @@ class ShownEndpoint(ListedEndpoint):
     last_attempt: ListedAttempt | None
 
 
+_BY_NAME = Order((endpoints.c.name,), newest_first=False)
 _DEAD_LETTERS = select(func.count()).where(dead_letters.c.endpoint_key == endpoints.c.id).scalar_subquery()
 _LISTED: Select[Any] = select(
     endpoints.c.public_id.label("id"),
@@ -79,12 +88,16 @@ _LISTED: Select[Any] = select(
 )
 
 
-def list_endpoints(connection: Connection, *, limit: int) -> Listing[ListedEndpoint]:
-    """Return endpoints, ordered by name."""
-    found = fetch_page(connection, _LISTED.order_by(endpoints.c.name), limit)
-    return Listing(
-        items=[ListedEndpoint(**row._asdict(), **_owed(connection, row)) for row in found.items], more=found.more
-    )
+def list_endpoints(
+    connection: Connection, page: Page, *, state: EndpointState | None = None
+) -> Listing[ListedEndpoint]:
+    """Return endpoints (in a state), ordered by name."""
+    query = _LISTED if state is None else _LISTED.where(endpoints.c.state == state.value)
+
+    def listed(**columns: Any) -> ListedEndpoint:  # noqa: ANN401 - of any type
+        return ListedEndpoint(**columns, **_owed(connection, columns["id"], columns["events"]))
+
+    return fetch_page(connection, query, _BY_NAME, page, listed)
 
 
 def show_endpoint(
@@ -110,14 +123,14 @@ def show_endpoint(
     newest = list_attempts(connection, AttemptFilter(endpoint=stored.name), Page(limit=1)).items
     return ShownEndpoint(
         **row._asdict(),
-        **_owed(connection, row),
+        **_owed(connection, row.id, row.events),
         headers=headers if reveal else dict.fromkeys(headers, HIDDEN),
         secrets=_secrets(connection, stored.id, now=now, cipher=cipher, reveal=reveal),
         last_attempt=newest[0] if newest else None,
     )
 
 
-def _owed(connection: Connection, endpoint: Row[Any]) -> dict[str, Any]:
+def _owed(connection: Connection, endpoint_id: str, globs: Collection[str]) -> dict[str, Any]:
     """Count the rooms and events that the endpoint waits for, without the events that its cursors only pass over."""
     within_reach = and_(
         events.c.room_key == cursors.c.room_key,
@@ -130,9 +143,9 @@ def _owed(connection: Connection, endpoint: Row[Any]) -> dict[str, Any]:
         .join(cursors, cursors.c.endpoint_key == endpoints.c.id)
         .join(events, within_reach)
         .where(
-            endpoints.c.public_id == endpoint.id,
+            endpoints.c.public_id == endpoint_id,
             cursors.c.acked < cursors.c.head,
-            events.c.type.in_(_types(endpoint.events)),
+            events.c.type.in_(_types(globs)),
         )
     )
     return connection.execute(owed).one()._asdict()

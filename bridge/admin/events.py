@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Select, func, select, tuple_
+from sqlalchemy import ColumnElement, Connection, Select, func, select
 
-from bridge.admin.listing import Listing, Page, fetch_page, in_period, keys_of_room
+from bridge.admin.listing import Listing, Order, Page, fetch_page, in_period, keys_of_room
 from bridge.db.tables import events
 from bridge.errors import NotFoundError
 from bridge.events.types import EventType, matches
@@ -18,13 +18,17 @@ from bridge.events.types import EventType, matches
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EventFilter:
-    """Conditions that events must meet; `since` (inclusive) and `until` compare the time at which one was recorded."""
+    """Conditions that events must meet; `since` (inclusive) and `until` compare the time at which one was recorded.
+
+    `before` is the id of an event: only older ones are listed.
+    """
 
     room: str | None = None
     types: tuple[str, ...] = ()
     """Globs."""
     since: datetime | None = None
     until: datetime | None = None
+    before: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,14 +51,13 @@ def list_events(connection: Connection, wanted: EventFilter, page: Page) -> List
     """Return events, newest first.
 
     Raises:
-        NotFoundError: there is no such room, or no event with the page's id.
+        NotFoundError: there is no such room, or no event with the id `wanted.before`.
     """
     query = _select(connection, wanted, *_LOGGED)
-    if page.after is not None:
-        last = find_event(connection, page.after)
-        query = query.where(tuple_(events.c.recorded_at, events.c.id) < tuple_(last.recorded_at, last.key))
-    found = fetch_page(connection, query.order_by(events.c.recorded_at.desc(), events.c.id.desc()), page.limit)
-    return Listing(items=[LoggedEvent(**row._asdict()) for row in found.items], more=found.more)
+    if wanted.before is not None:
+        last = find_event(connection, wanted.before)
+        query = query.where(_NEWEST_FIRST.beyond((last.recorded_at, last.key)))
+    return fetch_page(connection, query, _NEWEST_FIRST, page, LoggedEvent)
 
 
 def new_events(
@@ -99,4 +102,5 @@ def _select(connection: Connection, wanted: EventFilter, *columns: ColumnElement
     return query
 
 
+_NEWEST_FIRST = Order((events.c.recorded_at, events.c.id))
 _LOGGED = (events.c.id.label("key"), events.c.public_id.label("id"), events.c.recorded_at, events.c.body)

@@ -12,8 +12,17 @@ from bridge.rules.polling import Condition
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Health:
-    """Counts, and the due times of the longest overdue poll and delivery (None: nothing is due)."""
+class Overdue:
+    """Due times of the longest overdue poll and delivery (None: nothing is due), and the sources that are not ok."""
+
+    poll_due_since: datetime | None
+    delivery_due_since: datetime | None
+    unavailable_sources: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Counts:
+    """Number of tracked rooms, of those that are occupied, and so on. It costs time for each room."""
 
     rooms: int
     occupied_rooms: int
@@ -21,13 +30,10 @@ class Health:
     events: int
     endpoints: int
     disabled_endpoints: int
-    poll_due_since: datetime | None
-    delivery_due_since: datetime | None
-    unavailable_sources: dict[str, str]
 
 
-def read_health(connection: Connection, now: datetime) -> Health:
-    """Read counts and overdue work. Work of a paused source or endpoint is not overdue."""
+def read_overdue(connection: Connection, now: datetime) -> Overdue:
+    """Read what is overdue. Work of a paused source or endpoint is not."""
     ok_sources = select(sources.c.name).where(sources.c.condition == Condition.OK.value)
     poll_due = select(func.min(rooms.c.next_poll_at)).where(
         rooms.c.tracked,
@@ -48,8 +54,17 @@ def read_health(connection: Connection, now: datetime) -> Health:
         )
     )
     unavailable = select(sources.c.name, sources.c.condition).where(sources.c.condition != Condition.OK.value)
+    return Overdue(
+        poll_due_since=connection.execute(poll_due).scalar_one(),
+        delivery_due_since=connection.execute(delivery_due).scalar_one(),
+        unavailable_sources={row.name: row.condition for row in connection.execute(unavailable)},
+    )
+
+
+def read_counts(connection: Connection) -> Counts:
+    """Count what there is."""
     count = func.count()
-    return Health(
+    return Counts(
         rooms=connection.execute(select(count).select_from(rooms).where(rooms.c.tracked)).scalar_one(),
         occupied_rooms=connection.execute(
             select(count).select_from(rooms).where(rooms.c.tracked, rooms.c.session_key.is_not(None))
@@ -60,7 +75,4 @@ def read_health(connection: Connection, now: datetime) -> Health:
         disabled_endpoints=connection.execute(
             select(count).select_from(endpoints).where(endpoints.c.state != "active")
         ).scalar_one(),
-        poll_due_since=connection.execute(poll_due).scalar_one(),
-        delivery_due_since=connection.execute(delivery_due).scalar_one(),
-        unavailable_sources={row.name: row.condition for row in connection.execute(unavailable)},
     )

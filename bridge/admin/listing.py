@@ -1,20 +1,23 @@
 """Shared parts of the listings: pages, filters, and how a record becomes JSON.
 
 The names of a record's fields are the keys of the CLI's JSON and of the HTTP API. A query labels its columns with
-them, so that a record is `Record(**row._mapping)`.
+them, so that a record is `Record(**row._asdict())`. A page costs what it shows, however much there is: each listing has
+an order for which there is an index, and a page begins behind the last item of the one before.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import json
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from sqlalchemy import Column, ColumnElement, Connection, Row, Select, Table, func, select
+from sqlalchemy import Column, ColumnElement, Connection, Select, Table, func, literal_column, select, tuple_
 
-from bridge.db.tables import rooms
-from bridge.errors import NotFoundError
+from bridge.db.tables import UtcDateTime, rooms
+from bridge.errors import NotFoundError, UsageError
 from bridge.events.bodies import rfc3339
 
 if TYPE_CHECKING:
@@ -25,31 +28,111 @@ Record = TypeVar("Record", bound="DataclassInstance")
 
 COUNTED = 100_000
 """Number of rows that are counted beyond those shown: a huge table must not make a short listing slow."""
+LARGEST_KEY = 2**63
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Page:
-    """Part of a listing, newest first: at most `limit` items older than the one with the id `after`."""
+    """Part of a listing: at most `limit` items after the position `after`, which is a `Listing.next`.
+
+    An item that is added meanwhile neither repeats another one nor hides it. `count` asks for `Listing.more`.
+    """
 
     limit: int
     after: str | None = None
+    count: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Listing(Generic[T]):
-    """The items of one page; `more` is the number of further ones, at most `COUNTED`."""
+    """The items of one page; `next` is None on the last one.
+
+    `more` is the number of further items, at most `COUNTED`; 0 unless the page asks for it.
+    """
 
     items: Sequence[T]
+    next: str | None = None
     more: int = 0
 
 
-def fetch_page(connection: Connection, query: Select[Any], limit: int) -> Listing[Row[Any]]:
-    """Return the first rows of a query and the number of the others; a listing costs what it shows."""
-    rows = connection.execute(query.limit(limit)).all()
-    if len(rows) < limit:
-        return Listing(items=rows)
-    others = query.order_by(None).limit(limit + COUNTED).subquery()
-    return Listing(items=rows, more=connection.execute(select(func.count()).select_from(others)).scalar_one() - limit)
+@dataclass(frozen=True, slots=True)
+class Order:
+    """The order of a listing, by columns that are unique together and, in this order, in an index."""
+
+    columns: tuple[Column[Any], ...]
+    newest_first: bool = True
+
+    def by(self) -> list[ColumnElement[Any]]:
+        return [column.desc() if self.newest_first else column.asc() for column in self.columns]
+
+    def beyond(self, values: Sequence[Any]) -> ColumnElement[bool]:
+        """The condition for rows after the one with these values."""
+        key, position = tuple_(*self.columns), tuple_(*values)
+        return key < position if self.newest_first else key > position
+
+
+def fetch_page(
+    connection: Connection, query: Select[Any], order: Order, page: Page, make: Callable[..., T]
+) -> Listing[T]:
+    """Return one page of the records that `make` makes of the rows of a query.
+
+    Raises:
+        UsageError: `page.after` is not the `next` of such a listing.
+    """
+    keys = [column.label(f"key_{index}") for index, column in enumerate(order.columns)]
+    rest = query if page.after is None else query.where(order.beyond(_values(order, page.after)))
+    rows = connection.execute(rest.add_columns(*keys).order_by(*order.by()).limit(page.limit + 1)).all()
+    shown = rows[: page.limit]
+    width = len(keys)
+    items = [make(**dict(zip(row._fields[:-width], row[:-width], strict=True))) for row in shown]
+    if len(rows) == len(shown):
+        return Listing(items=items)
+    last = shown[-1][-width:]
+    more = _count(connection, query.where(order.beyond(last))) if page.count else 0
+    return Listing(items=items, next=_position(last), more=more)
+
+
+def pages(read: Callable[[Page], Listing[T]], limit: int, at_once: int = 500) -> Iterator[Listing[T]]:
+    """Yield the pages of a listing up to `limit` items, a few hundred at a time; the last one is counted."""
+    left, after = limit, None
+    while left > 0:
+        page = read(Page(limit=min(left, at_once), after=after, count=left <= at_once))
+        yield page
+        left, after = left - len(page.items), page.next
+        if after is None:
+            return
+
+
+def _count(connection: Connection, query: Select[Any]) -> int:
+    rows = query.with_only_columns(literal_column("1"), maintain_column_froms=True).limit(COUNTED).subquery()
+    return connection.execute(select(func.count()).select_from(rows)).scalar_one()
+
+
+def _position(values: Sequence[Any]) -> str:
+    texts = [value.isoformat() if isinstance(value, datetime) else value for value in values]
+    return urlsafe_b64encode(json.dumps(texts).encode()).decode().rstrip("=")
+
+
+def _values(order: Order, position: str) -> list[Any]:
+    """Return the values of the columns at a position."""
+    try:
+        values = json.loads(urlsafe_b64decode(position + "=" * (-len(position) % 4)))
+        return [_value(column, value) for column, value in zip(order.columns, values, strict=True)]
+    except (ValueError, TypeError):
+        message = f"after: {position!r} is not a position in this listing: use the `next` of its last page"
+        raise UsageError(message) from None
+
+
+def _value(column: Column[Any], value: object) -> object:
+    match value:
+        case str() if isinstance(column.type, UtcDateTime):
+            return datetime.fromisoformat(value).astimezone(UTC)
+        case str() if column.type.python_type is str and "\0" not in value:
+            return value
+        case int() if column.type.python_type is int and 0 <= value < LARGEST_KEY:
+            return value
+        case _:
+            raise ValueError("not a value of the column")
 
 
 def columns_of(table: Table, record: type[DataclassInstance]) -> list[Column[Any]]:

@@ -17,7 +17,7 @@ from sqlalchemy import URL, Connection, Engine, NullPool, create_engine, event, 
 
 from bridge.admin.listing import columns_of
 from bridge.db.engine import Database
-from bridge.db.migrate import SchemaState, schema_state
+from bridge.db.schema import SchemaState, schema_state
 from bridge.db.tables import endpoint_secrets, endpoints, rooms, sessions
 
 TIMEOUT_SECONDS = 4

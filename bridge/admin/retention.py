@@ -7,7 +7,7 @@ from datetime import datetime
 from sqlalchemy import Connection, delete, select
 
 from bridge.db.tables import attempts, redeliveries
-from bridge.delivery.redeliver import RedeliveryState
+from bridge.rules.delivery import RedeliveryState
 
 ROWS_AT_ONCE = 5_000
 

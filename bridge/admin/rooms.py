@@ -7,9 +7,9 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import Connection, Select, case, func, select
+from sqlalchemy import Connection, Select, and_, case, func, select
 
-from bridge.admin.listing import Listing, columns_of, copy_fields, fetch_page
+from bridge.admin.listing import Listing, Order, Page, columns_of, copy_fields, fetch_page
 from bridge.db.tables import rooms, sessions, sources, visits
 from bridge.db.visits import load_presence
 from bridge.polling.rooms import find_room
@@ -92,11 +92,13 @@ class FailingSource:
     paused_until: datetime | None
 
 
-_STATE = case(
-    (rooms.c.session_key.is_not(None), RoomState.OCCUPIED.value),
-    (rooms.c.complete_at.is_(None), RoomState.UNKNOWN.value),
-    else_=RoomState.EMPTY.value,
-)
+_IS_IN = {
+    RoomState.OCCUPIED: rooms.c.session_key.is_not(None),
+    RoomState.UNKNOWN: and_(rooms.c.session_key.is_(None), rooms.c.complete_at.is_(None)),
+    RoomState.EMPTY: and_(rooms.c.session_key.is_(None), rooms.c.complete_at.is_not(None)),
+}
+_STATE = case(*((condition, state.value) for state, condition in _IS_IN.items()))
+_BY_SOURCE_AND_ID = Order((rooms.c.source, rooms.c.upstream_id), newest_first=False)
 _PEER_COUNT = select(func.count()).where(visits.c.room_key == rooms.c.id, visits.c.left_at.is_(None)).scalar_subquery()
 _LISTED: Select[Any] = (
     select(
@@ -112,16 +114,15 @@ _LISTED: Select[Any] = (
 
 
 def list_rooms(
-    connection: Connection, *, source: str | None = None, state: RoomState | None = None, limit: int
+    connection: Connection, page: Page, *, source: str | None = None, state: RoomState | None = None
 ) -> Listing[ListedRoom]:
     """Return tracked rooms (of a source, in a state), ordered by source and id."""
-    query = _LISTED.order_by(rooms.c.source, rooms.c.upstream_id)
+    query = _LISTED
     if source is not None:
         query = query.where(rooms.c.source == source)
     if state is not None:
-        query = query.where(_STATE.in_([state.value]))
-    found = fetch_page(connection, query, limit)
-    return Listing(items=[ListedRoom(**row._asdict()) for row in found.items], more=found.more)
+        query = query.where(_IS_IN[state])
+    return fetch_page(connection, query, _BY_SOURCE_AND_ID, page, ListedRoom)
 
 
 def show_room(connection: Connection, room_id: str, source: str | None = None) -> ShownRoom:

@@ -1,4 +1,4 @@
-"""`bridge deliveries`: attempts, dead letters, the delivery of one event; replay and skip are in `delivery_actions`."""
+"""`bridge deliveries list` and `show`: attempts, dead letters, the delivery of one event."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import typer
 
 from bridge.admin.attempts import AttemptFilter, ListedAttempt, ListedDeadLetter, list_attempts, list_dead_letters
 from bridge.admin.deliveries import DeliveryState, EventDelivery, show_deliveries
-from bridge.admin.listing import Page, document
-from bridge.cli import delivery_actions
+from bridge.admin.listing import document
+from bridge.cli.database import open_database
 from bridge.cli.inputs import parse_period
 from bridge.cli.listings import print_listing
 from bridge.cli.options import (
@@ -34,7 +34,7 @@ from bridge.cli.output import (
     short_time,
     span,
 )
-from bridge.cli.settings import load_settings, open_database
+from bridge.cli.settings import load_settings
 from bridge.cli.summaries import log_name, summarize
 from bridge.events.bodies import rfc3339
 from bridge.rules.delivery import Outcome
@@ -43,15 +43,7 @@ from bridge.runtime import system_runtime
 RESPONSE_SHOWN = 200
 """Characters of a response that are printed; `--json` has all that was kept."""
 
-app = typer.Typer(
-    help="List attempts and dead letters; replay or skip events.",
-    no_args_is_help=True,
-    add_completion=False,
-    rich_markup_mode=None,
-)
 
-
-@app.command("list")
 def list_recorded(
     endpoint: Annotated[str | None, typer.Option(metavar="NAME", help="Only to this endpoint.")] = None,
     room: RoomFilter = None,
@@ -73,28 +65,25 @@ def list_recorded(
     )
     with open_database(settings) as database:
         if dead:
-            letters = database.read_now(list_dead_letters, wanted, limit=limit)
+            print_listing(
+                lambda page: database.read_now(list_dead_letters, wanted, page),
+                _DEAD_LETTER_COLUMNS,
+                lambda letter: _dead_letter_cells(letter, now, zone),
+                limit=limit,
+                as_json=as_json,
+                empty="there is no such dead letter",
+            )
         else:
-            attempts = database.read_now(list_attempts, wanted, Page(limit=limit))
-    if dead:
-        print_listing(
-            letters,
-            _DEAD_LETTER_COLUMNS,
-            lambda letter: _dead_letter_cells(letter, now, zone),
-            as_json=as_json,
-            empty="there is no such dead letter",
-        )
-    else:
-        print_listing(
-            attempts,
-            _ATTEMPT_COLUMNS,
-            lambda attempt: _attempt_cells(attempt, now, zone),
-            as_json=as_json,
-            empty="there is no such attempt on record",
-        )
+            print_listing(
+                lambda page: database.read_now(list_attempts, wanted, page),
+                _ATTEMPT_COLUMNS,
+                lambda attempt: _attempt_cells(attempt, now, zone),
+                limit=limit,
+                as_json=as_json,
+                empty="there is no such attempt on record",
+            )
 
 
-@app.command()
 def show(
     event: Annotated[str, typer.Argument(metavar="EVENT", help="Event id.")],
     as_json: JsonOption = False,
@@ -125,10 +114,6 @@ def show(
         print_line(f"{delivery.endpoint}: {_describe(delivery, now)}")
         for attempt in delivery.attempts:
             _print_attempt(attempt, zone)
-
-
-app.command("replay")(delivery_actions.replay)
-app.command("skip")(delivery_actions.skip)
 
 
 def _describe(delivery: EventDelivery, now: datetime) -> str:

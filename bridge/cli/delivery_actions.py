@@ -7,10 +7,11 @@ from typing import Annotated
 
 import typer
 
+from bridge.cli.database import open_database
 from bridge.cli.inputs import parse_period
 from bridge.cli.options import ConfigOption, JsonOption, SinceFilter, UntilFilter
 from bridge.cli.output import count_of, print_json, print_line, print_message
-from bridge.cli.settings import load_settings, open_database
+from bridge.cli.settings import load_settings
 from bridge.config.words import quoted
 from bridge.db.engine import Database
 from bridge.delivery.endpoints import find_endpoint

@@ -19,8 +19,9 @@ import typer
 
 from bridge.cli.inputs import parse_span
 from bridge.cli.listen import Listener
-from bridge.cli.output import Screen, count_of, print_message
+from bridge.cli.output import count_of, print_message
 from bridge.cli.receiver import receive
+from bridge.cli.screen import Screen
 from bridge.cli.verify import standard_verifier
 from bridge.compose import new_secret
 from bridge.config import Settings, load

@@ -9,11 +9,12 @@ from typing import Annotated
 import typer
 
 from bridge.admin.endpoints import ShownEndpoint, show_endpoint
+from bridge.cli.database import open_database
 from bridge.cli.endpoint_view import print_receiver_needs, print_secret
 from bridge.cli.inputs import parse_span
 from bridge.cli.options import ConfigOption, EndpointArgument, JsonOption
 from bridge.cli.output import count_of, print_json, print_line, print_message, span
-from bridge.cli.settings import load_settings, open_database
+from bridge.cli.settings import load_settings
 from bridge.compose import endpoint_context, open_webhook_client
 from bridge.config import Settings
 from bridge.config.words import did_you_mean, one_of, quoted

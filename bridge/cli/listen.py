@@ -12,9 +12,10 @@ from typing import Annotated
 import typer
 
 from bridge.cli.delivery_checks import SeenDeliveries
-from bridge.cli.output import Part, Screen, fit, is_wide, print_message
+from bridge.cli.output import fit, is_wide, print_message
 from bridge.cli.parse_event import ParsedEvent, parse_event
 from bridge.cli.receiver import Delivery, receive
+from bridge.cli.screen import Part, Screen
 from bridge.cli.signals import Stopping
 from bridge.cli.verify import Verify, gather_secrets, huddle01_verifier, standard_verifier
 from bridge.config.words import printable

@@ -2,31 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
-from bridge.admin.listing import COUNTED, Listing, document
-from bridge.cli.output import Column, print_json, print_message, print_table
+from bridge.admin.listing import COUNTED, Listing, Page, document, pages
+from bridge.cli.output import Column, print_json_array, print_message, print_table
 
 T = TypeVar("T")
 
 
 def print_listing(
-    found: Listing[T],
+    read: Callable[[Page], Listing[T]],
     columns: Sequence[Column],
     cells: Callable[[T], Sequence[object]],
     *,
+    limit: int,
     as_json: bool,
     empty: str,
     as_document: Callable[[T], dict[str, Any]] = document,  # type: ignore[assignment]
-) -> None:
-    """Print the items; `empty` is written to stderr instead of a table without rows."""
+) -> Sequence[T]:
+    """Print up to `limit` items, which are read page by page; JSON is printed as it is read.
+
+    Returns:
+        The items of a table.
+    """
+    left_out = 0
+
+    def items() -> Iterator[T]:
+        nonlocal left_out
+        for page in pages(read, limit):
+            yield from page.items
+            left_out = page.more
+
+    shown: Sequence[T] = ()
     if as_json:
-        print_json([as_document(item) for item in found.items])
+        print_json_array(map(as_document, items()))
     else:
-        print_table(columns, map(cells, found.items), empty=empty)
-    if found.more:
-        number = f"{'at least ' if found.more >= COUNTED else ''}{found.more:,}"
+        shown = list(items())
+        print_table(columns, map(cells, shown), empty=empty)
+    if left_out:
+        number = f"{'at least ' if left_out >= COUNTED else ''}{left_out:,}"
         print_message(
-            f"{number} more {'is' if found.more == 1 else 'are'} not shown: narrow the listing, or raise --limit"
+            f"{number} more {'is' if left_out == 1 else 'are'} not shown: narrow the listing, or raise --limit"
         )
+    return shown

@@ -1,57 +1,99 @@
 """The program: its commands, and the exit code and message of every error.
 
-The module of a command is imported when the command is looked up, because most of them need the database, the
-configuration or an HTTP client, which take a second to load. `bridge --help` reads only the table below.
+The module of a command is imported when the command is looked up: database, configuration and HTTP clients take more
+than a second to load, and no command needs all of them. `bridge --help` reads only the two tables below.
 """
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from collections import UserDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from io import TextIOWrapper
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
-from typer.main import get_command
+from typer.main import get_command, get_group
 
 from bridge import __version__
 from bridge.cli.options import ConfigOption
 from bridge.errors import BridgeError
 
-COMMANDS = {
-    "init": ("setup.init", "Write a commented bridge.toml with a fresh secret."),
-    "check": ("setup.check", "Validate the configuration; touches nothing else."),
+COMMANDS: Mapping[str, tuple[str | Mapping[str, str], str]] = {
+    "init": ("init.init", "Write a commented bridge.toml with a fresh secret."),
+    "check": ("check.check", "Validate the configuration; touches nothing else."),
     "doctor": ("doctor.command.doctor", "Check database, API keys, rooms, endpoints and clocks; changes nothing."),
-    "migrate": ("setup.migrate", "Bring the database to the newest schema."),
+    "migrate": ("migrate.migrate", "Bring the database to the newest schema."),
     "run": ("serve.run", "Run the service: poll rooms, deliver events, serve the status page."),
     "poll": ("poll.poll", "Poll one room now and show what has changed."),
     "demo": ("demo.demo", "Run everything on this machine, with a simulated upstream."),
     "simulate": ("simulate.simulate", "Simulate the Huddle01 API on this machine."),
     "listen": ("listen.listen", "Receive webhooks, verify them and print a line for each."),
-    "rooms": ("rooms.app", "List, show, add and remove tracked rooms."),
-    "endpoints": ("endpoints.app", "List, change and test subscribers."),
-    "events": ("events.app", "List or follow the event log."),
-    "deliveries": ("deliveries.app", "List attempts and dead letters; replay or skip events."),
+    "rooms": (
+        {
+            "list": "rooms.list_tracked",
+            "show": "rooms.show",
+            "add": "room_changes.add",
+            "remove": "room_changes.remove",
+        },
+        "List, show, add and remove tracked rooms.",
+    ),
+    "endpoints": (
+        {
+            "list": "endpoints.list_subscribed",
+            "show": "endpoints.show",
+            "add": "endpoint_changes.add",
+            "remove": "endpoint_changes.remove",
+            "test": "endpoint_actions.send_test",
+            "enable": "endpoint_actions.enable",
+            "disable": "endpoint_actions.disable",
+            "rotate": "endpoint_actions.rotate",
+        },
+        "List, change and test subscribers.",
+    ),
+    "events": ({"list": "events.list_logged", "tail": "event_tail.tail"}, "List or follow the event log."),
+    "deliveries": (
+        {
+            "list": "deliveries.list_recorded",
+            "show": "deliveries.show",
+            "replay": "delivery_actions.replay",
+            "skip": "delivery_actions.skip",
+        },
+        "List attempts and dead letters; replay or skip events.",
+    ),
 }
-"""The module and function of each command below `bridge.cli`, and its line in the help."""
+"""The module and function of each command below `bridge.cli`, or those of a group, and its line in the help."""
 
 
 class _Commands(UserDict[str, Any]):
-    """The commands by name, imported when they are looked up."""
+    """Commands by name, imported when they are looked up."""
 
     def __getitem__(self, name: str) -> Any:  # noqa: ANN401 - a class of Typer's or click's, depending on the version
-        module, _, attribute = self.data[name][0].rpartition(".")
-        found = getattr(import_module(f"bridge.cli.{module}"), attribute)
-        if not isinstance(found, typer.Typer):
-            function, found = found, typer.Typer(add_completion=False, rich_markup_mode=None)
-            found.command()(function)
-        command = get_command(found)
+        where = self.data[name]
+        command = _group(where, COMMANDS[name][1]) if isinstance(where, Mapping) else _command(where)
         command.name = name
         return command
+
+
+def _command(where: str) -> Any:  # noqa: ANN401 - as above
+    module, _, function = where.rpartition(".")
+    app = typer.Typer(add_completion=False, rich_markup_mode=None)
+    app.command()(getattr(import_module(f"bridge.cli.{module}"), function))
+    if not gc.isenabled():  # see `bridge.__main__`
+        gc.freeze()
+        gc.enable()
+    return get_command(app)
+
+
+def _group(commands: Mapping[str, str], help_line: str) -> Any:  # noqa: ANN401 - as above
+    app = typer.Typer(help=help_line, no_args_is_help=True, add_completion=False, rich_markup_mode=None)
+    group = get_group(app)
+    group.commands = _Commands(commands)
+    return group
 
 
 class _Group(TyperGroup):
@@ -59,7 +101,7 @@ class _Group(TyperGroup):
 
     def __init__(self, **settings: Any) -> None:  # noqa: ANN401 - Typer's own
         super().__init__(**settings)
-        self.commands = _Commands(COMMANDS)
+        self.commands = _Commands({name: where for name, (where, _) in COMMANDS.items()})
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:  # noqa: ANN401, ARG002 - as above
         """Write the commands' lines into the help."""

@@ -1,30 +1,25 @@
 """Output of the commands: data to stdout (text for people, JSON for programs), everything else to stderr.
 
 Names and metadata are not ours: characters that could control a terminal are escaped before they are written. Widths
-are counted in columns, not characters, because names may be in any script.
+are counted in columns, not characters, because names may be in any script; Rich, which knows how, is imported for
+those that are not ASCII.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
-import os
+import shutil
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta, tzinfo
-
-from rich.cells import cell_len, set_cell_size
-from rich.console import Console
-from rich.text import Text
 
 from bridge.config.words import printable
 
 WIDE = 120
 """The number of columns from which a terminal shows every column of a table."""
-
-Part = str | tuple[str, str]
-"""A part of a line: plain text, or text with a Rich style."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,6 +58,16 @@ def print_json(document: object, *, compact: bool = False) -> None:
         sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=False, default=str) + "\n")
 
 
+def print_json_array(documents: Iterable[object]) -> None:
+    """Print one JSON document, an array, item by item."""
+    separator = "[\n"
+    for document in documents:
+        text = json.dumps(document, indent=2, ensure_ascii=False, default=str)
+        sys.stdout.write(separator + textwrap.indent(text, "  "))
+        separator = ",\n"
+    sys.stdout.write("[]\n" if separator == "[\n" else "\n]\n")
+
+
 def print_table(columns: Sequence[Column], rows: Iterable[Sequence[object]], *, empty: str) -> None:
     """Print a table; if there is no row, write `empty` to stderr."""
     rows, has_room = list(rows), is_wide()
@@ -73,7 +78,7 @@ def print_table(columns: Sequence[Column], rows: Iterable[Sequence[object]], *, 
     for index, column in enumerate(columns):
         if has_room or not column.wide:
             cells = [column.title, *(_cell(row[index]) for row in rows)]
-            width = max(map(cell_len, cells))
+            width = max(map(_cell_len, cells))
             shown.append([_filled(cell, width, right=column.right) for cell in cells])
     for line in zip(*shown, strict=True):
         sys.stdout.write("  ".join(line).rstrip() + "\n")
@@ -88,48 +93,15 @@ def print_facts(facts: Mapping[str, object]) -> None:
 
 def is_wide() -> bool:
     """Whether there is room for everything: on a wide terminal, or where the output is no terminal."""
-    return not sys.stdout.isatty() or _console().width >= WIDE
-
-
-class Screen:
-    """Standard output, one line at a time, coloured on a terminal; `on_gone` is called once when its reader has gone.
-
-    That is no error: of `bridge demo | head` the demo ends in order.
-    """
-
-    def __init__(self, on_gone: Callable[[], None] = lambda: None) -> None:
-        self._console = _console()
-        self._on_gone = on_gone
-        self.gone = False
-
-    def show(self, *parts: Part) -> None:
-        """Write one line."""
-        text = Text.assemble(*parts)
-        text.rstrip()
-        with self._console.capture() as captured:
-            self._console.print(text, soft_wrap=True)
-        self._write(captured.get())
-
-    def write_line(self, text: str) -> None:
-        """Write one line that is meant for a program, unchanged."""
-        self._write(f"{text}\n")
-
-    def _write(self, text: str) -> None:
-        if self.gone:
-            return
-        try:
-            sys.stdout.write(text)
-            sys.stdout.flush()
-        except OSError:
-            self.gone = True
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python's own flush fails at the end
-            self._on_gone()
+    return not sys.stdout.isatty() or shutil.get_terminal_size().columns >= WIDE
 
 
 def fit(text: str, width: int) -> str:
     """Return the text cut or filled to `width` columns, escaped."""
+    from rich.cells import set_cell_size  # noqa: PLC0415 - see the head of this file
+
     safe = printable(text)
-    if cell_len(safe) > width:
+    if _cell_len(safe) > width:
         safe = set_cell_size(safe, width - 1) + "…"
     return set_cell_size(safe, width)
 
@@ -175,12 +147,17 @@ def count_of(number: int, noun: str, plural: str | None = None) -> str:
 
 
 def _filled(cell: str, width: int, *, right: bool) -> str:
-    blanks = " " * (width - cell_len(cell))
+    blanks = " " * (width - _cell_len(cell))
     return blanks + cell if right else cell + blanks
 
 
-def _console() -> Console:
-    return Console(file=sys.stdout, highlight=False, markup=False, emoji=False)
+def _cell_len(text: str) -> int:
+    """The number of columns that the text takes."""
+    if text.isascii():
+        return len(text)
+    from rich.cells import cell_len  # noqa: PLC0415 - see the head of this file
+
+    return cell_len(text)
 
 
 def _cell(value: object) -> str:

@@ -10,12 +10,13 @@ from datetime import datetime
 
 from bridge.admin.read_only import ReadOnlyDatabase
 from bridge.admin.rooms import origin_of
+from bridge.cli.database import missing_file, open_database
 from bridge.cli.output import print_message
-from bridge.cli.settings import find_source, missing_file, open_database
+from bridge.cli.settings import find_source
 from bridge.config import Settings
 from bridge.config.words import one_of, quoted
 from bridge.db.engine import Database
-from bridge.db.migrate import ensure_schema, schema_state
+from bridge.db.schema import ensure_schema, schema_state
 from bridge.errors import BridgeError, NotFoundError, UsageError
 from bridge.polling.plan import Poll, RecordedPoll, Skipped
 from bridge.polling.poll_now import poll_now, room_presence

@@ -1,16 +1,15 @@
-"""`bridge rooms`: list, show, add and remove tracked rooms."""
+"""`bridge rooms list` and `show`."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from bridge.admin.listing import document
+from bridge.admin.listing import Page, document
 from bridge.admin.rooms import (
     CurrentSession,
     FailingSource,
@@ -20,9 +19,9 @@ from bridge.admin.rooms import (
     ShownRoom,
     failing_sources,
     list_rooms,
-    origin_of,
     show_room,
 )
+from bridge.cli.database import open_database
 from bridge.cli.listings import print_listing
 from bridge.cli.options import DEFAULT_LIMIT, ConfigOption, JsonOption, LimitOption, RoomArgument, SourceOption
 from bridge.cli.output import (
@@ -37,22 +36,12 @@ from bridge.cli.output import (
     short_time,
     span,
 )
-from bridge.cli.settings import find_source, load_settings, name_of, open_database
-from bridge.cli.validate import check_room
+from bridge.cli.settings import find_source, load_settings
 from bridge.config import Settings
 from bridge.config.words import quoted
-from bridge.errors import UsageError
-from bridge.events.bodies import draft
-from bridge.polling.rooms import add_room, apply_shorter_intervals, remove_room
-from bridge.rules.presence import Change
 from bridge.runtime import system_runtime
 
-app = typer.Typer(
-    help="List, show, add and remove tracked rooms.", no_args_is_help=True, add_completion=False, rich_markup_mode=None
-)
 
-
-@app.command("list")
 def list_tracked(
     source: Annotated[str | None, typer.Option(metavar="NAME", help="Only rooms of this source.")] = None,
     state: Annotated[
@@ -64,37 +53,35 @@ def list_tracked(
 ) -> None:
     """List tracked rooms with their state, their peers and their polls."""
     settings = load_settings(config)
-    with open_database(settings) as database:
-        found = database.read_now(list_rooms, source=source, state=state, limit=limit)
-        failing = database.read_now(failing_sources)
-    if source is not None and not found.items:
-        find_source(settings, source)
     now = system_runtime().now()
-    is_only_source = len({room.source for room in found.items}) == 1
-    print_listing(
-        found,
-        [
-            Column(title="ROOM"),
-            Column(title="NAME"),
-            Column(title="SOURCE", wide=is_only_source),
-            Column(title="STATE"),
-            Column(title="PEERS", right=True),
-            Column(title="POLLED"),
-            Column(title="NEXT POLL"),
-            Column(title="FAILURES", right=True),
-        ],
-        lambda room: _cells(room, now),
-        as_json=as_json,
-        empty="no such room is tracked"
-        if source or state
-        else "no room is tracked: list rooms in the configuration and start the service, or use `bridge rooms add`",
-    )
+    with open_database(settings) as database:
+        if source is not None and not database.read_now(list_rooms, Page(limit=1), source=source).items:
+            find_source(settings, source)
+        shown = print_listing(
+            lambda page: database.read_now(list_rooms, page, source=source, state=state),
+            [
+                Column(title="ROOM"),
+                Column(title="NAME"),
+                Column(title="SOURCE", wide=source is not None or len(settings.source_tables) == 1),
+                Column(title="STATE"),
+                Column(title="PEERS", right=True),
+                Column(title="POLLED"),
+                Column(title="NEXT POLL"),
+                Column(title="FAILURES", right=True),
+            ],
+            lambda room: _cells(room, now),
+            limit=limit,
+            as_json=as_json,
+            empty="no such room is tracked"
+            if source or state
+            else "no room is tracked: list rooms in the configuration and start the service, or use `bridge rooms add`",
+        )
+        failing = database.read_now(failing_sources)
     if not as_json:
         _warn_of_sources(failing, now)
-        _warn_of_missing_sources(found.items, settings)
+        _warn_of_missing_sources(shown, settings)
 
 
-@app.command()
 def show(
     room: RoomArgument, source: SourceOption = None, as_json: JsonOption = False, config: ConfigOption = None
 ) -> None:
@@ -109,53 +96,6 @@ def show(
         return
     _print_room(shown, settings)
     _warn_of_missing_sources([shown], settings)
-
-
-@app.command()
-def add(
-    room: RoomArgument,
-    source: Annotated[
-        str | None, typer.Option("--source", metavar="NAME", help="Source of the room; required if there are several.")
-    ] = None,
-    name: Annotated[str | None, typer.Option("--name", metavar="NAME", help="Name of the room in events.")] = None,
-    interval: Annotated[
-        str | None, typer.Option("--interval", metavar="SPAN", help='Poll interval, like "5s".')
-    ] = None,
-    leave_after_missed: Annotated[
-        int | None,
-        typer.Option("--leave-after-missed", metavar="N", help="Snapshots without a peer before it has left."),
-    ] = None,
-    as_json: JsonOption = False,
-    config: ConfigOption = None,
-) -> None:
-    """Track a room, or change the settings of one that was added before."""
-    settings = load_settings(config)
-    table = {"id": room, "source": source, "name": name, "interval": interval, "leave_after_missed": leave_after_missed}
-    spec = check_room(table, [account.name for account in settings.sources])
-    runtime = system_runtime()
-    with open_database(settings, create=True) as database:
-        origin = database.read_now(origin_of, room, spec.source)
-        _refuse_configured(settings, room, spec.source, origin, config)
-        is_new = database.write_now(add_room, spec, runtime.now(), runtime.new_id)
-        database.write_now(apply_shorter_intervals, settings.polling.interval, runtime.now())
-        if as_json:
-            print_json(document(database.read_now(show_room, room, spec.source)))
-    print_message(
-        f"{room} is tracked: a running service polls it at once"
-        if is_new
-        else f"{room} was tracked already: its settings are changed"
-    )
-
-
-@app.command()
-def remove(room: RoomArgument, source: SourceOption = None, config: ConfigOption = None) -> None:
-    """Stop tracking a room. Its peers leave with the reason `unwatched`; its log stays."""
-    settings = load_settings(config)
-    runtime = system_runtime()
-    with open_database(settings) as database:
-        _refuse_configured(settings, room, source, database.read_now(origin_of, room, source), config)
-        changes = database.write_now(remove_room, room, source, runtime.now(), runtime.new_id)
-    print_message(f"{room} is no longer tracked; {_events_written(changes, runtime.now())}")
 
 
 def _cells(room: ListedRoom, now: datetime) -> Sequence[object]:
@@ -230,25 +170,3 @@ def print_peers(peers: Sequence[PresentPeer], now: datetime, settings: Settings)
         [(peer.display_name, short_time(peer.joined_at, now, zone), peer.peer_id, peer.visit_id) for peer in peers],
         empty="the room is empty",
     )
-
-
-def _refuse_configured(
-    settings: Settings, room: str, source: str | None, origin: str | None, config: Path | None
-) -> None:
-    """Refuse to change a room of the configuration: the change would not last."""
-    if any(spec.upstream_id == room and source in (None, spec.source) for spec in settings.rooms):
-        raise UsageError(
-            f"room {quoted(room)} is in {name_of(config)}: change or remove it there, and reload the service (SIGHUP)"
-        )
-    if origin == "config":
-        raise UsageError(
-            f"room {quoted(room)} was in the configuration and is no longer: reload the service (SIGHUP) or start it, "
-            "and the room is removed"
-        )
-
-
-def _events_written(changes: Iterable[Change], now: datetime) -> str:
-    written = Counter(draft(change, now).type.value for change in changes)
-    if not written:
-        return "the room was empty, so no event was written"
-    return "events written: " + ", ".join(f"{count} {kind}" for kind, count in written.items())

@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from bridge.cli.output import Screen, print_message
+from bridge.cli.output import print_message
+from bridge.cli.screen import Screen
 from bridge.cli.signals import Stopping
 from bridge.simulator import DEFAULT_API_KEY, Simulation
 from bridge.simulator.crowd import Crowd, room_ids

@@ -1,7 +1,8 @@
 """The tables of `bridge.toml` as frozen models: what has been validated is the settings.
 
 A new key is one field here and one line in `bridge.toml`. Fields are checked by themselves; rules between tables are
-in `cross`. Settings whose type belongs to another package (`RoomSpec`, `DeliveryPolicy`) are built by properties.
+in `cross`. Settings whose type belongs to another package (`RoomSpec`, `DeliveryPolicy`) are built by properties; the
+modules that bring SQLAlchemy with them are imported there, so that `bridge check` does without it.
 pydantic-settings is not used: it merges its sources before it validates, and every message owes the line or the
 variable that the value came from.
 """
@@ -13,7 +14,7 @@ from collections.abc import Collection
 from datetime import timedelta
 from functools import cached_property
 from ipaddress import IPv4Network, IPv6Network
-from typing import Annotated, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
 from zoneinfo import ZoneInfo
 
 from pydantic import (
@@ -34,16 +35,18 @@ from bridge.config.durations import parse_duration, parse_positive_duration
 from bridge.config.keys import secrets_of
 from bridge.config.secrets import Context, Secret, SecretText, with_secret_files
 from bridge.config.sizes import parse_size
-from bridge.delivery.endpoints import EndpointSpec
 from bridge.events.formats import Format
 from bridge.events.types import DEFAULT_TYPES
-from bridge.polling.plan import PollingSettings
-from bridge.polling.rooms import RoomSpec
 from bridge.rules.delivery import DeliveryPolicy
 from bridge.rules.egress import EgressPolicy
 from bridge.rules.presence import FirstSnapshot, PresencePolicy
 from bridge.sources.kinds import KINDS
 from bridge.sources.protocol import MAX_RESPONSE_BYTES, SourceSettings
+
+if TYPE_CHECKING:
+    from bridge.delivery.endpoints import EndpointSpec
+    from bridge.polling.plan import PollingSettings
+    from bridge.polling.rooms import RoomSpec
 
 T = TypeVar("T")
 
@@ -116,6 +119,8 @@ class PollingTable(Table):
     first_snapshot: Annotated[FirstSnapshot, choice(FirstSnapshot)] = FirstSnapshot.EMIT
 
     def settings(self) -> PollingSettings:
+        from bridge.polling.plan import PollingSettings  # noqa: PLC0415 - see the head of this file
+
         policy = PresencePolicy(leave_after_missed=self.leave_after_missed, first_snapshot=self.first_snapshot)
         return PollingSettings(interval=self.interval, policy=policy)
 
@@ -132,6 +137,8 @@ class RoomTable(Table):
 
     def spec(self, sources: Collection[str]) -> RoomSpec:
         """The room; a source left out is the only one."""
+        from bridge.polling.rooms import RoomSpec  # noqa: PLC0415 - see the head of this file
+
         return RoomSpec(
             source=self.source or next(iter(sources)),
             upstream_id=self.id,
@@ -174,6 +181,8 @@ class EndpointTable(Table):
         return checks.check_secret(secret, signature)
 
     def spec(self) -> EndpointSpec:
+        from bridge.delivery.endpoints import EndpointSpec  # noqa: PLC0415 - see the head of this file
+
         return EndpointSpec(**dict(self))
 
 

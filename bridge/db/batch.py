@@ -10,9 +10,8 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, TypeVar
 
-import structlog
-
 from bridge.errors import DatabaseError
+from bridge.logs import get_logger
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -22,7 +21,7 @@ TRIES_WHILE_AWAY = 60
 """With the pauses below, about two minutes."""
 LONGEST_PAUSE = 2.0
 
-log: structlog.stdlib.BoundLogger = structlog.get_logger("bridge.db")
+log = get_logger("bridge.db")
 
 
 class GroupCommit(Generic[Item, Result]):

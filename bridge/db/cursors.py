@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import cache
 from typing import Any
 
 from sqlalchemy import (
@@ -27,8 +28,8 @@ from sqlalchemy import (
     or_,
     select,
 )
-from sqlalchemy.dialects import postgresql, sqlite
 
+from bridge.db.engine import upsert
 from bridge.db.tables import cursors, endpoints, redeliveries
 from bridge.events.log import NewEvent
 from bridge.events.subscription import Subscription, subscription
@@ -129,10 +130,10 @@ def raise_cursors(
     at_once = _at_once(offer, rows) if offer is not None and willing else {}
     ranks = _ranks(raised, at_once, offer) if offer is not None and at_once else {}
     if offer is None or not ranks:
-        connection.execute(_RAISE[connection.dialect.name], [_values(cursor) for cursor in raised])
+        connection.execute(_raise_statement(connection.dialect.name), [_values(cursor) for cursor in raised])
         return Raised(to_claim=frozenset(cursor.room_key for cursor in raised))
     values = [_values(cursor) | _claim_values(cursor, ranks, at_once, offer.token) for cursor in raised]
-    stored = connection.execute(_RAISE_AND_CLAIM[connection.dialect.name], values).all()
+    stored = connection.execute(_raise_and_claim_statement(connection.dialect.name), values).all()
     return _raised(stored, wanting, new, offer.token, event_keys or {})
 
 
@@ -238,19 +239,21 @@ def _claim_values(
     }
 
 
-def _raise_statement(insert: Any) -> Any:  # noqa: ANN401 - the INSERT of a dialect
-    statement = insert(cursors)
+@cache
+def _raise_statement(dialect: str) -> Any:  # noqa: ANN401 - the INSERT of a dialect
+    statement = upsert(dialect)(cursors)
     return statement.on_conflict_do_update(
         index_elements=[cursors.c.endpoint_key, cursors.c.room_key], set_=_raised_values(statement)
     )
 
 
-def _raise_and_claim_statement(insert: Any) -> Any:  # noqa: ANN401 - the INSERT of a dialect
+@cache
+def _raise_and_claim_statement(dialect: str) -> Any:  # noqa: ANN401 - the INSERT of a dialect
     token = bindparam("token", type_=Text)
     busy = select(BUSY_CURSORS).where(endpoints.c.id == bindparam("of_endpoint")).scalar_subquery()
     is_allowed = busy + bindparam("rank") <= bindparam("at_once")
     columns = ("endpoint_key", "room_key", "acked", "head", "next_attempt_at")
-    statement = insert(cursors).values(
+    statement = upsert(dialect)(cursors).values(
         **{name: bindparam(name) for name in columns},
         claim_token=case((token.is_(None), null()), (is_allowed, token), else_=None),
     )
@@ -299,6 +302,3 @@ _UNRESTRICTED = (
 _SUBSCRIPTIONS_AND_WILLING = _SUBSCRIPTIONS.add_columns(
     _UNRESTRICTED.c.max_concurrency, *(_UNRESTRICTED.c[column.name] for column in TARGET_COLUMNS)
 ).outerjoin(_UNRESTRICTED, _UNRESTRICTED.c.id == endpoints.c.id)
-_INSERTS = {"postgresql": postgresql.insert, "sqlite": sqlite.insert}
-_RAISE = {name: _raise_statement(insert) for name, insert in _INSERTS.items()}
-_RAISE_AND_CLAIM = {name: _raise_and_claim_statement(insert) for name, insert in _INSERTS.items()}

@@ -2,6 +2,7 @@
 
 Fernet (AES-128-CBC with HMAC-SHA256, from `cryptography`). The first key encrypts and all of them decrypt; to change
 the key, the new one is listed first and the old one behind it, and the next start encrypts everything with the new one.
+Without a key, `cryptography` is not imported: listings do not wait for it.
 """
 
 from __future__ import annotations
@@ -10,12 +11,15 @@ from base64 import urlsafe_b64encode
 from collections.abc import Sequence
 from datetime import datetime
 from hashlib import sha256
+from typing import TYPE_CHECKING
 
-from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 from sqlalchemy import Connection, delete, select, update
 
 from bridge.db.tables import endpoint_secrets, endpoints
 from bridge.errors import BridgeError
+
+if TYPE_CHECKING:
+    from cryptography.fernet import Fernet
 
 _ENCRYPTED = "encrypted:"
 _CLEAR = "clear:"
@@ -26,19 +30,17 @@ class SecretCipher:
 
     def __init__(self, keys: Sequence[str] = ()) -> None:
         """Any text is a key: its SHA-256 is used, so a long random text is a good one."""
-        fernets = [Fernet(urlsafe_b64encode(sha256(key.encode()).digest())) for key in keys]
-        self._first = fernets[0] if fernets else None
-        self._fernet = MultiFernet(fernets) if fernets else None
+        self._fernets = [_fernet(key) for key in keys]
 
     @property
     def has_key(self) -> bool:
-        return self._fernet is not None
+        return bool(self._fernets)
 
     def encrypt(self, text: str) -> str:
         """The text as it is stored."""
-        if self._fernet is None:
+        if not self._fernets:
             return _CLEAR + text
-        return _ENCRYPTED + self._fernet.encrypt(text.encode()).decode()
+        return _ENCRYPTED + self._fernets[0].encrypt(text.encode()).decode()
 
     def decrypt(self, stored: str) -> str:
         """The text again.
@@ -48,16 +50,13 @@ class SecretCipher:
         """
         if stored.startswith(_CLEAR):
             return stored.removeprefix(_CLEAR)
-        missing = BridgeError(
+        for fernet in self._fernets:
+            if (text := _decrypt(fernet, stored)) is not None:
+                return text
+        raise BridgeError(
             "a stored secret cannot be decrypted: BRIDGE_ENCRYPTION_KEY does not list the key it was encrypted with; "
             "add the old key behind the new one, separated by a comma"
         )
-        if self._fernet is None:
-            raise missing
-        try:
-            return self._fernet.decrypt(stored.removeprefix(_ENCRYPTED)).decode()
-        except InvalidToken:
-            raise missing from None
 
     def reencrypt(self, stored: str) -> str | None:
         """The text encrypted with the first key; None if it is already, or if no key is set.
@@ -68,13 +67,25 @@ class SecretCipher:
         return None if self._is_current(stored) else self.encrypt(self.decrypt(stored))
 
     def _is_current(self, stored: str) -> bool:
-        if self._first is None or stored.startswith(_CLEAR):
-            return self._first is None and stored.startswith(_CLEAR)
-        try:
-            self._first.decrypt(stored.removeprefix(_ENCRYPTED))
-        except InvalidToken:
-            return False
-        return True
+        if stored.startswith(_CLEAR):
+            return not self._fernets
+        return bool(self._fernets) and _decrypt(self._fernets[0], stored) is not None
+
+
+def _fernet(key: str) -> Fernet:
+    from cryptography.fernet import Fernet  # noqa: PLC0415 - see the head of this file
+
+    return Fernet(urlsafe_b64encode(sha256(key.encode()).digest()))
+
+
+def _decrypt(fernet: Fernet, stored: str) -> str | None:
+    """The text; None if it was encrypted with another key."""
+    from cryptography.fernet import InvalidToken  # noqa: PLC0415 - see the head of this file
+
+    try:
+        return fernet.decrypt(stored.removeprefix(_ENCRYPTED)).decode()
+    except InvalidToken:
+        return None
 
 
 def reencrypt_all(connection: Connection, cipher: SecretCipher, now: datetime) -> None:

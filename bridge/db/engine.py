@@ -16,10 +16,10 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
-import structlog
 from sqlalchemy import Connection, Dialect, Engine, create_engine, event, func, make_url, select, text
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, OperationalError, SQLAlchemyError
@@ -36,8 +36,9 @@ from bridge.db.postgresql import (
 )
 from bridge.db.postgresql_url import read_postgresql_url
 from bridge.errors import ConfigurationError, DatabaseError, Problem
+from bridge.logs import get_logger
 
-log: structlog.stdlib.BoundLogger = structlog.get_logger("bridge.db")
+log = get_logger("bridge.db")
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -242,6 +243,12 @@ def sqlite_file(url: str) -> Path | None:
     """The file that a `sqlite:///` URL names; None for another database."""
     parsed = make_url(url)
     return Path(parsed.database) if parsed.get_backend_name() == "sqlite" and parsed.database else None
+
+
+def upsert(dialect: str) -> Callable[..., Any]:
+    """The INSERT with ON CONFLICT of a kind of database, imported when it is used: the other one is not needed."""
+    insert: Callable[..., Any] = import_module(f"sqlalchemy.dialects.{dialect}").insert
+    return insert
 
 
 def advisory_lock(connection: Connection, lock: int) -> None:

@@ -10,7 +10,6 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Column, ColumnElement, Connection, Row, and_, bindparam, insert, or_, select, update
-from sqlalchemy.dialects import postgresql, sqlite
 
 from bridge.db.cursors import Offer, Raised, raise_cursors
 from bridge.db.engine import SYSTEM_LOG_LOCK, advisory_lock
@@ -75,11 +74,6 @@ def write_log_ends(connection: Connection, logs: Sequence[RoomLog]) -> None:
 def is_in_audience(audience: Column[int], endpoint_key: ColumnElement[int] | int) -> ColumnElement[bool]:
     """Whether an endpoint belongs to an event's audience: `bridge.events.subscription.includes` in SQL."""
     return or_(audience.is_(None), audience == endpoint_key, and_(audience < 0, audience != -endpoint_key))
-
-
-def upsert(connection: Connection) -> Callable[..., Any]:
-    """The INSERT with ON CONFLICT of this database."""
-    return postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
 
 
 def _event_values(event: NewEvent) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 
 from sqlalchemy import Connection, or_, update
 
-from bridge.db.event_log import upsert
+from bridge.db.engine import upsert
 from bridge.db.tables import jobs
 
 
@@ -15,7 +15,9 @@ def claim_job(connection: Connection, name: str, *, every: timedelta, now: datet
 
     One that is planned for later than after `every` is due too: it was done less often then, or by another clock.
     """
-    connection.execute(upsert(connection)(jobs).values(name=name, next_run_at=now).on_conflict_do_nothing())
+    connection.execute(
+        upsert(connection.dialect.name)(jobs).values(name=name, next_run_at=now).on_conflict_do_nothing()
+    )
     is_due = or_(jobs.c.next_run_at <= now, jobs.c.next_run_at > now + every)
     claim = update(jobs).where(jobs.c.name == name, jobs.c.claim_token.is_(None), is_due).values(claim_token=token)
     return connection.execute(claim).rowcount == 1

@@ -30,12 +30,12 @@ from itertools import count
 from pathlib import Path
 from typing import Final, Protocol
 
-import structlog
 from sqlalchemy import Connection, Table, delete, func, insert, literal, select, tuple_, union, update
 
 from bridge.db.engine import Database
 from bridge.db.tables import cursors, jobs, redeliveries, rooms, sources, workers
 from bridge.errors import DatabaseError
+from bridge.logs import get_logger
 
 RENEW_SECONDS: Final = 1.0
 DEAD_AFTER: Final = 4.0
@@ -51,7 +51,7 @@ ID_LENGTH: Final = 16
 CLAIMED: Final[Mapping[str, Table]] = {table.name: table for table in (rooms, sources, cursors, redeliveries, jobs)}
 """The tables whose rows can be claimed."""
 
-log: structlog.stdlib.BoundLogger = structlog.get_logger("bridge.db")
+log = get_logger("bridge.db")
 
 
 class Registry(Protocol):
@@ -81,6 +81,7 @@ class Worker:
             tokens of this process are freed too: they were made, but the response of the database was lost, or they
             could not be given back. Without it, all are in use.
         on_freed: called, in another thread, after claims were freed.
+        clock: seconds that nothing sets.
     """
 
     def __init__(
@@ -89,16 +90,19 @@ class Worker:
         *,
         tokens_in_use: Callable[[], Collection[str]] | None = None,
         on_freed: Callable[[], None] = lambda: None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._database = database
+        self._clock = clock
         self._on_freed = on_freed
         self._tokens_in_use = tokens_in_use
         file = database.file
-        self._registry: Registry = WorkerRows(database) if file is None else LockFiles(file)
+        unchanged = _Unchanged(clock)
+        self._registry: Registry = WorkerRows(database, unchanged) if file is None else LockFiles(file, unchanged)
         self._id = ""
         self._numbers = count(1)
         self._renewed_at = 0.0
-        self._unused: frozenset[str] = frozenset()
+        self._unused = _Unchanged(clock)
         self._stopping = threading.Event()
         self._renewing = self._thread(self.renew, "worker.renewal_failed")
         self._freeing = self._thread(self.free_claims, "claims.free_failed")
@@ -109,7 +113,7 @@ class Worker:
 
     def owns(self, token: str) -> bool:
         """Whether a claim can still be ours: it was made under the present id, which was renewed lately."""
-        return token.startswith(self._id) and time.monotonic() - self._renewed_at < DEAD_AFTER
+        return token.startswith(self._id) and self._clock() - self._renewed_at < DEAD_AFTER
 
     def start(self) -> None:
         """Register, and free the claims of workers that have died.
@@ -127,7 +131,9 @@ class Worker:
         self._freeing.start()
 
     def stop(self) -> None:
-        """Remove the registration, and free what is still claimed."""
+        """Remove the registration, if there is one, and free what is still claimed."""
+        if not self._id:
+            return
         self._stopping.set()
         if self._renewing.is_alive():
             self._renewing.join()  # else it might register again
@@ -141,7 +147,7 @@ class Worker:
         Raises:
             DatabaseError: the database failed, or a file beside it cannot be made.
         """
-        started_at = time.monotonic()
+        started_at = self._clock()
         has_claims = self._tokens_in_use is None or bool(self._tokens_in_use())
         if self._registry.renew(self._id, has_claims=has_claims):
             self._renewed_at = started_at
@@ -171,16 +177,15 @@ class Worker:
             self._on_freed()
 
     def _lost(self, tokens: Collection[str]) -> Collection[str]:
-        """Own tokens in the database that nothing works on, now and at the last look: a new one is on its way here."""
+        """Own tokens that nothing has worked on for a while; that of a new claim may be on its way here."""
         if self._tokens_in_use is None:
             return ()
-        before = self._unused
         in_use = frozenset(self._tokens_in_use())
-        self._unused = frozenset(token for token in tokens if token.startswith(self._id) and token not in in_use)
-        return before & self._unused
+        unused = {token: None for token in tokens if token.startswith(self._id) and token not in in_use}
+        return {token for token, seconds in self._unused.seconds(unused).items() if seconds >= DEAD_AFTER}
 
     def _register(self) -> None:
-        worker_id, started_at = secrets.token_hex(ID_LENGTH // 2), time.monotonic()
+        worker_id, started_at = secrets.token_hex(ID_LENGTH // 2), self._clock()
         self._registry.register(worker_id)
         self._id, self._renewed_at = worker_id, started_at
 
@@ -227,9 +232,9 @@ def registered(database: Database) -> Iterator[Worker]:
 class WorkerRows:
     """PostgreSQL: rows of `workers` with the database's time."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, unchanged: _Unchanged) -> None:
         self._database = database
-        self._unchanged = _Unchanged()
+        self._unchanged = unchanged
 
     def register(self, worker_id: str) -> None:
         new = insert(workers).values(id=worker_id, seen_at=func.clock_timestamp())
@@ -265,13 +270,13 @@ class WorkerRows:
 class LockFiles:
     """SQLite: a locked file per process beside the database, `<name of the database>-worker-<id>`."""
 
-    def __init__(self, database_file: Path) -> None:
+    def __init__(self, database_file: Path, unchanged: _Unchanged) -> None:
         self._directory = database_file.parent
         self._prefix = f"{database_file.name}-worker-"
         self._names = re.compile(re.escape(self._prefix) + f"[0-9a-f]{{{ID_LENGTH}}}")
         self._own = -1
         """Descriptor of this process's file. A program that is started inherits neither it nor the lock."""
-        self._unchanged = _Unchanged()
+        self._unchanged = unchanged
 
     def register(self, worker_id: str) -> None:
         self._close()
@@ -333,14 +338,15 @@ class LockFiles:
 
 
 class _Unchanged:
-    """For how long this process has seen values unchanged without interruption, by a clock that nothing sets."""
+    """For how long this process has seen values unchanged without interruption."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
         self._looked_at: float | None = None
         self._since: dict[str, tuple[object, float]] = {}
 
     def seconds(self, values: Mapping[str, object]) -> dict[str, float]:
-        now = time.monotonic()
+        now = self._clock()
         gap = 0.0 if self._looked_at is None else now - self._looked_at
         before, self._since, self._looked_at = self._since, {}, now
         first_seen_at = now

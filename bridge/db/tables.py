@@ -3,6 +3,7 @@
 Integer keys inside, public ids (`evt_`, `vis_`, `ses_`, `ep_`) outside. Every time is UTC. A row that can be claimed
 (`sources` for a probe, `rooms`, `cursors`, `redeliveries`, `jobs`) has a token that names its worker: every later write
 checks the token (fencing), and the claims of a dead worker are freed (`liveness`). Due times say nothing about claims.
+The indexes are in `indexes`.
 """
 
 from __future__ import annotations
@@ -18,7 +19,6 @@ from sqlalchemy import (
     Dialect,
     Float,
     ForeignKey,
-    Index,
     Integer,
     LargeBinary,
     MetaData,
@@ -26,7 +26,6 @@ from sqlalchemy import (
     Text,
     TypeDecorator,
     UniqueConstraint,
-    text,
 )
 
 
@@ -100,13 +99,6 @@ rooms = Table(
     Column("chain_head", LargeBinary, nullable=False),
     UniqueConstraint("source", "upstream_id"),
 )
-Index("ix_rooms_due", rooms.c.source, rooms.c.next_poll_at)
-Index(
-    "ix_rooms_claimed",
-    rooms.c.claim_token,
-    sqlite_where=text("claim_token IS NOT NULL"),
-    postgresql_where=text("claim_token IS NOT NULL"),
-)
 
 sessions = Table(
     "sessions",
@@ -121,7 +113,6 @@ sessions = Table(
     Column("unique_peers", Integer, nullable=False),
     Column("peak_peer_count", Integer, nullable=False),
 )
-Index("ix_sessions_room", sessions.c.room_key, sessions.c.started_at)
 
 visits = Table(
     "visits",
@@ -146,15 +137,6 @@ visits = Table(
     Column("left_at_source", Text),
     Column("leave_reason", Text),
 )
-Index(
-    "ux_visits_open",
-    visits.c.room_key,
-    visits.c.peer_id,
-    unique=True,
-    sqlite_where=text("left_at IS NULL"),
-    postgresql_where=text("left_at IS NULL"),
-)
-Index("ix_visits_session", visits.c.session_key, visits.c.peer_id)
 
 events = Table(
     "events",
@@ -170,7 +152,6 @@ events = Table(
     Column("audience", Integer),  # see bridge.events.subscription
     UniqueConstraint("room_key", "sequence"),
 )
-Index("ix_events_recorded", events.c.recorded_at)
 
 endpoints = Table(
     "endpoints",
@@ -214,7 +195,6 @@ endpoint_secrets = Table(
     Column("created_at", UtcDateTime, nullable=False),
     Column("expires_at", UtcDateTime),
 )
-Index("ix_endpoint_secrets_endpoint", endpoint_secrets.c.endpoint_key)
 
 cursors = Table(
     "cursors",
@@ -230,20 +210,6 @@ cursors = Table(
     Column("rejections", Integer, nullable=False, server_default="0"),
     Column("last_failed_at", UtcDateTime),
     UniqueConstraint("endpoint_key", "room_key"),
-)
-Index(
-    "ix_cursors_owed",
-    cursors.c.endpoint_key,
-    cursors.c.next_attempt_at,
-    cursors.c.room_key,
-    sqlite_where=text("acked < head"),
-    postgresql_where=text("acked < head"),
-)
-Index(
-    "ix_cursors_claimed",
-    cursors.c.endpoint_key,
-    sqlite_where=text("claim_token IS NOT NULL"),
-    postgresql_where=text("claim_token IS NOT NULL"),
 )
 
 attempts = Table(
@@ -261,9 +227,6 @@ attempts = Table(
     Column("detail", Text, nullable=False),
     Column("response", Text, nullable=False),
 )
-Index("ix_attempts_event", attempts.c.event_key)
-Index("ix_attempts_endpoint", attempts.c.endpoint_key, attempts.c.id)
-Index("ix_attempts_started", attempts.c.started_at)
 
 dead_letters = Table(
     "dead_letters",
@@ -288,27 +251,6 @@ redeliveries = Table(
     Column("claim_token", Text),
     Column("tries", Integer, nullable=False, server_default="0"),
     Column("state", Text, nullable=False),
-)
-Index("ix_redeliveries_requested", redeliveries.c.requested_at)
-Index(
-    "ix_redeliveries_claimed",
-    redeliveries.c.endpoint_key,
-    sqlite_where=text("claim_token IS NOT NULL"),
-    postgresql_where=text("claim_token IS NOT NULL"),
-)
-Index(
-    "ix_redeliveries_due",
-    redeliveries.c.endpoint_key,
-    redeliveries.c.next_attempt_at,
-    sqlite_where=text("state = 'owed'"),
-    postgresql_where=text("state = 'owed'"),
-)
-Index(
-    "ix_redeliveries_turn",
-    redeliveries.c.endpoint_key,
-    redeliveries.c.event_key,
-    sqlite_where=text("state = 'owed'"),
-    postgresql_where=text("state = 'owed'"),
 )
 
 jobs = Table(

@@ -20,12 +20,11 @@ import httpx
 
 from bridge.errors import ForbiddenAddressError
 from bridge.http_response import Response, ResponseReader
-from bridge.http_transport import PreparedRequest, Transport, header_lines, target_as_written
+from bridge.http_transport import REST, PreparedRequest, Transport, header_lines, target_as_written
 from bridge.resolver import Resolver, os_reason
 from bridge.rules.delivery import Cause, Outcome, PostResult, classify_response
 from bridge.rules.egress import EgressPolicy, check_address, check_url
 
-_SHOWN: Final = 300
 _ENDPOINTS: Final = 4096
 
 
@@ -34,11 +33,13 @@ class ClientLimits:
     """Limits of a client.
 
     `response_bytes` of a response are read; if there is more, the connection is closed. An idle connection is kept for
-    `keep_alive`. `connections` limits those in use over all endpoints; 0 leaves that to the sender's slots.
+    `keep_alive`, and not used again before it has rested. `connections` limits the requests at once over all endpoints;
+    0 leaves that to the sender's slots.
     """
 
     response_bytes: int = 16 * 1024
     keep_alive: timedelta = timedelta(seconds=15)
+    rest: timedelta = timedelta(seconds=REST)
     connections: int = 0
 
 
@@ -70,6 +71,7 @@ class WebhookClient:
         self._own_headers = {"accept": "*/*", "accept-encoding": "identity", "user-agent": user_agent}
         self._transport = Transport(
             keep_alive=self._limits.keep_alive.total_seconds(),
+            rest=self._limits.rest.total_seconds(),
             limit=self._limits.connections or None,
             tls=tls,
             resolver=resolver,
@@ -149,7 +151,7 @@ def _failed(error: Exception, status: int | None, late: timedelta | None, durati
         outcome=Outcome.BLOCKED if cause is Cause.BLOCKED else Outcome.RETRYABLE,
         status=status,
         cause=cause,
-        detail=detail[:_SHOWN],
+        detail=detail,
         duration=duration,
     )
 

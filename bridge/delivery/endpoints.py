@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
-import structlog
 from sqlalchemy import Connection, Row, delete, insert, or_, select, update
 
 from bridge.db.encryption import SecretCipher, check_keys
@@ -24,9 +23,10 @@ from bridge.delivery.secrets import (
 )
 from bridge.errors import BridgeError, NotFoundError, UsageError
 from bridge.events.types import EventType, matches
+from bridge.logs import get_logger
 from bridge.rules.signing import Ed25519Secret, InvalidSecretError, parse_secret
 
-log: structlog.stdlib.BoundLogger = structlog.get_logger("bridge.delivery")
+log = get_logger("bridge.delivery")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

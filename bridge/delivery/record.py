@@ -14,7 +14,8 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, and_, bindparam, exists, func, insert, or_, select, update
 
-from bridge.db.event_log import append_system_events, lock_system_log, upsert
+from bridge.db.engine import upsert
+from bridge.db.event_log import append_system_events, lock_system_log
 from bridge.db.tables import attempts, cursors, dead_letters, endpoints
 from bridge.db.visits import bind
 from bridge.delivery.plan import (
@@ -157,7 +158,7 @@ def _write_successes(connection: Connection, plan: DeliveryPlan, loaded: _Loaded
 def insert_dead_letters(connection: Connection, letters: Sequence[NewDeadLetter]) -> None:
     """Insert dead letters, each with the number of attempts at its event."""
     if letters:
-        new = upsert(connection)(dead_letters).values(bind(*NewDeadLetter._fields)).values(tries=_TRIES)
+        new = upsert(connection.dialect.name)(dead_letters).values(bind(*NewDeadLetter._fields)).values(tries=_TRIES)
         connection.execute(new.on_conflict_do_nothing(), [letter._asdict() for letter in letters])
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from enum import StrEnum
 from typing import Any
 
 from sqlalchemy import Connection, Row, delete, insert, select, update
@@ -19,15 +18,7 @@ from bridge.delivery.claim import ClaimedRedeliveries, ClaimedRedelivery
 from bridge.delivery.limits import has_due_events
 from bridge.delivery.plan import Attempt
 from bridge.delivery.record import attempt_values
-from bridge.rules.delivery import Outcome
-
-
-class RedeliveryState(StrEnum):
-    """State of a redelivery."""
-
-    OWED = "owed"
-    DONE = "done"
-    FAILED = "failed"
+from bridge.rules.delivery import Outcome, RedeliveryState
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,9 +14,9 @@ from sqlalchemy import ColumnElement, Connection, and_, exists, func, insert, se
 
 from bridge.db.event_log import is_in_audience
 from bridge.db.tables import dead_letters, endpoints, events, redeliveries, rooms
-from bridge.delivery.redeliver import RedeliveryState
 from bridge.errors import NotFoundError
 from bridge.events.subscription import Subscription, subscription
+from bridge.rules.delivery import RedeliveryState
 
 EVENTS_AT_ONCE = 5_000
 

@@ -13,8 +13,6 @@ from datetime import datetime, timedelta
 from functools import lru_cache
 from types import MappingProxyType
 
-import structlog
-
 from bridge.db.batch import GroupCommit
 from bridge.db.cursors import Offer, TakenCursor
 from bridge.db.encryption import SecretCipher
@@ -37,6 +35,7 @@ from bridge.delivery.redact import redact
 from bridge.delivery.redeliver import Redelivered, record_redelivery, release_redeliveries
 from bridge.delivery.targets import Target, TargetCache
 from bridge.events.formats import Format, render
+from bridge.logs import get_logger
 from bridge.rules.delivery import DeliveryPolicy, Outcome, PostResult, retry_redelivery
 from bridge.rules.signing import Huddle01Secret, InvalidSecretError, Secret, parse_secret, sign
 from bridge.runtime import Runtime
@@ -48,7 +47,7 @@ SLOTS_PER_ENDPOINT = 128
 """An endpoint that does not respond must leave slots to others."""
 REDELIVERY_SLOTS = 32
 
-log: structlog.stdlib.BoundLogger = structlog.get_logger("bridge.delivery")
+log = get_logger("bridge.delivery")
 
 
 class Sender:

@@ -13,7 +13,6 @@ from datetime import datetime, timedelta
 from types import MappingProxyType
 from typing import Any
 
-import structlog
 from sqlalchemy import Connection, Row, bindparam, update
 
 from bridge.db.cursors import TARGET_COLUMNS, KnownEndpoint, Offer
@@ -23,12 +22,13 @@ from bridge.delivery.endpoints import find_endpoint
 from bridge.delivery.secrets import SigningSecret, decrypt_secrets, signing_secrets
 from bridge.errors import BridgeError
 from bridge.events.subscription import Subscription, subscription
+from bridge.logs import get_logger
 from bridge.rules.rate import UNLIMITED
 
 UNREADABLE_PAUSE = timedelta(minutes=1)
 """For an endpoint whose secret cannot be decrypted."""
 
-log: structlog.stdlib.BoundLogger = structlog.get_logger("bridge.delivery")
+log = get_logger("bridge.delivery")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -39,7 +39,7 @@ class PollingSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClaimedRoom:
-    """A room that this process polls until its lease ends; a probe finds out if a paused source has recovered."""
+    """A room that this process polls; a probe finds out if a paused source has recovered."""
 
     key: int
     source: str

@@ -10,12 +10,11 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Protocol
 
-import structlog
-
 from bridge.db.batch import GroupCommit
 from bridge.db.cursors import Offer, TakenCursor
 from bridge.db.engine import Database
 from bridge.db.liveness import Worker
+from bridge.logs import get_logger
 from bridge.polling.claim import claim_rooms, release_rooms
 from bridge.polling.plan import ClaimedRoom, Poll, PollingSettings, RecordedPoll, Skipped
 from bridge.polling.record import record_polls
@@ -25,7 +24,7 @@ from bridge.runtime import Runtime
 from bridge.sources.protocol import Source, SourceSettings
 from bridge.workers import Claimed, WorkerPool
 
-log: structlog.stdlib.BoundLogger = structlog.get_logger("bridge.polling")
+log = get_logger("bridge.polling")
 
 
 class EventTaker(Protocol):

@@ -7,19 +7,20 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-import structlog
 from sqlalchemy import Connection, Row, delete, insert, select, update
 
-from bridge.db.event_log import append_events, room_log, upsert
+from bridge.db.engine import upsert
+from bridge.db.event_log import append_events, room_log
 from bridge.db.tables import rooms, sources
 from bridge.db.visits import BATCH_SIZE, PresenceWrites, batched, load_presence
 from bridge.errors import NotFoundError
 from bridge.events.bodies import draft
 from bridge.events.log import number_events
+from bridge.logs import get_logger
 from bridge.rules.chain import GENESIS
 from bridge.rules.presence import Change, end_tracking
 
-log: structlog.stdlib.BoundLogger = structlog.get_logger("bridge.db")
+log = get_logger("bridge.db")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,7 +39,7 @@ def ensure_sources(connection: Connection, names: Iterable[str]) -> None:
     """Insert a row for each configured source that has none."""
     rows = [{"name": name} for name in names]
     if rows:
-        connection.execute(upsert(connection)(sources).on_conflict_do_nothing(), rows)
+        connection.execute(upsert(connection.dialect.name)(sources).on_conflict_do_nothing(), rows)
 
 
 def remove_other_sources(connection: Connection, configured: Collection[str]) -> None:
@@ -57,7 +58,7 @@ class RoomChange:
 def lock_changing_rooms(connection: Connection, specs: Sequence[RoomSpec]) -> list[RoomChange]:
     """Find and lock the rooms that the configuration changes: by key and before anything else, as T2 does."""
     named = {(spec.source, spec.upstream_id): spec for spec in specs}
-    known = select(rooms).where(rooms.c.source.is_not(None)).order_by(rooms.c.id)
+    known = select(*_CONFIGURED).where(rooms.c.source.is_not(None)).order_by(rooms.c.id)
     keys = [change.row.id for change in _changes(connection.execute(known), named)]
     return [
         change
@@ -92,9 +93,9 @@ def configure_rooms(
     """
     stored = {(row.source, row.upstream_id) for row in connection.execute(select(rooms.c.source, rooms.c.upstream_id))}
     named = {(spec.source, spec.upstream_id): spec for spec in specs}
-    new = [_room_values(spec, "config", now) for key, spec in named.items() if key not in stored]
-    if new:
-        connection.execute(insert(rooms), new)
+    new = [spec for key, spec in named.items() if key not in stored]
+    for some in batched(new, BATCH_SIZE):  # the values of all of them at once would take as much memory as the rest
+        connection.execute(insert(rooms), [_room_values(spec, "config", now) for spec in some])
     for change in changes:
         if change.spec is None:
             stop_tracking(connection, change.row.id, now, new_id, tracked=False)
@@ -192,6 +193,13 @@ def stop_tracking(
         )
     )
     return difference.changes
+
+
+_CONFIGURED = (
+    *(rooms.c.id, rooms.c.source, rooms.c.upstream_id, rooms.c.name, rooms.c.origin),
+    *(rooms.c.interval_seconds, rooms.c.leave_after_missed, rooms.c.enabled, rooms.c.tracked),
+)
+"""What a change by the configuration depends on: a start reads it of every room."""
 
 
 def _lock_room(connection: Connection, source: str, upstream_id: str) -> Row[Any] | None:

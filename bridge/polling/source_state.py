@@ -6,9 +6,9 @@ from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import Connection, Row, bindparam, func, or_, select, update
+from sqlalchemy import Connection, Row, bindparam, func, literal_column, or_, select, update
 
-from bridge.db.event_log import upsert
+from bridge.db.engine import upsert
 from bridge.db.tables import rooms, sources
 from bridge.db.visits import bind
 from bridge.polling.plan import StoredSource
@@ -77,7 +77,7 @@ def retry_sources(connection: Connection, changed: Collection[str], now: datetim
     A rate limit stays, unless the source is among the `changed`, whose URL or key is another one: then its rooms that
     failed are due too.
     """
-    failed = (rooms.c.source.in_(changed), rooms.c.failures > 0)
+    failed = (rooms.c.source.in_(changed), _HAS_FAILED)
     connection.execute(update(rooms).where(*failed, rooms.c.next_poll_at > now).values(next_poll_at=now))
     retried = or_(sources.c.condition.in_(UNAVAILABLE), sources.c.name.in_(changed))
     connection.execute(update(sources).where(retried, sources.c.paused_until > now).values(paused_until=now))
@@ -87,7 +87,7 @@ def _lock(connection: Connection, names: Sequence[str]) -> list[Row[Any]]:
     found = {row.name: row for row in connection.execute(_LOCK_SOURCES, {"names": names})}
     for name in names:
         if name not in found:
-            connection.execute(upsert(connection)(sources).values(name=name).on_conflict_do_nothing())
+            connection.execute(upsert(connection.dialect.name)(sources).values(name=name).on_conflict_do_nothing())
             found[name] = connection.execute(_LOCK_SOURCES, {"names": [name]}).one()
     return [found[name] for name in names]
 
@@ -112,6 +112,7 @@ def _health_values(name: str, health: SourceHealth) -> dict[str, Any]:
     }
 
 
+_HAS_FAILED = rooms.c.failures > literal_column("0")  # as in `ix_rooms_failing`, which a parameter would not match
 _READ_SOURCE = select(sources).where(sources.c.name == bindparam("name"))
 _LOCK_SOURCES = (
     select(sources)
@@ -133,7 +134,7 @@ _POLL_FAILED_NOW = (
     update(rooms)
     .where(
         rooms.c.source.in_(bindparam("names", expanding=True)),
-        rooms.c.failures > 0,
+        _HAS_FAILED,
         rooms.c.next_poll_at > bindparam("at"),
     )
     .values(next_poll_at=bindparam("at"))

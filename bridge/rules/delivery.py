@@ -93,6 +93,14 @@ class Circuit(StrEnum):
     OPEN = "open"
 
 
+class RedeliveryState(StrEnum):
+    """State of a redelivery."""
+
+    OWED = "owed"
+    DONE = "done"
+    FAILED = "failed"
+
+
 class DeadLetterReason(StrEnum):
     """Why an event became a dead letter: rejected by the endpoint, retries used up, or skipped by an operator."""
 

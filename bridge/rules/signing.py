@@ -3,6 +3,7 @@
 Standard Webhooks 1.0.0: the signed content is `id.timestamp.body`, the raw bytes sent, with the time in whole Unix
 seconds. `v1` is HMAC-SHA256 (`whsec_`), `v1a` is ed25519 (`whsk_`, checked with `whpk_`). The `huddle01-signature`
 header follows what `WebhookReceiver` of `@huddle01/server-sdk` accepts. Pure: random bytes and times are arguments.
+`cryptography` is imported for `v1a` only: commands that sign nothing do not wait for it.
 """
 
 from __future__ import annotations
@@ -13,12 +14,12 @@ from base64 import b64decode, b64encode
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Final
-
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from typing import TYPE_CHECKING, Final
 
 from bridge.errors import UsageError, VerificationError
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey  # noqa: TC004 - a dataclass only names the type
 
 TOLERANCE: Final = timedelta(minutes=5)
 """Largest difference between a delivery's timestamp and the receiver's clock."""
@@ -77,6 +78,9 @@ class VerifyKey:
         raw = _from_base64(text)
         if version != "v1a" or raw is None or len(raw) != SIGNATURE_BYTES:
             return False
+        from cryptography.exceptions import InvalidSignature  # noqa: PLC0415 - see the head of this file
+        from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey  # noqa: PLC0415 - as above
+
         try:
             Ed25519PublicKey.from_public_bytes(self.public).verify(raw, content)
         except (InvalidSignature, ValueError):
@@ -163,7 +167,7 @@ def generate_signing_key(random_bytes: bytes) -> str:
     """A `whsk_` secret made of 32 random bytes."""
     if len(random_bytes) != SEED_BYTES:
         raise InvalidSecretError(f"a whsk_ secret is made of {SEED_BYTES} random bytes, not of {len(random_bytes)}")
-    public = Ed25519PrivateKey.from_private_bytes(random_bytes).public_key().public_bytes_raw()
+    public = _private_key(random_bytes).public_key().public_bytes_raw()
     return "whsk_" + b64encode(random_bytes + public).decode()
 
 
@@ -262,10 +266,16 @@ def _hmac_secret(raw: bytes | None) -> HmacSecret:
 def _ed25519_secret(raw: bytes | None) -> Ed25519Secret:
     if raw is None or len(raw) != 2 * SEED_BYTES:
         raise InvalidSecretError(f"after whsk_ there must be base64 of a 32-byte seed and its key, {_found(raw)}")
-    private = Ed25519PrivateKey.from_private_bytes(raw[:SEED_BYTES])
+    private = _private_key(raw[:SEED_BYTES])
     if private.public_key().public_bytes_raw() != raw[SEED_BYTES:]:
         raise InvalidSecretError("the second half of the whsk_ secret is not the public key of the first half")
     return Ed25519Secret(private=private, public_key=VerifyKey(public=raw[SEED_BYTES:]))
+
+
+def _private_key(seed: bytes) -> Ed25519PrivateKey:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey  # noqa: PLC0415 - as above
+
+    return Ed25519PrivateKey.from_private_bytes(seed)
 
 
 def _verify_key(raw: bytes | None) -> VerifyKey:

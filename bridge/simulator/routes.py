@@ -11,7 +11,7 @@ API_PATH = "/api/v2/sdk"
 
 
 class Route(StrEnum):
-    """The kinds of request that the upstream answers, and `UNKNOWN` for all others."""
+    """The kinds of request that the upstream serves, and `UNKNOWN` for all others."""
 
     ROOT = "root"
     PARTICIPANTS = "participants"

@@ -19,13 +19,13 @@ class Checkup:
 
     failure: Failure | None
     asked_at: datetime
-    answered_at: datetime
+    responded_at: datetime
     dated_at: datetime | None = None
 
     @property
     def duration(self) -> timedelta:
         """Duration of the request."""
-        return self.answered_at - self.asked_at
+        return self.responded_at - self.asked_at
 
     @property
     def clock_skew(self) -> timedelta | None:
@@ -36,8 +36,8 @@ class Checkup:
         """
         if self.dated_at is None:
             return None
-        if self.dated_at > self.answered_at:
-            return self.answered_at - self.dated_at
+        if self.dated_at > self.responded_at:
+            return self.responded_at - self.dated_at
         return max(self.asked_at - (self.dated_at + _RESOLUTION), timedelta())
 
 

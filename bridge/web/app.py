@@ -13,9 +13,9 @@ from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse, Res
 from jinja2 import Environment, PackageLoader, select_autoescape
 
 from bridge import __version__
-from bridge.admin.health import Health, read_health
+from bridge.admin.health import Overdue, read_counts, read_overdue
 from bridge.db.engine import Database
-from bridge.db.migrate import schema_state
+from bridge.db.schema import schema_state
 from bridge.errors import DatabaseError
 
 LATE = timedelta(seconds=60)
@@ -72,12 +72,14 @@ async def readyz(state: State) -> Response:
 async def index(state: State) -> Response:
     """A status page."""
     now = state.now()
+    facts: dict[str, object] = {"counts": None}
     try:
-        health = await state.database.read(read_health, now)
+        facts["overdue"] = await state.database.read(read_overdue, now)
+        facts["counts"] = await state.database.read(read_counts)
     except DatabaseError:
-        health = None
-    text = pages.get_template("index.html").render(name=state.name, version=__version__, health=health, now=now)
-    return HTMLResponse(text, status_code=200 if health is not None else 503)
+        pass  # the page says so
+    text = pages.get_template("index.html").render(name=state.name, version=__version__, now=now, **facts)
+    return HTMLResponse(text, status_code=200 if facts["counts"] is not None else 503)
 
 
 async def _reasons(state: AppState) -> list[str]:
@@ -88,7 +90,7 @@ async def _reasons(state: AppState) -> list[str]:
             if not schema.is_current:
                 advice = f"this version needs {schema.head}: run `bridge migrate`"
                 return [f"the database has schema {schema.current}, {advice}"]
-            reasons = _lateness(await state.database.read(read_health, now), now)
+            reasons = _lateness(await state.database.read(read_overdue, now), now)
     except DatabaseError as error:
         return [str(error)]
     except TimeoutError:
@@ -99,9 +101,9 @@ async def _reasons(state: AppState) -> list[str]:
     return reasons
 
 
-def _lateness(health: Health, now: datetime) -> list[str]:
-    reasons = [f"source {name} is {condition}" for name, condition in sorted(health.unavailable_sources.items())]
-    for work, since in (("polls", health.poll_due_since), ("deliveries", health.delivery_due_since)):
+def _lateness(overdue: Overdue, now: datetime) -> list[str]:
+    reasons = [f"source {name} is {condition}" for name, condition in sorted(overdue.unavailable_sources.items())]
+    for work, since in (("polls", overdue.poll_due_since), ("deliveries", overdue.delivery_due_since)):
         if since is not None and now - since > LATE:
             late = (now - since).total_seconds()
             reasons.append(f"{work} are late: the longest waiting has been due for {late:.0f} s; is that role running?")

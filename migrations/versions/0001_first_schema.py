@@ -88,6 +88,23 @@ def upgrade() -> None:
         postgresql_where=sa.text("claim_token IS NOT NULL"),
     )
     op.create_index("ix_rooms_due", "rooms", ["source", "next_poll_at"], unique=False)
+    op.create_index(
+        "ix_rooms_failing",
+        "rooms",
+        ["source"],
+        unique=False,
+        sqlite_where=sa.text("failures > 0"),
+        postgresql_where=sa.text("failures > 0"),
+    )
+    op.create_index("ix_rooms_upstream_id", "rooms", ["upstream_id"], unique=False)
+    op.create_index(
+        "ix_rooms_occupied",
+        "rooms",
+        ["source", "upstream_id"],
+        unique=False,
+        sqlite_where=sa.text("session_key IS NOT NULL"),
+        postgresql_where=sa.text("session_key IS NOT NULL"),
+    )
     op.create_table(
         "sources",
         sa.Column("name", sa.Text(), nullable=False),
@@ -207,8 +224,16 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["event_key"], ["events.id"], name=op.f("fk_attempts_event_key")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_attempts")),
     )
-    op.create_index("ix_attempts_endpoint", "attempts", ["endpoint_key", "id"], unique=False)
+    op.create_index("ix_attempts_endpoint", "attempts", ["endpoint_key", "started_at"], unique=False)
     op.create_index("ix_attempts_event", "attempts", ["event_key"], unique=False)
+    op.create_index(
+        "ix_attempts_failed",
+        "attempts",
+        ["started_at"],
+        unique=False,
+        sqlite_where=sa.text("outcome != 'delivered'"),
+        postgresql_where=sa.text("outcome != 'delivered'"),
+    )
     op.create_index("ix_attempts_started", "attempts", ["started_at"], unique=False)
     op.create_table(
         "dead_letters",
@@ -225,6 +250,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_dead_letters")),
         sa.UniqueConstraint("endpoint_key", "event_key", name=op.f("uq_dead_letters_endpoint_key_event_key")),
     )
+    op.create_index("ix_dead_letters_event", "dead_letters", ["event_key"], unique=False)
     op.create_table(
         "redeliveries",
         sa.Column("id", BIG_KEY, nullable=False),

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import threading
 from datetime import timedelta
 
 from sqlalchemy import Connection, func, insert, select
 
 from bridge.admin.retention import ROWS_AT_ONCE, prune_attempts
 from bridge.db.encryption import delete_expired_secrets
-from bridge.db.engine import Database
 from bridge.db.jobs import claim_job, finish_job
 from bridge.db.tables import attempts, endpoint_secrets, events, redeliveries
 from bridge.delivery.endpoints import rotate_secret
 from bridge.delivery.replay import request_events
 from bridge.delivery.targets import load_target
 from tests.harness.builders import at, peer, seen
-from tests.harness.store_driver import REJECTED, SECRET, StoreDriver
+from tests.harness.store_driver import SECRET, StoreDriver
 
 
 def prune(store: StoreDriver, before: float) -> int:
@@ -41,16 +39,6 @@ def test_only_attempts_older_than_retention_are_deleted(store: StoreDriver) -> N
     assert attempt_times(store) == [at(200), at(300)], "an attempt at that time is not older"
     assert prune(store, 200) == 0
     assert (store.cursor(key, "a"), store.log("a")) == (cursor, log)
-
-
-def test_a_dead_letter_stays_without_its_attempts(store: StoreDriver) -> None:
-    store.subscribe(events=["peer.joined"])
-    store.track("a")
-    store.poll(0, a=seen("p"))
-    for seconds in (1, 6, 306):
-        store.deliver(seconds, lambda *_: REJECTED)
-    assert prune(store, 10_000) == 3
-    assert [row.tries for row in store.dead_letters()] == [3]
 
 
 def test_redeliveries_that_are_still_owed_stay_at_any_age(store: StoreDriver) -> None:
@@ -135,22 +123,3 @@ def test_a_job_planned_for_later_than_its_interval_is_due(store: StoreDriver) ->
     finish(store, "mine", 3600)
     assert not claim(store, "mine", 3300)
     assert claim(store, "mine", 3299)
-
-
-def test_of_several_processes_that_claim_a_job_at_once_one_gets_it(migrated_url: str) -> None:
-    together = threading.Barrier(4)
-    taken: list[str] = []
-
-    def take(token: str) -> None:
-        database = Database(migrated_url)
-        together.wait()
-        if database.write_now(claim_job, "prune", every=timedelta(seconds=300), now=at(0), token=token):
-            taken.append(token)
-        database.close()
-
-    taking = [threading.Thread(target=take, args=(f"token-{number}",)) for number in range(4)]
-    for thread in taking:
-        thread.start()
-    for thread in taking:
-        thread.join()
-    assert len(taken) == 1

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 
 from bridge.admin.configured import apply_configuration
 from bridge.cli.main import run
@@ -18,7 +19,7 @@ from bridge.compose import endpoint_context, open_webhook_client
 from bridge.config import Settings, load
 from bridge.db.encryption import SecretCipher
 from bridge.db.engine import Database
-from bridge.db.migrate import ensure_schema
+from bridge.db.schema import ensure_schema
 from bridge.delivery.sender import Sender
 from bridge.runtime import system_runtime
 from tests.harness.claimant import Claimant
@@ -27,6 +28,7 @@ from tests.harness.receiver import Receiver
 from tests.harness.simulator import Simulator
 
 Json = Any
+ROOM = "abc-defg-hij"
 
 
 @dataclass(frozen=True)
@@ -113,10 +115,12 @@ class Cli:
 
 
 @pytest.fixture(autouse=True)
-def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     for name in os.environ:
         if name.startswith(("BRIDGE", "HUDDLE01", "FORCE_COLOR")):
             monkeypatch.delenv(name)
+    yield
+    structlog.reset_defaults()  # commands log warnings only; other tests look for more
 
 
 @pytest.fixture
@@ -126,6 +130,24 @@ def cli(tmp_path: Path, simulator: Simulator, capsys: pytest.CaptureFixture[str]
 
 
 @pytest.fixture
+def tracked(cli: Cli) -> Cli:
+    """One room, which was added with a command."""
+    cli("rooms", "add", ROOM)
+    return cli
+
+
+@pytest.fixture
 def endpoint(receiver: Receiver) -> Table:
     """A table for `[[endpoints]]`."""
     return receiver.endpoint("crm")
+
+
+@pytest.fixture
+def busy(cli: Cli, simulator: Simulator, receiver: Receiver) -> Cli:
+    """A bridge after some time: a room has been live, an endpoint has had deliveries."""
+    cli.configure(rooms=[{"id": ROOM, "name": "Weekly stand-up"}], endpoints=[receiver.endpoint("crm")])
+    cli.take_up()
+    simulator.join(ROOM, "peerId-4cRF64LOB6dWF_d0qEzQs", metadata={"displayName": "akmo3.eth"})
+    cli("poll", ROOM)
+    cli.deliver()
+    return cli

@@ -58,12 +58,6 @@ def read_only(connection: Connection) -> None:
     connection.exec_driver_sql("INSERT INTO t VALUES (2)")
 
 
-def in_use(connection: Connection) -> None:
-    reading = connection.exec_driver_sql("SELECT x FROM t UNION ALL SELECT 2")
-    assert reading.fetchone() is not None
-    connection.exec_driver_sql("DROP TABLE t")
-
-
 def overtaken(connection: Connection) -> None:
     """Its code is an extended one: 517, `SQLITE_BUSY_SNAPSHOT`."""
     connection.exec_driver_sql("COMMIT")
@@ -83,7 +77,6 @@ def wrong(connection: Connection) -> None:
     [
         (full, "database or disk is full: free some space on the disk"),
         (read_only, f"attempt to write a readonly database{ASK}"),
-        (in_use, f"database table is locked{WAIT}"),
         (overtaken, f"database is locked{WAIT}"),
         (wrong, "no such table: nowhere"),
     ],

@@ -6,11 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.conftest import Cli
+from tests.cli.conftest import ROOM, Cli
 from tests.harness.receiver import Receiver, Response
 from tests.harness.simulator import Simulator
-
-ROOM = "abc-defg-hij"
 
 
 @pytest.fixture

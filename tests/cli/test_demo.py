@@ -32,7 +32,7 @@ class Demo(Bridge):
     def deliveries(self) -> list[re.Match[str]]:
         return [found for line in self.output.splitlines() if (found := A_DELIVERY.match(line))]
 
-    def wait_for_deliveries(self, count: int = 3) -> None:
+    def wait_for_deliveries(self, count: int) -> None:
         wait_until(lambda: len(self.deliveries) >= count, timeout=PATIENCE, what=lambda: self.output)
 
     def url_of(self, part: str) -> str:
@@ -63,18 +63,13 @@ def test_it_prints_verified_deliveries_until_it_is_stopped_and_leaves_nothing_be
         program.wait_for_deliveries(5)
         assert {"room.occupied", "peer.joined"} <= {found["type"] for found in program.deliveries}
         assert len(program.open_ports) == 3
+        assert httpx.get(program.url_of("status page"), trust_env=False).status_code == 200
         assert program.stop(number, timeout=ENDING) == 0
     assert re.search(r"^(\d+) deliveries, \1 verified$", program.output, re.MULTILINE)
     assert "not verified" not in program.output
     assert "\x1b" not in program.output
     assert program.open_ports == []
     assert program.left_behind == set()
-
-
-def test_the_status_page_is_served(tmp_path: Path) -> None:
-    with Demo(tmp_path) as program:
-        program.wait_for_deliveries(1)
-        assert httpx.get(program.url_of("status page"), trust_env=False).status_code == 200
 
 
 def test_it_ends_after_its_duration_and_fails_if_nothing_was_delivered(tmp_path: Path) -> None:
@@ -85,21 +80,12 @@ def test_it_ends_after_its_duration_and_fails_if_nothing_was_delivered(tmp_path:
 
 
 def test_a_delivery_that_does_not_verify_is_exit_code_3(tmp_path: Path) -> None:
-    with Demo(tmp_path) as program:
+    with Demo(tmp_path, "--rooms", "1", "--seed", "5") as program:
         program.wait_for_deliveries(1)
         assert httpx.post(program.url_of("receiver"), content=b"{}", trust_env=False).status_code == 401
         assert program.stop(timeout=ENDING) == 3
     assert "✗ not verified" in program.output
     assert "did not verify" in program.output
-
-
-def test_two_at_once_do_not_meet(tmp_path: Path) -> None:
-    for name in ("one", "other"):
-        (tmp_path / name).mkdir()
-    with Demo(tmp_path / "one") as one, Demo(tmp_path / "other") as other:
-        for program in (one, other):
-            program.wait_for_deliveries()
-            assert program.stop(timeout=ENDING) == 0
 
 
 def test_a_reader_who_goes_away_ends_it(tmp_path: Path) -> None:
@@ -117,12 +103,6 @@ def test_a_reader_who_goes_away_ends_it(tmp_path: Path) -> None:
         finally:
             program.kill()
     assert list(tmp_path.iterdir()) == []
-
-
-def test_seed_and_number_of_rooms_can_be_chosen(tmp_path: Path) -> None:
-    with Demo(tmp_path, "--rooms", "1", "--seed", "5") as program:
-        program.wait_for_deliveries()
-        assert program.stop(timeout=ENDING) == 0
 
 
 @pytest.mark.parametrize("arguments", [["--duration", "soon"], ["--duration", "0s"], ["--rooms", "0"]])

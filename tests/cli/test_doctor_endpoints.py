@@ -1,29 +1,19 @@
 from __future__ import annotations
 
-import ipaddress
 import ssl
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from tests.cli.conftest import Cli
-from tests.harness.doctor_runs import Listener, closed_port, examine, http_response, only, serve_once
+from tests.harness.certificates import self_signed
+from tests.harness.doctor_runs import examine, http_response, only
+from tests.harness.postgres import free_port
 from tests.harness.receiver import Receiver
-from tests.harness.simulator import Simulator
+from tests.harness.wire import RawReceiverThread
 
 OPEN_LOOPBACK = {"allow_private_networks": ["127.0.0.0/8"]}
-
-
-@pytest.fixture
-def busy(cli: Cli, simulator: Simulator, receiver: Receiver) -> Cli:
-    return serve_once(cli, simulator, receiver)
 
 
 def test_an_endpoint_that_accepts_connections_is_ok(busy: Cli, receiver: Receiver) -> None:
@@ -34,7 +24,7 @@ def test_an_endpoint_that_accepts_connections_is_ok(busy: Cli, receiver: Receive
 
 @pytest.mark.parametrize("is_stored", [True, False])
 def test_a_disabled_endpoint_without_a_connection_is_only_a_warning(cli: Cli, *, is_stored: bool) -> None:
-    cli.configure(endpoints=[{"name": "crm", "url": f"http://127.0.0.1:{closed_port()}/", "enabled": False}])
+    cli.configure(endpoints=[{"name": "crm", "url": f"http://127.0.0.1:{free_port()}/", "enabled": False}])
     if is_stored:
         cli.take_up()
 
@@ -59,7 +49,7 @@ def test_an_endpoint_that_was_added_with_a_command_is_checked_too(cli: Cli, rece
 def test_why_an_endpoint_cannot_be_reached(
     cli: Cli, receiver: Receiver, url: str, delivery: Mapping[str, object], detail: str
 ) -> None:
-    ports = {"closed": closed_port(), "plain": urlsplit(receiver.url).port}
+    ports = {"closed": free_port(), "plain": urlsplit(receiver.url).port}
     cli.configure(endpoints=[{"name": "crm", "url": url.format(**ports)}], delivery=delivery)
 
     done = cli("doctor", "--json", code=1)
@@ -69,37 +59,6 @@ def test_why_an_endpoint_cannot_be_reached(
     assert endpoint["detail"].startswith(detail.format(**ports))
     assert endpoint["advice"]
     assert "hush" not in done.out
-
-
-def test_a_firewall_that_drops_everything(cli: Cli) -> None:
-    with Listener() as silent:
-        cli.configure(endpoints=[{"name": "crm", "url": f"https://{silent.host}/"}])
-        endpoint = only(examine(cli, code=1), "endpoint")
-
-    assert endpoint["detail"] == "timeout: no connection within 4 s"
-
-
-def certificate(path: Path, *, days: float, address: str = "127.0.0.1") -> Path:
-    """A self-signed certificate and its key, in one PEM file."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "receiver")])
-    now = datetime.now(UTC)
-    signed = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(days=100))
-        .not_valid_after(now + timedelta(days=days))
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address(address))]), critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-    path.write_bytes(pem + signed.public_bytes(Encoding.PEM))
-    return path
 
 
 @pytest.mark.parametrize(
@@ -115,15 +74,15 @@ def certificate(path: Path, *, days: float, address: str = "127.0.0.1") -> Path:
 def test_certificates(
     cli: Cli, monkeypatch: pytest.MonkeyPatch, *, days: float, address: str, is_trusted: bool, state: str, detail: str
 ) -> None:
-    pem = certificate(cli.directory / "receiver.pem", days=days, address=address)
+    pem = self_signed(cli.directory, days=days, address=address)
     if is_trusted:
         monkeypatch.setenv("SSL_CERT_FILE", str(pem))
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(pem)
-    with Listener(http_response(b""), tls=context) as receiver:
+    with RawReceiverThread(http_response(b""), tls=context) as receiver:
         cli.configure(endpoints=[{"name": "crm", "url": f"https://{receiver.host}/"}])
         endpoint = only(examine(cli, code=1 if state == "fail" else 0), "endpoint")
 
     assert endpoint["state"] == state
     assert detail in endpoint["detail"]
-    assert receiver.received == b"", "a request was sent"
+    assert receiver.receiver.requests == [], "a request was sent"

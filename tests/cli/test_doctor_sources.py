@@ -8,28 +8,16 @@ from urllib.parse import urlsplit
 import pytest
 
 from bridge.sources.checkup import Checkup, parse_date
-from tests.cli.conftest import Cli
-from tests.harness.doctor_runs import (
-    ROOM,
-    Listener,
-    ago,
-    change,
-    closed_port,
-    examine,
-    http_response,
-    only,
-    serve_once,
-)
+from tests.cli.conftest import ROOM, Cli
+from tests.harness.doctor_runs import ago, examine, http_response, only
+from tests.harness.postgres import free_port
 from tests.harness.receiver import Receiver
 from tests.harness.simulator import Simulator
+from tests.harness.tables import change
+from tests.harness.wire import RawReceiverThread
 
 NOW = datetime(2026, 11, 23, 9, 30, tzinfo=UTC)
 LIVE_SESSIONS = b'{"liveSessions":[]}'
-
-
-@pytest.fixture
-def busy(cli: Cli, simulator: Simulator, receiver: Receiver) -> Cli:
-    return serve_once(cli, simulator, receiver)
 
 
 @pytest.mark.parametrize(
@@ -81,7 +69,7 @@ def test_the_wrong_key_is_refused(cli: Cli) -> None:
     ],
 )
 def test_why_a_source_is_unreachable(cli: Cli, receiver: Receiver, base_url: str, word: str) -> None:
-    url = base_url.format(closed=closed_port(), plain=urlsplit(receiver.url).netloc)
+    url = base_url.format(closed=free_port(), plain=urlsplit(receiver.url).netloc)
     cli.configure(sources={"main": {"base_url": url}})
 
     found = examine(cli, code=1)
@@ -92,11 +80,11 @@ def test_why_a_source_is_unreachable(cli: Cli, receiver: Receiver, base_url: str
 
 def test_no_live_room_is_a_good_response(cli: Cli) -> None:
     none = b'{"ok": false, "message": "No live sessions found"}'
-    with Listener(http_response(none, status="404 Not Found")) as upstream:
+    with RawReceiverThread(http_response(none, status="404 Not Found")) as upstream:
         cli.configure(upstream=f"http://{upstream.host}")
 
         assert only(examine(cli), "api_key")["state"] == "ok"
-        assert upstream.received.startswith(b"GET /api/v2/sdk/live-sessions HTTP/1.1\r\n")
+        assert upstream.receiver.requests[0].line == "GET /api/v2/sdk/live-sessions HTTP/1.1"
 
 
 @pytest.mark.parametrize(
@@ -112,7 +100,7 @@ def test_no_live_room_is_a_good_response(cli: Cli) -> None:
 )
 def test_a_clock_that_is_wrong(cli: Cli, ahead: timedelta, state: str, detail: str) -> None:
     date = format_datetime(datetime.now(UTC).replace(microsecond=0) + ahead + timedelta(seconds=1), usegmt=True)
-    with Listener(http_response(LIVE_SESSIONS, f"date: {date}")) as upstream:
+    with RawReceiverThread(http_response(LIVE_SESSIONS, f"date: {date}")) as upstream:
         cli.configure(upstream=f"http://{upstream.host}")
         clock = only(examine(cli, code=1 if state == "fail" else 0), "clock")
 
@@ -123,7 +111,7 @@ def test_a_clock_that_is_wrong(cli: Cli, ahead: timedelta, state: str, detail: s
 
 @pytest.mark.parametrize("headers", [(), ("date: yesterday",)])
 def test_an_upstream_that_sends_no_date(cli: Cli, headers: Sequence[str]) -> None:
-    with Listener(http_response(LIVE_SESSIONS, *headers)) as upstream:
+    with RawReceiverThread(http_response(LIVE_SESSIONS, *headers)) as upstream:
         cli.configure(upstream=f"http://{upstream.host}")
         clock = only(examine(cli), "clock")
 
@@ -138,7 +126,7 @@ def test_a_slow_response_is_no_skew(dated_after: float, skew: float) -> None:
     checkup = Checkup(
         failure=None,
         asked_at=NOW,
-        answered_at=NOW + timedelta(seconds=4),
+        responded_at=NOW + timedelta(seconds=4),
         dated_at=NOW + timedelta(seconds=dated_after),
     )
 
@@ -155,18 +143,10 @@ def test_a_date_is_in_utc() -> None:
     assert parse_date("Mon, 23 Nov 2026 09:30:00 -0000") == NOW
 
 
-def test_a_room_that_was_live_is_ok(busy: Cli) -> None:
-    room = only(examine(busy), "room", ROOM)
+def test_a_room_that_was_never_live_may_not_exist(tracked: Cli) -> None:
+    tracked("poll", ROOM)
 
-    assert room["state"] == "ok"
-    assert room["detail"].startswith("polled ")
-
-
-def test_a_room_that_was_never_live_may_not_exist(cli: Cli) -> None:
-    cli("rooms", "add", ROOM)
-    cli("poll", ROOM)
-
-    room = only(examine(cli), "room", ROOM)
+    room = only(examine(tracked), "room", ROOM)
 
     assert room["state"] == "warn"
     assert "never seen live; the upstream responds the same for an unknown id" in room["detail"]
@@ -178,18 +158,17 @@ def test_a_room_that_fails_is_a_warning_until_it_lasts(busy: Cli, simulator: Sim
     room = only(examine(busy), "room")
     assert (room["state"], "1 failure in a row: server_error: status 500" in room["detail"]) == ("warn", True)
 
-    change(busy, "UPDATE rooms SET failures = 5, complete_at = ?", ago(minutes=10))
+    change(busy.database_url, "UPDATE rooms SET failures = 5, complete_at = :at", at=ago(minutes=10))
     room = only(examine(busy, code=1), "room")
     assert room["state"] == "fail"
     assert room["detail"].startswith("last complete snapshot 10m")
 
 
-def test_a_room_without_any_snapshot_says_so(cli: Cli, simulator: Simulator) -> None:
-    cli("rooms", "add", ROOM)
+def test_a_room_without_any_snapshot_is_reported_as_such(tracked: Cli, simulator: Simulator) -> None:
     simulator.faults({"kind": "html_200"}, room=ROOM)
-    cli("poll", ROOM, code=1)
+    tracked("poll", ROOM, code=1)
 
-    assert only(examine(cli), "room")["detail"].startswith("no complete snapshot yet, 1 failure in a row")
+    assert only(examine(tracked), "room")["detail"].startswith("no complete snapshot yet, 1 failure in a row")
 
 
 def test_a_disabled_room_is_ok(cli: Cli) -> None:
@@ -230,7 +209,7 @@ def test_many_rooms_are_counted(cli: Cli, simulator: Simulator) -> None:
     cli.take_up()
     for number in range(23):
         cli("poll", rooms[number], "--json")
-    change(cli, "UPDATE rooms SET failures = 9, last_failure = 'reset' WHERE upstream_id = 'room-00'")
+    change(cli.database_url, "UPDATE rooms SET failures = 9, last_failure = 'reset' WHERE upstream_id = 'room-00'")
     polls = len(simulator.polls())
 
     rooms_found = [one for one in examine(cli, code=1) if one["check"] == "room"]

@@ -1,20 +1,16 @@
 from __future__ import annotations
 
-import contextlib
 from datetime import UTC, datetime
 
 import pytest
-from standardwebhooks import Webhook, WebhookVerificationError
 
-from bridge.db.encryption import SecretCipher, reencrypt_all
 from bridge.rules.signing import parse_key, parse_secret, verify
-from tests.cli.conftest import Cli
+from tests.cli.conftest import ROOM, Cli
 from tests.harness.config import Table
-from tests.harness.receiver import SECRET, Delivery, Receiver, Response
+from tests.harness.receiver import SECRET, Receiver, Response
 from tests.harness.simulator import Simulator
 from tests.harness.tables import everything
 
-ROOM = "abc-defg-hij"
 OTHER_SECRET = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD"
 HEADER = "Bearer hush-hush-0123456789"
 
@@ -26,14 +22,6 @@ def served(cli: Cli, simulator: Simulator, endpoint: Table) -> Cli:
     cli.take_up()
     simulator.join(ROOM, "anna")
     return cli
-
-
-def is_accepted_by(secret: str, delivery: Delivery) -> bool:
-    try:
-        Webhook(secret).verify(delivery.body, delivery.headers)
-    except WebhookVerificationError:
-        return False
-    return True
 
 
 def state(cli: Cli, name: str = "crm") -> tuple[str, str | None, int]:
@@ -77,12 +65,6 @@ def test_a_sample_that_is_not_accepted_fails_with_the_reason(served: Cli, receiv
     assert "room" in done.out
     assert "\x1b" not in done.out
     assert state(served) == ("active", None, 0), "a sample does not change the health"
-
-
-def test_a_sample_to_a_closed_port_fails(cli: Cli) -> None:
-    cli("endpoints", "add", "void", "http://127.0.0.1:1/")
-    done = cli("endpoints", "test", "void", "--json", code=1).json()
-    assert (done["outcome"], done["status"], done["cause"]) == ("retryable", None, "connect")
 
 
 def test_a_sample_is_not_sent_to_a_forbidden_address(cli: Cli, receiver: Receiver) -> None:
@@ -130,36 +112,6 @@ def test_events_wait_for_a_disabled_endpoint(served: Cli, receiver: Receiver, si
     assert "is active already" in served("endpoints", "enable", "crm").err
 
 
-def test_an_endpoint_that_is_gone_gets_nothing_until_it_is_enabled(served: Cli, receiver: Receiver) -> None:
-    receiver.script(Response(status=410))
-    served("poll", ROOM)
-    served.deliver()
-    assert state(served) == ("disabled", "gone", 2)
-    receiver.script()
-    served.deliver()
-    assert len(receiver.deliveries) == 1
-    served("endpoints", "enable", "crm")
-    served.deliver()
-    assert [event["data"]["sequence"] for event in receiver.events()] == [1, 2]
-
-
-def test_a_restart_or_reload_enables_nothing(served: Cli) -> None:
-    served("endpoints", "disable", "crm")
-    served.take_up()
-    assert state(served)[:2] == ("disabled", "operator")
-
-
-def test_enabling_ends_a_pause(served: Cli, receiver: Receiver) -> None:
-    receiver.script(Response(status=503, headers={"Retry-After": "3600"}, times=1))
-    served("poll", ROOM)
-    served.deliver()
-    served.deliver()
-    assert len(receiver.deliveries) == 1
-    served("endpoints", "enable", "crm")
-    served.deliver()
-    assert len(receiver.accepted) == 2
-
-
 @pytest.mark.parametrize("action", ["test", "enable", "disable", "rotate"])
 def test_an_unknown_endpoint_is_an_error(action: str, served: Cli) -> None:
     assert "no endpoint is named 'nobody'" in served.refuses("endpoints", action, "nobody", code=1)
@@ -178,33 +130,26 @@ def test_a_new_secret_is_printed_once_and_both_sign_meanwhile(cli: Cli, receiver
     assert old not in done.out + done.err
     cli("endpoints", "test", "crm")
     (delivery,) = receiver.deliveries
-    assert is_accepted_by(old, delivery)
-    assert is_accepted_by(fresh, delivery)
-    assert not is_accepted_by(OTHER_SECRET, delivery)
+    assert delivery.is_signed_with(old)
+    assert delivery.is_signed_with(fresh)
+    assert not delivery.is_signed_with(OTHER_SECRET)
     shown = cli("endpoints", "show", "crm", "--json", "--reveal").json()
     assert [one["secret"] for one in shown["secrets"]] == [fresh, old]
     assert shown["secrets"][0]["expires_at"] is None
     assert shown["secrets"][1]["expires_at"] is not None
-    assert fresh not in cli("endpoints", "show", "crm").out
+    hidden = cli("endpoints", "show", "crm").out
+    assert "(until " in hidden
+    assert fresh not in hidden
+    assert old not in hidden
     assert fresh not in cli("endpoints", "list", "--json").out
 
 
-def test_older_secrets_keep_their_grace(cli: Cli, receiver: Receiver) -> None:
-    cli("endpoints", "add", "crm", f"{receiver.url}/crm")
-    assert "older secrets" not in cli("endpoints", "rotate", "crm", "--grace", "2h").err
-    again = cli("endpoints", "rotate", "crm", "--grace", "1h")
-
-    assert "the old one keeps signing for 1h; older secrets (1) keep their own grace" in again.err
-    assert len(cli("endpoints", "show", "crm", "--json").json()["secrets"]) == 3
-
-
-def test_without_grace_no_old_secret_signs_any_more(cli: Cli, receiver: Receiver) -> None:
-    old = cli("endpoints", "add", "crm", f"{receiver.url}/crm").out.strip()
-    fresh = cli("endpoints", "rotate", "crm", "--grace", "0s", "--json").json()["secret"]
-    cli("endpoints", "test", "crm")
-    (delivery,) = receiver.deliveries
-    assert is_accepted_by(fresh, delivery)
-    assert not is_accepted_by(old, delivery)
+def test_a_rotation_reports_the_end_of_the_old_secrets(cli: Cli) -> None:
+    cli("endpoints", "add", "crm", "http://127.0.0.1:9/")
+    reports = [cli("endpoints", "rotate", "crm", "--grace", grace).err for grace in ("2h", "1h", "0s")]
+    assert "the old one keeps signing for 2h\n" in reports[0]
+    assert "the old one keeps signing for 1h; older secrets (1) keep their own grace" in reports[1]
+    assert "no old secret signs any more" in reports[2]
 
 
 def test_a_rotation_as_json(cli: Cli, receiver: Receiver) -> None:
@@ -221,16 +166,10 @@ def test_a_wrong_grace_is_refused(grace: str, cli: Cli, receiver: Receiver) -> N
     assert "--grace" in cli.refuses("endpoints", "rotate", "crm", f"--grace={grace}", code=2)
 
 
-def test_a_secret_of_the_configuration_is_rotated_there(served: Cli, receiver: Receiver) -> None:
+def test_a_secret_of_the_configuration_is_rotated_there(served: Cli) -> None:
     message = served.refuses("endpoints", "rotate", "crm", code=2)
     assert "configuration" in message
     assert SECRET not in message
-    served.configure(rooms=[ROOM], endpoints=[receiver.endpoint("crm", secret=OTHER_SECRET)])
-    served.take_up()
-    served("endpoints", "test", "crm")
-    (delivery,) = receiver.deliveries
-    assert is_accepted_by(SECRET, delivery)
-    assert is_accepted_by(OTHER_SECRET, delivery)
 
 
 def test_a_secret_that_the_configuration_leaves_to_the_bridge_can_be_rotated(cli: Cli, receiver: Receiver) -> None:
@@ -239,15 +178,6 @@ def test_a_secret_that_the_configuration_leaves_to_the_bridge_can_be_rotated(cli
     fresh = cli("endpoints", "rotate", "crm").out.strip()
     cli.take_up()
     assert cli("endpoints", "show", "crm", "--reveal", "--json").json()["secrets"][0]["secret"] == fresh
-
-
-def test_a_secret_that_left_the_configuration_can_be_rotated(cli: Cli, receiver: Receiver) -> None:
-    cli.configure(endpoints=[{"name": "crm", "url": f"{receiver.url}/crm", "secret": SECRET}])
-    cli.take_up()
-    cli.configure(endpoints=[{"name": "crm", "url": f"{receiver.url}/crm"}])
-    cli.take_up()
-    fresh = cli("endpoints", "rotate", "crm").out.strip()
-    assert fresh != SECRET
 
 
 def test_a_secret_that_was_given_to_a_command_cannot_be_rotated(cli: Cli) -> None:
@@ -287,114 +217,21 @@ def encrypted(cli: Cli, receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> 
     return cli("endpoints", "add", "crm", f"{receiver.url}/crm", *options).out.strip()
 
 
-def stored_text(cli: Cli) -> str:
-    files = [file.read_bytes().decode("latin-1") for file in cli.directory.glob("bridge.db*")]
-    return "\n".join([everything(cli.database_url), *files])
-
-
-def test_without_a_key_secrets_are_stored_in_clear(cli: Cli) -> None:
-    """Proof that the test below looks in the right place."""
-    secret = cli("endpoints", "add", "crm", "http://127.0.0.1:9/", "--header", f"X-Auth={HEADER}").out.strip()
-    assert secret in stored_text(cli)
-    assert HEADER in stored_text(cli)
-
-
-def test_with_a_key_no_secret_is_in_the_database(encrypted: str, cli: Cli) -> None:
-    fresh = cli("endpoints", "rotate", "crm").out.strip()
-    stored = stored_text(cli)
-    for secret in (encrypted, fresh, HEADER, FIRST):
-        assert secret not in stored
-        assert secret.removeprefix("whsec_") not in stored
-
-
-def test_an_old_key_decrypts_when_it_is_listed_after_the_new_one(
-    encrypted: str, cli: Cli, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("BRIDGE_ENCRYPTION_KEY", f"{SECOND},{FIRST}")
-    assert "start the service with them first" in cli.refuses("endpoints", "rotate", "crm", code=1)
-    with contextlib.closing(cli.database()) as database:  # as the service does when it starts
-        database.write_now(reencrypt_all, SecretCipher([SECOND, FIRST]), datetime.now(UTC))
-    fresh = cli("endpoints", "rotate", "crm").out.strip()
-    cli("endpoints", "test", "crm")
-    (delivery,) = receiver.deliveries
-    assert is_accepted_by(encrypted, delivery)
-    assert is_accepted_by(fresh, delivery)
-    assert delivery.headers["authorization"] == HEADER
-
-
-@pytest.mark.parametrize(("before", "now"), [(FIRST, f"{SECOND},{FIRST}"), (None, FIRST)])
-def test_no_secret_is_stored_with_keys_that_the_service_has_not_started_with(
-    before: str | None, now: str, cli: Cli, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    if before is not None:
-        monkeypatch.setenv("BRIDGE_ENCRYPTION_KEY", before)
-    cli("endpoints", "add", "crm", "http://127.0.0.1:9/")
-    stored = everything(cli.database_url)
-    monkeypatch.setenv("BRIDGE_ENCRYPTION_KEY", now)
-
-    for arguments in (("rotate", "crm"), ("add", "other", "http://127.0.0.1:9/")):
-        message = cli.refuses("endpoints", *arguments, code=1)
-        assert (
-            "the secret of endpoint 'crm' is not encrypted with the first of these keys: start the service" in message
-        )
-    assert everything(cli.database_url) == stored
-
-
-def test_secrets_that_a_receiver_repeats_are_neither_stored_nor_shown(
-    encrypted: str, cli: Cli, simulator: Simulator, receiver: Receiver
-) -> None:
-    credential = HEADER.removeprefix("Bearer ")
-    receiver.script(Response(status=500, body=f"{encrypted} {HEADER} {credential}".encode()))
-    cli("rooms", "add", ROOM)
-    simulator.join(ROOM, "anna")
-    cli("poll", ROOM)
-    cli.deliver()
-
-    shown = cli("endpoints", "test", "crm", code=1).out
-    stored = stored_text(cli)
-
-    assert "*** *** ***" in shown
-    assert "*** *** ***" in stored
-    assert [secret for secret in (encrypted, credential) if secret in shown + stored] == []
-
-
-def test_a_key_can_be_in_a_file(encrypted: str, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
-    file = cli.directory / "key"
-    file.write_text(f"{SECOND},{FIRST}\n")
-    monkeypatch.delenv("BRIDGE_ENCRYPTION_KEY")
-    monkeypatch.setenv("BRIDGE_ENCRYPTION_KEY_FILE", str(file))
-    assert cli("endpoints", "show", "crm", "--reveal", "--json").json()["secrets"][0]["secret"] == encrypted
-
-
 @pytest.mark.parametrize("key", [SECOND, None])
-def test_without_the_old_key_nothing_is_sent(
+def test_without_the_key_of_the_service_nothing_is_sent_and_no_secret_is_changed(
     key: str | None, encrypted: str, cli: Cli, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """The service could not decrypt a new secret, and the one that receivers know would expire."""
+    before = everything(cli.database_url)
     monkeypatch.delenv("BRIDGE_ENCRYPTION_KEY")
     if key is not None:
         monkeypatch.setenv("BRIDGE_ENCRYPTION_KEY", key)
-    message = cli.refuses("endpoints", "test", "crm", code=1)
-    assert "BRIDGE_ENCRYPTION_KEY" in message
-    assert encrypted not in message
+    for arguments in (("test", "crm"), ("rotate", "crm"), ("add", "other", "http://127.0.0.1:9/")):
+        message = cli.refuses("endpoints", *arguments, code=1)
+        assert "BRIDGE_ENCRYPTION_KEY" in message
+        assert encrypted not in message
     assert receiver.deliveries == ()
-
-
-@pytest.mark.parametrize("key", [SECOND, None])
-def test_no_secret_is_changed_with_another_key_than_that_of_the_service(
-    key: str | None, encrypted: str, cli: Cli, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The service could not decrypt the new secret, and the one that receivers know would expire."""
-    monkeypatch.delenv("BRIDGE_ENCRYPTION_KEY")
-    if key is not None:
-        monkeypatch.setenv("BRIDGE_ENCRYPTION_KEY", key)
-    for arguments in (("rotate", "crm"), ("add", "other", "http://127.0.0.1:9/")):
-        assert "'crm'" in cli.refuses("endpoints", *arguments, code=1)
-    monkeypatch.setenv("BRIDGE_ENCRYPTION_KEY", FIRST)
-    (shown,) = cli("endpoints", "list", "--json").json()
-    assert shown["name"] == "crm"
-    assert [one["secret"] for one in cli("endpoints", "show", "crm", "--reveal", "--json").json()["secrets"]] == [
-        encrypted
-    ]
+    assert everything(cli.database_url) == before
 
 
 def test_secrets_are_shown_only_with_reveal(encrypted: str, cli: Cli) -> None:
@@ -406,22 +243,6 @@ def test_secrets_are_shown_only_with_reveal(encrypted: str, cli: Cli) -> None:
         out = cli("endpoints", "show", "crm", "--reveal", *form).out
         assert encrypted in out
         assert HEADER in out
-
-
-def test_a_secret_can_be_given_without_being_shown_by_ps(
-    cli: Cli, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("CRM_SECRET", SECRET)
-    monkeypatch.setenv("CRM_AUTH", HEADER)
-    file = cli.directory / "secret"
-    file.write_text(SECRET + "\n")
-    given = ["--secret", "env:CRM_SECRET", "--header", "Authorization=env:CRM_AUTH"]
-    cli("endpoints", "add", "by-variable", f"{receiver.url}/a", *given)
-    cli("endpoints", "add", "by-file", f"{receiver.url}/b", "--secret-file", str(file))
-    for name in ("by-variable", "by-file"):
-        cli("endpoints", "test", name)
-    assert [one.unverified for one in receiver.deliveries] == [None, None]
-    assert receiver.deliveries[0].headers["authorization"] == HEADER
 
 
 def test_an_endpoint_can_leave_the_style_huddle01(cli: Cli, simulator: Simulator, receiver: Receiver) -> None:

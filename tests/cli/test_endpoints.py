@@ -4,40 +4,17 @@ from pathlib import Path
 
 import pytest
 
-from bridge.rules.signing import parse_secret
-from tests.cli.conftest import Cli
+from tests.cli.conftest import ROOM, Cli
 from tests.harness.config import Table
-from tests.harness.receiver import SECRET, Receiver
+from tests.harness.receiver import SECRET
 from tests.harness.simulator import Simulator
 
-ROOM = "abc-defg-hij"
 URL = "http://127.0.0.1:9/hook"
 KEYS = {
     "id", "name", "url", "events", "rooms", "style", "signature", "origin", "created_at", "state", "state_reason",
     "circuit", "failures_in_row", "failing_since", "last_success_at", "paused_until", "owed_rooms", "owed_events",
     "dead_letters", "rate_per_second", "max_concurrency", "timeout_seconds",
 }  # fmt: skip
-
-
-def test_a_new_secret_is_printed_once(cli: Cli) -> None:
-    done = cli("endpoints", "add", "crm", URL)
-    secret = done.out.removesuffix("\n")
-    parse_secret(secret)
-    assert secret.startswith("whsec_")
-    assert "is added" in done.err
-    assert secret not in done.err
-    assert secret not in cli("endpoints", "list", "--json").out + cli("endpoints", "list").out
-    assert secret not in cli("endpoints", "show", "crm", "--json").out + cli("endpoints", "show", "crm").out
-    assert secret in cli("endpoints", "show", "crm", "--reveal").out
-
-
-def test_a_new_secret_as_json(cli: Cli) -> None:
-    added = cli("endpoints", "add", "crm", URL, "--json").json()
-    assert list(added) == ["id", "name", "secret", "public_key"]
-    assert added["id"].startswith("ep_")
-    shown = cli("endpoints", "show", added["id"], "--reveal", "--json").json()
-    assert (shown["name"], shown["id"]) == ("crm", added["id"])
-    assert [secret["secret"] for secret in shown["secrets"]] == [added["secret"]]
 
 
 def test_an_endpoint_is_listed_with_its_settings(cli: Cli) -> None:
@@ -104,27 +81,17 @@ def test_a_secret_can_be_given(cli: Cli, tmp_path: Path, monkeypatch: pytest.Mon
         (("crm", "ftp://example.com"), "URL: the URL must begin with https:// or http://"),
         (("crm", "https://user:hush@example.com"), "URL: the URL contains a user name or password"),
         (("crm", "https://10.1.2.3/hook"), "URL: 10.1.2.3 is not a public address"),
-        (("crm", "http://169.254.169.254/"), "URL: 169.254.169.254 is a cloud metadata address"),
-        (("crm", "https://0x7f000001/"), "URL: '0x7f000001' is an unusual way to write an IP address"),
         (("", URL), "NAME: must not be empty"),
         (("crm", URL, "--events", "peer.jonied"), '--events "peer.jonied": matches no event type; did you mean'),
-        (("crm", URL, "--events", "peer.*,nothing"), '--events "nothing": matches no event type'),
         (("crm", URL, "--style", "flatt"), '--style: must be "standard", "flat", "huddle01" or "cloudevents"'),
         (("crm", URL, "--signature", "v2"), '--signature: must be "v1" or "v1a"'),
-        (("crm", URL, "--signature", "v1a", "--secret", SECRET), "--secret: must start with whsk_"),
         (("crm", URL, "--secret", "whsec_dG9vIHNob3J0"), "--secret: after whsec_ there must be base64"),
         (("crm", URL, "--secret", "env:NOT_SET"), "--secret: environment variable NOT_SET is not set"),
         (("crm", URL, "--secret", ""), "--secret: is empty"),
         (("crm", URL, "--secret-file", "/nowhere"), '--secret-file: cannot read the file "/nowhere"'),
         (("crm", URL, "--secret", SECRET, "--secret-file", "x"), "--secret: is given twice"),
-        (("crm", URL, "--header", "X-Auth: hush"), "--header: must be written NAME=VALUE"),
-        (("crm", URL, "--header", "webhook-id=hush"), "--header webhook-id: header 'webhook-id' is set by the bridge"),
-        (("crm", URL, "--header", "A=hush", "--header", "A=hush"), "--header A: is given twice"),
-        (("crm", URL, "--header", "A=hush", "--header", "a=hush"), "--header a: is given twice"),
-        (("crm", URL, "--header", "A=hush\nb"), "--header A: must be printable ASCII"),
         (("crm", URL, "--rate-per-second", "-1"), "--rate-per-second: must be 0 (unlimited) or from"),
         (("crm", URL, "--max-concurrency", "0"), "--max-concurrency: must be at least 1"),
-        (("crm", URL, "--timeout", "0s"), "--timeout: must be longer than zero"),
     ],
 )
 def test_a_wrong_endpoint_is_refused_as_in_the_configuration(
@@ -176,16 +143,6 @@ def test_the_environment_of_the_service_does_not_change_an_endpoint(cli: Cli, mo
     assert [listed["timeout_seconds"] for listed in cli("endpoints", "list", "--json").json()] == [None]
 
 
-def test_a_signing_key_is_printed_with_its_public_key(cli: Cli) -> None:
-    done = cli("endpoints", "add", "crm", URL, "--signature", "v1a")
-    public_key = str(getattr(parse_secret(done.out.strip()), "public_key", None))
-    assert public_key.startswith("whpk_")
-    assert public_key in done.err
-    (secret,) = cli("endpoints", "show", "crm", "--json").json()["secrets"]
-    assert (secret["secret"], secret["public_key"]) == ("whsk_…", public_key)
-    assert public_key in cli("endpoints", "show", "crm").out
-
-
 def test_a_secret_of_style_huddle01_is_any_text_and_hidden_whole(cli: Cli) -> None:
     cli("endpoints", "add", "crm", URL, "--style", "huddle01", "--secret", "their api key")
     assert "their" not in cli("endpoints", "show", "crm").out
@@ -208,36 +165,6 @@ def test_an_endpoint_of_the_configuration_is_changed_there(cli: Cli, endpoint: T
     assert listed["origin"] == "config"
 
 
-def test_a_replaced_secret_is_shown_until_it_expires(cli: Cli, endpoint: Table) -> None:
-    cli.configure(endpoints=[endpoint])
-    cli.take_up()
-    fresh = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD"
-    cli.configure(endpoints=[{**endpoint, "secret": fresh}])
-    cli.take_up()
-    current, previous = cli("endpoints", "show", "crm", "--reveal", "--json").json()["secrets"]
-    assert (current["secret"], current["expires_at"]) == (fresh, None)
-    assert previous["secret"] == SECRET
-    assert previous["expires_at"] > current["created_at"]
-    out = cli("endpoints", "show", "crm", "--reveal").out
-    assert fresh in out
-    assert f"{SECRET} (until " in out
-    hidden = cli("endpoints", "show", "crm").out
-    assert "until" in hidden
-    assert SECRET not in hidden
-
-
-def test_secrets_are_encrypted_in_the_database(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("BRIDGE_ENCRYPTION_KEY", "a long random text")
-    secret = cli("endpoints", "add", "crm", URL, "--header", "X-Auth=hush").out.strip()
-    for file in cli.directory.glob("bridge.db*"):
-        assert secret.encode() not in file.read_bytes()
-        assert b"hush" not in file.read_bytes()
-    assert secret in cli("endpoints", "show", "crm", "--reveal").out
-    monkeypatch.delenv("BRIDGE_ENCRYPTION_KEY")
-    assert "BRIDGE_ENCRYPTION_KEY" in cli.refuses("endpoints", "show", "crm", "--reveal", code=1)
-    assert [listed["name"] for listed in cli("endpoints", "list", "--json").json()] == ["crm"]
-
-
 def test_the_backlog_counts_what_is_wanted(cli: Cli, simulator: Simulator) -> None:
     for room in (ROOM, "xyz"):
         cli("rooms", "add", room)
@@ -257,30 +184,12 @@ def test_the_backlog_counts_what_is_wanted(cli: Cli, simulator: Simulator) -> No
     assert "4 events in 2 rooms" in cli("endpoints", "list").out
 
 
-def test_removing_an_endpoint_names_its_backlog(cli: Cli, simulator: Simulator) -> None:
-    cli("rooms", "add", ROOM)
-    cli("endpoints", "add", "crm", URL)
+def test_removing_an_endpoint_names_its_backlog(tracked: Cli, simulator: Simulator) -> None:
+    tracked("endpoints", "add", "crm", URL)
     simulator.join(ROOM, "anna")
-    cli("poll", ROOM)
-    assert "1 owed event will not be sent" in cli("endpoints", "remove", "crm").err
-    assert cli("endpoints", "list", "--json").json() == []
-    assert len(cli.events()) == 2
+    tracked("poll", ROOM)
+    assert "1 owed event will not be sent" in tracked("endpoints", "remove", "crm").err
+    assert tracked("endpoints", "list", "--json").json() == []
+    assert len(tracked.events()) == 2
     for command in ("show", "remove"):
-        assert "no endpoint is named 'crm'" in cli.refuses("endpoints", command, "crm", code=1)
-
-
-def test_listings_show_health(cli: Cli, simulator: Simulator, receiver: Receiver) -> None:
-    cli("rooms", "add", ROOM)
-    cli("endpoints", "add", "up", f"{receiver.url}/up", "--secret", SECRET)
-    cli("endpoints", "add", "down", "http://127.0.0.1:1/down")
-    simulator.join(ROOM, "anna")
-    cli("poll", ROOM)
-    cli.deliver()
-    down, up = cli("endpoints", "list", "--json").json()
-    assert (up["owed_events"], up["failures_in_row"]) == (0, 0)
-    assert up["last_success_at"] is not None
-    assert (down["owed_events"], down["failures_in_row"], down["last_success_at"]) == (1, 1, None)
-    shown = cli("endpoints", "show", "down", "--json").json()
-    assert (shown["last_attempt"]["outcome"], shown["last_attempt"]["cause"]) == ("retryable", "connect")
-    assert "retryable connect" in cli("endpoints", "show", "down").out
-    assert cli("endpoints", "show", "up", "--json").json()["last_attempt"]["status"] == 200
+        assert "no endpoint is named 'crm'" in tracked.refuses("endpoints", command, "crm", code=1)

@@ -4,28 +4,17 @@ from __future__ import annotations
 
 import json
 import signal
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
-from bridge.admin.configured import apply_configuration
 from bridge.cli.main import run
 from bridge.cli.settings import DEFAULT_CONFIG, find_file
-from bridge.compose import endpoint_context
-from bridge.db.engine import Database
-from bridge.delivery.endpoints import EndpointSpec
-from bridge.errors import BridgeError
-from bridge.polling.rooms import RoomSpec
-from bridge.runtime import system_runtime
 from tests.cli.conftest import Cli
 from tests.harness.config import Table
 from tests.harness.process import READY, Bridge
 from tests.harness.tables import everything
 
-ROOM = RoomSpec(source="main", upstream_id="abc-defg-hij")
-ENDPOINT = EndpointSpec(name="crm", url="https://crm.example.com/")
-ONE_OR_THE_OTHER = [([ROOM], []), ([], [ENDPOINT])]
 REJECTED = "the database has rooms or endpoints of a configuration file, and there is no file here"
 
 
@@ -79,60 +68,6 @@ def test_check_names_the_environment_as_the_configuration(
     assert run(["check"]) == 0
     count = len(others)
     assert capsys.readouterr().err.startswith(f"the environment alone: ok (1 source, {count} room")
-
-
-def take_up(
-    cli: Cli, *, rooms: Sequence[RoomSpec] = (), endpoints: Sequence[EndpointSpec] = (), may_empty: bool = True
-) -> None:
-    database = Database(cli.database_url)
-    try:
-        context = endpoint_context(cli.settings, system_runtime())
-        database.write_now(
-            apply_configuration,
-            sources=["main"],
-            rooms=rooms,
-            endpoints=endpoints,
-            context=context,
-            may_empty=may_empty,
-        )
-    finally:
-        database.close()
-
-
-@pytest.mark.parametrize(("rooms", "endpoints"), ONE_OR_THE_OTHER)
-def test_rooms_and_endpoints_of_a_file_are_not_removed_because_the_file_is_missing(
-    cli: Cli, rooms: Sequence[RoomSpec], endpoints: Sequence[EndpointSpec]
-) -> None:
-    cli.take_up()
-    take_up(cli, rooms=rooms, endpoints=endpoints)
-    before = everything(cli.database_url)
-
-    with pytest.raises(BridgeError, match=REJECTED):
-        take_up(cli, may_empty=False)
-
-    assert everything(cli.database_url) == before
-
-
-@pytest.mark.parametrize(("rooms", "endpoints"), ONE_OR_THE_OTHER)
-def test_an_environment_with_rooms_or_endpoints_may_remove_the_others(
-    cli: Cli, rooms: Sequence[RoomSpec], endpoints: Sequence[EndpointSpec]
-) -> None:
-    cli.take_up()
-    take_up(cli, rooms=[ROOM], endpoints=[ENDPOINT])
-
-    take_up(cli, rooms=rooms, endpoints=endpoints, may_empty=False)
-
-    listed = [len(cli(what, "list", "--json").json()) for what in ("rooms", "endpoints")]
-    assert listed == [len(rooms), len(endpoints)]
-
-
-def test_rooms_and_endpoints_added_with_commands_need_no_file(cli: Cli) -> None:
-    cli("rooms", "add", "abc-defg-hij")
-    cli("endpoints", "add", "crm", "http://127.0.0.1:9/")
-
-    take_up(cli, may_empty=False)
-
-    assert [one["name"] for one in cli("endpoints", "list", "--json").json()] == ["crm"]
 
 
 def test_a_service_without_configuration_does_not_start_on_a_database_with_configured_rooms(

@@ -3,15 +3,14 @@ from __future__ import annotations
 import json
 import signal
 import sqlite3
-import subprocess
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from bridge.admin.events import EventFilter
-from bridge.cli.events import _Tail
+from bridge.cli.event_tail import _Tail
 from tests.cli.conftest import Cli
-from tests.harness.process import Bridge, bridge_command, environment
+from tests.harness.process import Bridge
 from tests.harness.simulator import Simulator
 from tests.harness.waiting import wait_until
 
@@ -83,6 +82,7 @@ def test_the_next_page_begins_after_the_last_id(meeting: Cli) -> None:
     page = meeting("events", "list", "--json", "--room", ROOM, "--after", everything[3]["id"]).json()
     assert page == everything[4:]
     assert "no event has the id 'evt_nope'" in meeting.refuses("events", "list", "--after", "evt_nope", code=1)
+    assert "no room has the id 'nowhere'" in meeting.refuses("events", "list", "--room", "nowhere", code=1)
 
 
 @pytest.mark.parametrize(
@@ -98,10 +98,6 @@ def test_the_next_page_begins_after_the_last_id(meeting: Cli) -> None:
 )
 def test_a_wrong_filter_is_refused(cli: Cli, arguments: tuple[str, ...], complaint: str) -> None:
     assert complaint in cli.refuses("events", "list", *arguments, code=2)
-
-
-def test_an_unknown_room_is_an_error(meeting: Cli) -> None:
-    assert "no room has the id 'nowhere'" in meeting.refuses("events", "list", "--room", "nowhere", code=1)
 
 
 def test_the_log_of_a_removed_room_stays(meeting: Cli) -> None:
@@ -120,25 +116,16 @@ def test_no_name_can_disturb_the_table(meeting: Cli, simulator: Simulator) -> No
     assert "Anna A." in lines[-2]
 
 
-def test_events_of_the_bridge_itself_are_in_no_room(cli: Cli, simulator: Simulator) -> None:
-    cli("rooms", "add", ROOM)
+def test_events_of_the_bridge_itself_are_in_no_room(tracked: Cli, simulator: Simulator) -> None:
     simulator.faults({"kind": "unauthorized", "times": 1})
     for code in (1, 0):
-        cli("poll", ROOM, code=code)
-    recovered, unavailable = cli("events", "list").out.splitlines()[1:]
+        tracked("poll", ROOM, code=code)
+    recovered, unavailable = tracked("events", "list").out.splitlines()[1:]
     assert recovered.split()[1:3] == ["source.recovered", "(bridge)"]
     assert unavailable.split()[1:6] == ["source.unavailable", "(bridge)", "1", "main", "(unauthorized)"]
-    (event, _) = cli.events()
+    (event, _) = tracked.events()
     assert event["data"]["room_id"] is None
-    assert "(bridge) #2" in cli("deliveries", "show", event["id"]).out
-
-
-def test_an_empty_log_is_an_empty_array_or_a_message(cli: Cli) -> None:
-    cli.take_up()
-    assert cli("events", "list", "--json").out == "[]\n"
-    done = cli("events", "list")
-    assert done.out == ""
-    assert done.err == "there is no such event in the log\n"
+    assert "(bridge) #2" in tracked("deliveries", "show", event["id"]).out
 
 
 @pytest.mark.parametrize("form", [["--json"], []], ids=["json", "lines"])
@@ -160,45 +147,12 @@ def test_tail_follows_the_log_until_ctrl_c(meeting: Cli, simulator: Simulator, f
         assert all(event["id"] in line and event["type"] in line for event, line in zip(events, lines, strict=True))
 
 
-def test_tail_filters(meeting: Cli, simulator: Simulator) -> None:
-    command = ("events", "tail", "--json", "--type", "peer.left", "--room", ROOM, "--config", str(meeting.config))
-    with Bridge(*command, directory=meeting.directory) as program:
-        program.wait_for_output("bert")
-        simulator.join(ROOM, "dora")
-        meeting("poll", ROOM)
-        simulator.leave(OTHER, "cleo")
-        meeting("poll", OTHER)
-        simulator.leave(ROOM, "anna")
-        meeting("poll", ROOM)
-        program.wait_for_output("anna")
-        assert program.stop(signal.SIGINT) == 0
-        assert [json.loads(line)["data"]["peer_id"] for line in program.output.splitlines()] == ["bert", "anna"]
-
-
 def test_tail_ends_with_its_period(meeting: Cli) -> None:
     everything = [event["id"] for event in meeting.events()][::-1]
     soon = (datetime.now(UTC) + timedelta(seconds=1)).isoformat()
     done = meeting("events", "tail", "--json", "--since", "1h", "--until", soon)
     assert [json.loads(line)["id"] for line in done.out.splitlines()] == everything
     assert meeting("events", "tail", "--json", "--since", "2h", "--until", "1h").out == ""
-
-
-def test_tail_ends_when_its_reader_has_gone(meeting: Cli) -> None:
-    program = subprocess.Popen(
-        bridge_command("events", "tail", "--limit", "1", "--config", str(meeting.config)),
-        env=environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert program.stdout is not None
-    assert program.stderr is not None
-    assert program.stdout.readline()
-    program.stdout.close()
-    meeting("rooms", "remove", ROOM)
-    assert program.wait(30) == 1
-    assert program.stderr.read() == ""
-    program.stderr.close()
 
 
 def test_tail_finds_events_that_were_committed_late(meeting: Cli) -> None:

@@ -9,9 +9,10 @@ import signal
 import socket
 import time
 from collections.abc import Iterator, Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -23,7 +24,9 @@ from tests.harness.process import Bridge
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 PREVIOUS_SECRET = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD"
 FOREIGN_SECRET = "whsec_" + "QUJD" * 10
-SIGNING_KEY = generate_signing_key(bytes(range(32)))
+SIGNING_KEY = parse_secret(generate_signing_key(bytes(range(32))))
+assert isinstance(SIGNING_KEY, Ed25519Secret)
+PUBLIC_KEY = str(SIGNING_KEY.public_key)
 ids = (f"evt_{number:026d}" for number in count(1))
 
 Headers = Mapping[str, str]
@@ -44,13 +47,16 @@ class Listener(Bridge):
         )
         return response.status_code
 
-    def line_about(self, text: str) -> str:
-        return self.wait_for_output(text)
+    def deliver(self, *, secret: str = SECRET, marks: Headers | None = None, **facts: Any) -> tuple[int, str]:  # noqa: ANN401 - of `event`
+        """Post a signed event; returns the status and the event's id."""
+        event_id = next(ids)
+        body = event(event_id, **facts)
+        return self.post(body, {**signed(event_id, body, secret=secret), **(marks or {})}), event_id
 
 
 @pytest.fixture(scope="module")
 def listener(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Listener]:
-    secrets = [f"--secret={secret}" for secret in (SECRET, PREVIOUS_SECRET, SIGNING_KEY)]
+    secrets = [f"--secret={secret}" for secret in (SECRET, PREVIOUS_SECRET, PUBLIC_KEY)]
     with Listener(tmp_path_factory.mktemp("listen"), *secrets) as program:
         yield program
 
@@ -71,59 +77,30 @@ def signed(event_id: str, body: bytes, *, secret: str = SECRET, at: datetime | N
 
 
 def test_a_delivery_is_verified_and_printed_in_one_line(listener: Listener) -> None:
-    event_id = next(ids)
-    body = event(event_id, sequence=42)
-    assert listener.post(body, signed(event_id, body)) == 204
-    line = listener.line_about(event_id)
+    status, event_id = listener.deliver(sequence=42)
+    assert status == 204
+    line = listener.wait_for_output(event_id)
     for part in ("Room abc-defg-hij"[:15], "#42", "peer.left", "akmo3.eth", "✓ verified"):
         assert part in line
 
 
-@pytest.mark.parametrize("secret", [SECRET, PREVIOUS_SECRET])
-def test_during_a_rotation_both_secrets_verify(listener: Listener, secret: str) -> None:
-    event_id = next(ids)
-    body = event(event_id, room=secret[6:12])
-    assert listener.post(body, signed(event_id, body, secret=secret)) == 204
-    assert "✓ verified" in listener.line_about(event_id)
-
-
-def test_v1a_is_verified(listener: Listener) -> None:
+def test_v1a_is_verified_with_the_public_key(listener: Listener) -> None:
     event_id, now = next(ids), int(time.time())
     body = event(event_id, room="v1a")
-    signature = sign([parse_secret(SIGNING_KEY)], webhook_id=event_id, timestamp=now, body=body)
+    signature = sign([SIGNING_KEY], webhook_id=event_id, timestamp=now, body=body)
     headers = {"webhook-id": event_id, "webhook-timestamp": str(now), "webhook-signature": signature}
     assert signature.startswith("v1a,")
     assert listener.post(body, headers) == 204
     assert listener.post(body.replace(b"akmo", b"okmo"), headers) == 401
-    assert "✓ verified" in listener.line_about(event_id)
+    assert "✓ verified" in listener.wait_for_output(event_id)
 
 
 def test_another_secret_does_not_verify(listener: Listener) -> None:
-    event_id = next(ids)
-    body = event(event_id, room="foreign")
-    assert listener.post(body, signed(event_id, body, secret=FOREIGN_SECRET)) == 401
-    line = listener.line_about(event_id)
+    status, event_id = listener.deliver(room="foreign", secret=FOREIGN_SECRET)
+    assert status == 401
+    line = listener.wait_for_output(event_id)
     assert "✗ not verified" in line
     assert "no signature" in line
-
-
-def test_one_flipped_byte_does_not_verify(listener: Listener) -> None:
-    event_id = next(ids)
-    body = event(event_id, room="flipped")
-    headers = signed(event_id, body)
-    for place in (0, len(body) // 2, len(body) - 1):
-        flipped = bytearray(body)
-        flipped[place] ^= 1
-        assert listener.post(bytes(flipped), headers) == 401
-    assert listener.post(body, headers) == 204
-
-
-@pytest.mark.parametrize(("age", "where"), [(timedelta(minutes=6), "past"), (-timedelta(minutes=6), "future")])
-def test_a_timestamp_that_is_too_far_off_does_not_verify(listener: Listener, age: timedelta, where: str) -> None:
-    event_id = next(ids)
-    body = event(event_id, room=where, name=f"late {where}")
-    assert listener.post(body, signed(event_id, body, at=datetime.now(UTC) - age)) == 401
-    assert f"in the {where}" in listener.line_about(f"late {where}")
 
 
 def test_an_unsigned_post_is_rejected(listener: Listener) -> None:
@@ -132,7 +109,7 @@ def test_an_unsigned_post_is_rejected(listener: Listener) -> None:
     assert (
         listener.post(b"\xff\xfe{", {"webhook-id": "x", "webhook-timestamp": "soon", "webhook-signature": "?"}) == 401
     )
-    assert "webhook-id is missing" in listener.line_about("webhook-id is missing")
+    assert "webhook-id is missing" in listener.wait_for_output("webhook-id is missing")
     assert httpx.get(listener.url, trust_env=False).status_code == 405
 
 
@@ -140,7 +117,7 @@ def test_a_repeated_id_is_pointed_out(listener: Listener) -> None:
     event_id = next(ids)
     body, other = event(event_id, room="twice"), event(event_id, room="twice", name="another name")
     assert [listener.post(sent, signed(event_id, sent)) for sent in (body, body, other)] == [204, 204, 204]
-    listener.line_about("ANOTHER BODY")
+    listener.wait_for_output("ANOTHER BODY")
     first, second, third = (line for line in listener.output.splitlines() if event_id in line)
     assert "duplicate" not in first
     assert second.endswith("duplicate: this id was received before")
@@ -150,10 +127,8 @@ def test_a_repeated_id_is_pointed_out(listener: Listener) -> None:
 def test_sequences_that_do_not_go_up_by_one_are_pointed_out(listener: Listener) -> None:
     remarks = {}
     for sequence in (7, 8, 11, 10, 12):
-        event_id = next(ids)
-        body = event(event_id, room="numbers", sequence=sequence)
-        assert listener.post(body, signed(event_id, body)) == 204
-        remarks[sequence] = listener.line_about(event_id).partition(event_id)[2].strip()
+        _, event_id = listener.deliver(room="numbers", sequence=sequence)
+        remarks[sequence] = listener.wait_for_output(event_id).partition(event_id)[2].strip()
     assert remarks[7] == remarks[8] == remarks[12] == ""
     assert remarks[11].startswith("gap after #8")
     assert remarks[10] == "out of order: after #11"
@@ -161,11 +136,9 @@ def test_sequences_that_do_not_go_up_by_one_are_pointed_out(listener: Listener) 
 
 def test_replays_and_tests_are_outside_the_order(listener: Listener) -> None:
     for sequence, mark in ((5, None), (2, "replay"), (9, "test"), (6, None)):
-        event_id = next(ids)
-        body = event(event_id, room="marks", sequence=sequence)
         marks = {} if mark is None else {f"bridge-{mark}": "true"}
-        assert listener.post(body, {**signed(event_id, body), **marks}) == 204
-        assert listener.line_about(event_id).partition(event_id)[2].strip() == (mark or "")
+        _, event_id = listener.deliver(room="marks", sequence=sequence, marks=marks)
+        assert listener.wait_for_output(event_id).partition(event_id)[2].strip() == (mark or "")
 
 
 def test_a_forged_delivery_neither_causes_nor_hides_a_remark(listener: Listener) -> None:
@@ -176,21 +149,19 @@ def test_a_forged_delivery_neither_causes_nor_hides_a_remark(listener: Listener)
     assert listener.post(body, signed(first, body)) == 204
     assert listener.post(forged, signed(second, forged, secret=FOREIGN_SECRET)) == 401
     assert listener.post(true, signed(second, true)) == 204
-    assert listener.line_about(f"✓ verified  {second}").endswith(second)
+    assert listener.wait_for_output(f"✓ verified  {second}").endswith(second)
 
 
 def test_a_body_cannot_control_the_terminal(listener: Listener) -> None:
-    event_id = next(ids)
-    body = event(event_id, room="\x1b[2Jterminal", name="\x9b31mred\r\nnext line")
-    assert listener.post(body, signed(event_id, body)) == 204
-    line = listener.line_about(event_id)
+    _, event_id = listener.deliver(room="\x1b[2Jterminal", name="\x9b31mred\r\nnext line")
+    line = listener.wait_for_output(event_id)
     assert "\\x1b[2J" in line
     assert not {"\x1b", "\x9b", "\r"} & set(listener.output)
 
 
 def test_a_body_over_the_limit_is_rejected(listener: Listener) -> None:
     assert listener.post(b"x" * (9 * 1024 * 1024), {}) == 413
-    assert "larger than" in listener.line_about("larger than")
+    assert "larger than" in listener.wait_for_output("larger than")
 
 
 def test_json_prints_the_verified_bodies_and_nothing_else_on_stdout(tmp_path: Path) -> None:
@@ -217,9 +188,7 @@ def test_count_ends_it_with_exit_code_3_if_one_did_not_verify(tmp_path: Path) ->
     for secrets, code in (((SECRET, SECRET), 0), ((SECRET, FOREIGN_SECRET), 3)):
         with Listener(tmp_path, "--count", "2", "--secret", SECRET) as program:
             for secret in secrets:
-                event_id = next(ids)
-                body = event(event_id)
-                program.post(body, signed(event_id, body, secret=secret))
+                program.deliver(secret=secret)
             assert program.wait() == code
     assert "1 of 2 deliveries did not verify" in program.output
 
@@ -229,20 +198,7 @@ def test_secrets_can_come_from_the_environment_and_from_files(tmp_path: Path) ->
     arguments = ["--secret", "env:HOOK_SECRET", "--secret-file", "secret"]
     with Listener(tmp_path, *arguments, env={"HOOK_SECRET": SECRET}) as program:
         for secret in (SECRET, PREVIOUS_SECRET):
-            event_id = next(ids)
-            body = event(event_id)
-            assert program.post(body, signed(event_id, body, secret=secret)) == 204
-
-
-def test_a_public_key_is_enough_for_v1a(tmp_path: Path) -> None:
-    private = parse_secret(SIGNING_KEY)
-    assert isinstance(private, Ed25519Secret)
-    with Listener(tmp_path, "--secret", str(private.public_key)) as program:
-        event_id, now = next(ids), int(time.time())
-        body = event(event_id)
-        signature = sign([private], webhook_id=event_id, timestamp=now, body=body)
-        headers = {"webhook-id": event_id, "webhook-timestamp": str(now), "webhook-signature": signature}
-        assert program.post(body, headers) == 204
+            assert program.deliver(secret=secret)[0] == 204
 
 
 def test_deliveries_of_style_huddle01_are_verified(tmp_path: Path) -> None:
@@ -257,7 +213,7 @@ def test_deliveries_of_style_huddle01_are_verified(tmp_path: Path) -> None:
     now = int(time.time() * 1000)
     with Listener(tmp_path, "--style", "huddle01", "--secret", "old key", "--secret", key) as program:
         assert program.post(body, header(now)) == 204
-        assert "peer:joined" in program.line_about("✓ verified")
+        assert "peer:joined" in program.wait_for_output("✓ verified")
         assert program.post(body, header(now, "another key")) == 401
         assert program.post(body.replace(b"abc", b"abd"), header(now)) == 401
         assert program.post(body, header(now - 360_000)) == 401

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import io
 import os
-import sqlite3
 import subprocess
 import sys
 from typing import Any
@@ -11,12 +10,11 @@ import pytest
 from typer.main import get_command
 
 from bridge.cli.main import COMMANDS, app, run
-from tests.cli.conftest import Cli
+from tests.cli.conftest import ROOM, Cli
 from tests.harness.process import bridge_command, environment
-from tests.harness.receiver import Receiver
 from tests.harness.simulator import Simulator
+from tests.harness.tables import change
 
-ROOM = "abc-defg-hij"
 LISTINGS = [("rooms", "list"), ("endpoints", "list"), ("events", "list"), ("deliveries", "list")]
 READING = [*LISTINGS, ("rooms", "show", "x"), ("endpoints", "show", "x"), ("deliveries", "show", "x"), ("poll", "x"),
            ("rooms", "remove", "x"), ("endpoints", "remove", "x"), ("events", "tail")]  # fmt: skip
@@ -46,17 +44,8 @@ def test_commands_that_only_read_create_no_database(cli: Cli, command: tuple[str
 @pytest.mark.parametrize("command", ALL, ids=" ".join)
 def test_an_outdated_schema_is_refused_with_the_command_to_run(cli: Cli, command: tuple[str, ...]) -> None:
     cli.take_up()
-    with sqlite3.connect(cli.database_file) as connection:
-        connection.execute("DELETE FROM alembic_version")
+    change(cli.database_url, "DELETE FROM alembic_version")
     assert "run `bridge migrate`" in cli.refuses(*command, code=1)
-
-
-def test_a_schema_of_a_newer_version_is_refused(cli: Cli) -> None:
-    cli.take_up()
-    with sqlite3.connect(cli.database_file) as connection:
-        connection.execute("UPDATE alembic_version SET version_num = '9999'")
-    for command in (("events", "list"), ("rooms", "add", "x"), ("poll", "x", "--dry-run")):
-        assert "a newer one migrated it" in cli.refuses(*command, code=1)
 
 
 @pytest.mark.parametrize("command", ALL, ids=" ".join)
@@ -91,17 +80,6 @@ def test_the_configuration_can_be_named_by_the_environment(cli: Cli, monkeypatch
     assert run(["events", "list"]) == 0
     monkeypatch.setenv("BRIDGE_CONFIG", str(cli.config) + "x")
     assert run(["events", "list"]) == 2
-
-
-@pytest.fixture
-def busy(cli: Cli, simulator: Simulator, receiver: Receiver) -> Cli:
-    """A bridge with something in every listing."""
-    cli.configure(rooms=[{"id": ROOM, "name": "Weekly stand-up"}], endpoints=[receiver.endpoint("crm")])
-    cli.take_up()
-    simulator.join(ROOM, "peerId-4cRF64LOB6dWF_d0qEzQs", metadata={"displayName": "akmo3.eth"})
-    cli("poll", ROOM)
-    cli.deliver()
-    return cli
 
 
 @pytest.mark.parametrize("command", [*LISTINGS, ("rooms", "show", ROOM), ("poll", ROOM, "--dry-run")], ids=" ".join)
@@ -184,19 +162,6 @@ def test_the_configuration_can_be_named_before_the_command(cli: Cli, monkeypatch
     assert run(["--config", file, "check"]) == 0
 
 
-def test_the_environment_may_be_the_whole_configuration(
-    cli: Cli, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    elsewhere = cli.directory / "elsewhere"
-    elsewhere.mkdir()
-    monkeypatch.chdir(elsewhere)
-    assert run(["check"]) == 2
-    monkeypatch.setenv("BRIDGE__SOURCES__MAIN__API_KEY", "key-of-the-environment")
-    capsys.readouterr()
-    assert run(["check"]) == 0
-    assert capsys.readouterr().err.startswith("the environment alone: ok (1 source, 0 rooms, 0 endpoints)\n")
-
-
 def test_init_writes_the_named_file(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(cli.directory)
     assert run(["init", "--config", "by-option.toml"]) == 0
@@ -212,19 +177,6 @@ def test_check_points_out_what_is_missing(cli: Cli) -> None:
     message = cli("check").err
     assert "note: no room is listed" in message
     assert "note: no endpoint is listed" in message
-
-
-HEAVY = ("sqlalchemy", "pydantic", "aiohttp", "httpx", "fastapi", "structlog", "rich")
-
-
-def test_the_help_imports_no_heavy_module() -> None:
-    program = "import sys; from bridge.cli.main import run; run(['--help']); print(*sys.modules)"
-    done = subprocess.run(
-        [sys.executable, "-c", program], env=environment(), capture_output=True, text=True, check=True
-    )
-    *help_text, modules = done.stdout.splitlines()
-    assert any("deliveries" in line for line in help_text)
-    assert {name.split(".")[0] for name in modules.split()}.isdisjoint(HEAVY)
 
 
 def test_every_command_of_the_help_can_be_looked_up() -> None:

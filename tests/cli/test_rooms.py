@@ -4,21 +4,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.conftest import Cli
+from tests.cli.conftest import ROOM, Cli
 from tests.harness.simulator import Simulator
 
-ROOM = "abc-defg-hij"
 KEYS = {
     "room_id", "name", "source", "origin", "enabled", "state", "peer_count", "session_id", "interval_seconds",
     "leave_after_missed", "added_at", "polled_at", "next_poll_at", "failures", "last_failure",
 }  # fmt: skip
-
-
-def test_a_listing_creates_no_database(cli: Cli) -> None:
-    message = cli.refuses("rooms", "list", code=1)
-    assert "there is no database" in message
-    assert "bridge run" in message
-    assert not cli.database_file.exists()
 
 
 def test_an_added_room_is_listed_as_unknown_until_it_is_polled(cli: Cli) -> None:
@@ -44,25 +36,10 @@ def test_an_added_room_is_listed_as_unknown_until_it_is_polled(cli: Cli) -> None
     }
 
 
-def test_the_state_of_a_room_follows_its_polls(cli: Cli, simulator: Simulator) -> None:
-    cli("rooms", "add", ROOM)
-    simulator.join(ROOM, "anna")
-    simulator.join(ROOM, "bert")
-    cli("poll", ROOM)
-    (room,) = cli("rooms", "list", "--json").json()
-    assert (room["state"], room["peer_count"]) == ("occupied", 2)
-    assert room["session_id"].startswith("ses_")
-    simulator.end(ROOM)
-    cli("poll", ROOM)
-    (room,) = cli("rooms", "list", "--json").json()
-    assert (room["state"], room["peer_count"], room["session_id"]) == ("empty", 0, None)
-
-
-def test_a_room_is_shown_with_its_peers(cli: Cli, simulator: Simulator) -> None:
-    cli("rooms", "add", ROOM)
+def test_a_room_is_shown_with_its_peers(tracked: Cli, simulator: Simulator) -> None:
     simulator.join(ROOM, "anna", metadata={"displayName": "Anna A."}, joined_at=1_700_000_000_000)
-    cli("poll", ROOM)
-    shown = cli("rooms", "show", ROOM, "--json").json()
+    tracked("poll", ROOM)
+    shown = tracked("rooms", "show", ROOM, "--json").json()
     assert shown.keys() == KEYS | {"source_condition", "session", "peers"}
     assert shown["source_condition"] == "ok"
     assert shown["session"]["id"] == shown["session_id"]
@@ -78,19 +55,18 @@ def test_a_room_is_shown_with_its_peers(cli: Cli, simulator: Simulator) -> None:
         "initial": True,
         "metadata": {"displayName": "Anna A."},
     }
-    out = cli("rooms", "show", ROOM).out
+    out = tracked("rooms", "show", ROOM).out
     assert "Anna A." in out
     assert shown["session_id"] in out
 
 
-def test_a_room_is_shown_with_its_last_failure(cli: Cli, simulator: Simulator) -> None:
-    cli("rooms", "add", ROOM)
+def test_a_room_is_shown_with_its_last_failure(tracked: Cli, simulator: Simulator) -> None:
     simulator.faults({"kind": "unauthorized"})
-    cli("poll", ROOM, code=1)
-    shown = cli("rooms", "show", ROOM, "--json").json()
+    tracked("poll", ROOM, code=1)
+    shown = tracked("rooms", "show", ROOM, "--json").json()
     assert (shown["failures"], shown["source_condition"], shown["state"]) == (1, "unauthorized", "unknown")
     assert "unauthorized" in shown["last_failure"]
-    listed = cli("rooms", "list")
+    listed = tracked("rooms", "list")
     assert "source main has been unauthorized" in listed.err
     assert "source main" not in listed.out
 
@@ -140,9 +116,8 @@ def test_with_several_sources_a_room_must_name_its_source(cli: Cli) -> None:
     assert [room["source"] for room in cli("rooms", "list", "--json").json()] == ["main"]
 
 
-def test_an_unknown_source_is_an_error(cli: Cli) -> None:
-    cli("rooms", "add", ROOM)
-    assert 'did you mean "main"?' in cli.refuses("rooms", "list", "--source", "maim", code=2)
+def test_an_unknown_source_is_an_error(tracked: Cli) -> None:
+    assert 'did you mean "main"?' in tracked.refuses("rooms", "list", "--source", "maim", code=2)
 
 
 def test_without_a_source_no_room_can_be_added(cli: Cli, tmp_path: Path) -> None:
@@ -161,12 +136,6 @@ def test_a_room_of_the_configuration_is_changed_there(cli: Cli) -> None:
     assert room["origin"] == "config"
 
 
-def test_a_room_that_was_just_added_to_the_configuration_is_changed_there(cli: Cli) -> None:
-    cli("rooms", "add", ROOM)
-    cli.configure(rooms=[ROOM])
-    assert f"is in {cli.config}" in cli.refuses("rooms", "remove", ROOM, code=2)
-
-
 def test_a_room_that_left_the_configuration_waits_for_the_reload(cli: Cli) -> None:
     cli.configure(rooms=[ROOM])
     cli.take_up()
@@ -178,27 +147,17 @@ def test_a_room_that_left_the_configuration_waits_for_the_reload(cli: Cli) -> No
     assert [room["origin"] for room in cli("rooms", "list", "--json").json()] == ["manual"]
 
 
-def test_removing_a_room_ends_its_visits_as_unwatched(cli: Cli, simulator: Simulator) -> None:
-    cli("rooms", "add", ROOM)
+def test_removing_a_room_ends_its_visits_as_unwatched(tracked: Cli, simulator: Simulator) -> None:
     simulator.join(ROOM, "anna")
     simulator.join(ROOM, "bert")
-    cli("poll", ROOM)
-    done = cli("rooms", "remove", ROOM)
+    tracked("poll", ROOM)
+    done = tracked("rooms", "remove", ROOM)
     assert "events written: 2 peer.left, 1 room.empty" in done.err
-    written = [(event["type"], event["data"].get("leave_reason")) for event in cli.events()[:3]]
+    written = [(event["type"], event["data"].get("leave_reason")) for event in tracked.events()[:3]]
     assert written == [("room.empty", None), ("peer.left", "unwatched"), ("peer.left", "unwatched")]
-    assert cli("rooms", "list", "--json").json() == []
-    assert "is not tracked" in cli.refuses("rooms", "show", ROOM, code=1)
-    assert "is not tracked" in cli.refuses("rooms", "remove", ROOM, code=1)
-
-
-def test_a_removed_room_can_be_added_again(cli: Cli, simulator: Simulator) -> None:
-    cli("rooms", "add", ROOM)
-    assert "the room was empty" in cli("rooms", "remove", ROOM).err
-    assert "polls it at once" in cli("rooms", "add", ROOM).err
-    simulator.join(ROOM, "anna")
-    cli("poll", ROOM)
-    assert [event["data"]["sequence"] for event in cli.events()] == [2, 1]
+    assert tracked("rooms", "list", "--json").json() == []
+    assert "is not tracked" in tracked.refuses("rooms", "show", ROOM, code=1)
+    assert "is not tracked" in tracked.refuses("rooms", "remove", ROOM, code=1)
 
 
 def test_a_disabled_room_is_shown_as_such(cli: Cli) -> None:

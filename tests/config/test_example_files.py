@@ -68,7 +68,7 @@ def test_the_example_documents_every_key() -> None:
     assert all(f"({key.rpartition('.')[2]})" in text for key in files)
 
 
-def test_every_key_of_the_example_has_a_comment_or_a_name_that_says_enough() -> None:
+def test_every_key_of_the_example_has_a_comment_or_a_plain_name() -> None:
     plain = {
         line.split(" = ")[0].removeprefix("#")
         for line in EXAMPLE.read_text(encoding="utf-8").splitlines()
@@ -118,7 +118,7 @@ def test_the_keys_in_comments_in_the_file_of_init_load_too(load_text: LoadText) 
     assert load_text(text, KEY).delivery.egress.allow_private_networks
 
 
-def test_without_the_key_the_file_of_init_says_what_to_export(problems_in: ProblemsIn) -> None:
+def test_without_the_key_the_file_of_init_names_the_variable_to_export(problems_in: ProblemsIn) -> None:
     (problem,) = problems_in(render(SECRET))
     assert problem.key == "sources.main.api_key"
     assert problem.line is not None

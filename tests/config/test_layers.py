@@ -29,35 +29,11 @@ def test_each_layer_wins_over_the_one_below(load_text: LoadText) -> None:
     assert settings.log.format == "auto"
 
 
-def test_a_flag_that_was_not_given_changes_nothing(load_text: LoadText) -> None:
-    assert load_text('[web]\nlisten = ""\n', overrides={"web.listen": None}).web.listen is None
-
-
 def test_a_flag_may_be_a_text_or_a_value(load_text: LoadText) -> None:
     settings = load_text("", overrides={"web.listen": "[::1]:0", "polling.leave_after_missed": 3, "bridge.name": "7"})
     assert settings.web.listen == ListenAddress(host="::1", port=0)
     assert settings.polling.policy.leave_after_missed == 3
     assert settings.bridge.name == "7"
-
-
-def test_a_table_given_by_a_flag_is_not_changed(load_text: LoadText) -> None:
-    table = {"main": {"api_key": "env:KEY"}}
-    assert load_text("", {"KEY": "resolved"}, {"sources": table}).sources[0].api_key == "resolved"
-    assert table == {"main": {"api_key": "env:KEY"}}
-
-
-def test_environment_alone_configures_the_bridge() -> None:
-    env = {
-        "BRIDGE__SOURCES__MAIN__API_KEY": "k",
-        "BRIDGE__ROOMS": '[{"id": "a"}, {"id": "b"}]',
-        "BRIDGE__ENDPOINTS__1__URL": "https://two.example.com/",
-        "BRIDGE__ENDPOINTS__1__NAME": "two",
-        "BRIDGE__ENDPOINTS__0__URL": "https://one.example.com/",
-        "BRIDGE__ENDPOINTS__0__NAME": "one",
-    }
-    settings = load(None, env)
-    assert [room.upstream_id for room in settings.rooms] == ["a", "b"]
-    assert [endpoint.name for endpoint in settings.endpoints] == ["one", "two"]
 
 
 def test_items_of_a_list_are_filled_in_order_past_nine() -> None:

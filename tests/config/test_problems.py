@@ -1,4 +1,4 @@
-"""Mistakes in single values: the key, the line, and a message that says what to do."""
+"""Mistakes in single values: the key, the line, and what to do."""
 
 from __future__ import annotations
 
@@ -20,9 +20,8 @@ ENDPOINT = '[[endpoints]]\nname = "crm"\nurl = "https://crm.example.com/"\n'
 WHSEC = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 WHSK = "whsk_6Xb/dCcHpPea21PS1N9VY/NZW723CEc77N4rJCubMbfVKIDij2HKpMKkioLlX0dRqSKJp4AJ6p9lMicMFs6Kvg=="
 SCHEDULE = 'must be a duration, like "250ms", "10s", "5m", "2h", "5d" or a number of seconds'
+BAD_SIZE = 'must be a size, like "500KiB", "16MiB" or a number of bytes'
 BAD_RATE = "must be 0 (unlimited) or from 0.0003 (about once an hour) to 100,000"
-BAD_URL_SIGN = "contains a space, a control character or a backslash"
-BAD_URL = "the URL cannot be read"
 BAD_DATABASE_URL = "is not a URL: check host and port, and percent-encode special characters"
 BAD_KEY = "contains a character that a key cannot have: a space, a line break or one outside ASCII"
 BAD_LISTEN = 'must be an address and a port, like "127.0.0.1:8080", or "" for off'
@@ -44,32 +43,26 @@ SOME_VARIABLES = tuple(
         ("[bridge]\n", 'name = ""', "bridge.name", "must not be empty"),
         ("[bridge]\n", 'name = " x"', "bridge.name", "must not begin or end with a space"),
         ("[bridge]\n", 'name = "a\\u001bb"', "bridge.name", "must not contain control characters"),
-        ("[bridge]\n", 'timezone = "America"', "bridge.timezone", "is not a time zone: use an IANA name"),
-        ("[bridge]\n", 'timezone = ""', "bridge.timezone", "is not a time zone: use an IANA name"),
         ("[bridge]\n", 'timezone = "../../etc/passwd"', "bridge.timezone", "is not a time zone: use an IANA name"),
         ("[bridge]\n", 'timezone = "Europe/Berln"', "bridge.timezone", 'did you mean "Europe/Berlin"?'),
         ("[bridge]\n", "shutdown_grace = -1", "bridge.shutdown_grace", "must not be negative"),
         ("[database]\n", 'url = "mysql://host/name"', "database.url", BAD_DATABASE),
-        ("[database]\n", 'url = "bridge.db"', "database.url", BAD_DATABASE),
-        ("[database]\n", 'url = "sqlite:///"', "database.url", "must name a file: a database in memory would be empty"),
         ("[database]\n", 'url = "sqlite:///:memory:"', "database.url", "must name a file: a database in memory"),
+        ("[database]\n", 'url = "sqlite:///"', "database.url", "must name a file: a database in memory would be empty"),
         ("[database]\n", 'url = "postgresql://host:x/name"', "database.url", BAD_DATABASE_URL),
         ("[database]\n", 'url = "postgresql://host/name?prepare_threshold=5"', "database.url", "can only be 0"),
         ("[database]\n", 'url = "postgresql://u:p@ss@host/name"', "database.url", "must be percent-encoded: %40 for @"),
-        ("[database]\n", 'url = "postgresql://u:1/2@host/name"', "database.url", "must be percent-encoded: %40 for @"),
         ("[database]\n", 'url = "sqlite:///x.db?mode=ro"', "database.url", "must be only the name of a file"),
         ("[database]\n", 'url = "sqlite:///a\\u0000b"', "database.url", "contains a control character"),
         (SOURCE, "max_concurrency = 9223372036854775808", "sources.main.max_concurrency", "must be at most 1,000,000"),
         ("", '[endpoints]\nname = "crm"', "endpoints", "write each as [[endpoints]], with two brackets"),
         ("[sources.main]\n", 'api_key = "two words"', "sources.main.api_key", BAD_KEY),
-        ("[sources.main]\n", 'api_key = "clé"', "sources.main.api_key", BAD_KEY),
         (SOURCE, 'kind = "zoom"', "sources.main.kind", 'must be "huddle01"'),
         (SOURCE, 'base_url = "api.huddle01.com"', "sources.main.base_url", "must begin with https:// or http://"),
         (SOURCE, 'base_url = "https://a/?x=1"', "sources.main.base_url", "must end with the path: no ? and no #"),
         (SOURCE, "timeout = 0", "sources.main.timeout", "must be longer than zero"),
+        (SOURCE, 'max_response_bytes = "16MB"', "sources.main.max_response_bytes", BAD_SIZE),
         (SOURCE, "max_concurrency = 0", "sources.main.max_concurrency", "must be at least 1"),
-        (SOURCE, "max_concurrency = 1.5", "sources.main.max_concurrency", "must be a whole number"),
-        (SOURCE, "max_concurrency = true", "sources.main.max_concurrency", "must be a whole number"),
         (SOURCE, "requests_per_second = -1", "sources.main.requests_per_second", BAD_RATE),
         (SOURCE, "requests_per_second = inf", "sources.main.requests_per_second", "must be a finite number"),
         (SOURCE, 'requests_per_second = "5"', "sources.main.requests_per_second", "must be a number"),
@@ -85,31 +78,27 @@ SOME_VARIABLES = tuple(
         (SOURCE + "[[rooms]]\n", 'id = ""', "rooms[0].id", "must not be empty"),
         (SOURCE + "[[rooms]]\n", 'id = ".."', "rooms[0].id", "cannot be the id of a room"),
         (ROOM, 'interval = "0s"', "rooms[0].interval", "must be longer than zero"),
-        (ROOM, "leave_after_missed = 0", "rooms[0].leave_after_missed", "must be at least 1"),
+        (
+            '[[endpoints]]\nname = "crm"\n',
+            'url = "ftp://crm/"',
+            "endpoints[0].url",
+            "must begin with https:// or http://",
+        ),
         (ENDPOINT, 'secret = "x"', "endpoints[0].secret", "must start with whsec_"),
         (ENDPOINT, 'style = "standrd"', "endpoints[0].style", 'or "cloudevents"; did you mean "standard"?'),
         (ENDPOINT, 'signature = "v2"', "endpoints[0].signature", 'must be "v1" or "v1a"'),
         (ENDPOINT, f'secret = "{WHSK}"', "endpoints[0].secret", 'this one is for "v1a"'),
         (ENDPOINT + 'signature = "v1a"\n', f'secret = "{WHSEC}"', "endpoints[0].secret", "must start with whsk_"),
-        (ENDPOINT, 'secret = "whsec_AAAA"', "endpoints[0].secret", "base64 of 24 to 64 bytes, not of 3"),
-        (ENDPOINT, 'secret = "whsec_!!!"', "endpoints[0].secret", "it is not base64"),
         (ENDPOINT, "events = []", "endpoints[0].events", "must not be an empty list"),
-        (ENDPOINT, 'events = "*"', "endpoints[0].events", "must be a list"),
         (ENDPOINT, 'events = ["peer.join"]', "endpoints[0].events[0]", 'no event type; did you mean "peer.joined"?'),
         (ENDPOINT, 'events = ["*", "peers.*"]', "endpoints[0].events[1]", 'no event type; did you mean "peer.*"?'),
-        (ENDPOINT, 'events = ["?"]', "endpoints[0].events[0]", 'no event type of this version; its types are "peer.j'),
-        (ENDPOINT, 'events = ["session.*"]', "endpoints[0].events[0]", "matches no event type of this version"),
         (ENDPOINT, 'events = ["audit.checkpoint"]', "endpoints[0].events[0]", "matches no event type of this version"),
         (SOURCE, "discover = true", "sources.main.discover", "has no effect yet: this version does not discover rooms"),
         ("[retention]\n", 'events = "400d"', "retention.events", "has no effect yet: this version deletes nothing"),
         ("[web]\n", "tokens = []", "web.tokens", "has no effect yet: this version has no API"),
         (ENDPOINT, "rooms = []", "endpoints[0].rooms", "must not be an empty list"),
         (ENDPOINT, 'headers = { Host = "x" }', "endpoints[0].headers.Host", "is set by the bridge itself"),
-        (ENDPOINT, 'headers = { webhook-id = "x" }', "endpoints[0].headers.webhook-id", "is set by the bridge itself"),
-        (ENDPOINT, 'headers = { Content-Type = "x" }', "endpoints[0].headers.Content-Type", "is set by the bridge"),
-        (ENDPOINT, 'headers = { "X Y" = "x" }', 'endpoints[0].headers."X Y"', "is not a header name"),
         (ENDPOINT, 'headers = { X = "a\\r\\nY: b" }', "endpoints[0].headers.X", "must be printable ASCII without line"),
-        (ENDPOINT, "headers = { X = 1 }", "endpoints[0].headers.X", "must be a text in quotes"),
         (
             ENDPOINT,
             'headers = { X-A = "1", x-a = "2" }',
@@ -117,8 +106,6 @@ SOME_VARIABLES = tuple(
             "is the same header as endpoints[0].headers.X-A",
         ),
         (ENDPOINT, "rate_per_second = -0.1", "endpoints[0].rate_per_second", BAD_RATE),
-        (ENDPOINT, "max_concurrency = 0", "endpoints[0].max_concurrency", "must be at least 1"),
-        (ENDPOINT, "timeout = 0", "endpoints[0].timeout", "must be longer than zero"),
         ("[delivery]\n", "retry_schedule = []", "delivery.retry_schedule", "must not be an empty list"),
         ("[delivery]\n", 'retry_schedule = ["1s", "x"]', "delivery.retry_schedule[1]", SCHEDULE),
         ("[delivery]\n", "refused_schedule = [0]", "delivery.refused_schedule[0]", "must be longer than zero"),
@@ -130,10 +117,8 @@ SOME_VARIABLES = tuple(
             'has bits behind its prefix; did you mean "10.0.0.0/8"?',
         ),
         ("[web]\n", 'listen = "8080"', "web.listen", BAD_LISTEN),
-        ("[web]\n", 'listen = "127.0.0.1:99999"', "web.listen", BAD_LISTEN),
         ("[web]\n", 'listen = ":8080"', "web.listen", 'has no address: write "127.0.0.1:8080"'),
         ("[web]\n", 'listen = "::1:8080"', "web.listen", 'must have its IPv6 address in brackets, like "[::1]:8080"'),
-        (ENDPOINT, "rate_per_second = 1e-12", "endpoints[0].rate_per_second", BAD_RATE),
         (
             ENDPOINT + 'style = "huddle01"\n',
             'signature = "v1a"',
@@ -150,32 +135,6 @@ def test_a_wrong_value_is_reported_with_its_key_and_line(
 ) -> None:
     (problem,) = problems_in(before + line + "\n")
     assert (problem.key, problem.line) == (key, before.count("\n") + 1)
-    assert message in problem.message
-
-
-@pytest.mark.parametrize(
-    ("url", "message"),
-    [
-        ("crm.example.com/hook", "must begin with https:// or http://"),
-        ("ftp://crm.example.com/", "must begin with https:// or http://"),
-        ("https:///hook", "names no host"),
-        ("https://:443/hook", "names no host"),
-        ("https://user@crm.example.com/", "contains a user name or password"),
-        ("https://@crm.example.com/", "contains a user name or password"),
-        ("https://crm.example.com:0/", "names port 0"),
-        ("https://crm.example.com:port/", BAD_URL),
-        ("https://crm.example.com:99999/", BAD_URL),
-        ("https://[::1/", BAD_URL),
-        ("https://[fe80::1%25eth0]/", "(an address scope or an encoded character)"),
-        ("https://crm.example.com/a b", BAD_URL_SIGN),
-        ("https://crm.example.com\\\\@evil.example.com/", BAD_URL_SIGN),
-        ("https://crm.example.com/\\u0000", BAD_URL_SIGN),
-        ("", "must begin with https:// or http://"),
-    ],
-)
-def test_an_endpoint_url_must_be_callable(problems_in: ProblemsIn, url: str, message: str) -> None:
-    (problem,) = problems_in(f'[[endpoints]]\nname = "crm"\nurl = "{url}"\n')
-    assert (problem.key, problem.line) == ("endpoints[0].url", 3)
     assert message in problem.message
 
 

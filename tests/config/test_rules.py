@@ -81,11 +81,6 @@ def test_rules_between_tables_wait_until_every_value_is_sound(problems_in: Probl
     assert [problem.key for problem in problems_in(mistakes.replace("loud", "info"))] == ["rooms[0].source"]
 
 
-def test_a_hundred_thousand_rooms_load(load_text: LoadText) -> None:
-    rooms = "".join(f'[[rooms]]\nid = "room-{number}"\n' for number in range(100_000))
-    assert load_text(ONE + rooms).rooms[-1].upstream_id == "room-99999"
-
-
 def test_ten_thousand_mistakes_are_all_reported(problems_in: ProblemsIn) -> None:
     rooms = "".join(f'[[rooms]]\nid = "room-{number // 2}"\nsource = "mian"\n' for number in range(10_000))
     problems = problems_in(ONE + rooms)

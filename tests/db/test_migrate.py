@@ -8,10 +8,13 @@ from collections.abc import Iterator
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, inspect, text
 
+import bridge.db.indexes  # noqa: F401 - belong to the metadata
 from bridge.db.engine import Database
-from bridge.db.migrate import ensure_schema, migrate, schema_state
+from bridge.db.migrate import alembic_config, migrate
+from bridge.db.schema import HEAD, ensure_schema, schema_state
 from bridge.db.tables import metadata
 from bridge.errors import ConfigurationError, SchemaError
 
@@ -32,6 +35,7 @@ def test_the_migrations_build_the_tables(database: Database) -> None:
 
     assert database.read_now(differences) == []
     assert database.read_now(schema_state).is_current
+    assert ScriptDirectory.from_config(alembic_config()).get_current_head() == HEAD
 
 
 def test_the_migrations_build_the_same_indexes_and_constraints(database: Database) -> None:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import ipaddress
 import ssl
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
-from bridge.delivery.client import WebhookClient
+from bridge.delivery.client import ClientLimits, WebhookClient
 from bridge.rules.egress import EgressPolicy
 from tests.harness.certificates import self_signed
 
@@ -24,7 +24,8 @@ def loopback() -> EgressPolicy:
 
 @pytest.fixture
 async def client(loopback: EgressPolicy) -> AsyncIterator[WebhookClient]:
-    async with WebhookClient(loopback, user_agent="presence-bridge/test", clock=lambda: NOW) as client:
+    limits = ClientLimits(rest=timedelta(0))
+    async with WebhookClient(loopback, user_agent="presence-bridge/test", clock=lambda: NOW, limits=limits) as client:
         yield client
 
 

@@ -2,21 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from datetime import timedelta
-from typing import Protocol
 
-from bridge.events.formats import Format
 from tests.harness.receiver import Delivery
 
-
-class Send(Protocol):
-    """Sends one `peer.left` to a real socket; `age` is how long ago it was signed."""
-
-    def __call__(
-        self, *, secrets: tuple[str, ...] = ..., style: Format = ..., age: timedelta = ...
-    ) -> Awaitable[Delivery]: ...
+Send = Callable[..., Awaitable[Delivery]]
+"""Sends one `peer.left` to a real socket, with `secrets`, in a `style`, signed `age` ago."""
 
 
 def flipped(delivery: Delivery) -> Delivery:

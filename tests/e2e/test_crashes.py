@@ -1,8 +1,8 @@
 """`kill -9` in every phase of the bridge's work, again and again on one database: nothing is lost or invented.
 
 Some kills come at any instant; others are aimed, and the aim is checked by what the dead process left behind, so that
-the test cannot miss unnoticed. After each kill the claims of the dead process are made due at once: their rows then
-look as they would after the lease, and the next process finds work to do.
+the test cannot miss unnoticed. Where no process is left, its registration is removed, as it would be after some
+seconds: the next process finds work to do at once. Beside another process, that one has to notice the death.
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ from typing import Any
 import psycopg
 import pytest
 from psycopg import sql
-from sqlalchemy import text
 
 from tests.harness.config import write_config
 from tests.harness.deliveries import delivery_problems, difference_from_log, stored_events
@@ -32,7 +31,7 @@ from tests.harness.log import log_problems, replay
 from tests.harness.process import BridgeProcess, command
 from tests.harness.receiver import ROOM_EVENTS, Delivery, Event, Receiver, Response
 from tests.harness.simulator import Simulator
-from tests.harness.tables import connected, rows
+from tests.harness.tables import change, connected, rows
 from tests.harness.waiting import wait_until
 
 ROOMS = [f"room-{number}" for number in range(12)]
@@ -42,13 +41,7 @@ ENDPOINTS: Mapping[str, Mapping[str, Sequence[str]]] = {
 }
 REPEATS = 2
 """Events of one cursor that a kill may repeat: the one being recorded, and the one on its way meanwhile."""
-LONG_AGO = "2000-01-01 00:00:00.000000"
-CLAIMS: Mapping[str, Sequence[tuple[str, str]]] = {
-    "poller": [("rooms", "next_poll_at")],
-    "sender": [("cursors", "next_attempt_at"), ("redeliveries", "next_attempt_at")],
-}
-"""The tables in which each role claims rows, and the column with the end of the claim."""
-ROLES = tuple(CLAIMS)
+ROLES = ("poller", "sender")
 CATCHING_UP = 120.0
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
@@ -97,7 +90,7 @@ KILL_POINTS: Mapping[Aim, Sequence[tuple[str, Moment]]] = {
     Aim.LOGGED: [("INSERT INTO events ", Moment.COMMITTED)],
     Aim.RECORD: [
         *(("UPDATE cursors SET acked", moment) for moment in (*IN_STEP, Moment.COMMIT)),
-        ("UPDATE endpoints SET .*probes", Moment.AFTER),
+        ("INSERT INTO attempts ", Moment.AFTER),
     ],
     Aim.RECORDED: [("UPDATE cursors SET acked", Moment.COMMITTED)],
     Aim.REPLAY_RECORD: [
@@ -107,7 +100,7 @@ KILL_POINTS: Mapping[Aim, Sequence[tuple[str, Moment]]] = {
 }
 STUCK: Mapping[Aim, Sequence[tuple[str, str]]] = {
     Aim.POLL_STUCK: [("events", "INSERT INTO events "), ("cursors", "INSERT INTO cursors ")],
-    Aim.RECORD_STUCK: [("attempts", "INSERT INTO attempts "), ("endpoints", "UPDATE endpoints ")],
+    Aim.RECORD_STUCK: [("attempts", "INSERT INTO attempts ")],
 }
 """The table that is locked, and the statement that then waits: after others in its transaction."""
 INSIDE: Mapping[Aim, Evidence] = {
@@ -121,7 +114,7 @@ ACKED = (
     "SELECT endpoints.name, upstream_id, acked FROM cursors"
     " JOIN endpoints ON endpoints.id = endpoint_key JOIN rooms ON rooms.id = room_key"
 )
-REPLAYING = "SELECT id FROM redeliveries WHERE state = 'owed' AND claim_token IS NOT NULL AND next_attempt_at > :then"
+REPLAYING = "SELECT id FROM redeliveries WHERE state = 'owed' AND claim_token IS NOT NULL"
 CHAIN = (
     "SELECT room_key, sequence, body, hash, last_sequence, chain_head FROM events JOIN rooms ON rooms.id = room_key"
     " ORDER BY room_key, sequence"
@@ -275,15 +268,14 @@ class Victims:
             self.receiver.script(Response(times=self.rng.randrange(6)), kill)
 
     def _examine(self, victims: Sequence[str]) -> None:
-        """Find what the dead left behind, and make their claims due."""
+        """Find what the dead left behind; if none is alive, remove their registrations."""
         with connected(self.database_url) as connection:
             if not connection.dialect.has_table(connection, "redeliveries"):
                 return
         if "sender" in victims:
             self._examine_sender()
-        for role in victims:
-            for table, column in CLAIMS[role]:
-                self._make_due(table, column)
+        if not self.running:
+            change(self.database_url, "DELETE FROM workers")
 
     def _examine_sender(self) -> None:
         logged = {event_id for (event_id,) in rows(self.database_url, "SELECT public_id FROM events")}
@@ -292,7 +284,7 @@ class Victims:
         unrecorded = [one for one in live if one.accepted and sequence_of(one) > acked[addressee(one), one.room]]
         self._found(Evidence.UNSENT, logged - self._logged - {one.event_id for one in live})
         self._found(Evidence.UNRECORDED, unrecorded)
-        self._found(Evidence.REPLAYING, rows(self.database_url, REPLAYING, then=LONG_AGO))
+        self._found(Evidence.REPLAYING, rows(self.database_url, REPLAYING))
         self._logged, self._arrived = logged, len(self.receiver.deliveries)
         repeats = Counter(
             (name, room) for name, room, _ in {(addressee(one), one.room, one.event_id) for one in unrecorded}
@@ -301,16 +293,6 @@ class Victims:
 
     def _found(self, evidence: Evidence, traces: object) -> None:
         self.evidence.update([evidence] if traces else [])
-
-    def _make_due(self, table: str, column: str) -> None:
-        """One table at a time, locked: the other process may be alive."""
-        with connected(self.database_url) as connection:
-            if connection.dialect.name == "postgresql":
-                connection.execute(text(f"LOCK TABLE {table} IN SHARE ROW EXCLUSIVE MODE"))
-            connection.execute(
-                text(f"UPDATE {table} SET {column} = :then WHERE claim_token IS NOT NULL"),  # noqa: S608 - our names
-                {"then": LONG_AGO},
-            )
 
     def problems(self, truth: Mapping[str, set[str]]) -> list[str]:
         """Return what is not yet, or not at all, as it must be in the end."""

@@ -16,7 +16,6 @@ from tests.harness.simulator import Simulator
 from tests.harness.waiting import wait_until
 
 ROOMS = [f"room-{number}" for number in range(8)]
-LEASES_END = 120.0
 
 pytestmark = pytest.mark.slow
 
@@ -52,15 +51,15 @@ def test_an_outage_while_polling_and_sending_loses_nothing(
 ) -> None:
     with simulator.crowd(ROOMS, seed=seed) as crowd:
         for outage in (1, 2):
-            receiver.wait_for_count(20 * outage, timeout=LEASES_END)
+            receiver.wait_for_count(20 * outage)
             relay.cut()
             refused = relay.refused
             crowd.wait_for_steps(50)
             wait_until(lambda: relay.refused >= refused + 5, what="several attempts to reach the database")  # noqa: B023 - called at once
             assert program.running
             relay.restore()
-        receiver.wait_for_count(60, timeout=LEASES_END)
-    crowd.wait_until_delivered(receiver, postgresql_migrated_url, timeout=LEASES_END)
+        receiver.wait_for_count(60)
+    crowd.wait_until_delivered(receiver, postgresql_migrated_url)
     assert program.stop() == 0
     assert all_problems(receiver.deliveries, postgresql_migrated_url) == []
 
@@ -76,7 +75,7 @@ def test_an_outage_between_the_response_and_its_record_repeats_the_event_only(
     simulator.join(ROOMS[0], "anna")
     wait_until(lambda: relay.refused, what="the outage being noticed")
     relay.restore()
-    receiver.wait_for_count(2, timeout=LEASES_END)
+    receiver.wait_for_count(2)
     assert program.stop() == 0
     assert len(set(duplicates(receiver.deliveries))) <= 1
     assert all_problems(receiver.deliveries, postgresql_migrated_url) == []

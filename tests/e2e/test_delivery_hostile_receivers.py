@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 
 import pytest
@@ -16,27 +14,9 @@ from tests.harness.process import BridgeProcess, command
 from tests.harness.receiver import Receiver
 from tests.harness.simulator import Simulator
 from tests.harness.waiting import wait_until
-from tests.harness.wire import Wire, listening
+from tests.harness.wire import Response, Wire, drip, flood, hang, listening, reset, send_and_close
 
 ROOMS = [f"room-{number}" for number in range(12)]
-DRIPS, FLOODS = 0.05, 1 << 16
-
-
-async def hang(wire: Wire) -> None:
-    await wire.until_closed()
-
-
-async def drip(wire: Wire) -> None:
-    await wire.send(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n")
-    while not wire.writer.is_closing():
-        await wire.send(b"x")
-        await asyncio.sleep(DRIPS)
-
-
-async def flood_in_chunks(wire: Wire) -> None:
-    await wire.send(b"HTTP/1.1 500 Oh\r\nTransfer-Encoding: chunked\r\n\r\n")
-    while not wire.writer.is_closing():
-        await wire.send(b"%x\r\n%s\r\n" % (FLOODS, b"f" * FLOODS))
 
 
 async def flood_headers(wire: Wire) -> None:
@@ -45,22 +25,13 @@ async def flood_headers(wire: Wire) -> None:
         await wire.send(b"x-more: " + b"h" * 1024 + b"\r\n")
 
 
-async def reset(wire: Wire) -> None:
-    wire.reset()
-
-
-async def send_no_http(wire: Wire) -> None:
-    await wire.send(b"220 mail.example.com ESMTP\r\n")
-    wire.close()
-
-
-HOSTILE: dict[str, tuple[Callable[[Wire], Awaitable[None]], set[str]]] = {
+HOSTILE: dict[str, tuple[Response, set[str]]] = {
     "hangs": (hang, {"timeout"}),
     "drips": (drip, {"timeout"}),
-    "floods": (flood_in_chunks, {"status"}),
+    "floods": (flood(500), {"status"}),
     "floods-headers": (flood_headers, {"protocol"}),
     "resets": (reset, {"reset"}),
-    "sends-no-http": (send_no_http, {"protocol"}),
+    "sends-no-http": (send_and_close(b"220 mail.example.com ESMTP\r\n"), {"protocol"}),
 }
 """Each with the causes that its attempts may have."""
 

@@ -96,7 +96,7 @@ def test_a_secret_that_cannot_be_decrypted_stops_only_its_own_endpoint(
         receiver.wait_for_count(2)
         simulator.join("room", "bert")
         receiver.wait_for_count(3)
-        assert "BRIDGE_ENCRYPTION_KEY" in program.output, "the log does not say why the other gets nothing"
+        assert "BRIDGE_ENCRYPTION_KEY" in program.output, "the log has no reason why the other gets nothing"
         assert "Traceback" not in program.output
         assert program.stop() == 0
     assert {one.path for one in receiver.deliveries} == {"/fine"}

@@ -1,4 +1,4 @@
-"""`kill -9` at random instants of a busy bridge, whose claims then end by themselves: nothing is lost or invented."""
+"""`kill -9` at random instants of a busy bridge, whose claims are then freed: nothing is lost or invented."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.harness.receiver import Receiver, Response
 from tests.harness.simulator import Simulator
 
 ROOMS = [f"room-{number}" for number in range(60)]
-"""So many that some are always free: the rooms that a killed process had claimed wait for the end of its lease."""
+"""So many that some are always free: on PostgreSQL, the claims of a killed process are freed after some seconds."""
 CATCHING_UP = 120.0
 
 

@@ -19,8 +19,6 @@ from tests.harness.simulator import Simulator
 from tests.harness.waiting import wait_until
 
 CROWDS = [f"crowd-{number}" for number in range(8)]
-LEASES_END = 120.0
-"""Seconds within which the claims of a dead process are due again."""
 
 DeliverBacklog = Callable[..., AbstractContextManager[tuple["Backlog", BridgeProcess]]]
 
@@ -114,7 +112,6 @@ def test_a_replay_survives_a_kill(
     with BridgeProcess(backlog.config) as program:
         wait_until(
             lambda: bodies.keys() <= {one.event_id for one in replays(receiver) if one.accepted},
-            timeout=LEASES_END,
             what=lambda: f"the whole replay; there were {len(replays(receiver))} of {backlog.events}",
         )
         assert program.stop() == 0

@@ -13,7 +13,7 @@ from bridge.simulator import Simulation
 from tests.harness.config import Configure
 from tests.harness.deliveries import delivery_problems, difference_from_log, stored_events
 from tests.harness.log import log_problems, replay
-from tests.harness.npm_verifier import npm_verdicts, with_flipped_byte
+from tests.harness.npm_verifier import npm_outcomes, with_flipped_byte
 from tests.harness.process import BridgeProcess
 from tests.harness.receiver import Event, Receiver
 from tests.harness.simulator import Simulator
@@ -189,10 +189,10 @@ def _check_default_types(receiver: Receiver, events: Sequence[Event]) -> None:
 def _check_signatures(receiver: Receiver) -> None:
     deliveries = receiver.deliveries
     assert [delivery.unverified for delivery in deliveries] == [None] * len(deliveries)
-    assert npm_verdicts(deliveries, receiver.secret) == [None] * len(deliveries)
-    assert None not in npm_verdicts(deliveries, OTHER_SECRET)
+    assert npm_outcomes(deliveries, receiver.secret) == [None] * len(deliveries)
+    assert None not in npm_outcomes(deliveries, OTHER_SECRET)
     flipped = [with_flipped_byte(delivery, delivery.number * 7) for delivery in deliveries]
-    assert None not in npm_verdicts(flipped, receiver.secret)
+    assert None not in npm_outcomes(flipped, receiver.secret)
     for delivery in flipped:
         with pytest.raises(WebhookVerificationError):
             Webhook(receiver.secret).verify(delivery.body, delivery.headers)

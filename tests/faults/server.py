@@ -21,9 +21,7 @@ from bridge.simulator.documents import Response
 from bridge.simulator.rooms import Session
 from bridge.simulator.routes import Route, Target, read_target
 from bridge.simulator.upstream import respond
-from tests.faults.kinds import Fault, FaultBoard, FaultKind
-from tests.faults.payload_faults import PAYLOAD_FAULTS
-from tests.faults.response_faults import RESPONSE_FAULTS
+from tests.faults.faults import PAYLOAD_FAULTS, RESPONSE_FAULTS, Fault, FaultBoard
 
 STALE_SECONDS = 30.0
 SLOW_SECONDS = 1.0
@@ -38,7 +36,7 @@ class Poll:
     number: int
     via: str
     room: str | None
-    answered: bool = False
+    has_response: bool = False
     """The response is ready; it may be paused."""
     over: bool = False
     """The response is on its way, or the caller has hung up."""
@@ -80,7 +78,7 @@ class FaultyUpstream:
         """Return the response while these faults act."""
         response = respond(self.simulation, target)
         for fault in faults:
-            if fault.kind is FaultKind.STALE and response != documents.UNAUTHORIZED:
+            if fault.kind == "stale" and response != documents.UNAUTHORIZED:
                 response = self._stale(target, seconds=fault.seconds or STALE_SECONDS)
         changes = [fault for fault in faults if fault.kind in PAYLOAD_FAULTS]
         if changes and response.status < 300:
@@ -110,10 +108,10 @@ class FaultyUpstream:
             path = f"/{path}"
         target = read_target(path, api_key=request.headers.get("x-api-key", ""))
         if target.route is not Route.PARTICIPANTS:
-            return await self._answer(request, target)
+            return await self._respond(request, target)
         poll = self._record(via, target.room_id)
         try:
-            return await self._answer(request, target, poll)
+            return await self._respond(request, target, poll)
         finally:
             poll.over = True
 
@@ -125,37 +123,29 @@ class FaultyUpstream:
         self.polls.append(poll)
         return poll
 
-    async def _answer(self, request: web.BaseRequest, target: Target, poll: Poll | None = None) -> web.StreamResponse:
+    async def _respond(self, request: web.BaseRequest, target: Target, poll: Poll | None = None) -> web.StreamResponse:
         faults: Sequence[Fault] = ()
         if self.faults:
-            faults = self.faults.take(_room_of(self.simulation, target), target, respond(self.simulation, target))
+            faults = self.faults.take(target, respond(self.simulation, target))
         kinds = {fault.kind: fault for fault in faults}
-        if (slow := kinds.get(FaultKind.SLOW)) is not None:
+        if (slow := kinds.get("slow")) is not None:
             await asyncio.sleep(SLOW_SECONDS if slow.seconds is None else slow.seconds)
-        if (timeout := kinds.get(FaultKind.TIMEOUT)) is not None:
+        if (timeout := kinds.get("timeout")) is not None:
             await _stay_silent(timeout.seconds)
-        if FaultKind.TIMEOUT in kinds or FaultKind.RESET in kinds:
-            return _hang_up(request, reset=FaultKind.RESET in kinds)
+        if "timeout" in kinds or "reset" in kinds:
+            return _hang_up(request, reset="reset" in kinds)
         response = self.respond(target, faults)
         if poll is not None:
-            poll.answered = True
+            poll.has_response = True
             if (paused := self._paused.get(poll.via)) is not None:
                 await paused.wait()
-        return await _send(request, response, cut=FaultKind.CUT in kinds)
+        if "repeated" in kinds:
+            return await _send_twice(request, response)
+        return await _send(request, response, cut="cut" in kinds)
 
 
 def _lasted_at(session: Session, when: int) -> bool:
     return session.started_at <= when and (session.ended_at is None or when < session.ended_at)
-
-
-def _room_of(simulation: Simulation, target: Target) -> str | None:
-    """The room that a request is about, also where it names only a session."""
-    if target.route is not Route.SESSION_PARTICIPANTS:
-        return target.room_id
-    wanted = target.query.get("sessionId")
-    return next(
-        (room.room_id for room in simulation.rooms.values() for one in room.sessions if one.session_id == wanted), None
-    )
 
 
 async def _stay_silent(seconds: float | None) -> None:
@@ -174,6 +164,20 @@ def _hang_up(request: web.BaseRequest, *, reset: bool) -> web.StreamResponse:
         else:
             request.transport.close()
     return web.Response()  # aiohttp wants one; the connection is gone
+
+
+async def _send_twice(request: web.BaseRequest, response: Response) -> web.StreamResponse:
+    """The response, and the same again, which nobody has asked for."""
+    assert request.transport is not None
+    connection = request.transport.get_extra_info("socket")
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 1)  # both arrive together
+    sent = await _send(request, response, cut=False)
+    await sent.prepare(request)
+    await sent.write_eof()
+    head = f"HTTP/1.1 {response.status} X\r\nContent-Length: {len(response.body)}\r\n\r\n".encode()
+    request.transport.write(head + response.body)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 0)
+    return sent
 
 
 async def _send(request: web.BaseRequest, response: Response, *, cut: bool) -> web.StreamResponse:

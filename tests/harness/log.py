@@ -146,6 +146,7 @@ class _Replay:
     def _emptied(self, event: Event) -> None:
         facts = event["data"]
         self._expect(event, not self.present, f"but there are still {sorted(self.present)}")
+        self._expect(event, event["timestamp"] == facts["ended_at"], "timestamp is not ended_at")
         self._counted(event)
         self._in_session(event)
         if (session := self._session) is not None:
@@ -162,8 +163,8 @@ class _Replay:
         session = None if self._session is None else self._session.started["data"]["session_id"]
         self._expect(event, event["data"]["session_id"] == session, f"is not of the session under way ({session})")
 
-    def _expect(self, event: Event, holds: bool, otherwise: str) -> None:  # noqa: FBT001 - it reads as a sentence
-        if not holds:
+    def _expect(self, event: Event, condition: bool, otherwise: str) -> None:  # noqa: FBT001 - it reads as a sentence
+        if not condition:
             self._note(event, otherwise)
 
     def _note(self, event: Event, what: str) -> None:

@@ -11,7 +11,7 @@ from tests.harness.oracles import node
 from tests.harness.receiver import Delivery
 
 
-def npm_verdicts(deliveries: Iterable[Delivery], secret: str) -> list[str | None]:
+def npm_outcomes(deliveries: Iterable[Delivery], secret: str) -> list[str | None]:
     """Return one outcome for each request: None, or what is wrong."""
     requests = [
         {"secret": secret, "headers": delivery.headers, "body": base64.b64encode(delivery.body).decode()}

@@ -9,8 +9,11 @@ from sqlalchemy import create_engine
 
 import bridge.cli
 
-for module in pkgutil.iter_modules(bridge.cli.__path__):
-    importlib.import_module(f"bridge.cli.{module.name}")  # the program imports commands when they are used
+COMMANDS = [f"bridge.cli.{module.name}" for module in pkgutil.iter_modules(bridge.cli.__path__)]
+PARTS = ["bridge.delivery.client", "bridge.sources.huddle01.client", "bridge.web.app", "bridge.web.server", "structlog"]
+
+for name in (*COMMANDS, *PARTS):
+    importlib.import_module(name)  # the program imports them when they are used
 create_engine("postgresql+psycopg://").dispose()  # the driver is loaded late; no connection is made
 assert threading.active_count() == 1, "a fork would lose the other threads, and keep their locks"
 gc.collect()

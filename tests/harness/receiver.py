@@ -22,7 +22,7 @@ from tests.harness.waiting import PATIENCE, wait_until
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 ROOM_EVENTS = ["peer.*", "room.*"]
-"""Every type that a room\'s own log can have."""
+"""Every type that a room's own log can have."""
 ACCEPTED = range(200, 300)
 
 Event = dict[str, Any]
@@ -61,6 +61,13 @@ class Delivery:
         room: str | None = self.event["data"]["room_id"]
         return room
 
+    def is_signed_with(self, secret: str) -> bool:
+        try:
+            Webhook(secret).verify(self.body, self.headers)
+        except WebhookVerificationError:
+            return False
+        return True
+
 
 Hook = Callable[[Delivery], object]
 
@@ -79,6 +86,8 @@ class Response:
     delay: float = 0.0
     pause: bool = False
     """Wait for `Receiver.release()`."""
+    unasked: bytes = b""
+    """Sent after the response, when the sender has read that."""
     reset: bool = False
     """No response: the connection is reset."""
     when: Callable[[Delivery], bool] = _always
@@ -147,7 +156,7 @@ class Receiver(LoopThread):
     def wait_for(
         self, condition: Callable[[list[Event]], bool], what: str, *, room: str | None = None, timeout: float = PATIENCE
     ) -> list[Event]:
-        """Wait until `condition` holds of the accepted events (of a room)."""
+        """Wait until `condition` is true of the accepted events (of a room)."""
         wait_until(
             lambda: condition(self.events(room=room)),
             timeout=timeout,
@@ -205,6 +214,8 @@ class Receiver(LoopThread):
                 await sent.write_eof()
             except ConnectionError:  # the sender has hung up
                 delivery.status = None
+            if response.unasked and request.transport is not None:
+                self._loop.call_later(0.02, request.transport.write, response.unasked)
         if response.after is not None:
             response.after(delivery)
         return sent

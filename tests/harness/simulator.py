@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from bridge.simulator import Simulation
 from bridge.simulator.crowd import Crowd
 from bridge.simulator.rooms import Json, Visit
-from tests.faults.kinds import Fault, FaultKind
+from tests.faults.faults import Fault
 from tests.faults.server import VIA, FaultyUpstream, Poll
 from tests.harness.deliveries import wait_until_delivered
 from tests.harness.log import replay
@@ -46,10 +46,6 @@ class Simulator(LoopThread):
 
     # rooms and peers
 
-    def create_room(self, room: str, api_key: str) -> None:
-        """Create a room in the project of the key."""
-        self.at_once(lambda simulation: simulation.add_room(room, api_key=api_key))
-
     def join(self, room: str, *peer_ids: str, metadata: Json = None, joined_at: int | None = None) -> None:
         def change(simulation: Simulation) -> None:
             for peer_id in peer_ids:
@@ -82,11 +78,7 @@ class Simulator(LoopThread):
 
     def set_end_lag(self, seconds: float) -> None:
         """Set the time from the last leave to the end of a session."""
-
-        def change(simulation: Simulation) -> None:
-            simulation.end_lag_seconds = seconds
-
-        self.at_once(change)
+        self.upstream.simulation.end_lag_seconds = seconds
 
     def members(self, room: str) -> set[str]:
         """Return the ids of the peers in the room."""
@@ -117,7 +109,7 @@ class Simulator(LoopThread):
 
     def faults(self, *faults: Mapping[str, Any], room: str | None = None) -> None:
         """Replace the faults (of a room)."""
-        found = [Fault(**{**fault, "kind": FaultKind(fault["kind"])}) for fault in faults]
+        found = [Fault(**fault) for fault in faults]
         self.at_once(lambda _: self.upstream.faults.replace(found, room_id=room))
 
     # polls
@@ -135,7 +127,7 @@ class Simulator(LoopThread):
 
     def paused_rooms(self, via: str) -> set[str | None]:
         """Return the rooms whose response is ready and has not gone out."""
-        return {poll.room for poll in self.polls(via=via) if poll.answered and not poll.over}
+        return {poll.room for poll in self.polls(via=via) if poll.has_response and not poll.over}
 
     def polls(self, room: str | None = None, *, via: str | None = None, since: int = 0) -> Sequence[Poll]:
         """Return the polls so far (of a room, through an address), those numbered after `since`."""

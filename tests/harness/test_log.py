@@ -46,7 +46,7 @@ def meeting() -> list[Event]:
         joined(5, "cleo", 2, observed_at="2026-11-23T09:00:10.000Z"),
         left(6, "bert", 1),
         left(7, "cleo", 0),
-        event(8, "room.empty", peer_count=0, visit_count=3, unique_peers=3, peak_peer_count=2),
+        event(8, "room.empty", peer_count=0, ended_at=AT, visit_count=3, unique_peers=3, peak_peer_count=2),
     ]
 
 
@@ -79,6 +79,7 @@ def changed(position: int, **facts: Any) -> Callable[[list[Event]], None]:  # no
         changed(4, session_id="ses_2"),
         changed(0, peer_count=1),
         changed(7, visit_count=2),
+        changed(7, ended_at="2026-11-23T08:59:59.000Z"),
         changed(7, unique_peers=2),
         changed(7, peak_peer_count=3),
         changed(7, peer_count=1),

@@ -29,7 +29,7 @@ def wait_until(
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    """Let the loop run until the condition holds; for what no event announces."""
+    """Let the loop run until the condition is true; for changes that no event announces."""
     async with asyncio.timeout(PATIENCE):
         while not condition():  # noqa: ASYNC110 - it changes elsewhere: in a receiver, a log, a database
             await asyncio.sleep(0.002)

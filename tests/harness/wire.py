@@ -10,6 +10,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 
+from tests.harness.loop_thread import LoopThread
+
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
 
@@ -62,6 +64,10 @@ class RawReceiver:
     connections: int = 0
 
     @property
+    def host(self) -> str:
+        return f"127.0.0.1:{self.port}"
+
+    @property
     def url(self) -> str:
         return self.at("127.0.0.1")
 
@@ -88,6 +94,40 @@ async def read_request(reader: asyncio.StreamReader, connection: int) -> Request
     return Request(line=line, headers=headers, body=body, connection=connection)
 
 
+async def hang(wire: Wire) -> None:
+    await wire.until_closed()
+
+
+async def reset(wire: Wire) -> None:
+    wire.reset()
+
+
+async def drip(wire: Wire) -> None:
+    await wire.send(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n")
+    while not wire.writer.is_closing():
+        await wire.send(b" ")
+        await asyncio.sleep(0.02)
+
+
+def flood(status: int) -> Response:
+    """Return a response without an end."""
+
+    async def respond(wire: Wire) -> None:
+        await wire.send(b"HTTP/1.1 %d X\r\nTransfer-Encoding: chunked\r\n\r\n" % status)
+        while not wire.writer.is_closing():
+            await wire.send(b"10000\r\n%s\r\n" % (b" " * 0x10000))
+
+    return respond
+
+
+def send_and_close(raw: bytes) -> Response:
+    async def respond(wire: Wire) -> None:
+        await wire.send(raw)
+        wire.close()
+
+    return respond
+
+
 @asynccontextmanager
 async def listening(
     response: bytes | Response = OK, *, tls: ssl.SSLContext | None = None
@@ -111,3 +151,26 @@ async def listening(
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+class RawReceiverThread(LoopThread):
+    """A raw receiver in its own thread; use as a context manager."""
+
+    def __init__(self, response: bytes | Response = OK, *, tls: ssl.SSLContext | None = None) -> None:
+        super().__init__("raw receiver")
+        self._response = response
+        self._tls = tls
+        self.receiver = RawReceiver(response=response)
+
+    async def _serve(self) -> None:
+        async with listening(self._response, tls=self._tls) as self.receiver:
+            self._ready()
+            await self._stopping.wait()
+
+    @property
+    def host(self) -> str:
+        return self.receiver.host
+
+    @property
+    def url(self) -> str:
+        return self.receiver.url

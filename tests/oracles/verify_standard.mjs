@@ -4,7 +4,7 @@ import { readFileSync } from "node:fs";
 import { Webhook } from "standardwebhooks";
 
 const requests = JSON.parse(readFileSync(0, "utf8"));
-const verdicts = requests.map(({ secret, headers, body }) => {
+const outcomes = requests.map(({ secret, headers, body }) => {
   try {
     new Webhook(secret).verify(Buffer.from(body, "base64"), headers);
     return null;
@@ -12,4 +12,4 @@ const verdicts = requests.map(({ secret, headers, body }) => {
     return `${error.name}: ${error.message}`;
   }
 });
-process.stdout.write(JSON.stringify(verdicts));
+process.stdout.write(JSON.stringify(outcomes));

@@ -99,14 +99,6 @@ def test_retry_after_counts_on_429_and_503_only(status: int, *, counts: bool) ->
     assert classified.retry_after == (2 * MINUTE if counts else None)
 
 
-def test_the_defaults_are_those_of_the_contract() -> None:
-    assert [step.total_seconds() for step in POLICY.retry_schedule] == [
-        5, 30, 120, 300, 900, 1800, 3600, 7200, 18000, 36000, 50400, 72000, 86400,
-    ]  # fmt: skip
-    assert POLICY.refused_schedule == (5 * SECOND, 5 * MINUTE)
-    assert (POLICY.timeout, POLICY.disable_after, POLICY.rotation_grace) == (15 * SECOND, 5 * DAY, DAY)
-
-
 @pytest.mark.parametrize("is_open", [False, True])
 @pytest.mark.parametrize(("last", "step"), [(DAY, Disable), (2 * DAY, Retry)])
 def test_time_in_which_nothing_was_tried_does_not_disable_an_endpoint(
@@ -126,16 +118,6 @@ def test_time_in_which_nothing_was_tried_does_not_disable_an_endpoint(
 def test_a_policy_without_a_retry_schedule_is_refused() -> None:
     with pytest.raises(ValueError, match="retry_schedule"):
         DeliveryPolicy(retry_schedule=())
-
-
-def test_a_success_forgets_all_failures() -> None:
-    failing = EndpointState(failures_in_row=3, failing_since=NOW - DAY, last_success_at=NOW - 2 * DAY)
-
-    decision = after(DELIVERED, CursorState(failed_attempts=3, rejections=1), failing)
-
-    assert decision.step == Acknowledge()
-    assert decision.cursor == CursorState()
-    assert decision.endpoint == EndpointState(last_success_at=NOW)
 
 
 @pytest.mark.parametrize(
@@ -339,12 +321,6 @@ def test_a_redelivery_follows_the_same_schedules_and_then_ends(
     assert at == (None if wait is None else NOW + wait)
 
 
-def test_a_redelivery_waits_for_retry_after() -> None:
-    asked = result(Outcome.RETRYABLE, retry_after=MINUTE)
-
-    assert retry_redelivery(asked, 0, POLICY, now=NOW, jitter=MIDDLE) == NOW + MINUTE
-
-
 spans = st.timedeltas(min_value=timedelta(0), max_value=10 * DAY)
 moments = st.none() | spans.map(lambda span: NOW - span)
 jitters = st.floats(min_value=0, max_value=1, exclude_max=True)
@@ -401,19 +377,6 @@ def test_an_endpoint_that_succeeded_lately_is_disabled_only_by_a_410(
     step = after(posted, cursor, endpoint).step
 
     assert isinstance(step, Disable) == (posted.outcome is Outcome.GONE)
-
-
-@given(posted=results, cursor=cursors, endpoint=endpoints)
-def test_an_event_is_a_dead_letter_only_after_its_whole_schedule(
-    posted: PostResult, cursor: CursorState, endpoint: EndpointState
-) -> None:
-    step = after(posted, cursor, endpoint).step
-
-    if step == DeadLetter(reason=DeadLetterReason.REJECTED):
-        assert cursor.rejections + 1 >= len(POLICY.refused_schedule) + 1
-    if step == DeadLetter(reason=DeadLetterReason.EXHAUSTED):
-        assert cursor.failed_attempts + 1 >= len(POLICY.retry_schedule) + 1
-        assert endpoint.circuit is Circuit.CLOSED
 
 
 @given(posted=results, cursor=cursors, endpoint=endpoints)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from itertools import pairwise
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -29,7 +28,6 @@ HOUR = timedelta(hours=1)
 MINUTE = timedelta(minutes=1)
 SECOND = timedelta(seconds=1)
 POLICY = DeliveryPolicy()
-WHOLE_SCHEDULE = sum(POLICY.retry_schedule, timedelta())
 LONGEST_PROBE_WAIT = POLICY.longest_probe_wait * 1.2
 
 
@@ -126,26 +124,6 @@ def failing_on(*events: str) -> Receiver:
     return lambda attempt: Outcome.RETRYABLE if attempt.event in events else Outcome.DELIVERED
 
 
-def test_an_event_that_always_fails_becomes_a_dead_letter_without_delaying_other_rooms() -> None:
-    endpoint = Endpoint(
-        cursors={
-            "a": cursor((0 * SECOND, "bad"), (0 * SECOND, "next")),
-            "b": cursor(*every(MINUTE, 6000, "b")),
-            "c": cursor(*every(HOUR, 100, "c")),
-        },
-        receiver=failing_on("bad"),
-    )
-    expected = {event: at for name in "bc" for at, event in endpoint.cursors[name].owed}
-
-    endpoint.run(START + 100 * HOUR)
-
-    assert [attempt.event for attempt in endpoint.dead] == ["bad"]
-    assert len(endpoint.attempts_of("bad")) == 14
-    assert any(attempt.event == "next" for attempt in endpoint.delivered)
-    assert not endpoint.was_open
-    assert all(attempt.at == expected[attempt.event] for attempt in endpoint.delivered if attempt.room in "bc")
-
-
 def test_an_event_that_always_fails_does_not_open_the_circuit_while_other_rooms_are_quiet() -> None:
     endpoint = Endpoint(
         cursors={"a": cursor((0 * SECOND, "bad")), "b": cursor((MINUTE, "b1"), (60 * HOUR, "b2"), (90 * HOUR, "b3"))},
@@ -157,37 +135,6 @@ def test_an_event_that_always_fails_does_not_open_the_circuit_while_other_rooms_
     assert not endpoint.was_open
     assert [attempt.at - START for attempt in endpoint.delivered] == [MINUTE, 60 * HOUR, 90 * HOUR]
     assert [attempt.event for attempt in endpoint.dead] == ["bad"]
-
-
-def test_bad_events_of_the_only_room_end_as_dead_letters_and_the_room_goes_on() -> None:
-    events = [(number * SECOND, name) for number, name in enumerate(["bad", "a1", "a2"])]
-    endpoint = Endpoint(cursors={"a": cursor(*events)}, receiver=failing_on("bad"))
-
-    endpoint.run(START + 90 * HOUR)
-
-    (dead,) = endpoint.dead
-    assert dead.event == "bad"
-    assert dead.at - START >= WHOLE_SCHEDULE * 0.8
-    assert [attempt.event for attempt in endpoint.delivered] == ["a1", "a2"]
-    assert not endpoint.disabled
-
-
-def test_an_outage_is_probed_in_turns_and_ends_with_the_first_successful_probe() -> None:
-    rooms = [f"room{number:02}" for number in range(20)]
-    endpoint = Endpoint(
-        cursors={room: cursor((0 * SECOND, f"{room}-1"), (2 * HOUR, f"{room}-2")) for room in rooms},
-        receiver=down((0 * SECOND, 20 * HOUR)),
-    )
-
-    endpoint.run(START + 30 * HOUR)
-
-    assert endpoint.was_open
-    probes = [attempt for attempt in endpoint.attempts if MINUTE < attempt.at - START < 20 * HOUR]
-    assert all(later.at > sooner.at for sooner, later in pairwise(probes)), "one at a time"
-    assert {attempt.room for attempt in probes[:20]} == set(rooms), "each room has its turn before one has a second"
-    assert len(endpoint.delivered) == 40
-    assert endpoint.delivered[-1].at - START <= 20 * HOUR + LONGEST_PROBE_WAIT
-    assert len({attempt.at for attempt in endpoint.delivered}) == 1, "everything owed is due at once"
 
 
 def test_an_event_that_always_fails_does_not_hide_that_the_endpoint_recovered() -> None:
@@ -202,34 +149,6 @@ def test_an_event_that_always_fails_does_not_hide_that_the_endpoint_recovered() 
 
     assert sorted(attempt.room for attempt in endpoint.delivered) == rooms[1:]
     assert endpoint.delivered[-1].at - START <= 3 * HOUR + 2 * LONGEST_PROBE_WAIT
-
-
-def test_an_outage_longer_than_the_schedule_loses_nothing_once_the_circuit_is_open() -> None:
-    for spans in ([(0, 100)], [(0, 1), (2, 104)], [(0, 1), (2, 3), (4, 5), (6, 110)]):
-        endpoint = Endpoint(
-            cursors={room: cursor(*every(30 * MINUTE, 20, room)) for room in "abcdef"},
-            receiver=down(*((a * HOUR, b * HOUR) for a, b in spans)),
-        )
-
-        endpoint.run(START + 240 * HOUR)
-
-        assert not endpoint.dead
-        assert len(endpoint.delivered) == 120
-
-
-def test_an_endpoint_that_never_responds_again_is_disabled_after_five_days_and_keeps_its_backlog() -> None:
-    for rooms in (1, 30):
-        endpoint = Endpoint(
-            cursors={str(room): cursor((0 * SECOND, f"{room}-1"), (HOUR, f"{room}-2")) for room in range(rooms)},
-            receiver=lambda _: Outcome.RETRYABLE,
-        )
-
-        endpoint.run(START + 400 * HOUR)
-
-        assert endpoint.disabled
-        assert 120 * HOUR <= endpoint.attempts[-1].at - START <= 120 * HOUR + POLICY.retry_schedule[-1] * 1.2
-        assert sum(len(one.owed) for one in endpoint.cursors.values()) == 2 * rooms - len(endpoint.dead)
-        assert len(endpoint.dead) <= 1, "only while the circuit is closed can a schedule be used up"
 
 
 spans = st.integers(0, 300).map(lambda minutes: minutes * 10 * MINUTE)

@@ -47,7 +47,6 @@ def failing(times: int, health: SourceHealth | None = None, kind: FailureKind = 
     ("due", "now", "interval", "suspects", "following"),
     [
         (0, 0.3, 10, False, 10),
-        (0, 9.9, 10, False, 10),
         (0, 10, 10, False, 20),
         (0, 35, 10, False, 45),
         (0, 0.3, 10, True, 2.3),
@@ -55,22 +54,15 @@ def failing(times: int, health: SourceHealth | None = None, kind: FailureKind = 
     ],
 )
 def test_a_room_is_polled_at_a_fixed_rate_and_a_suspect_early(
-    due: float,
-    now: float,
-    interval: float,
-    suspects: bool,  # noqa: FBT001 - a table's column
-    following: float,
+    *, due: float, now: float, interval: float, suspects: bool, following: float
 ) -> None:
     assert next_poll(at(due), at(now), span(interval), suspects=suspects) == at(following)
 
 
 @settings(max_examples=100, deadline=None)
-@given(st.floats(-1e5, 1e5), st.floats(0, 1e5), st.floats(0.1, 1e4), st.booleans())
+@given(due=st.floats(-1e5, 1e5), now=st.floats(0, 1e5), interval=st.floats(0.1, 1e4), suspects=st.booleans())
 def test_the_next_poll_lies_ahead_and_no_further_than_the_interval(
-    due: float,
-    now: float,
-    interval: float,
-    suspects: bool,  # noqa: FBT001 - Hypothesis draws it
+    *, due: float, now: float, interval: float, suspects: bool
 ) -> None:
     if due > now:
         due, now = now, due
@@ -85,11 +77,9 @@ def test_the_next_poll_lies_ahead_and_no_further_than_the_interval(
     [
         (10, 1, 0.5, 10),
         (10, 2, 0.5, 20),
-        (10, 3, 0.5, 40),
         (10, 4, 0.5, 60),
         (10, 10_000, 0.5, 60),
         (300, 1, 0.5, 300),
-        (300, 5, 0.5, 300),
         (10, 1, 0.0, 8),
         (10, 1, 1.0, 12),
     ],
@@ -103,33 +93,20 @@ def test_a_failing_room_backs_off_to_a_minute(interval: float, failures: int, ji
     [
         (40, 1, True, None, 2),
         (40, 3, True, None, 8),
-        (40, 9, True, None, 60),
         (1, 1, True, None, 1),
-        (10, 1, False, 300, 300),
         (10, 1, False, 3, 10),
+        (10, 1, False, 299, 299),
+        (10, 1, False, 301, 300),
         (10, 1, False, 10**8, 300),
+        (3600, 1, False, 86_400, 3600),
     ],
 )
-def test_a_failed_follow_up_is_repeated_soon_and_retry_after_is_honoured(
-    interval: float,
-    failures: int,
-    suspects: bool,  # noqa: FBT001 - a table's column
-    retry_after: float | None,
-    wait: float,
+def test_a_failed_follow_up_is_repeated_soon_and_retry_after_is_honoured_up_to_five_minutes(
+    *, interval: float, failures: int, suspects: bool, retry_after: float | None, wait: float
 ) -> None:
     asked = None if retry_after is None else span(retry_after)
     due_at = next_poll_after_failure(at(0), span(interval), failures, 0.5, suspects=suspects, retry_after=asked)
     assert due_at == at(wait)
-
-
-@pytest.mark.parametrize(
-    ("interval", "asked", "wait"),
-    [(10, 299, 299), (10, 300, 300), (10, 301, 300), (10, 86_400, 300), (3600, 86_400, 3600)],
-)
-def test_retry_after_of_a_maintenance_page_delays_a_room_by_five_minutes_at_most(
-    interval: float, asked: float, wait: float
-) -> None:
-    assert next_poll_after_failure(at(0), span(interval), 1, 0.5, retry_after=span(asked)) == at(wait)
 
 
 @pytest.mark.parametrize("kind", FAILURES)

@@ -156,38 +156,6 @@ def test_the_changes_add_up_to_the_snapshots(history: list[RandomPoll], missed: 
 
 
 @settings(max_examples=100, deadline=None)
-@given(HISTORIES)
-def test_with_one_miss_the_log_replays_to_the_last_complete_snapshot(history: list[RandomPoll]) -> None:
-    room, now, polled = Room(), 0.0, []
-    for poll in history:
-        now += poll.after
-        if poll.kind == "failed":
-            continue
-        polled.append(
-            (
-                now,
-                room.see(now, *poll.peers, complete=poll.complete, no_session=poll.no_session),
-            )
-        )
-        if poll.complete:
-            assert replay(as_events(polled)).get("room", set()) == {one.peer_id for one in poll.peers}
-
-
-@settings(max_examples=100, deadline=None)
-@given(HISTORIES)
-def test_an_incomplete_snapshot_ends_only_visits_of_peers_who_rejoined(history: list[RandomPoll]) -> None:
-    room, now = Room(), 0.0
-    for poll in history:
-        now += poll.after
-        if poll.kind == "failed":
-            continue
-        changes = room.see(now, *poll.peers, complete=poll.complete, no_session=poll.no_session)
-        if not poll.complete:
-            assert not any(isinstance(one, RoomEmptied) for one in changes)
-            assert all(one.reason is LeaveReason.REJOINED for one in changes if isinstance(one, PeerLeft))
-
-
-@settings(max_examples=100, deadline=None)
 @given(HISTORIES, st.sampled_from([1, 2]))
 def test_a_baseline_hides_only_peers_who_were_there_first(history: list[RandomPoll], missed: int) -> None:
     room = Room(policy=policy(missed, FirstSnapshot.BASELINE))

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections import Counter
-
-import pytest
 
 from bridge.simulator import Simulation
 from bridge.simulator.crowd import FULL, Crowd, room_ids
@@ -57,19 +54,3 @@ def test_a_crowd_tolerates_changes_by_others(simulation: Simulation) -> None:
         simulation.join("r", peer_id="guest", metadata=turn)
         if turn % 10 == 0:
             simulation.end("r")
-
-
-async def test_a_crowd_runs_until_it_is_cancelled(simulation: Simulation) -> None:
-    changes, enough = list[str](), asyncio.Event()
-
-    def on_step(change: str) -> None:
-        changes.append(change)
-        if len(changes) == 20:
-            enough.set()
-
-    running = asyncio.create_task(Crowd(simulation, seed=1, rooms=room_ids(1, 2)).run(1000, on_step))
-    await enough.wait()
-    running.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await running
-    assert set(simulation.rooms) == set(room_ids(1, 2))

@@ -16,9 +16,3 @@ async def test_a_taken_port_is_refused_with_advice(base_url: str) -> None:
     with pytest.raises(BridgeError, match=f"cannot listen on 127.0.0.1:{port} .*choose another port"):
         async with serve(Simulation(), port=port):
             raise AssertionError("this port is taken")
-
-
-async def test_an_error_in_the_block_reaches_the_caller() -> None:
-    with pytest.raises(ConnectionRefusedError):
-        async with serve(Simulation()):
-            raise ConnectionRefusedError

@@ -31,21 +31,6 @@ def visits(room: Room) -> list[tuple[str, int, int | None]]:
     ]
 
 
-def test_a_session_lasts_from_the_first_join_to_the_last_leave(simulation: Simulation, clock: StoppedClock) -> None:
-    simulation.join("r", peer_id="a")
-    clock.advance(10)
-    simulation.join("r", peer_id="b")
-    simulation.leave("r", "a")
-    assert participants(simulation).status == 200
-    clock.advance(10)
-    simulation.leave("r", "b")
-    assert participants(simulation).status == 404
-
-    room = simulation.room("r")
-    assert visits(room) == [("a", 0, 10), ("b", 10, 20)]
-    assert [(session.started_at, session.ended_at) for session in room.sessions] == [(NOW, NOW + 20)]
-
-
 def test_an_empty_room_stays_live_for_the_lag(simulation: Simulation, clock: StoppedClock) -> None:
     simulation.end_lag_seconds = 2
     simulation.join("r", peer_id="a")
@@ -83,12 +68,6 @@ def test_ending_a_session_lets_all_peers_go_whatever_the_lag(simulation: Simulat
     simulation.end("r")
     assert participants(simulation).status == 404
     assert visits(simulation.room("r")) == [("a", 0, 0), ("b", 0, 0)]
-
-
-def test_ending_without_a_session_does_nothing(simulation: Simulation) -> None:
-    simulation.add_room("r")
-    simulation.end("r")
-    assert simulation.room("r").sessions == []
 
 
 def test_joining_again_under_the_same_peer_id_is_leaving_and_joining(

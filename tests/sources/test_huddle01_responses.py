@@ -67,12 +67,10 @@ def test_the_documented_response() -> None:
         ([], None, True, 0),
         ([item("a"), item("b")], 2, True, 2),
         ([item("a"), item("b")], None, True, 2),
-        ([item("a"), item("b")], 2.0, True, 2),
         ([item("a"), item("b")], "2", True, 2),
         ([item("a"), item("b")], 3, False, 2),
         ([item("a"), item("b")], 1, False, 2),
         ([item("a")], True, False, 1),
-        ([item("a")], "one", False, 1),
         ([item("a")], [1], False, 1),
         ([item("a")], -1, False, 1),
         # a peer listed twice: count may mean items or peers
@@ -85,7 +83,6 @@ def test_the_documented_response() -> None:
         ([item("a"), {"metadata": {}}], 1, True, 1),
         ([item("a"), "peerId-b"], None, False, 1),
         ([{"peerId": ""}], None, False, 0),
-        ([{"peerId": 7}], 1, False, 0),
         ([{"peerId": "x" * 513}], 1, False, 0),
         ([{"peerId": "x" * 512}], 1, True, 1),
         ([None, 1, [], item("a")], 4, False, 1),
@@ -135,7 +132,6 @@ def test_of_two_items_that_differ_only_in_metadata_the_same_counts_in_any_order(
     ("value", "expected"),
     [
         (JOIN_TIME, JOINED),
-        (float(JOIN_TIME), JOINED),
         (JOIN_TIME + 0.5, JOINED + timedelta(microseconds=500)),
         (str(JOIN_TIME), JOINED),
         (f" {JOIN_TIME}.0 ", JOINED),
@@ -150,12 +146,8 @@ def test_of_two_items_that_differ_only_in_metadata_the_same_counts_in_any_order(
         (10**11, datetime(1973, 3, 3, 9, 46, 40, tzinfo=UTC)),
         (None, None),
         (True, None),
-        (False, None),
-        (0, None),
         (-1, None),
-        (-1.5, None),
         ("-5", None),
-        ("", None),
         ("soon", None),
         ("1e12", None),
         ("\uff11\uff17\uff12\uff14", None),
@@ -165,10 +157,8 @@ def test_of_two_items_that_differ_only_in_metadata_the_same_counts_in_any_order(
         ([], None),
         ({"$date": JOIN_TIME}, None),
         (10**15, None),
-        (10**300, None),
         (10**4000, None),
         (1e300, None),
-        ("9" * 400, None),
         ("9" * 5000, None),
     ],
 )
@@ -194,22 +184,17 @@ def test_a_missing_join_time_is_unknown() -> None:
         ("displayName=Ann; not JSON", "displayName=Ann; not JSON"),
         ('["Ann"]', '["Ann"]'),
         ('"Ann"', '"Ann"'),
-        ("42", "42"),
-        ("null", "null"),
         ("", ""),
         ('{"broken": ', '{"broken": '),
         ('{"not": NaN}', '{"not": NaN}'),
         (None, None),
         (42, 42),
-        (2.5, 2.5),
         (True, True),
         (["a", {}], ["a", {}]),
-        ({}, {}),
         ("Ann \ud83d", "Ann \ufffd"),
         ({"na\ud83dme": "\udc00\ud83d"}, {"na\ufffdme": "\ufffd\ufffd"}),
         ('{"n": "\\ud83d"}', {"n": "\ufffd"}),
         ('{"n": "\\ud83d\\ude00"}', {"n": "\U0001f600"}),
-        ("\U0001f600", "\U0001f600"),
         ({"path": r"C:\users\ud8"}, {"path": r"C:\users\ud8"}),
         ({"text": r"\ud800"}, {"text": r"\ud800"}),
     ],
@@ -299,15 +284,12 @@ def test_a_peer_id_is_any_text_that_can_be_stored(value: str, kept: str) -> None
     "document",
     [
         {"ok": False, "message": "Session Not Found"},
-        {"ok": False, "message": "No ongoing session found for the room and project"},
         {"ok": False, "message": "No live sessions found for this room id"},
         {"message": "Room Not Found", "code": "BAD_REQUEST"},
         {"message": "Session Not Found"},
         {"ok": False, "message": "No ongoing meeting"},
-        {"ok": False, "message": "no ongoing meeting found", "extra": 1},
         {"ok": False, "message": "The room isn't live"},
         {"ok": False, "message": "This room does not exist"},
-        {"ok": False, "message": "No participants found"},
         {"ok": False, "message": "Session not found", "participants": [], "count": 0},
     ],
 )
@@ -323,22 +305,16 @@ def test_messages_that_mean_no_session_empty_the_room(status: int, document: obj
     "document",
     [
         {"error": "not found"},
-        {"error": "Session Not Found"},
         {"message": "no Route matched with those values"},
-        {"message": "No route matches this path", "code": "NOT_FOUND"},
         {"message": "Not Found"},
         {"ok": False},
-        {"ok": False, "message": ""},
         {"ok": False, "message": None},
         {"ok": False, "message": ["Session Not Found"]},
         {"ok": False, "message": "Something went wrong"},
-        {"ok": False, "message": "Not Found"},
         {"ok": False, "message": "Route GET /api/v2/sdk/rooms not found"},
-        {"ok": False, "message": "could not load the session"},
         {"ok": False, "message": "room service not found"},
         {"message": "session token not found"},
         {"message": "API call not found"},
-        {"statusCode": 404, "message": "Resource not found"},
         {"success": False, "error": {"issues": []}},
         {"ok": False, "message": "Session Not Found", "participants": [{"peerId": "a"}]},
         {},
@@ -365,44 +341,29 @@ def test_no_other_status_can_empty_the_room(status: int) -> None:
         (404, b"<html><h1>404 Not Found</h1></html>", FailureKind.BAD_RESPONSE),
         (404, b"Session Not Found", FailureKind.BAD_RESPONSE),
         (404, b"", FailureKind.BAD_RESPONSE),
-        (412, b"", FailureKind.BAD_RESPONSE),
-        (400, b"{}", FailureKind.BAD_RESPONSE),
-        (204, b"", FailureKind.BAD_RESPONSE),
-        (206, b'{"participants":[]}', FailureKind.BAD_RESPONSE),
-        (301, b"", FailureKind.BAD_RESPONSE),
-        (304, b"", FailureKind.BAD_RESPONSE),
         (408, b"", FailureKind.BAD_RESPONSE),
         (401, b"", FailureKind.UNAUTHORIZED),
         (403, b"<html>Forbidden</html>", FailureKind.UNAUTHORIZED),
         (429, b"slow down", FailureKind.RATE_LIMITED),
         (429, json.dumps(BAD_KEY).encode(), FailureKind.RATE_LIMITED),
         (500, b"", FailureKind.SERVER_ERROR),
-        (502, b"<html>Bad gateway</html>", FailureKind.SERVER_ERROR),
         (503, b'{"ok":false,"message":"try later"}', FailureKind.SERVER_ERROR),
-        (599, b"", FailureKind.SERVER_ERROR),
         (200, b"", FailureKind.BAD_RESPONSE),
         (200, b"<html>Welcome</html>", FailureKind.BAD_RESPONSE),
         (200, b'{"count":1,"participants":[{"peerId":"a"', FailureKind.BAD_RESPONSE),
         (200, b'{"count":0,"participants":[]} trailing', FailureKind.BAD_RESPONSE),
         (200, b"[]", FailureKind.BAD_RESPONSE),
-        (200, b"null", FailureKind.BAD_RESPONSE),
-        (200, b'"participants"', FailureKind.BAD_RESPONSE),
         (200, b'{"count":0}', FailureKind.BAD_RESPONSE),
         (200, b'{"count":0,"participants":null}', FailureKind.BAD_RESPONSE),
         (200, b'{"count":0,"participants":{}}', FailureKind.BAD_RESPONSE),
         (200, b'{"participants":"none"}', FailureKind.BAD_RESPONSE),
         (200, b'{"ok":false,"count":0,"participants":[]}', FailureKind.BAD_RESPONSE),
-        (200, b'{"ok":false,"message":"Something went wrong"}', FailureKind.BAD_RESPONSE),
         (200, b'{"participants":[],"count":NaN}', FailureKind.BAD_RESPONSE),
-        (200, b'{"participants":[],"count":Infinity}', FailureKind.BAD_RESPONSE),
-        (200, b'{"participants":[],"count":-Infinity}', FailureKind.BAD_RESPONSE),
         (200, b'{"participants":[{"peerId":"\xff"}]}', FailureKind.BAD_RESPONSE),
         (200, b'{"participants":[{"peerId":"\xed\xa0\x80"}]}', FailureKind.BAD_RESPONSE),
         (200, '{"participants":[]}'.encode("utf-16"), FailureKind.BAD_RESPONSE),
         (200, b"[" * 100_000, FailureKind.BAD_RESPONSE),
         (200, b"[" * 100_000 + b"]" * 100_000, FailureKind.BAD_RESPONSE),
-        (200, b'{"participants":' * 100_000, FailureKind.BAD_RESPONSE),
-        (200, b'{"participants":{"a":' * 50_000 + b"1" + b"}" * 100_000, FailureKind.BAD_RESPONSE),
     ],
 )
 def test_any_other_response_is_a_failure(status: int, body: bytes, kind: FailureKind) -> None:
@@ -439,20 +400,12 @@ def test_messages_for_a_bad_key(document: object, *, unauthorized: bool) -> None
     assert (found.kind is FailureKind.UNAUTHORIZED) is unauthorized
 
 
-@pytest.mark.parametrize(
-    ("value", "wait"),
-    [
-        ("120", timedelta(minutes=2)),
-        ("Mon, 23 Nov 2026 09:31:30 GMT", timedelta(seconds=90)),
-        ("soon", None),
-    ],
-)
 @pytest.mark.parametrize("name", ["retry-after", "Retry-After"])
 @pytest.mark.parametrize(("status", "kind"), [(429, FailureKind.RATE_LIMITED), (503, FailureKind.SERVER_ERROR)])
-def test_retry_after(name: str, value: str, wait: timedelta | None, status: int, kind: FailureKind) -> None:
-    found = interpret(status, {name: value}, b"", NOW)
+def test_retry_after(name: str, status: int, kind: FailureKind) -> None:
+    found = interpret(status, {name: "Mon, 23 Nov 2026 09:31:30 GMT"}, b"", NOW)
     assert isinstance(found, Failure)
-    assert (found.kind, found.retry_after) == (kind, wait)
+    assert (found.kind, found.retry_after) == (kind, timedelta(seconds=90))
 
 
 def test_a_failure_shows_the_beginning_of_the_body_in_one_printable_line() -> None:

@@ -16,13 +16,14 @@ from bridge.admin.read_only import (
     read_records,
     read_state,
 )
+from bridge.cli.database import missing_file
 from bridge.cli.doctor.findings import Check, Finding, fail, ok, warn
 from bridge.cli.output import count_of
-from bridge.cli.settings import exists, missing_file
+from bridge.cli.settings import exists
 from bridge.config import Settings
 from bridge.db.encryption import SecretCipher
 from bridge.db.engine import sqlite_file
-from bridge.db.migrate import ensure_schema
+from bridge.db.schema import ensure_schema
 from bridge.errors import BridgeError, DatabaseError, EncodingError, SchemaError
 
 _NO_HEADERS: Final = "{}"

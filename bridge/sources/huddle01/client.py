@@ -17,11 +17,11 @@ from typing import Final
 from urllib.parse import quote
 
 import httpx
-import structlog
 
 from bridge import __version__
 from bridge.http_response import CutOffError, Response, ResponseReader
-from bridge.http_transport import PreparedRequest, Transport, target_as_written
+from bridge.http_transport import REST, PreparedRequest, Transport, target_as_written
+from bridge.logs import get_logger
 from bridge.resolver import os_reason
 from bridge.rules.presence import Failure, FailureKind, Snapshot
 from bridge.sources.checkup import Checkup, parse_date
@@ -50,7 +50,7 @@ KEEPALIVE_SECONDS: Final = 60
 _DECOMPRESSED: Final = {"gzip": zlib.MAX_WBITS | 16, "x-gzip": zlib.MAX_WBITS | 16, "deflate": zlib.MAX_WBITS}
 
 
-log: structlog.stdlib.BoundLogger = structlog.get_logger("bridge.sources")
+log = get_logger("bridge.sources")
 
 
 def open_huddle01(settings: SourceSettings, now: Callable[[], datetime]) -> Huddle01Source:
@@ -58,9 +58,9 @@ def open_huddle01(settings: SourceSettings, now: Callable[[], datetime]) -> Hudd
     return Huddle01Source(settings, open_transport(settings), __version__, now)
 
 
-def open_transport(settings: SourceSettings) -> Transport:
+def open_transport(settings: SourceSettings, *, rest: float = REST) -> Transport:
     """The connections of one source; `Huddle01Source.fetch` limits the time of a request."""
-    return Transport(keep_alive=KEEPALIVE_SECONDS, limit=settings.max_concurrency)
+    return Transport(keep_alive=KEEPALIVE_SECONDS, rest=rest, limit=settings.max_concurrency)
 
 
 class Huddle01Source:
@@ -117,7 +117,7 @@ class Huddle01Source:
             date = response.headers.get("date")
         except Exception as error:  # noqa: BLE001 - as in fetch
             failure = self._redact_key(_classify_error(error, self._seconds), str(error))
-        return Checkup(failure=failure, asked_at=asked_at, answered_at=self._clock(), dated_at=parse_date(date))
+        return Checkup(failure=failure, asked_at=asked_at, responded_at=self._clock(), dated_at=parse_date(date))
 
     async def aclose(self) -> None:
         """Release the connections."""
@@ -157,7 +157,7 @@ class Huddle01Source:
         elif room_id not in self._near_limit:
             self._near_limit.add(room_id)
             advice = f"raise max_response_bytes under [sources.{self.name}]: polls fail above it"
-            log.warning("response_limit.approached", room=room_id, bytes=size, limit=limit, advice=advice)
+            log.warning("response.limit_approached", room=room_id, bytes=size, limit=limit, advice=advice)
 
     def _decode(self, response: Response) -> bytes:
         limit = self._settings.max_response_bytes

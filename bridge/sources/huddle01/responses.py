@@ -22,7 +22,7 @@ from bridge.sources.untrusted_json import decode_json
 EXCERPT_LENGTH: Final = 200
 """Characters of a response that a failure shows."""
 
-_MAY_SAY_NO_SESSION: Final = (HTTPStatus.OK, HTTPStatus.NOT_FOUND, HTTPStatus.PRECONDITION_FAILED)
+_MAY_MEAN_NO_SESSION: Final = (HTTPStatus.OK, HTTPStatus.NOT_FOUND, HTTPStatus.PRECONDITION_FAILED)
 _UNAUTHORIZED: Final = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN)
 _REDIRECTION: Final = 3
 _READER: Final = f"huddle01 {__version__}".encode()
@@ -112,7 +112,7 @@ def _notes(listing: Listing, count: Json, *, complete: bool) -> tuple[str, ...]:
 def _without_list(
     status: int, headers: Mapping[str, str], body: bytes, fields: Mapping[str, Json], now: datetime
 ) -> Snapshot | Failure:
-    if status in _MAY_SAY_NO_SESSION and _says_no_session(fields):
+    if status in _MAY_MEAN_NO_SESSION and _means_no_session(fields):
         return NO_SESSION
     named = {name.lower(): value for name, value in headers.items()}
     kind, what = _name_failure(status, fields)
@@ -124,7 +124,7 @@ def _without_list(
 def _name_failure(status: int, fields: Mapping[str, Json]) -> tuple[FailureKind, str]:
     if status == HTTPStatus.TOO_MANY_REQUESTS:
         return FailureKind.RATE_LIMITED, "too many requests"
-    if status in _UNAUTHORIZED or _says_bad_key(fields):
+    if status in _UNAUTHORIZED or _means_bad_key(fields):
         return FailureKind.UNAUTHORIZED, "the API key is not accepted"
     if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         return FailureKind.SERVER_ERROR, f"status {status}"
@@ -135,13 +135,13 @@ def _name_failure(status: int, fields: Mapping[str, Json]) -> tuple[FailureKind,
     return FailureKind.BAD_RESPONSE, "ok is false" if fields.get("ok") is False else "no list of participants"
 
 
-def _says_bad_key(fields: Mapping[str, Json]) -> bool:
+def _means_bad_key(fields: Mapping[str, Json]) -> bool:
     message = fields.get("message")
     by_words = isinstance(message, str) and fields.get("ok") is not True and _BAD_KEY.search(message) is not None
     return fields.get("validated") is False or by_words
 
 
-def _says_no_session(fields: Mapping[str, Json]) -> bool:
+def _means_no_session(fields: Mapping[str, Json]) -> bool:
     """Whether the message is about a missing session or room: `ok: false` or "not found" alone may mean anything."""
     message = fields.get("message")
     if not isinstance(message, str) or fields.get("participants"):

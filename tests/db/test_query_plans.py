@@ -1,0 +1,173 @@
+"""What is done all the time, and every listing, costs what is due or shown, not what is stored: by the query plans."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from sqlalchemy import Connection, event, text
+
+from bridge.admin.attempts import AttemptFilter, list_attempts, list_dead_letters
+from bridge.admin.deliveries import show_deliveries
+from bridge.admin.due import find_due_work
+from bridge.admin.events import EventFilter, list_events, new_events
+from bridge.admin.health import read_overdue
+from bridge.admin.listing import Listing, Page
+from bridge.admin.rooms import RoomState, failing_sources, list_rooms, show_room
+from bridge.db.engine import Database
+from bridge.db.liveness import read_claims
+from bridge.delivery.claim import claim_cursors, claim_redeliveries
+from bridge.delivery.targets import TargetCache
+from bridge.polling.source_state import poll_failed_rooms_now
+from bridge.rules.presence import FailureKind
+from tests.harness.builders import at, peer, seen
+from tests.harness.store_driver import StoreDriver, failed
+
+MANY = 20_000
+BIG = ("rooms", "sessions", "visits", "events", "cursors", "attempts", "dead_letters")
+FULL_SCAN = re.compile(
+    rf"(?:Seq Scan on|SCAN) (?:{'|'.join(BIG)})\b(?! USING (?:COVERING )?INDEX \w+_(?:claimed|open))"
+)
+"""Both databases' words for reading a whole table, or (SQLite) a whole index of more than claims or open visits."""
+SORT = re.compile(r"Sort Key|TEMP B-TREE")
+
+FILL = (
+    """INSERT INTO rooms (source, upstream_id, origin, enabled, tracked, added_at, tracked_since, next_poll_at,
+           complete_at, last_sequence, chain_head)
+       SELECT source, 'room-' || i, 'config', enabled, tracked, added_at, tracked_since, :later, :now, 1, chain_head
+       FROM rooms, n WHERE upstream_id = 'model'""",
+    """INSERT INTO sessions (public_id, room_key, started_at, ended_at, visit_count, unique_peers, peak_peer_count)
+       SELECT 'ses_' || id, id, :now, :now, 1, 1, 1 FROM rooms WHERE upstream_id LIKE 'room-%'""",
+    """INSERT INTO visits (public_id, room_key, session_key, peer_id, display_name, joined_at, joined_at_source,
+           last_seen_at, metadata, initial, left_at, left_at_source, leave_reason)
+       SELECT 'vis_' || id, room_key, id, 'peer', 'peer', :now, 'upstream',
+              :now, '{}', false, :now, 'observed', 'absent'
+       FROM sessions WHERE public_id LIKE 'ses\\_%' ESCAPE '\\' AND ended_at IS NOT NULL""",
+    """INSERT INTO events (public_id, room_key, sequence, type, recorded_at, body, hash)
+       SELECT 'evt_' || rooms.id, rooms.id, 1, type, TIME(rooms.id), body, hash
+       FROM rooms, (SELECT * FROM events ORDER BY id LIMIT 1) AS model WHERE upstream_id LIKE 'room-%'""",
+    """INSERT INTO cursors (endpoint_key, room_key, acked, head, next_attempt_at)
+       SELECT endpoints.id, rooms.id, 1, 1, :now FROM rooms, endpoints WHERE upstream_id LIKE 'room-%'""",
+    """INSERT INTO attempts (endpoint_key, event_key, kind, started_at, duration_seconds, outcome, detail, response)
+       SELECT endpoints.id, events.id, 'live', TIME(events.id), 0.1, 'delivered', '', '' FROM events, endpoints""",
+    """INSERT INTO dead_letters (endpoint_key, event_key, parked_at, reason, tries)
+       SELECT endpoints.id, events.id, :now, 'rejected', 1 FROM events, endpoints WHERE events.id % 10 = 0""",
+)
+
+
+def fill(connection: Connection) -> None:
+    """Add many rooms with a past session, an event that is delivered, and nothing that is due."""
+    numbers = f"WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {MANY})"  # noqa: S608 - a constant
+    times, shifted = {"now": at(0), "later": at(100_000)}, r"CAST(:now AS timestamptz) + \1 * INTERVAL '1 s'"
+    if connection.dialect.name == "sqlite":
+        shifted = r"strftime('%Y-%m-%d %H:%M:%S.000000', :now, \1 || ' seconds')"
+        times = {name: f"{time:%Y-%m-%d %H:%M:%S.%f}" for name, time in times.items()}  # type: ignore[misc]
+    for statement in FILL:
+        head, _, rest = statement.partition("SELECT")
+        rest = re.sub(r"TIME\((.+?)\)", shifted, rest)
+        given = {name: time for name, time in times.items() if f":{name}" in rest}
+        connection.execute(text(f"{head}{numbers if ' n ' in rest else ''} SELECT{rest}"), given)
+
+
+def is_expensive(statement: str, plan: str) -> bool:
+    """Whether a whole table is read; to read it until there are as many rows as the LIMIT says is cheap."""
+    stops_early = "LIMIT" in statement and not SORT.search(plan)
+    return FULL_SCAN.search(plan) is not None and not stops_early
+
+
+@contextmanager
+def plans(database: Database) -> Iterator[list[tuple[str, str]]]:
+    """The statements that are executed within the block, with their plans."""
+    found: list[tuple[str, str]] = []
+    explain = "EXPLAIN QUERY PLAN" if database.dialect == "sqlite" else "EXPLAIN"
+
+    def note(connection: Connection, _cursor: object, statement: str, parameters: Any, *_: Any) -> None:  # noqa: ANN401 - SQLAlchemy's signature
+        if statement.startswith(("SELECT", "UPDATE", "DELETE", "WITH")):
+            cursor = connection.connection.cursor()
+            cursor.execute(f"{explain} {statement}", parameters[0] if isinstance(parameters, list) else parameters)
+            found.append((statement, "\n".join(str(row[-1]) for row in cursor.fetchall())))
+
+    engines = (database._reading, database._writing)
+    for engine in engines:
+        event.listen(engine, "before_cursor_execute", note)
+    try:
+        yield found
+    finally:
+        for engine in engines:
+            event.remove(engine, "before_cursor_execute", note)
+
+
+def two_pages(read: Callable[..., Listing[Any]], connection: Connection, **wanted: Any) -> None:  # noqa: ANN401 - of that listing
+    """Read two pages of a listing, and count the rest."""
+    first = read(connection, page=Page(limit=5), **wanted)
+    read(connection, page=Page(limit=5, after=first.next, count=True), **wanted)
+
+
+def test_nothing_reads_a_whole_table(store: StoreDriver) -> None:
+    store.subscribe()
+    store.track("model")
+    store.poll(0, model=seen(peer("a")))
+    store.deliver(0)
+    store.write(fill)
+    store.track("due", "failing")
+    if store.database.dialect == "postgresql":
+        store.write(lambda connection: connection.execute(text("ANALYZE")))
+    (event_id,) = (
+        one.id
+        for one in store.database.read_now(
+            list_events, EventFilter(room="model", types=("peer.*",)), Page(limit=1)
+        ).items
+    )
+    room, crm = "model", "crm"
+
+    def read(function: Callable[..., Any], *arguments: Any, **wanted: Any) -> Callable[[], object]:  # noqa: ANN401 - of the function
+        return lambda: store.database.read_now(function, *arguments, **wanted)
+
+    def listing(function: Callable[..., Listing[Any]], **wanted: Any) -> Callable[[], object]:  # noqa: ANN401 - of the listing
+        return lambda: store.database.read_now(lambda connection: two_pages(function, connection, **wanted))
+
+    def work() -> None:
+        store.poll(0, due=seen(peer("a"), peer("b")))
+        store.poll(20, due=seen(peer("a")), failing=failed(FailureKind.TIMEOUT))
+        targets = TargetCache(store.cipher)
+        store.write(claim_cursors, store.terms(20, targets=targets))
+        store.lose_claims()
+        store.deliver(20)
+        offer = targets.offer(token="mine", now=at(40), slots=10)
+        store.poll(40, offer, due=seen(peer("b"), peer("c")))
+        store.write(claim_redeliveries, store.terms(20))
+        store.owed(20)
+
+    things: dict[str, Callable[[], object]] = {
+        "polls and deliveries": work,
+        "due work": read(find_due_work, at(20)),
+        "claims": read(read_claims),
+        "a source that recovers": lambda: store.write(poll_failed_rooms_now, ["main"], at(20)),
+        "readiness": read(read_overdue, at(20)),
+        "rooms": listing(list_rooms),
+        "rooms of a source": listing(list_rooms, source="main"),
+        "occupied rooms": listing(list_rooms, state=RoomState.OCCUPIED),
+        "room": read(show_room, room),
+        "sources": read(failing_sources),
+        "events": listing(list_events, wanted=EventFilter()),
+        "events of a room": listing(list_events, wanted=EventFilter(room=room)),
+        "events of a time": listing(list_events, wanted=EventFilter(since=at(0), until=at(10))),
+        "new events": read(new_events, EventFilter(), above=MANY, known=(), limit=5),
+        "attempts": listing(list_attempts, wanted=AttemptFilter()),
+        "attempts at an endpoint": listing(list_attempts, wanted=AttemptFilter(endpoint=crm)),
+        "attempts for a room": listing(list_attempts, wanted=AttemptFilter(room=room)),
+        "attempts of an event": listing(list_attempts, wanted=AttemptFilter(event=event_id)),
+        "failed attempts": listing(list_attempts, wanted=AttemptFilter(failed=True)),
+        "attempts of a time": listing(list_attempts, wanted=AttemptFilter(since=at(0), until=at(10))),
+        "dead letters": listing(list_dead_letters, wanted=AttemptFilter()),
+        "dead letters of an event": listing(list_dead_letters, wanted=AttemptFilter(event=event_id)),
+        "deliveries of an event": read(show_deliveries, event_id),
+    }
+    scans = []
+    for name, do in things.items():
+        with plans(store.database) as found:
+            do()
+        scans += [f"{name}: {statement}\n{plan}" for statement, plan in found if is_expensive(statement, plan)]
+    assert not scans, "\n\n".join(scans)
