@@ -104,8 +104,8 @@ class Worker:
         self._renewed_at = 0.0
         self._unused = _Unchanged(clock)
         self._stopping = threading.Event()
-        self._renewing = self._thread(self.renew, "worker.renewal_failed")
-        self._freeing = self._thread(self.free_claims, "claims.free_failed")
+        self._renewing = self._thread(self.renew)
+        self._freeing = self._thread(self.free_claims)
 
     def new_token(self) -> str:
         """A token for a new claim."""
@@ -193,7 +193,7 @@ class Worker:
         with contextlib.suppress(DatabaseError, OSError):
             self._registry.remove(self._id)
 
-    def _thread(self, work: Callable[[], None], failure: str) -> threading.Thread:
+    def _thread(self, work: Callable[[], None]) -> threading.Thread:
         """A thread that calls `work` every second until stopped; the first failure of several in a row is logged."""
 
         def run() -> None:
@@ -206,10 +206,10 @@ class Worker:
                     has_failed = False
                 except (DatabaseError, OSError) as error:
                     if not has_failed:
-                        log.warning(failure, detail=str(error))
+                        log.warning("liveness.failed", step=work.__name__, detail=str(error))
                     has_failed = True
                 except Exception:
-                    log.exception(failure)
+                    log.exception("liveness.failed", step=work.__name__)
 
         return threading.Thread(target=run, name=work.__name__, daemon=True)
 
