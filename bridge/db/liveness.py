@@ -163,7 +163,7 @@ class Worker:
             DatabaseError: the database failed.
         """
         # Claims are read before workers: one that registers in between has none of these.
-        claims = self._database.read_now(read_claims)
+        claims = self._database.look_now(read_claims)
         living = self._registry.living({token for _, token in claims})
         lost = self._lost({token for _, token in claims})
         by_table: dict[str, list[str]] = defaultdict(list)
@@ -250,7 +250,7 @@ class WorkerRows:
 
     def living(self, tokens: Collection[str]) -> Collection[str]:  # noqa: ARG002 - a row shows that its worker lives
         age = func.extract("epoch", func.clock_timestamp() - workers.c.seen_at).label("age")
-        found = self._database.read_now(lambda connection: connection.execute(select(workers, age)).all())
+        found = self._database.look_now(lambda connection: connection.execute(select(workers, age)).all())
         unchanged = self._unchanged.seconds({row.id: row.seen_at for row in found})
         # By the age alone it could be alive, by an own clock alone a restart would watch for longer than it must.
         dead = [
