@@ -37,7 +37,7 @@ check: environment ## lint, format, types, floors, then the tests
 	@echo "lint-imports" && $(VENV)/bin/lint-imports
 	@$(MAKE) --no-print-directory test
 
-bench: $(DEV) ## measure polling, delivering and the whole chain; ARGS="--only chain --json FILE"
+bench: $(DEV) ## measure it, as a Markdown table; ARGS="--only chain --json FILE"
 	@$(RUN) -m benchmarks $(ARGS)
 
 lock: ## write the lock files from pyproject.toml; UPGRADE=1 takes the newest versions

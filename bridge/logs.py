@@ -180,7 +180,8 @@ class _LineQueue:
         with self._counting:
             dropped, self._dropped = self._dropped, 0
         if dropped:
-            get_logger("bridge.logs").warning("log.lines_dropped", count=dropped)
+            log = get_logger("bridge.logs")
+            log.warning("log.lines_dropped", count=dropped)
 
     def _count_dropped(self, count: int) -> None:
         with self._counting:

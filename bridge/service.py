@@ -262,7 +262,7 @@ class Service:
 
     async def _look_for_work(self) -> None:
         try:
-            self._wake(await self._database.read(find_due_work, self._runtime.now()))
+            self._wake(await self._database.look(find_due_work, self._runtime.now()))
         except DatabaseError as error:
             log.warning("claim.failed", detail=str(error))
 

@@ -104,8 +104,8 @@ class Worker:
         self._renewed_at = 0.0
         self._unused = _Unchanged(clock)
         self._stopping = threading.Event()
-        self._renewing = self._thread(self.renew, "worker.renewal_failed")
-        self._freeing = self._thread(self.free_claims, "claims.free_failed")
+        self._renewing = self._thread(self.renew)
+        self._freeing = self._thread(self.free_claims)
 
     def new_token(self) -> str:
         """A token for a new claim."""
@@ -163,7 +163,7 @@ class Worker:
             DatabaseError: the database failed.
         """
         # Claims are read before workers: one that registers in between has none of these.
-        claims = self._database.read_now(read_claims)
+        claims = self._database.look_now(read_claims)
         living = self._registry.living({token for _, token in claims})
         lost = self._lost({token for _, token in claims})
         by_table: dict[str, list[str]] = defaultdict(list)
@@ -193,7 +193,7 @@ class Worker:
         with contextlib.suppress(DatabaseError, OSError):
             self._registry.remove(self._id)
 
-    def _thread(self, work: Callable[[], None], failure: str) -> threading.Thread:
+    def _thread(self, work: Callable[[], None]) -> threading.Thread:
         """A thread that calls `work` every second until stopped; the first failure of several in a row is logged."""
 
         def run() -> None:
@@ -206,10 +206,10 @@ class Worker:
                     has_failed = False
                 except (DatabaseError, OSError) as error:
                     if not has_failed:
-                        log.warning(failure, detail=str(error))
+                        log.warning("liveness.failed", step=work.__name__, detail=str(error))
                     has_failed = True
                 except Exception:
-                    log.exception(failure)
+                    log.exception("liveness.failed", step=work.__name__)
 
         return threading.Thread(target=run, name=work.__name__, daemon=True)
 
@@ -250,7 +250,7 @@ class WorkerRows:
 
     def living(self, tokens: Collection[str]) -> Collection[str]:  # noqa: ARG002 - a row shows that its worker lives
         age = func.extract("epoch", func.clock_timestamp() - workers.c.seen_at).label("age")
-        found = self._database.read_now(lambda connection: connection.execute(select(workers, age)).all())
+        found = self._database.look_now(lambda connection: connection.execute(select(workers, age)).all())
         unchanged = self._unchanged.seconds({row.id: row.seen_at for row in found})
         # By the age alone it could be alive, by an own clock alone a restart would watch for longer than it must.
         dead = [

@@ -46,7 +46,7 @@ class Upstream:
     name: str = "main"
 
     async def check_up(self) -> Checkup:
-        return Checkup(failure=None, asked_at=at(0), answered_at=at(0), dated_at=self.dated_at)
+        return Checkup(failure=None, asked_at=at(0), responded_at=at(0), dated_at=self.dated_at)
 
     async def fetch(self, room_id: str) -> Snapshot:
         raise AssertionError(room_id)
