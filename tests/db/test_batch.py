@@ -14,6 +14,7 @@ from structlog.testing import capture_logs
 from bridge.db.batch import GroupCommit
 from bridge.db.engine import Database
 from bridge.db.tables import sources
+from bridge.errors import DatabaseError
 from tests.harness.store_driver import StoreDriver
 from tests.harness.waiting import until
 
@@ -70,32 +71,17 @@ async def test_many_items_are_written_in_several_batches(store: StoreDriver) -> 
     assert max(names.batches) <= 500
 
 
-async def test_an_item_that_raises_fails_alone(store: StoreDriver) -> None:
-    names = Names(store, bad=["b"])
-
-    results = await names.submit("a", "b", "c")
-
-    assert [results[0], results[2]] == ["wrote a", "wrote c"]
-    assert isinstance(results[1], ValueError)
-    assert names.stored() == ["a", "c"]
-
-
-async def test_an_item_that_the_database_refuses_fails_alone(store: StoreDriver) -> None:
-    names = Names(store)
+@pytest.mark.parametrize(("faulty", "error"), [("bad", ValueError), ("taken", DatabaseError)])
+async def test_a_faulty_item_fails_alone(store: StoreDriver, faulty: str, error: type[Exception]) -> None:
+    names = Names(store, bad=["bad"])
     await names.submit("taken")
 
-    results = await names.submit("a", "taken", "c")
+    first, failed, last = await names.submit("a", faulty, "c")
 
-    assert [results[0], results[2]] == ["wrote a", "wrote c"]
-    assert isinstance(results[1], Exception)
-    assert names.stored() == ["a", "c", "taken"]
-
-
-async def test_items_after_a_failure_are_written(store: StoreDriver) -> None:
-    names = Names(store, bad=["b"])
-    await names.submit("b")
-
-    assert await names.submit("a") == ["wrote a"]
+    assert (first, last) == ("wrote a", "wrote c")
+    assert isinstance(failed, error)
+    assert await names.submit("d") == ["wrote d"]
+    assert names.stored() == ["a", "c", "d", "taken"]
 
 
 async def test_a_cancelled_submit_does_not_affect_others(store: StoreDriver) -> None:

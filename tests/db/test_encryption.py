@@ -10,7 +10,7 @@ from bridge.db.tables import metadata
 from bridge.delivery.endpoints import EndpointSpec, rotate_secret
 from bridge.delivery.targets import load_target
 from bridge.errors import BridgeError
-from tests.harness.builders import at, seen
+from tests.harness.builders import at
 from tests.harness.store_driver import SECRET, StoreDriver
 
 
@@ -144,15 +144,3 @@ def test_a_secret_in_the_file_replaces_one_that_cannot_be_decrypted(store: Store
     with pytest.raises(BridgeError):
         secrets(store, "new", name="generated")
     assert secrets(store, "new", "lost", name="generated") == (SECRET,)
-
-
-def test_no_column_has_a_secret_in_clear_text(store: StoreDriver) -> None:
-    store.cipher = SecretCipher(["key"])
-    store.track("a")
-    store.subscribe(secret=SECRET, headers={"X-Auth": "hunter2"})
-    store.poll(0, a=seen("p"))
-    store.deliver(1)
-
-    assert SECRET.removeprefix("whsec_") not in dump(store)
-    assert "hunter2" not in dump(store)
-    assert secrets(store, "key") == (SECRET,)

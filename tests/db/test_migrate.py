@@ -159,10 +159,3 @@ def test_other_databases_are_refused_with_examples(url: str) -> None:
 
     assert "sqlite:///" in str(refused.value)
     assert "hunter2" not in str(refused.value)
-
-
-def test_names_and_representations_have_no_password() -> None:
-    database = Database("postgresql://bridge:hunter2@127.0.0.1:1/bridge")
-
-    assert "hunter2" not in repr(database) + database.name
-    database.close()

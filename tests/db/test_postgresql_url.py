@@ -39,7 +39,8 @@ def test_a_port_that_is_none_and_other_thresholds_are_refused(text: str) -> None
         read_postgresql_url(f"postgresql:{text}")
 
 
-def test_the_name_has_every_host_and_no_password() -> None:
+def test_the_name_has_every_host_and_neither_it_nor_the_representation_a_password() -> None:
     database = Database("postgresql://u:secret@h1:1,h2:2/db?sslpassword=secret")
 
     assert database.name == "postgresql://u:***@h1,h2/db"
+    assert "secret" not in repr(database)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import sqlite3
 import threading
 from datetime import timedelta
-from typing import cast
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -13,21 +12,16 @@ from hypothesis import strategies as st
 from sqlalchemy import Connection, delete, select, update
 
 from bridge.db.cursors import EVENTS_AT_ONCE
-from bridge.db.tables import cursors, endpoints, events, rooms
+from bridge.db.tables import endpoints, events
 from bridge.delivery import claim as claim_module
-from bridge.delivery.claim import ClaimedCursor, claim_cursors
+from bridge.delivery.claim import ClaimedCursor
 from bridge.delivery.endpoints import EndpointSpec, add_endpoint
 from bridge.delivery.limits import RATE_ALLOWS
 from bridge.rules.rate import BURST, Rate
-from tests.harness.builders import at, peer, seen
+from tests.harness.builders import at, seen
 from tests.harness.deadlocks import any_waits_for_a_lock
 from tests.harness.store_driver import GOOD, RETRYABLE, SECRET, StoreDriver, attempted, busy, by_room
 from tests.harness.waiting import wait_until
-
-
-def record_joins(store: StoreDriver, seconds: float, *names: str) -> None:
-    """A new peer in each of these rooms."""
-    store.poll(seconds, **{name: seen(peer(f"at{seconds}", seconds)) for name in names})
 
 
 def cursor_names(claimed: list[ClaimedCursor]) -> list[tuple[str, str | None]]:
@@ -55,9 +49,8 @@ def test_a_claim_has_the_events_in_order_and_the_target(store: StoreDriver) -> N
 
 
 def test_a_claimed_cursor_is_claimed_again_once_its_claim_is_freed(store: StoreDriver) -> None:
-    store.track("a")
     store.subscribe()
-    store.poll(0, a=seen("p"))
+    store.record_joins(0, "a")
     assert len(store.owed(1)) == 1
 
     assert store.owed(3600) == []
@@ -80,9 +73,8 @@ def test_unwanted_events_are_acknowledged_with_the_wanted_one_before(store: Stor
 
 
 def test_a_claim_reads_no_further_than_its_window(store: StoreDriver) -> None:
-    store.track("a")
     store.subscribe()
-    store.poll(0, a=seen(*(f"p{number:03}" for number in range(3 * EVENTS_AT_ONCE))))
+    store.record_joins(0, "a", people=3 * EVENTS_AT_ONCE)
     (cursor,) = store.owed(1)
 
     assert [event.sequence for event in cursor.events] == list(range(1, EVENTS_AT_ONCE + 1))
@@ -92,20 +84,18 @@ def test_a_claim_reads_no_further_than_its_window(store: StoreDriver) -> None:
 
 
 def test_the_endpoint_that_has_waited_longest_comes_first(store: StoreDriver) -> None:
-    store.track("a", "b")
     store.subscribe("late", rooms=["b"])
     store.subscribe("early", rooms=["a"])
-    record_joins(store, 0, "a")
-    record_joins(store, 5, "b")
+    store.record_joins(0, "a")
+    store.record_joins(5, "b")
 
     assert cursor_names(store.owed(10, slots=1)) == [("early", "a")]
     assert cursor_names(store.owed(10, slots=1)) == [("late", "b")]
 
 
 def test_max_concurrency_limits_the_cursors_of_an_endpoint(store: StoreDriver) -> None:
-    store.track("a", "b", "c", "d")
     store.subscribe(max_concurrency=2)
-    record_joins(store, 0, "a", "b", "c", "d")
+    store.record_joins(0, "a", "b", "c", "d")
 
     first = store.owed(1)
     assert len(first) == 2
@@ -117,10 +107,9 @@ def test_max_concurrency_limits_the_cursors_of_an_endpoint(store: StoreDriver) -
 def test_max_concurrency_is_exact_over_two_senders(postgresql_store: StoreDriver) -> None:
     store = postgresql_store
     names = [f"r{number}" for number in range(30)]
-    store.track(*names)
     store.subscribe("one", max_concurrency=3)
     store.subscribe("two", max_concurrency=5)
-    record_joins(store, 0, *names)
+    store.record_joins(0, *names)
     claimed: list[ClaimedCursor] = []
     threads = [threading.Thread(target=lambda: claimed.extend(store.owed(1, slots=4))) for _ in range(8)]
     for thread in threads:
@@ -133,23 +122,11 @@ def test_max_concurrency_is_exact_over_two_senders(postgresql_store: StoreDriver
     assert sum(name == "one" for name, _ in cursor_names(claimed)) == 3
 
 
-def test_an_endpoint_at_its_limit_does_not_take_slots_of_others(store: StoreDriver) -> None:
-    store.track("a", "b", "c")
-    store.subscribe("full", rooms=["a", "b"], max_concurrency=1)
-    store.subscribe("free", rooms=["c"])
-    record_joins(store, 0, "a", "b")
-    assert len(store.owed(1)) == 1
-    record_joins(store, 5, "c")
-
-    assert cursor_names(store.owed(6, slots=1)) == [("free", "c")]
-
-
 @pytest.mark.parametrize("rate", [2, 10, 40])
 def test_two_senders_share_one_rate(store: StoreDriver, rate: float) -> None:
     names = [f"r{number}" for number in range(100)]
-    store.track(*names)
     store.subscribe(rate_per_second=rate, max_concurrency=1000)
-    record_joins(store, 0, *names)
+    store.record_joins(0, *names)
     sent = 0
     for tick in range(21):
         for _ in ("one sender", "the other"):
@@ -162,9 +139,8 @@ def test_two_senders_share_one_rate(store: StoreDriver, rate: float) -> None:
 
 
 def test_rooms_take_turns_under_a_rate(store: StoreDriver) -> None:
-    store.track("a", "b", "c")
     store.subscribe(rate_per_second=1)
-    store.poll(0, **dict.fromkeys("abc", seen(peer("p", 0))))
+    store.record_joins(0, "a", "b", "c", people=1)
     sent = []
     for second in range(1, 7):
         (cursor,) = store.owed(second)
@@ -174,14 +150,16 @@ def test_rooms_take_turns_under_a_rate(store: StoreDriver) -> None:
     assert sent == [("a", 1), ("b", 1), ("c", 1), ("a", 2), ("b", 2), ("c", 2)]
 
 
-def test_an_endpoint_at_its_rate_takes_no_slot(store: StoreDriver, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("limit", [{"max_concurrency": 1}, {"rate_per_second": 0.1}], ids=["cursors", "rate"])
+def test_an_endpoint_at_its_limit_takes_no_slot(
+    store: StoreDriver, limit: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(claim_module, "SPARE_ENDPOINTS", 0)
-    store.track("a", "b", "c")
-    store.subscribe("slow", rooms=["a", "b"], rate_per_second=0.1)
+    store.subscribe("full", rooms=["a", "b"], **limit)
     store.subscribe("free", rooms=["c"])
-    record_joins(store, 0, "a", "b")
-    record_joins(store, 5, "c")
-    assert cursor_names(store.owed(6, slots=1)) == [("slow", "a")]
+    store.record_joins(0, "a", "b")
+    store.record_joins(5, "c")
+    assert cursor_names(store.owed(6, slots=1)) == [("full", "a")]
 
     assert cursor_names(store.owed(7, slots=1)) == [("free", "c")]
 
@@ -191,14 +169,13 @@ def test_an_open_circuit_whose_probe_is_under_way_takes_no_slot(
 ) -> None:
     monkeypatch.setattr(claim_module, "SPARE_ENDPOINTS", 0)
     names = [f"r{number}" for number in range(5)]
-    store.track(*names, "other")
     store.subscribe("down", rooms=names)
     store.subscribe("live", rooms=["other"])
-    record_joins(store, 0, *names)
+    store.record_joins(0, *names)
     open_circuit(store, names, 1)
     now = (store.rows(endpoints, "id")[0].paused_until - at(0)).total_seconds()
     assert [cursor.target.name for cursor in store.owed(now, slots=1)] == ["down"]
-    record_joins(store, now + 1, "other")
+    store.record_joins(now + 1, "other")
 
     assert cursor_names(store.owed(now + 2, slots=1)) == [("live", "other")]
 
@@ -237,10 +214,21 @@ def test_the_rate_condition_in_sql_agrees_with_the_rule(
     assert store.write(allows) == (rule.available(next_delivery_at, at(100)) > 0)
 
 
-def test_a_paused_endpoint_gets_nothing_until_the_end_of_its_pause(store: StoreDriver) -> None:
-    store.track("a", "b")
+def test_after_a_failure_one_event_is_claimed_until_it_succeeds(store: StoreDriver) -> None:
     store.subscribe()
-    record_joins(store, 0, "a", "b")
+    store.record_joins(0, "a")
+    (cursor,) = store.owed(0)
+    store.report(0, attempted(cursor, 0, RETRYABLE))
+    (again,) = store.owed(100)
+    assert [event.sequence for event in again.events] == [1]
+    store.report(101, attempted(again, 101))
+
+    assert [event.sequence for event in store.owed(102)[0].events] == [2, 3]
+
+
+def test_a_paused_endpoint_gets_nothing_until_the_end_of_its_pause(store: StoreDriver) -> None:
+    store.subscribe()
+    store.record_joins(0, "a", "b")
     first = by_room(store.owed(0, slots=1))
     store.report(1, attempted(next(iter(first.values())), 1, busy(60)))
 
@@ -256,9 +244,8 @@ def open_circuit(store: StoreDriver, names: list[str], seconds: float) -> None:
 
 def test_an_open_circuit_gets_one_probe_at_a_time_and_the_rooms_take_turns(store: StoreDriver) -> None:
     names = [f"r{number}" for number in range(6)]
-    store.track(*names)
     key = store.subscribe()
-    record_joins(store, 0, *names)
+    store.record_joins(0, *names)
     open_circuit(store, names, 1)
     (row,) = store.rows(endpoints, "id")
     assert row.circuit == "open"
@@ -276,79 +263,10 @@ def test_an_open_circuit_gets_one_probe_at_a_time_and_the_rooms_take_turns(store
     assert all(store.cursor(key, name).acked == 0 for name in names)
 
 
-def test_a_long_backlog_does_not_delay_other_endpoints(store: StoreDriver) -> None:
-    store.track("dead", "live")
-    key = store.subscribe("dead", rooms=["dead"])
-    store.subscribe("live", rooms=["live"])
-    record_joins(store, 0, "dead")
-    fill(store, "dead", 10_000)
-    (cursor,) = store.owed(0)
-    store.report(0, attempted(cursor, 0, RETRYABLE))
-    record_joins(store, 1, "live")
-
-    assert cursor_names(store.owed(1)) == [("live", "live")]
-    again = by_room(store.owed(100))["dead"]
-    assert len(again.events) == 1, "the next one waits until this one succeeds"
-    store.report(101, attempted(again, 101))
-    assert len(by_room(store.owed(102))["dead"].events) == EVENTS_AT_ONCE
-    assert store.cursor(key, "dead").head > 10_000
-
-
-def fill(store: StoreDriver, name: str, count: int) -> None:
-    """Append many events with empty bodies in one statement."""
-    room = store.room(name)
-
-    def write(connection: Connection) -> None:
-        rows = [
-            {
-                "public_id": f"evt_{name}_{number}",
-                "room_key": room.id,
-                "sequence": room.last_sequence + number,
-                "type": "peer.joined",
-                "recorded_at": at(0),
-                "body": b"{}",
-                "salt": b"",
-                "commitment": b"",
-                "hash": b"",
-            }
-            for number in range(1, count + 1)
-        ]
-        connection.execute(events.insert(), rows)
-        last = room.last_sequence + count
-        connection.execute(update(rooms).where(rooms.c.id == room.id).values(last_sequence=last))
-        connection.execute(update(cursors).where(cursors.c.room_key == room.id).values(head=last))
-
-    store.write(write)
-
-
-def test_claims_use_the_index_of_owed_cursors(sqlite_store: StoreDriver) -> None:
-    store = sqlite_store
-    plans: list[str] = []
-    store.track("a")
-    store.subscribe()
-    store.poll(0, a=seen("p"))
-
-    def explain(connection: Connection) -> None:
-        raw = cast("sqlite3.Connection", connection.connection.driver_connection)
-        statements: list[str] = []
-        raw.set_trace_callback(statements.append)
-        claim_cursors(connection, store.terms(1, slots=10))
-        raw.set_trace_callback(None)
-        for statement in statements:
-            if "cursors" in statement:
-                plans.extend(row[3] for row in raw.execute(f"EXPLAIN QUERY PLAN {statement}"))
-
-    store.write(explain)
-
-    assert [plan for plan in plans if plan.startswith("SCAN cursors")] == []
-    assert any("ix_cursors_owed" in plan for plan in plans)
-
-
 def test_an_endpoint_that_was_disabled_while_a_claim_waited_gets_nothing(postgresql_store: StoreDriver) -> None:
     store = postgresql_store
-    store.track("a")
     store.subscribe()
-    store.poll(0, a=seen("p"))
+    store.record_joins(0, "a")
     claimed: list[ClaimedCursor] = []
     with store.database._writing.begin() as disabling:
         disabling.execute(update(endpoints).values(state="disabled"))
@@ -363,9 +281,8 @@ def test_an_endpoint_that_was_disabled_while_a_claim_waited_gets_nothing(postgre
 def test_two_senders_never_claim_the_same_cursor(postgresql_store: StoreDriver) -> None:
     store = postgresql_store
     names = [f"r{number}" for number in range(40)]
-    store.track(*names)
     store.subscribe(max_concurrency=1000)
-    record_joins(store, 0, *names)
+    store.record_joins(0, *names)
     claimed: list[ClaimedCursor] = []
 
     def take() -> None:

@@ -20,30 +20,17 @@ from tests.harness.names import Names
 CLOSED = EgressPolicy()
 
 
-async def test_an_endpoint_on_public_addresses_is_accepted() -> None:
-    names = Names(shop=[["1.1.1.1", "2606:4700:4700::1111"]])
+async def test_the_addresses_of_an_endpoint_are_returned() -> None:
+    addresses = ["1.1.1.1", "2606:4700:4700::1111"]
 
-    assert await check_endpoint("https://shop/hook", CLOSED, resolver=names) == ["1.1.1.1", "2606:4700:4700::1111"]
-
-
-async def test_a_literal_address_needs_no_lookup() -> None:
+    assert await check_endpoint("https://shop/hook", CLOSED, resolver=Names(shop=[addresses])) == addresses
     assert await check_endpoint("https://1.1.1.1/hook", CLOSED) == ["1.1.1.1"]
 
 
-async def test_an_endpoint_on_an_internal_address_is_refused(loopback: EgressPolicy) -> None:
-    assert "127.0.0.1" in await check_endpoint("http://localhost:8000/hook", OPEN_LOOPBACK)
-    with pytest.raises(ForbiddenAddressError, match="loopback"):
-        await check_endpoint("https://localhost:8000/hook", CLOSED)
-    with pytest.raises(ForbiddenAddressError, match="private"):
-        await check_endpoint("https://intranet/", loopback, resolver=Names(intranet=[["127.0.0.1", "10.0.0.1"]]))
-
-
-async def test_a_name_is_checked_again_at_each_lookup() -> None:
-    names = Names(rebinding=[["1.1.1.1"], ["169.254.169.254"]])
-    await check_endpoint("https://rebinding/", CLOSED, resolver=names)
-
-    with pytest.raises(ForbiddenAddressError, match="metadata"):
-        await check_endpoint("https://rebinding/", CLOSED, resolver=names)
+@pytest.mark.parametrize(("addresses", "reason"), [(["127.0.0.1"], "loopback"), (["1.1.1.1", "10.0.0.1"], "private")])
+async def test_an_endpoint_on_an_internal_address_is_refused(addresses: list[str], reason: str) -> None:
+    with pytest.raises(ForbiddenAddressError, match=reason):
+        await check_endpoint("https://intranet/", CLOSED, resolver=Names(intranet=[addresses]))
 
 
 @pytest.mark.parametrize("host", ["no-such-name.invalid", "x" * 64])
@@ -99,6 +86,3 @@ async def test_a_hanging_lookup_can_be_cancelled(monkeypatch: pytest.MonkeyPatch
 
 def refuse(policy: EgressPolicy, scheme: str, address: str) -> None:
     check_address(address, policy, scheme=scheme)
-
-
-OPEN_LOOPBACK = EgressPolicy(allow_private_networks=(ip_network("127.0.0.0/8"), ip_network("::1/128")))

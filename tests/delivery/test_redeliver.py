@@ -20,7 +20,7 @@ from bridge.delivery.redeliver import Redelivered, record_redelivery, release_re
 from bridge.delivery.replay import Range, count_wanted, find_range, request_events, request_some
 from bridge.errors import NotFoundError
 from bridge.rules.delivery import PostResult
-from tests.harness.builders import at, peer, seen
+from tests.harness.builders import at, seen
 from tests.harness.deadlocks import meeting
 from tests.harness.store_driver import GONE, GOOD, REJECTED, RETRYABLE, StoreDriver, attempted, busy
 
@@ -48,15 +48,6 @@ def record(
     return store.write(record_redelivery, done)
 
 
-def record_joins(store: StoreDriver, seconds: float, *rooms: str, people: int = 2) -> None:
-    """An occupied room and `people` joins in each."""
-    store.track(*rooms, seconds=seconds)
-    store.poll(
-        seconds,
-        **{room: seen(*(peer(f"p{number}", 0) for number in range(people))) for room in rooms},
-    )
-
-
 def request(
     store: StoreDriver,
     key: int,
@@ -76,11 +67,20 @@ def request(
         after = progress.after
 
 
-def requested(store: StoreDriver, *rooms: str, people: int = 2, **spec: Any) -> int:  # noqa: ANN401 - fields of EndpointSpec
-    """The key of an endpoint for which the events of these rooms are requested at 100 s; live events are owed too."""
+def requested(
+    store: StoreDriver,
+    *rooms: str,
+    people: int = 2,
+    seconds: float = 100,
+    delivered: bool = False,
+    **spec: Any,  # noqa: ANN401 - fields of EndpointSpec
+) -> int:
+    """The key of an endpoint for which the events of these rooms are requested, beside the live ones."""
     key = store.subscribe(**spec)
-    record_joins(store, 0, *(rooms or "a"), people=people)
-    request(store, key)
+    store.record_joins(0, *(rooms or "a"), people=people)
+    if delivered:
+        store.deliver(1)
+    request(store, key, seconds)
     return key
 
 
@@ -101,9 +101,9 @@ def states(store: StoreDriver) -> list[str]:
 
 def test_a_range_has_the_events_recorded_in_it_without_its_end(store: StoreDriver) -> None:
     key = store.subscribe()
-    record_joins(store, 10, "a")
-    record_joins(store, 20, "b")
-    record_joins(store, 30, "c")
+    store.record_joins(10, "a")
+    store.record_joins(20, "b")
+    store.record_joins(30, "c")
     counts = [
         count_range(store, key, range_of(since=since, until=until))
         for since, until in [(None, None), (20, None), (None, 20), (20, 30), (20.001, 30), (40, None)]
@@ -119,19 +119,19 @@ def test_a_long_range_is_requested_in_steps_each_event_once(
 ) -> None:
     monkeypatch.setattr(replay, "EVENTS_AT_ONCE", 4)
     key = store.subscribe(events=["peer.*"], rooms=["a", "b"])
-    record_joins(store, 10, "a", "b", "c", people=5)
+    store.record_joins(10, "a", "b", "c", people=5)
     wanted = store.database.read_now(find_range, key, Range())
     first = store.write(request_some, wanted, 0, at(20))
     assert first.after is not None
     assert first.added <= 4
-    record_joins(store, 30, "d", people=5)
+    store.record_joins(30, "d", people=5)
 
     assert first.added + request(store, key, 40) == count_range(store, key, Range()) == 10
     assert request(store, key, 50) == 0
 
 
 def test_a_range_has_only_events_that_the_endpoint_wants_delivered_or_not(store: StoreDriver) -> None:
-    record_joins(store, 10, "a", "b")
+    store.record_joins(10, "a", "b")
     key = store.subscribe(events=["peer.*"], rooms=["b"])
     assert request(store, key) == 2, "from before it was added, too"
     (claimed,) = claim(store, 101)
@@ -140,7 +140,7 @@ def test_a_range_has_only_events_that_the_endpoint_wants_delivered_or_not(store:
 
 def test_single_events_are_sent_even_if_the_endpoint_does_not_want_them(store: StoreDriver) -> None:
     key = store.subscribe(events=["room.empty"])
-    record_joins(store, 10, "a")
+    store.record_joins(10, "a")
     first, second, _ = (event["id"] for event in store.log("a"))
     assert store.write(request_events, key, [second, first, second], at(20)) == 2
     (claimed,) = claim(store, 20)
@@ -150,7 +150,7 @@ def test_single_events_are_sent_even_if_the_endpoint_does_not_want_them(store: S
 
 def test_an_unknown_event_id_requests_nothing(store: StoreDriver) -> None:
     key = store.subscribe()
-    record_joins(store, 10, "a")
+    store.record_joins(10, "a")
     known = store.log("a")[0]["id"]
     with pytest.raises(NotFoundError, match="evt_nope"):
         store.write(request_events, key, [known, "evt_nope"], at(20))
@@ -159,7 +159,7 @@ def test_an_unknown_event_id_requests_nothing(store: StoreDriver) -> None:
 
 def test_an_event_that_is_already_requested_is_not_requested_again(store: StoreDriver) -> None:
     key, other = store.subscribe("crm"), store.subscribe("other")
-    record_joins(store, 10, "a")
+    store.record_joins(10, "a")
     assert (request(store, key), request(store, key), request(store, other)) == (3, 0, 3)
     (claimed, _) = claim(store, 101)
     assert request(store, key) == 0, "it is under way"
@@ -171,19 +171,18 @@ def test_an_event_that_is_already_requested_is_not_requested_again(store: StoreD
 def test_only_failed_requests_the_dead_letters_of_the_endpoint(store: StoreDriver) -> None:
     key = store.subscribe("crm", events=["peer.*"])
     other = store.subscribe("other")
-    record_joins(store, 0, "a", "b")
-    for seconds in (1, 6, 306):
-        store.deliver(seconds, lambda cursor, _: REJECTED if cursor.target.key == key else GOOD)
-    dead = len(store.dead_letters())
-    assert dead == 2, "the first of each room"
+    store.record_joins(0, "a", "b")
+    store.reject_all(lambda cursor, _: REJECTED if cursor.target.key == key else GOOD)
+    assert len(store.dead_letters()) == 2, "the first of each room"
     assert count_range(store, other, range_of(failed=True)) == 0
-    assert request(store, key, failed=True) == dead
+    store.write(lambda connection: connection.execute(update(endpoints).values(events=["room.empty"])))
+    assert request(store, key, failed=True) == 2, "though the endpoint wants them no longer"
 
 
 def test_redeliveries_of_an_endpoint_are_claimed_one_batch_at_a_time(store: StoreDriver) -> None:
     names = ["crm", "erp"]
     keys = [store.subscribe(name) for name in names]
-    record_joins(store, 0, "a", people=REDELIVERY_BATCH + 9)
+    store.record_joins(0, "a", people=REDELIVERY_BATCH + 9)
     for key in keys:
         request(store, key)
     batches = claim(store, 101)
@@ -197,19 +196,8 @@ def test_redeliveries_of_an_endpoint_are_claimed_one_batch_at_a_time(store: Stor
     assert [one.event.sequence for one in rest.redeliveries] == list(range(REDELIVERY_BATCH + 1, REDELIVERY_BATCH + 11))
 
 
-def test_a_claim_has_no_more_endpoints_than_slots(store: StoreDriver) -> None:
-    for name in ("crm", "erp", "hr"):
-        store.subscribe(name)
-    record_joins(store, 0, "a")
-    for row in (1, 2, 3):
-        request(store, row)
-    assert [len(claim(store, 101, slots=2)), len(claim(store, 101, slots=2))] == [2, 1]
-
-
 def test_redeliveries_of_a_crashed_sender_are_due_again(store: StoreDriver) -> None:
-    key = store.subscribe()
-    record_joins(store, 0, "a", people=4)
-    request(store, key, 100)
+    requested(store, people=4)
     (claimed,) = claim(store, 100)
     record(store, claimed, 110)
     assert claim(store, 3600) == []
@@ -219,15 +207,6 @@ def test_redeliveries_of_a_crashed_sender_are_due_again(store: StoreDriver) -> N
     assert not record(store, claimed, 136, index=1), "the claim was lost"
     assert record(store, again, 136)
     assert len(store.attempts()) == 2, "the fenced attempt is not stored"
-
-
-def test_released_redeliveries_are_due_at_once(store: StoreDriver) -> None:
-    requested(store)
-    (claimed,) = claim(store, 101)
-    record(store, claimed, 102)
-    store.write(release_redeliveries, [claimed])
-    (again,) = claim(store, 103)
-    assert [one.event.sequence for one in again.redeliveries] == [2, 3]
 
 
 def test_a_redelivery_that_waits_for_a_retry_does_not_delay_others(store: StoreDriver) -> None:
@@ -246,9 +225,8 @@ def test_a_redelivery_that_waits_for_a_retry_does_not_delay_others(store: StoreD
 
 def test_a_successful_redelivery_removes_the_dead_letter(store: StoreDriver) -> None:
     key = store.subscribe(events=["peer.*"])
-    record_joins(store, 0, "a", "b", people=1)
-    for seconds in (1, 6, 306):
-        store.deliver(seconds, lambda *_: REJECTED)
+    store.record_joins(0, "a", "b", people=1)
+    store.reject_all()
     request(store, key, failed=True)
     (claimed,) = claim(store, 400)
     record(store, claimed, 401, REJECTED)
@@ -261,7 +239,7 @@ def test_a_successful_redelivery_removes_the_dead_letter(store: StoreDriver) -> 
 @pytest.mark.parametrize("result", [GOOD, RETRYABLE, REJECTED, GONE])
 def test_redeliveries_change_neither_health_nor_cursors(result: PostResult, store: StoreDriver) -> None:
     key = store.subscribe()
-    record_joins(store, 0, "a")
+    store.record_joins(0, "a")
     before = (store.rows(endpoints, "id"), store.cursor(key, "a"))
     request(store, key)
     (claimed,) = claim(store, 101)
@@ -269,15 +247,6 @@ def test_redeliveries_change_neither_health_nor_cursors(result: PostResult, stor
     assert (store.rows(endpoints, "id"), store.cursor(key, "a")) == before
     (attempt,) = store.attempts()
     assert (attempt.kind, attempt.outcome, attempt.started_at) == ("redelivery", result.outcome, at(102))
-
-
-def test_a_disabled_endpoint_gets_redeliveries(store: StoreDriver) -> None:
-    key = store.subscribe()
-    record_joins(store, 0, "a")
-    store.write(disable_endpoint, "crm")
-    request(store, key)
-    assert [len(claimed.redeliveries) for claimed in claim(store, 101)] == [3]
-    assert store.owed(101) == []
 
 
 def test_the_redeliveries_of_a_removed_endpoint_are_removed(store: StoreDriver) -> None:
@@ -298,31 +267,16 @@ def test_redeliveries_share_the_rate_with_live_events(store: StoreDriver) -> Non
 
 def test_a_clock_that_is_behind_claims_nothing_beyond_the_rate(store: StoreDriver) -> None:
     """Another machine, whose clock is a second ahead, has used the rate of the next second here."""
-    key = store.subscribe(rate_per_second=20)
-    record_joins(store, 0, "a", people=40)
-    request(store, key, 90)
+    requested(store, people=40, seconds=90, rate_per_second=20)
     (first,) = claim(store, 100)
     for index in range(len(first.redeliveries)):
         record(store, first, 90, index=index)
     assert claim(store, 99) == []
 
 
-def test_a_retry_after_of_live_events_pauses_redeliveries(store: StoreDriver) -> None:
-    key = store.subscribe()
-    record_joins(store, 0, "a")
-    (cursor,) = store.owed(1)
-    store.report(2, attempted(cursor, 2, busy(60)))
-    request(store, key, 3)
-    assert claim(store, 61.9) == []
-    assert len(claim(store, 62)) == 1
-
-
 @pytest.mark.parametrize("disabled", [True, False])
 def test_a_retry_after_pauses_every_redelivery_of_the_endpoint(store: StoreDriver, disabled: bool) -> None:  # noqa: FBT001 - a table's column
-    key = store.subscribe()
-    record_joins(store, 0, "a", people=40)
-    store.deliver(1)
-    request(store, key)
+    requested(store, people=40, delivered=True)
     if disabled:
         store.write(disable_endpoint, "crm")
     (claimed,) = claim(store, 101)
@@ -334,10 +288,7 @@ def test_a_retry_after_pauses_every_redelivery_of_the_endpoint(store: StoreDrive
 
 
 def test_a_retry_after_of_a_live_event_ends_a_claim_of_redeliveries(store: StoreDriver) -> None:
-    key = store.subscribe()
-    record_joins(store, 0, "a", "b")
-    store.deliver(1)
-    request(store, key)
+    requested(store, "a", "b", delivered=True)
     (claimed,) = claim(store, 101)
     store.poll(102, b=seen("p0"))
     store.report(103, *(attempted(cursor, 103, busy(60)) for cursor in store.owed(102)))
@@ -348,18 +299,14 @@ def test_a_retry_after_of_a_live_event_ends_a_claim_of_redeliveries(store: Store
 
 
 def test_redeliveries_count_as_one_of_the_cursors_at_once(store: StoreDriver) -> None:
-    key = store.subscribe(max_concurrency=2)
-    record_joins(store, 0, "a", "b", "c")
-    request(store, key, 1)
+    requested(store, "a", "b", "c", seconds=1, max_concurrency=2)
     assert len(claim(store, 1)) == 1
     assert len(store.owed(1)) == 1
     assert store.owed(2) == []
 
 
 def test_the_last_slot_belongs_to_live_events(store: StoreDriver) -> None:
-    key = store.subscribe(max_concurrency=1)
-    record_joins(store, 0, "a")
-    request(store, key, 1)
+    requested(store, seconds=1, max_concurrency=1)
     assert claim(store, 1) == []
     (cursor,) = store.owed(1)
     assert claim(store, 1) == [], "two at once would be one too many"
@@ -372,18 +319,9 @@ def test_the_last_slot_belongs_to_live_events(store: StoreDriver) -> None:
     assert (claim(store, 12), len(store.owed(12))) == ([], 1)
 
 
-def test_only_failed_includes_dead_letters_that_the_endpoint_no_longer_wants(store: StoreDriver) -> None:
-    key = store.subscribe(events=["peer.*"])
-    record_joins(store, 0, "a", people=1)
-    for seconds in (1, 6, 306):
-        store.deliver(seconds, lambda *_: REJECTED)
-    store.write(lambda connection: connection.execute(update(endpoints).values(events=["room.empty"])))
-    assert request(store, key, failed=True) == 1
-
-
 def test_a_replay_leaves_out_notices_about_the_endpoint_itself(store: StoreDriver) -> None:
     crm, erp = store.subscribe("crm", events=["*"]), store.subscribe("erp", events=["*"])
-    record_joins(store, 0, "a")
+    store.record_joins(0, "a")
     store.deliver(1, lambda cursor, _: GONE if cursor.target.key == crm else GOOD)
     assert store.event_types(None) == ["endpoint.disabled"]
     assert (request(store, crm), request(store, erp)) == (3, 4)
@@ -403,7 +341,7 @@ def test_two_senders_never_claim_redeliveries_of_one_endpoint(postgresql_store: 
 def test_two_requests_for_the_same_events_at_once_add_them_once(postgresql_store: StoreDriver, by_id: bool) -> None:  # noqa: FBT001 - a table's column
     store = postgresql_store
     key = store.subscribe()
-    record_joins(store, 0, "a")
+    store.record_joins(0, "a")
     ids = [event["id"] for event in store.log("a")]
     wanted = store.database.read_now(find_range, key, Range())
 
@@ -421,17 +359,18 @@ def test_two_requests_for_the_same_events_at_once_add_them_once(postgresql_store
 
 def test_the_endpoint_that_has_waited_longest_is_claimed_first(store: StoreDriver) -> None:
     crm, erp, hr = (store.subscribe(name) for name in ("crm", "erp", "hr"))
-    record_joins(store, 0, "a")
+    store.record_joins(0, "a")
     for key, seconds in ((crm, 95), (erp, 90), (hr, 85)):
         request(store, key, seconds)
 
-    assert [claimed.target.key for _ in range(3) for claimed in claim(store, 100, slots=1)] == [hr, erp, crm]
+    claims = [[claimed.target.key for claimed in claim(store, 100, slots=1)] for _ in range(3)]
+    assert claims == [[hr], [erp], [crm]]
 
 
 def test_an_endpoint_at_its_rate_takes_no_slot(store: StoreDriver, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(claim_module, "SPARE_ENDPOINTS", 0)
     slow, free = store.subscribe("slow", rate_per_second=0.1), store.subscribe("free")
-    record_joins(store, 0, "a")
+    store.record_joins(0, "a")
     request(store, slow, 90)
     request(store, free, 95)
     (claimed,) = claim(store, 100, slots=1)
@@ -466,9 +405,7 @@ def open_circuit(store: StoreDriver, seconds: float) -> float:
 
 
 def test_redeliveries_leave_the_one_slot_of_an_open_circuit_to_the_probe(store: StoreDriver) -> None:
-    key = store.subscribe()
-    record_joins(store, 0, *"abcde")
-    request(store, key, 1)
+    requested(store, *"abcde", seconds=1)
     (claimed,) = claim(store, 1)
     probed_at = open_circuit(store, 2)
 
@@ -481,9 +418,7 @@ def test_redeliveries_leave_the_one_slot_of_an_open_circuit_to_the_probe(store: 
 
 
 def test_redeliveries_continue_while_no_probe_is_due(store: StoreDriver) -> None:
-    key = store.subscribe()
-    record_joins(store, 0, *"abcde")
-    request(store, key, 1)
+    requested(store, *"abcde", seconds=1)
     (claimed,) = claim(store, 1)
     probed_at = open_circuit(store, 2)
     store.write(lambda connection: connection.execute(update(cursors).values(next_attempt_at=at(3600))))

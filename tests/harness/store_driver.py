@@ -34,7 +34,7 @@ from bridge.rules.chain import GENESIS, commit, link
 from bridge.rules.delivery import Cause, DeliveryPolicy, Outcome, PostResult
 from bridge.rules.presence import Failure, FailureKind, Snapshot
 from tests.harness import postgres
-from tests.harness.builders import at
+from tests.harness.builders import at, peer, seen
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -156,6 +156,16 @@ class StoreDriver:
         self.write(release_rooms, [room for room in due if room.upstream_id not in responses])
         recorded = self.record(claimed, responses.__getitem__, seconds, offer)
         return {room.upstream_id: one for room, one in zip(claimed, recorded, strict=True)}
+
+    def record_joins(self, seconds: float, *rooms: str, people: int = 2) -> None:
+        """Track the rooms, and record `room.occupied` and `people` joins in each."""
+        self.track(*rooms, seconds=seconds)
+        self.poll(seconds, **dict.fromkeys(rooms, seen(*(peer(f"p{number}", seconds) for number in range(people)))))
+
+    def reject_all(self, result: Callable[[ClaimedCursor, str], PostResult] = lambda *_: REJECTED) -> None:
+        """Deliver until what is rejected has become a dead letter."""
+        for seconds in (1, 6, 306):
+            self.deliver(seconds, result)
 
     def lose_claims(self) -> None:
         """Free all claims, as if every process had died."""

@@ -102,11 +102,19 @@ async def reset(wire: Wire) -> None:
     wire.reset()
 
 
-async def drip(wire: Wire) -> None:
-    await wire.send(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n")
-    while not wire.writer.is_closing():
-        await wire.send(b" ")
-        await asyncio.sleep(0.02)
+def trickle(begin: bytes, more: bytes) -> Response:
+    """Return a response that goes on for ever, slowly."""
+
+    async def respond(wire: Wire) -> None:
+        await wire.send(begin)
+        while not wire.writer.is_closing():
+            await wire.send(more)
+            await asyncio.sleep(0.02)
+
+    return respond
+
+
+drip = trickle(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n", b" ")
 
 
 def flood(status: int) -> Response:
