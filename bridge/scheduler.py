@@ -54,7 +54,7 @@ async def scheduled(
     clock = _Clock(scheduler, now, on_clock_changed)
     for job in jobs:
         run = partial(_run, clock, job)
-        scheduler.add_job(run, Every(job.every), id=job.name, misfire_grace_time=None, coalesce=True)
+        scheduler.add_job(run, Every(job.every), id=job.name, name=job.name, misfire_grace_time=None, coalesce=True)
     scheduler.start()
     checking = asyncio.create_task(_keep_checking(clock))
     try:
@@ -98,8 +98,9 @@ class _Clock:
 
 async def _run(clock: _Clock, job: Job) -> None:
     """Run a job, which may be due only because the clock was changed: then that is acted upon first."""
-    await clock.check()
-    await job.run()
+    with suppress(asyncio.CancelledError):  # by the scheduler's end, which APScheduler would log as an error
+        await clock.check()
+        await job.run()
 
 
 async def _keep_checking(clock: _Clock) -> None:

@@ -92,6 +92,17 @@ async def test_jobs_run_at_once_and_until_the_block_is_left(clock: Clock) -> Non
     assert (often.count, rarely.count) == (count, 1)
 
 
+async def test_a_run_that_is_cut_off_at_the_end_is_no_error(clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
+    slow = Runs()
+    slow.gate.clear()
+    before = asyncio.all_tasks()
+    async with running(clock, slow=(slow, TICK)):
+        await more_runs(slow, 1)
+    await asyncio.gather(*(asyncio.all_tasks() - before), return_exceptions=True)
+
+    assert [record.message for record in caplog.records if record.levelname == "ERROR"] == []
+
+
 async def test_a_run_that_has_not_ended_delays_the_next_one(clock: Clock) -> None:
     slow, other = Runs(), Runs()
     slow.gate.clear()
