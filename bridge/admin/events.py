@@ -71,7 +71,8 @@ def new_events(
     """
     keys = connection.execute(_select(connection, wanted, events.c.id).where(events.c.id > above).order_by(events.c.id))
     fresh = [key for key in keys.scalars() if key not in known][:limit]
-    rows = connection.execute(select(*_LOGGED).where(events.c.id.in_(fresh)).order_by(events.c.id)) if fresh else ()
+    found = select(*_LOGGED).where(events.c.id.in_(fresh), events.c.body.is_not(None)).order_by(events.c.id)
+    rows = connection.execute(found) if fresh else ()
     return [LoggedEvent(**row._asdict()) for row in rows]
 
 

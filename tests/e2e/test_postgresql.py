@@ -154,6 +154,7 @@ def test_pgbouncer_in_transaction_mode(
                 join_everywhere(simulator, f"guest{round_number}")
                 wait_for_joins(receiver, round_number * len(ROOMS))
             command(config, "doctor")
+            command(config, "audit", "verify")
             program.wait_ready()
             settings = {found for _ in range(20) for found in settings_of_others(url)}
             assert program.stop() == 0
