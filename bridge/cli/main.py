@@ -72,6 +72,10 @@ COMMANDS: Mapping[str, tuple[str | Mapping[str, str], str]] = {
         {"erase": "privacy.erase", "export": "privacy.export_person", "prune": "privacy.prune"},
         "Erase or hand out what is stored of a person; delete what is old.",
     ),
+    "tokens": (
+        {"add": "tokens.add", "list": "tokens.list_made", "remove": "tokens.remove"},
+        "Make, list and remove tokens of the HTTP API.",
+    ),
     "deliveries": (
         {
             "list": "deliveries.list_recorded",
