@@ -190,9 +190,9 @@ class Metrics:
         """The endpoints that have been attempted."""
         return frozenset(self._by_endpoint)
 
-    def forget_sources(self, names: Collection[str]) -> None:
+    def keep_sources(self, names: Collection[str]) -> None:
         """End the series of sources that this process no longer polls."""
-        for name in names & self._by_source.keys():
+        for name in self._by_source.keys() - names:
             del self._by_source[name]
             for metric in (self._polls, self._poll_duration, self._clock_skew):
                 metric.remove_by_labels({"source": name})

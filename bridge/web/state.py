@@ -10,7 +10,9 @@ from fastapi import Depends, Request
 
 from bridge.config import Settings
 from bridge.db.engine import Database
+from bridge.metrics import Metrics
 from bridge.runtime import Runtime
+from bridge.web.gauge_cache import GaugeCache
 from bridge.web.limits import RateLimiter
 
 
@@ -22,6 +24,8 @@ class AppState:
     runtime: Runtime
     settings: Callable[[], Settings]
     limiter: RateLimiter = field(default_factory=RateLimiter)
+    metrics: Metrics = field(default_factory=Metrics)
+    gauges: GaugeCache = field(default_factory=GaugeCache)
 
 
 def state_of(request: Request) -> AppState:
