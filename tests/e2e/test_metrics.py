@@ -27,9 +27,9 @@ def get(process: BridgeProcess, path: str) -> httpx.Response:
 
 
 def samples(scrape: str) -> dict[tuple[str, ...], float]:
-    """Every sample, by name and values of its labels."""
+    """Every sample, by its name and the values of its labels, in the order of their names."""
     return {
-        (sample.name, *sample.labels.values()): sample.value
+        (sample.name, *(value for _, value in sorted(sample.labels.items()))): sample.value
         for family in text_string_to_metric_families(scrape)
         for sample in family.samples
     }
@@ -53,7 +53,7 @@ def test_every_process_has_probes_and_its_own_counts(
 
     polls, sent = map(samples, scrapes)
     assert polls["bridge_events_total", "peer.joined"] == sent["bridge_delivery_delay_seconds_count",] == len(PEOPLE)
-    assert polls["bridge_poll_duration_seconds_count", "main"] == polls["bridge_polls_total", "main", "complete"] > 4
+    assert polls["bridge_poll_duration_seconds_count", "main"] == polls["bridge_polls_total", "complete", "main"] > 4
     assert polls["bridge_poll_delay_seconds_count",] == polls["bridge_poll_duration_seconds_count", "main"]
     assert abs(polls["bridge_clock_skew_seconds", "main"]) < 5
     assert sent["bridge_delivery_attempts_total", "crm", "delivered"] == len(PEOPLE)
