@@ -7,7 +7,7 @@ from collections.abc import Collection
 from fastapi import APIRouter, FastAPI
 
 from bridge import __version__
-from bridge.web import me, metrics, pages, probes, rooms
+from bridge.web import me, metrics, pages, presence, probes, rooms, sessions
 from bridge.web.cors import Cors
 from bridge.web.guard import Guard
 from bridge.web.problems import UnexpectedErrors, add_problem_handlers
@@ -16,6 +16,8 @@ from bridge.web.state import AppState
 ROUTERS: tuple[APIRouter, ...] = (
     me.router,
     rooms.router,
+    presence.router,
+    sessions.router,
     probes.router,
     metrics.router,
     pages.router,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Annotated
 
@@ -23,6 +24,8 @@ class AppState:
     database: Database
     runtime: Runtime
     settings: Callable[[], Settings]
+    claim_token: Callable[[], AbstractContextManager[str]]
+    """A token for a claim that a handler makes, as long as the block lasts."""
     limiter: RateLimiter = field(default_factory=RateLimiter)
     metrics: Metrics = field(default_factory=Metrics)
     gauges: GaugeCache = field(default_factory=GaugeCache)
