@@ -100,14 +100,14 @@ _IS_IN = {
     RoomState.UNKNOWN: and_(rooms.c.session_key.is_(None), rooms.c.complete_at.is_(None)),
     RoomState.EMPTY: and_(rooms.c.session_key.is_(None), rooms.c.complete_at.is_not(None)),
 }
-_STATE = case(*((condition, state.value) for state, condition in _IS_IN.items()))
+STATE = case(*((condition, state.value) for state, condition in _IS_IN.items()))
 BY_SOURCE_AND_ID = Order((rooms.c.source, rooms.c.upstream_id), newest_first=False)
 _PEER_COUNT = select(func.count()).where(visits.c.room_key == rooms.c.id, visits.c.left_at.is_(None)).scalar_subquery()
 _LISTED: Select[Any] = (
     select(
         rooms.c.upstream_id.label("room_id"),
         *columns_of(rooms, ListedRoom),
-        _STATE.label("state"),
+        STATE.label("state"),
         _PEER_COUNT.label("peer_count"),
         sessions.c.public_id.label("session_id"),
     )

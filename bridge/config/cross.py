@@ -22,6 +22,8 @@ def violations(settings: Settings, reference: Reference) -> Iterator[Violation]:
     yield from _rooms_without_source(settings)
     yield from _repetitions(_room_ids(settings), "room", reference)
     yield from _open_to_other_machines(settings)
+    if settings.probes.listen is not None and settings.probes.listen == settings.web.listen:
+        yield ("probes", "listen"), f"is the same address as {reference(('web', 'listen'))}, which has the probes too"
     for what, key in (("name", "name"), ("token", "digest")):
         values = ((("web", "tokens", i, what), getattr(one, key)) for i, one in enumerate(settings.web.tokens))
         yield from _repetitions(values, what, reference)

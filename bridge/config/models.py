@@ -252,6 +252,12 @@ class WebTable(Table):
     requests_per_second: Rate = 50.0
 
 
+class ProbesTable(Table):
+    """`[probes]`; without an address, only the web server has them."""
+
+    listen: Annotated[ListenAddress | None, parsed(checks.parse_listen)] = None
+
+
 class AttendanceTable(Table):
     """`[attendance]`."""
 
@@ -295,6 +301,7 @@ class Settings(Table):
     endpoint_tables: Annotated[Listed[EndpointTable], Field(alias="endpoints")] = ()
     delivery: DeliveryTable = DeliveryTable()
     web: WebTable = WebTable()
+    probes: ProbesTable = ProbesTable()
     attendance: AttendanceTable = AttendanceTable()
     audit: AuditTable = AuditTable()
     retention: RetentionTable = RetentionTable()

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from fastapi import APIRouter, FastAPI
 
 from bridge import __version__
-from bridge.web import me, pages, presence, probes, rooms, sessions
+from bridge.web import me, metrics, pages, presence, probes, rooms, sessions
 from bridge.web.cors import Cors
 from bridge.web.guard import Guard
 from bridge.web.problems import UnexpectedErrors, add_problem_handlers
@@ -17,12 +19,15 @@ ROUTERS: tuple[APIRouter, ...] = (
     presence.router,
     sessions.router,
     probes.router,
+    metrics.router,
     pages.router,
 )
+PROBES: tuple[APIRouter, ...] = (probes.router, metrics.router)
+"""The routers of `probes.listen`."""
 
 
-def create_app(state: AppState) -> FastAPI:
-    """Return the app for one process."""
+def create_app(state: AppState, routers: Collection[APIRouter] = ROUTERS) -> FastAPI:
+    """Return the app for one address of one process."""
     app = FastAPI(
         title="Presence bridge",
         version=__version__,
@@ -32,7 +37,7 @@ def create_app(state: AppState) -> FastAPI:
         redirect_slashes=False,
     )
     app.state.state = state
-    for router in ROUTERS:
+    for router in routers:
         app.router.routes.extend(router.routes)
     add_problem_handlers(app)
     app.add_middleware(Cors, state=state)

@@ -11,7 +11,9 @@ from fastapi import Depends, Request
 
 from bridge.config import Settings
 from bridge.db.engine import Database
+from bridge.metrics import Metrics
 from bridge.runtime import Runtime
+from bridge.web.gauge_cache import GaugeCache
 from bridge.web.limits import RateLimiter
 
 
@@ -25,6 +27,8 @@ class AppState:
     claim_token: Callable[[], AbstractContextManager[str]]
     """A token for a claim that a handler makes, as long as the block lasts."""
     limiter: RateLimiter = field(default_factory=RateLimiter)
+    metrics: Metrics = field(default_factory=Metrics)
+    gauges: GaugeCache = field(default_factory=GaugeCache)
 
 
 def state_of(request: Request) -> AppState:

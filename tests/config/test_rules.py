@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from bridge.config.checks import ListenAddress
 from tests.config.conftest import LoadText, ProblemsIn
 
 ONE = '[sources.main]\napi_key = "k"\n'
@@ -101,3 +102,12 @@ def test_ten_thousand_mistakes_are_all_reported(problems_in: ProblemsIn) -> None
     problems = problems_in(ONE + rooms)
     assert len(problems) == 15_000
     assert str(problems[-1]) == 'line 30002: rooms[9999].source: there is no source "mian"; did you mean "main"?'
+
+
+def test_probes_need_an_address_of_their_own(load_text: LoadText, problems_in: ProblemsIn) -> None:
+    (problem,) = problems_in('[web]\nlisten = "127.0.0.1:80"\n[probes]\nlisten = "127.0.0.1:80"\n')
+    assert (
+        str(problem) == "line 4: probes.listen: is the same address as web.listen in line 2, which has the probes too"
+    )
+    listen = load_text('[probes]\nlisten = "192.0.2.1:9100"\n').probes.listen
+    assert listen == ListenAddress(host="192.0.2.1", port=9100)
