@@ -17,6 +17,7 @@ from bridge.admin.health import Overdue, read_counts, read_overdue
 from bridge.db.engine import Database
 from bridge.db.schema import schema_state
 from bridge.errors import DatabaseError
+from bridge.web import schemas
 
 LATE = timedelta(seconds=60)
 """A poll or delivery that is overdue by more than this makes the service not ready."""
@@ -41,6 +42,7 @@ def create_app(state: AppState) -> FastAPI:
     app = FastAPI(title="Presence bridge", version=__version__, docs_url=None, redoc_url=None, openapi_url=None)
     app.state.state = state
     app.include_router(router)
+    app.include_router(schemas.router)
     return app
 
 
