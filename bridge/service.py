@@ -240,13 +240,19 @@ class Service:
         from bridge.web.app import create_app  # noqa: PLC0415
         from bridge.web.server import serve_app  # noqa: PLC0415
         from bridge.web.state import AppState  # noqa: PLC0415
+        from bridge.web.tail import EventTail  # noqa: PLC0415
 
-        state = AppState(database=self._database, runtime=self._runtime, settings=lambda: self._settings)
-        app = create_app(state)
+        tail = EventTail(self._database, self._settings.database.listen_url)
+        app = create_app(
+            AppState(database=self._database, runtime=self._runtime, settings=lambda: self._settings, tail=tail)
+        )
         remedy = 'choose another address for web.listen, or "" for none'
         async with serve_app(app, host=listen.host, port=listen.port, remedy=remedy) as url:
             log.info("web.listening", url=url)
-            yield url
+            try:
+                yield url
+            finally:
+                tail.close()
 
     # Jobs
 

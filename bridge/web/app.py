@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter, FastAPI
 
 from bridge import __version__
-from bridge.web import me, pages, probes, rooms, schemas
+from bridge.web import me, pages, probes, rooms, schemas, stream
 from bridge.web.cors import Cors
 from bridge.web.guard import Guard
 from bridge.web.problems import UnexpectedErrors, add_problem_handlers
@@ -15,6 +15,7 @@ ROUTERS: tuple[APIRouter, ...] = (
     me.router,
     rooms.router,
     schemas.router,
+    stream.router,
     probes.router,
     pages.router,
 )

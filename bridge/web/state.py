@@ -12,6 +12,8 @@ from bridge.config import Settings
 from bridge.db.engine import Database
 from bridge.runtime import Runtime
 from bridge.web.limits import RateLimiter
+from bridge.web.standing import SharedAnswers
+from bridge.web.tail import EventTail
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,6 +23,8 @@ class AppState:
     database: Database
     runtime: Runtime
     settings: Callable[[], Settings]
+    tail: EventTail
+    shared: SharedAnswers = field(default_factory=SharedAnswers)
     limiter: RateLimiter = field(default_factory=RateLimiter)
 
 

@@ -17,6 +17,7 @@ from bridge.rules.access import Scope, digest
 from bridge.runtime import Runtime
 from bridge.web.app import create_app
 from bridge.web.state import AppState
+from bridge.web.tail import EventTail
 from tests.harness.builders import at
 from tests.harness.config import write_config
 from tests.harness.simulator import Simulator
@@ -38,7 +39,9 @@ class Web:
 
     def __post_init__(self) -> None:
         runtime = Runtime(now=lambda: at(self.now), new_id=self.store.new_id, jitter=lambda: 0.5)
-        self.app = create_app(AppState(database=self.store.database, runtime=runtime, settings=lambda: self.settings))
+        database = self.store.database
+        state = AppState(database=database, runtime=runtime, settings=lambda: self.settings, tail=EventTail(database))
+        self.app = create_app(state)
 
     def configure(self, **sections: Any) -> None:  # noqa: ANN401 - tables of write_config
         """Replace the configuration, as a reload does."""
