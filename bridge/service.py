@@ -102,7 +102,8 @@ class Service:
         self._runtime = runtime or system_runtime()
         self._on_ready = on_ready
         self._metrics = Metrics()
-        self._database = Database(settings.database.url, on_events=self._metrics.count_events)
+        self._database = Database(settings.database.url)
+        self._database.on_events(self._metrics.count_events)
         self._stop_requested = asyncio.Event()
         self._reload_requested = asyncio.Event()
         self._worker = Worker(self._database, tokens_in_use=self._tokens_in_use, on_freed=self._wake_threadsafe)
@@ -254,7 +255,10 @@ class Service:
         remedy = 'choose another address for web.listen, or "" for none'
         async with serve_app(create_app(self._web_state), host=listen.host, port=listen.port, remedy=remedy) as url:
             log.info("web.listening", url=url)
-            yield url
+            try:
+                yield url
+            finally:
+                self._web_state.tail.close()
 
     @asynccontextmanager
     async def _probes(self) -> AsyncIterator[None]:
@@ -274,6 +278,7 @@ class Service:
     def _web_state(self) -> AppState:
         """The state of both servers."""
         from bridge.web.state import AppState  # noqa: PLC0415 - as in _web
+        from bridge.web.tail import EventTail  # noqa: PLC0415
 
         return AppState(
             database=self._database,
@@ -281,6 +286,7 @@ class Service:
             settings=lambda: self._settings,
             claim_token=self._claim_token,
             metrics=self._metrics,
+            tail=EventTail(self._database, self._settings.database.listen_url),
         )
 
     # Jobs

@@ -71,12 +71,11 @@ MIGRATION_LOCK, CONFIGURATION_LOCK, SYSTEM_LOG_LOCK = 1, 2, 3
 class Database:
     """One database, SQLite or PostgreSQL; safe to share between tasks and threads."""
 
-    def __init__(self, url: str, *, on_events: Callable[[Mapping[str, int]], None] = lambda _: None) -> None:
+    def __init__(self, url: str) -> None:
         """Open nothing yet.
 
         Args:
             url: `sqlite:///…` or `postgresql://…`.
-            on_events: called after each commit with the number of events that it wrote, by type; in any thread.
 
         Raises:
             ConfigurationError: the URL names no database that the bridge can use.
@@ -98,15 +97,24 @@ class Database:
         self._read_threads = ThreadPoolExecutor(READERS, "database-read")
         self._running: set[Future[Any]] = set()
         self._unwritten_since: float | None = None
-        self._on_events = on_events
+        self._on_events: list[Callable[[Mapping[str, int]], None]] = []
 
     def __repr__(self) -> str:
         return f"Database({self.name})"
+
+    def on_events(self, call: Callable[[Mapping[str, int]], None]) -> None:
+        """Call after each commit with the number of events that it wrote, by type; in the thread that wrote."""
+        self._on_events.append(call)
 
     @property
     def file(self) -> Path | None:
         """The file of an SQLite database, without symbolic links."""
         return Path(self._url.database).resolve() if self.dialect == "sqlite" else None
+
+    @property
+    def url(self) -> str:
+        """The URL with its password, for another connection."""
+        return str(self._url.render_as_string(hide_password=False))
 
     @property
     def name(self) -> str:
@@ -210,7 +218,8 @@ class Database:
                     raise
             else:
                 if written:
-                    self._on_events(written)
+                    for call in self._on_events:
+                        call(written)
                 return result
         raise AssertionError  # the last try returned or raised
 
@@ -302,6 +311,19 @@ def sqlite_file(url: str) -> Path | None:
     """The file that a `sqlite:///` URL names; None for another database."""
     parsed = make_url(url)
     return Path(parsed.database) if parsed.get_backend_name() == "sqlite" and parsed.database else None
+
+
+def connection_arguments(url: str) -> dict[str, Any] | None:
+    """Psycopg's arguments for a connection beside those of `Database`; None for SQLite.
+
+    Raises:
+        ConfigurationError: the URL names no database that the bridge can use.
+    """
+    parsed, _ = _driver_url(url)
+    if parsed.get_backend_name() == "sqlite":
+        return None
+    _, arguments = parsed.get_dialect()().create_connect_args(parsed)
+    return {**arguments, **CONNECTION}
 
 
 def upsert(dialect: str) -> Callable[..., Any]:

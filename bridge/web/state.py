@@ -15,6 +15,8 @@ from bridge.metrics import Metrics
 from bridge.runtime import Runtime
 from bridge.web.gauge_cache import GaugeCache
 from bridge.web.limits import RateLimiter
+from bridge.web.standing import SharedAnswers
+from bridge.web.tail import EventTail
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,6 +28,8 @@ class AppState:
     settings: Callable[[], Settings]
     claim_token: Callable[[], AbstractContextManager[str]]
     """A token for a claim that a handler makes, as long as the block lasts."""
+    tail: EventTail
+    shared: SharedAnswers = field(default_factory=SharedAnswers)
     limiter: RateLimiter = field(default_factory=RateLimiter)
     metrics: Metrics = field(default_factory=Metrics)
     gauges: GaugeCache = field(default_factory=GaugeCache)

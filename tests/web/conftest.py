@@ -17,6 +17,7 @@ from bridge.rules.access import Scope, digest
 from bridge.runtime import Runtime
 from bridge.web.app import create_app
 from bridge.web.state import AppState
+from bridge.web.tail import EventTail
 from tests.harness.builders import at
 from tests.harness.config import write_config
 from tests.harness.store_driver import StoreDriver
@@ -42,6 +43,7 @@ class Web:
                 runtime=runtime,
                 settings=lambda: self.settings,
                 claim_token=lambda: nullcontext(self.store.token()),
+                tail=EventTail(self.store.database),
             )
         )
 

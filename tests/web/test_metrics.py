@@ -136,7 +136,9 @@ async def test_a_database_that_fails_takes_only_its_gauges_along(web: Web, tmp_p
 
 def test_events_count_when_they_are_committed(migrated_url: str) -> None:
     metrics = Metrics()
-    store = StoreDriver(database=Database(migrated_url, on_events=metrics.count_events))
+    database = Database(migrated_url)
+    database.on_events(metrics.count_events)
+    store = StoreDriver(database=database)
     store.track("a")
     with pytest.raises(ZeroDivisionError):
         store.write(append_and_fail, store)
