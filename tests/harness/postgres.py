@@ -71,7 +71,7 @@ def dump(url: str) -> bytes:
     """Return what pg_dump writes of a database, the values of `bytea` decoded."""
     with TemporaryDirectory() as unused:
         server = _installation(Path(unused))
-    program = [server.bin_path / "pg_dump", "--inserts", "--dbname", url]
+    program = [str(server.bin_path / "pg_dump"), "--inserts", "--dbname", url]
     text = subprocess.run(program, check=True, capture_output=True, stdin=subprocess.DEVNULL, timeout=60).stdout
     return re.sub(rb"'\\x([0-9a-f]+)'", lambda found: bytes.fromhex(found[1].decode()), text)
 
