@@ -237,10 +237,17 @@ class Service:
             yield None
             return
         # Importing these takes a third of a second, and only this role needs them.
-        from bridge.web.app import AppState, create_app  # noqa: PLC0415
+        from bridge.web.app import create_app  # noqa: PLC0415
         from bridge.web.server import serve_app  # noqa: PLC0415
+        from bridge.web.state import AppState  # noqa: PLC0415
 
-        app = create_app(AppState(name=self._settings.bridge.name, database=self._database, now=self._runtime.now))
+        state = AppState(
+            database=self._database,
+            runtime=self._runtime,
+            settings=lambda: self._settings,
+            claim_token=self._claim_token,
+        )
+        app = create_app(state)
         remedy = 'choose another address for web.listen, or "" for none'
         async with serve_app(app, host=listen.host, port=listen.port, remedy=remedy) as url:
             log.info("web.listening", url=url)
@@ -386,16 +393,24 @@ class Service:
         self, name: str, every: timedelta, work: Callable[[], Awaitable[None]], *, waits_at_first: bool = False
     ) -> None:
         """Do work that is due, unless another process does it."""
-        now, token = self._runtime.now(), self._worker.new_token()
+        now = self._runtime.now()
+        with self._claim_token() as token:
+            try:
+                if await self._database.write_aside(
+                    claim_job, name, every=every, now=now, token=token, waits_at_first=waits_at_first
+                ):
+                    await work()
+                    await self._database.write_aside(finish_job, name, token=token, next_run_at=now + every)
+            except DatabaseError as error:
+                log.warning("job.failed", job=name, detail=str(error))
+
+    @contextmanager
+    def _claim_token(self) -> Iterator[str]:
+        """Yield a token for a claim that is neither the poller's nor the sender's."""
+        token = self._worker.new_token()
+        self._job_tokens.add(token)
         try:
-            if await self._database.write_aside(
-                claim_job, name, every=every, now=now, token=token, waits_at_first=waits_at_first
-            ):
-                self._job_tokens.add(token)
-                await work()
-                await self._database.write_aside(finish_job, name, token=token, next_run_at=now + every)
-        except DatabaseError as error:
-            log.warning("job.failed", job=name, detail=str(error))
+            yield token
         finally:
             self._job_tokens.discard(token)
 
@@ -471,8 +486,10 @@ class Service:
             self._settings = before
             _log_rejected(error)
             return ()
-        if (before.database, before.web, before.log) != (settings.database, settings.web, settings.log):
-            log.warning("configuration.restart_needed", detail="[database], [web] and [log] apply at the next start")
+        now, then = [(one.database, one.web.listen, one.log) for one in (settings, before)]
+        if now != then:
+            detail = "[database], web.listen and [log] apply at the next start"
+            log.warning("configuration.restart_needed", detail=detail)
         log.info("configuration.reloaded")
         return _changed_sources(before, settings)
 
