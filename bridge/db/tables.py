@@ -176,7 +176,7 @@ endpoints = Table(
     Column("id", Integer, primary_key=True),
     Column("public_id", Text, nullable=False, unique=True),
     Column("name", Text, nullable=False, unique=True),
-    Column("origin", Text, nullable=False),
+    Column("origin", Text, nullable=False),  # config, manual, or HOOK
     Column("created_at", UtcDateTime, nullable=False),
     Column("url", Text, nullable=False),
     Column("events", JSON, nullable=False),
