@@ -240,18 +240,24 @@ class Service:
         from bridge.web.app import create_app  # noqa: PLC0415
         from bridge.web.server import serve_app  # noqa: PLC0415
         from bridge.web.state import AppState  # noqa: PLC0415
+        from bridge.web.tail import EventTail  # noqa: PLC0415
 
+        tail = EventTail(self._database, self._settings.database.listen_url)
         state = AppState(
             database=self._database,
             runtime=self._runtime,
             settings=lambda: self._settings,
             claim_token=self._claim_token,
+            tail=tail,
         )
         app = create_app(state)
         remedy = 'choose another address for web.listen, or "" for none'
         async with serve_app(app, host=listen.host, port=listen.port, remedy=remedy) as url:
             log.info("web.listening", url=url)
-            yield url
+            try:
+                yield url
+            finally:
+                tail.close()
 
     # Jobs
 

@@ -72,6 +72,7 @@ COMMANDS: Mapping[str, tuple[str | Mapping[str, str], str]] = {
         {"erase": "privacy.erase", "export": "privacy.export_person", "prune": "privacy.prune"},
         "Erase or hand out what is stored of a person; delete what is old.",
     ),
+    "asyncapi": ("asyncapi.asyncapi", "Print the AsyncAPI description of webhooks and stream."),
     "deliveries": (
         {
             "list": "deliveries.list_recorded",

@@ -180,6 +180,13 @@ def check_base_url(text: str) -> str:
     return check_http_url(text).rstrip("/")
 
 
+def check_listen_url(text: str | None) -> str | None:
+    """Accept PostgreSQL."""
+    if text is not None and text.startswith("sqlite:"):
+        raise ValueError("must be postgresql://user@host/name: SQLite has no LISTEN")
+    return None if text is None else check_database_url(text)
+
+
 def check_database_url(text: str) -> str:
     """Accept SQLite in a file, or PostgreSQL."""
     if not text.startswith(_DATABASE_PREFIXES):

@@ -95,9 +95,10 @@ class BridgeTable(Table):
 
 
 class DatabaseTable(Table):
-    """`[database]`; the URL may contain a password."""
+    """`[database]`; the URLs may contain a password."""
 
     url: Annotated[Secret[str], AfterValidator(checks.check_database_url)] = "sqlite:///bridge.db"
+    listen_url: Annotated[Secret[str | None], AfterValidator(checks.check_listen_url)] = None
 
     @property
     def shown_url(self) -> str:

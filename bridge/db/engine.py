@@ -63,6 +63,8 @@ SQLITE_REMEDIES = {
     sqlite3.SQLITE_CANTOPEN: ": run `bridge doctor` for the reason",
 }
 ADVISORY_LOCKS = 0x62726467  # "brdg": the class of the bridge's advisory locks in a PostgreSQL database
+APPENDED = "appended"
+"""Marks a connection whose transaction has appended events."""
 MIGRATION_LOCK, CONFIGURATION_LOCK, SYSTEM_LOG_LOCK = 1, 2, 3
 
 
@@ -92,6 +94,8 @@ class Database:
         self._read_threads = ThreadPoolExecutor(READERS, "database-read")
         self._running: set[Future[Any]] = set()
         self._unwritten_since: float | None = None
+        self.on_appended: Callable[[], None] = lambda: None
+        """Called, in the thread that wrote, after a transaction has appended events."""
 
     def __repr__(self) -> str:
         return f"Database({self.name})"
@@ -100,6 +104,11 @@ class Database:
     def file(self) -> Path | None:
         """The file of an SQLite database, without symbolic links."""
         return Path(self._url.database).resolve() if self.dialect == "sqlite" else None
+
+    @property
+    def url(self) -> str:
+        """The URL with its password, for another connection."""
+        return str(self._url.render_as_string(hide_password=False))
 
     @property
     def name(self) -> str:
@@ -192,7 +201,9 @@ class Database:
                 with self._translated(), engine.begin() as connection:
                     if is_lost and self.dialect == "postgresql":
                         extend_limits(connection)
+                    connection.info.pop(APPENDED, None)
                     result = function(connection)
+                    has_appended = connection.info.pop(APPENDED, False)
                     committing = True
             except DatabaseError as error:
                 is_lost = not committing and _is_lost(error.__cause__)
@@ -200,6 +211,8 @@ class Database:
                 if tries == TRANSACTION_TRIES or not may_repeat:
                     raise
             else:
+                if has_appended:
+                    self.on_appended()
                 return result
         raise AssertionError  # the last try returned or raised
 
@@ -291,6 +304,19 @@ def sqlite_file(url: str) -> Path | None:
     """The file that a `sqlite:///` URL names; None for another database."""
     parsed = make_url(url)
     return Path(parsed.database) if parsed.get_backend_name() == "sqlite" and parsed.database else None
+
+
+def connection_arguments(url: str) -> dict[str, Any] | None:
+    """Psycopg's arguments for a connection beside those of `Database`; None for SQLite.
+
+    Raises:
+        ConfigurationError: the URL names no database that the bridge can use.
+    """
+    parsed, _ = _driver_url(url)
+    if parsed.get_backend_name() == "sqlite":
+        return None
+    _, arguments = parsed.get_dialect()().create_connect_args(parsed)
+    return {**arguments, **CONNECTION}
 
 
 def upsert(dialect: str) -> Callable[..., Any]:

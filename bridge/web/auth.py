@@ -88,6 +88,24 @@ async def needs_tokens(state: AppState) -> bool:
     return bool(state.settings().web.tokens) or await state.database.look(has_tokens)
 
 
+async def is_still_permitted(request: Request, *scopes: Scope) -> bool:
+    """Return whether a request that goes on for long is still permitted; those with the same token share the look.
+
+    Raises:
+        DatabaseError: the database failed.
+    """
+    state, header = state_of(request), request.headers.get("authorization")
+    given = None if header is None else digest(header.partition(" ")[2].strip())
+    return await state.shared.get((given, scopes), lambda: _stands(state, given, scopes))
+
+
+async def _stands(state: AppState, given: bytes | None, scopes: tuple[Scope, ...]) -> bool:
+    if given is None:
+        return not await needs_tokens(state)
+    found = await _find(state, given)
+    return found is not None and permits(found.scopes, scopes)
+
+
 async def _authenticate(request: Request, state: AppState) -> Principal:
     header = request.headers.get("authorization")
     if header is None:

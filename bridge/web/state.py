@@ -13,6 +13,8 @@ from bridge.config import Settings
 from bridge.db.engine import Database
 from bridge.runtime import Runtime
 from bridge.web.limits import RateLimiter
+from bridge.web.standing import SharedAnswers
+from bridge.web.tail import EventTail
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,6 +26,8 @@ class AppState:
     settings: Callable[[], Settings]
     claim_token: Callable[[], AbstractContextManager[str]]
     """A token for a claim that a handler makes, as long as the block lasts."""
+    tail: EventTail
+    shared: SharedAnswers = field(default_factory=SharedAnswers)
     limiter: RateLimiter = field(default_factory=RateLimiter)
 
 

@@ -17,6 +17,7 @@ from bridge.rules.access import Scope, digest
 from bridge.runtime import Runtime
 from bridge.web.app import create_app
 from bridge.web.state import AppState
+from bridge.web.tail import EventTail
 from tests.harness.builders import at
 from tests.harness.config import write_config
 from tests.harness.simulator import Simulator
@@ -37,12 +38,14 @@ class Web:
 
     def __post_init__(self) -> None:
         runtime = Runtime(now=lambda: at(self.now), new_id=self.store.new_id, jitter=lambda: 0.5)
+        database = self.store.database
         self.app = create_app(
             AppState(
-                database=self.store.database,
+                database=database,
                 runtime=runtime,
                 settings=lambda: self.settings,
                 claim_token=lambda: nullcontext(self.store.token()),
+                tail=EventTail(database),
             )
         )
 

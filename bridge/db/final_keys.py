@@ -1,0 +1,64 @@
+"""Up to which key the event log is final: no transaction that is still open can add an event there.
+
+PostgreSQL gives out keys in another order than transactions commit, so a reader that only remembers the newest key it
+has seen would miss events. A writer locks the table before it takes a key, and until it has ended. So if a key is given
+out at one moment, and every writer that has the lock at a later moment has ended, the key is final. Snapshots would not
+do: their `xmax` says nothing of transactions that are open and younger than the last one that has ended, and unrelated
+transactions that are open for hours would stop every reader. SQLite has one writer at a time: what is there is final.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import Connection, func, select, text
+
+from bridge.db.tables import events
+
+MOST_OPEN = 2_000
+"""Before the first look, an open transaction may have taken a key that is so much lower than the newest."""
+
+
+class FinalKeys:
+    """Looks at one database, again and again; each statement of a look must see what is committed by then."""
+
+    def __init__(self) -> None:
+        self._final: int | None = None
+        self._noted = 0
+        self._writers: frozenset[str] = frozenset()
+
+    @property
+    def last(self) -> int:
+        """The result of the last look."""
+        return self._final or 0
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether there were keys at the last look that are not final yet."""
+        return bool(self._writers)
+
+    def look(self, connection: Connection) -> int:
+        """Return the newest key that is final, as far as that is known; rather too low than too high."""
+        if connection.dialect.name != "postgresql":
+            self._final = connection.execute(_NEWEST).scalar_one()
+            return self._final
+        newest: int = connection.execute(_GIVEN_OUT).scalar_one()
+        if self._final is None:
+            self._final = self._noted = max(0, newest - MOST_OPEN)
+        if newest == self._final:
+            return self._final
+        writers = frozenset(connection.execute(_WRITERS).scalars())
+        self._writers &= writers
+        if not self._writers:
+            self._final = self._noted
+            self._noted, self._writers = newest, writers
+        if not self._writers:
+            self._final = self._noted
+        return self._final
+
+
+_NEWEST = select(func.coalesce(func.max(events.c.id), 0))
+_GIVEN_OUT = text("SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM events_id_seq")
+_WRITERS = text(
+    "SELECT virtualtransaction FROM pg_locks WHERE mode = 'RowExclusiveLock' AND granted"
+    " AND relation = CAST('events' AS regclass)"
+    " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+)

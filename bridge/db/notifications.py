@@ -1,0 +1,71 @@
+"""Notifications of new events from other processes: LISTEN on a connection of its own; SQLite has nothing like it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
+
+from sqlalchemy import Connection, text
+
+from bridge.db.engine import connection_arguments
+from bridge.logs import get_logger
+
+if TYPE_CHECKING:
+    from psycopg import AsyncConnection
+
+CHANNEL: Final = "bridge_events"
+RECONNECT_SECONDS: Final = 1.0
+
+log = get_logger("bridge.db")
+
+
+def notify(connection: Connection) -> None:
+    """Tell processes that listen, once this transaction has committed."""
+    if connection.dialect.name == "postgresql":
+        connection.execute(_NOTIFY)
+
+
+class Listener:
+    """Calls `on_notified` when another process has appended events, and whenever some may have been missed.
+
+    A pooler in transaction mode passes nothing on: then `is_listening` stays false, and the caller must look by itself.
+    """
+
+    def __init__(self, url: str, on_notified: Callable[[], None]) -> None:
+        self._arguments = connection_arguments(url)
+        self._on_notified = on_notified
+        self.is_listening = False
+
+    async def run(self) -> None:
+        """Listen until cancelled; a lost connection is opened again."""
+        if self._arguments is None:
+            return
+        from psycopg import AsyncConnection, Error  # noqa: PLC0415 - SQLite does not need it
+
+        while True:
+            try:
+                async with await AsyncConnection.connect(**self._arguments, autocommit=True) as connection:
+                    if await _is_pooled(connection):
+                        log.warning("listen.impossible", detail="a pooler is in between: set database.listen_url")
+                        return
+                    await connection.execute(f"LISTEN {CHANNEL}")
+                    self.is_listening = True
+                    self._on_notified()
+                    async for _ in connection.notifies():
+                        self._on_notified()
+            except (Error, OSError) as error:
+                log.warning("listen.failed", detail=str(error).strip().partition("\n")[0])
+            finally:
+                self.is_listening = False
+                self._on_notified()
+            await asyncio.sleep(RECONNECT_SECONDS)
+
+
+async def _is_pooled(connection: AsyncConnection) -> bool:
+    """Whether the server's session has another number than that of the connection."""
+    cursor = await connection.execute("SELECT pg_backend_pid()")
+    return await cursor.fetchone() != (connection.info.backend_pid,)
+
+
+_NOTIFY = text(f"NOTIFY {CHANNEL}")
