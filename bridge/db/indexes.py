@@ -39,6 +39,7 @@ _partial("left_at IS NULL", "ux_visits_open", visits.c.room_key, visits.c.peer_i
 Index("ix_visits_session", visits.c.session_key, visits.c.peer_id)
 Index("ix_visits_person", visits.c.person_key)
 Index("ix_events_recorded", events.c.recorded_at)
+Index("ix_events_type", events.c.type, events.c.id)
 _partial("body IS NULL", "ix_events_erased", events.c.recorded_at)
 _partial("visit_id IS NOT NULL", "ix_events_visit", events.c.visit_id)
 Index("ix_endpoint_secrets_endpoint", endpoint_secrets.c.endpoint_key)

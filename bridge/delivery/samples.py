@@ -10,8 +10,9 @@ from bridge.delivery.claim import OwedEvent
 from bridge.delivery.sender import deliver
 from bridge.delivery.targets import Target
 from bridge.events.bodies import RoomName, encode
-from bridge.events.samples import draft_sample
+from bridge.events.samples import DEFAULT_IDENTITY, draft_sample
 from bridge.events.types import OF_BRIDGE, EventType
+from bridge.rules.identity import IdentityPolicy
 from bridge.runtime import Runtime
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ async def send_sample(
     timeout: timedelta,  # noqa: ASYNC109 - a time-out is a result, not an exception
 ) -> SentSample:
     """Send a sample of a type once; `timeout` is for endpoints without one of their own."""
-    event = _sample(kind, runtime)
+    event = make_sample(kind, runtime)
     at, marks = runtime.now(), {"bridge-test": "true"}
     result = await deliver(client, target, event, at=at, timeout=target.timeout or timeout, marks=marks)
     return SentSample(
@@ -55,15 +56,13 @@ async def send_sample(
     )
 
 
-def sample_body(kind: EventType, runtime: Runtime, room_id: str = "test-room", event_id: str | None = None) -> bytes:
-    """Return the body of a sample, which is in no log: its sequence is 0."""
+def make_sample(
+    kind: EventType, runtime: Runtime, *, room_id: str = "test-room", identity: IdentityPolicy = DEFAULT_IDENTITY
+) -> OwedEvent:
+    """Return a sample, which is in no log: its sequence is 0."""
+    event_id = runtime.new_id("evt")
     about_room = kind not in OF_BRIDGE
     room = RoomName(source="main", room_id=room_id, room_name="Test room") if about_room else RoomName()
-    draft = draft_sample(kind, runtime.now(), runtime.new_id)
-    return encode(draft, room, event_id=event_id or runtime.new_id("evt"), sequence=0)
-
-
-def _sample(kind: EventType, runtime: Runtime) -> OwedEvent:
-    event_id = runtime.new_id("evt")
-    body = sample_body(kind, runtime, event_id=event_id)
+    draft = draft_sample(kind, runtime.now(), runtime.new_id, identity)
+    body = encode(draft, room, event_id=event_id, sequence=0)
     return OwedEvent(key=0, public_id=event_id, sequence=0, type=kind.value, body=body, acks_to=0)

@@ -5,7 +5,21 @@ from __future__ import annotations
 from fastapi import APIRouter, FastAPI
 
 from bridge import __version__
-from bridge.web import me, pages, presence, probes, rooms, schemas, sessions, stream
+from bridge.web import (
+    deliveries,
+    endpoints,
+    events,
+    hooks,
+    me,
+    pages,
+    presence,
+    probes,
+    rooms,
+    samples,
+    schemas,
+    sessions,
+    stream,
+)
 from bridge.web.cors import Cors
 from bridge.web.guard import Guard
 from bridge.web.problems import UnexpectedErrors, add_problem_handlers
@@ -17,7 +31,12 @@ ROUTERS: tuple[APIRouter, ...] = (
     presence.router,
     sessions.router,
     schemas.router,
-    stream.router,
+    stream.router,  # before events, whose ids could be `stream`
+    events.router,
+    endpoints.router,
+    deliveries.router,
+    hooks.router,
+    samples.router,
     probes.router,
     pages.router,
 )

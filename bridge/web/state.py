@@ -13,6 +13,7 @@ from bridge.config import Settings
 from bridge.db.engine import Database
 from bridge.runtime import Runtime
 from bridge.web.limits import RateLimiter
+from bridge.web.log_end import LogEnd
 from bridge.web.standing import SharedAnswers
 from bridge.web.tail import EventTail
 
@@ -28,6 +29,7 @@ class AppState:
     """A token for a claim that a handler makes, as long as the block lasts."""
     tail: EventTail
     shared: SharedAnswers = field(default_factory=SharedAnswers)
+    log_end: LogEnd = field(default_factory=LogEnd)
     limiter: RateLimiter = field(default_factory=RateLimiter)
 
 

@@ -217,6 +217,7 @@ def upgrade() -> None:
         postgresql_where=sa.text("body IS NULL"),
     )
     op.create_index("ix_events_recorded", "events", ["recorded_at"], unique=False)
+    op.create_index("ix_events_type", "events", ["type", "id"], unique=False)
     op.create_index(
         "ix_events_visit",
         "events",
