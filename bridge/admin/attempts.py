@@ -28,6 +28,7 @@ class AttemptFilter:
     endpoint: str | None = None
     room: str | None = None
     event: str | None = None
+    delivered: bool = False
     failed: bool = False
     since: datetime | None = None
     until: datetime | None = None
@@ -78,6 +79,8 @@ def list_attempts(connection: Connection, wanted: AttemptFilter, page: Page) -> 
         NotFoundError: there is no such endpoint, room or event.
     """
     query = _select(connection, attempts, wanted, _ATTEMPT, attempts.c.started_at)
+    if wanted.delivered:
+        query = query.where(attempts.c.outcome == Outcome.DELIVERED.value)
     if wanted.failed:
         query = query.where(_IS_FAILED)
     return fetch_page(connection, query, _NEWEST_FIRST, page, ListedAttempt)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -11,24 +11,28 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, Select, func, select
 
 from bridge.admin.listing import Listing, Order, Page, fetch_page, in_period, keys_of_room
-from bridge.db.tables import events
-from bridge.errors import NotFoundError
-from bridge.events.types import EventType, matches
+from bridge.db.tables import events, rooms, visits
+from bridge.errors import NotFoundError, UsageError
+from bridge.events.types import OF_BRIDGE, EventType, matches
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EventFilter:
     """Conditions that events must meet; `since` (inclusive) and `until` compare the time at which one was recorded.
 
-    `before` is the id of an event: only older ones are listed.
+    `before` is the id of an event: only older ones are listed. `after_sequence` needs a room. `person` is a
+    `person_key`, of the visits that events are about. `up_to` is the key of the last event that counts.
     """
 
     room: str | None = None
+    person: str | None = None
     types: tuple[str, ...] = ()
     """Globs."""
     since: datetime | None = None
     until: datetime | None = None
     before: str | None = None
+    after_sequence: int | None = None
+    up_to: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,16 +52,26 @@ class LoggedEvent:
 
 
 def list_events(connection: Connection, wanted: EventFilter, page: Page) -> Listing[LoggedEvent]:
-    """Return events, newest first.
+    """Return events, newest first: the order in which they were inserted, within a room that of `sequence`.
 
     Raises:
         NotFoundError: there is no such room, or no event with the id `wanted.before`.
+        UsageError: `wanted.after_sequence` without a room.
     """
+    if wanted.after_sequence is not None and wanted.room is None:
+        raise UsageError("after_sequence: sequences are those of one room, so name the room too")
     query = _select(connection, wanted, *_LOGGED)
+    room_keys = _rooms_of(connection, wanted)
+    if room_keys is None and wanted.person is None:
+        query = query.where(*_id_bounds(wanted))
     if wanted.before is not None:
-        last = find_event(connection, wanted.before)
-        query = query.where(_NEWEST_FIRST.beyond((last.recorded_at, last.key)))
-    return fetch_page(connection, query, _NEWEST_FIRST, page, LoggedEvent)
+        query = query.where(events.c.id < find_event(connection, wanted.before).key)
+    if wanted.after_sequence is not None:
+        query = query.where(events.c.sequence > wanted.after_sequence)
+    if wanted.person is not None:
+        query = query.where(events.c.id.in_(_about(wanted.person)))
+    order = _BY_SEQUENCE if room_keys is not None and len(room_keys) == 1 else _BY_ID
+    return fetch_page(connection, query, order, page, LoggedEvent)
 
 
 def new_events(
@@ -99,12 +113,54 @@ def _select(connection: Connection, wanted: EventFilter, *columns: ColumnElement
     query = select(*columns).where(
         events.c.body.is_not(None), *in_period(events.c.recorded_at, wanted.since, wanted.until)
     )
-    if wanted.room is not None:
-        query = query.where(events.c.room_key.in_(keys_of_room(connection, wanted.room)))
+    room_keys = _rooms_of(connection, wanted)
+    if room_keys is not None:
+        query = query.where(events.c.room_key.in_(room_keys))
     if wanted.types:
-        query = query.where(events.c.type.in_([known.value for known in EventType if matches(known, wanted.types)]))
+        query = query.where(events.c.type.in_([kind.value for kind in _types_of(wanted)]))
+    if wanted.up_to is not None:
+        query = query.where(events.c.id <= wanted.up_to)
     return query
 
 
-_NEWEST_FIRST = Order((events.c.recorded_at, events.c.id))
+def _types_of(wanted: EventFilter) -> list[EventType]:
+    return [known for known in EventType if matches(known, wanted.types)]
+
+
+def _rooms_of(connection: Connection, wanted: EventFilter) -> Sequence[int] | None:
+    """Return the rooms whose logs have the events; None is every room. The bridge's own log is that of one room."""
+    if wanted.room is not None:
+        return keys_of_room(connection, wanted.room)
+    if wanted.types and OF_BRIDGE.issuperset(_types_of(wanted)):
+        return connection.execute(select(rooms.c.id).where(rooms.c.source.is_(None))).scalars().all()
+    return None
+
+
+def _id_bounds(wanted: EventFilter) -> Iterator[ColumnElement[bool]]:
+    """Yield the ids of a period as conditions, so that a page reads nothing before or after it.
+
+    Times follow the order of ids but for transactions that overlap, and clocks that are set: the first and the last of
+    a period are looked for among thousands.
+    """
+    if wanted.since is not None:
+        since = select(events.c.id).where(events.c.recorded_at >= wanted.since)
+        earliest = since.order_by(events.c.recorded_at).limit(_OVERLAPPING).subquery()
+        yield events.c.id >= select(func.min(earliest.c.id)).scalar_subquery()
+    if wanted.until is not None:
+        until = select(events.c.id).where(events.c.recorded_at < wanted.until)
+        latest = until.order_by(events.c.recorded_at.desc()).limit(_OVERLAPPING).subquery()
+        yield events.c.id <= select(func.max(latest.c.id)).scalar_subquery()
+
+
+def _about(person: str) -> Select[Any]:
+    """The ids of the events about a person's visits: few, so they are found before anything is sorted."""
+    theirs = select(visits.c.public_id).where(visits.c.person_key == person)
+    found = select(events.c.id).where(events.c.visit_id.in_(theirs))
+    return select(found.cte("about_person").prefix_with("MATERIALIZED").c.id)
+
+
+_BY_ID = Order((events.c.id,))
+_BY_SEQUENCE = Order((events.c.sequence,))
+"""Of one room."""
+_OVERLAPPING = 2_000
 _LOGGED = (events.c.id.label("key"), events.c.public_id.label("id"), events.c.recorded_at, events.c.body)

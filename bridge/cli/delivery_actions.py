@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
 from typing import Annotated
 
 import typer
@@ -13,9 +13,8 @@ from bridge.cli.options import ConfigOption, JsonOption, SinceFilter, UntilFilte
 from bridge.cli.output import count_of, print_json, print_line, print_message
 from bridge.cli.settings import load_settings
 from bridge.config.words import quoted
-from bridge.db.engine import Database
 from bridge.delivery.endpoints import find_endpoint
-from bridge.delivery.replay import Range, count_wanted, find_events, find_range, request_events, request_some
+from bridge.delivery.replay import Range, request_replay
 from bridge.delivery.skip import skip_event
 from bridge.errors import UsageError
 from bridge.runtime import system_runtime
@@ -35,14 +34,15 @@ def replay(
 ) -> None:
     """Send events again, by id or by period. They keep their ids and bodies, and have the header `bridge-replay`."""
     settings = load_settings(config)
-    now = system_runtime().now()
-    period = parse_period(since, until, now=now, zone=settings.bridge.timezone)
+    runtime = system_runtime()
+    period = parse_period(since, until, now=runtime.now(), zone=settings.bridge.timezone)
     wanted = Range(since=period.since, until=period.until, only_failed=failed)
     if bool(events) == (wanted != Range()):
         raise UsageError("give event ids or a range (--since, --until, --failed), not both")
     with open_database(settings) as database:
         key = database.read_now(find_endpoint, endpoint).id
-        count = _request(database, key, events or (), wanted, dry_run=dry_run)
+        replay_all = request_replay(database, key, events or wanted, runtime.now, dry_run=dry_run)
+        count = asyncio.run(replay_all)
     if as_json:
         print_json({"endpoint": endpoint, "events": count, "dry_run": dry_run})
         return
@@ -60,21 +60,3 @@ def skip(
     with open_database(settings) as database:
         database.write_now(skip_event, endpoint, event, system_runtime().now())
     print_message(f"{event} is a dead letter of {quoted(endpoint)}; `bridge deliveries replay` sends it after all")
-
-
-def _request(database: Database, key: int, events: Sequence[str], wanted: Range, *, dry_run: bool) -> int:
-    now = system_runtime().now()
-    if events and dry_run:
-        return len(database.read_now(find_events, events))
-    if events:
-        return database.write_now(request_events, key, events, now)
-    found = database.read_now(find_range, key, wanted)
-    if dry_run:
-        return database.read_now(count_wanted, found)
-    added, after = 0, 0
-    while True:
-        progress = database.write_now(request_some, found, after, now)
-        added += progress.added
-        if progress.after is None:
-            return added
-        after = progress.after

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from bridge.admin.endpoints import ShownEndpoint, show_endpoint
+from bridge.admin.listing import document
 from bridge.cli.database import open_database
 from bridge.cli.endpoint_view import print_receiver_needs, print_secret
 from bridge.cli.inputs import parse_span
@@ -19,16 +20,14 @@ from bridge.compose import endpoint_context, open_webhook_client
 from bridge.config import Settings
 from bridge.config.words import did_you_mean, one_of, quoted
 from bridge.db.encryption import SecretCipher
-from bridge.delivery.claim import OwedEvent
 from bridge.delivery.endpoints import disable_endpoint, enable_endpoint, rotate_secret
-from bridge.delivery.sender import deliver
+from bridge.delivery.samples import SentSample, send_sample
 from bridge.delivery.targets import Target, load_target
 from bridge.errors import UsageError
-from bridge.events.bodies import RoomName, encode
 from bridge.events.formats import Format
-from bridge.events.samples import SAMPLED, draft_sample
+from bridge.events.samples import SAMPLED
 from bridge.events.types import EventType
-from bridge.rules.delivery import Outcome, PostResult
+from bridge.rules.delivery import Outcome
 from bridge.runtime import system_runtime
 
 RESPONSE_SHOWN = 200
@@ -49,24 +48,12 @@ def send_test(
     with open_database(settings) as database:
         now, cipher = system_runtime().now(), SecretCipher(settings.encryption_keys)
         target = database.read_now(load_target, name, now=now, cipher=cipher)
-    event = _make_event(kind)
-    result = asyncio.run(_send(settings, target, event))
+    sent = asyncio.run(_send(settings, target, kind))
     if as_json:
-        print_json(
-            {
-                "event_id": event.public_id,
-                "type": event.type,
-                "outcome": result.outcome.value,
-                "status": result.status,
-                "cause": result.cause,
-                "detail": result.detail,
-                "duration_seconds": result.duration.total_seconds(),
-                "response": result.response.decode("utf-8", "replace"),
-            }
-        )
+        print_json(document(sent))
     else:
-        _print_result(target, event, result)
-    if result.outcome is not Outcome.DELIVERED:
+        _print_result(target, sent)
+    if sent.outcome != Outcome.DELIVERED:
         raise typer.Exit(1)
 
 
@@ -135,29 +122,17 @@ def _sample_type(text: str) -> EventType:
     return sampled[text]
 
 
-def _make_event(kind: EventType) -> OwedEvent:
-    """Return a sample, which is in no log: its sequence is 0."""
+async def _send(settings: Settings, target: Target, kind: EventType) -> SentSample:
     runtime = system_runtime()
-    event_id = runtime.new_id("evt")
-    about_room = kind.value.startswith(("peer.", "room."))
-    room = RoomName(source="main", room_id="test-room", room_name="Test room") if about_room else RoomName()
-    body = encode(draft_sample(kind, runtime.now(), runtime.new_id), room, event_id=event_id, sequence=0)
-    return OwedEvent(key=0, public_id=event_id, sequence=0, type=kind.value, body=body, acks_to=0)
-
-
-async def _send(settings: Settings, target: Target, event: OwedEvent) -> PostResult:
-    runtime = system_runtime()
-    timeout = target.timeout or settings.delivery.policy.timeout
     async with open_webhook_client(settings, runtime) as client:
-        return await deliver(client, target, event, at=runtime.now(), timeout=timeout, marks={"bridge-test": "true"})
+        return await send_sample(client, target, kind, runtime, settings.delivery.policy.timeout)
 
 
-def _print_result(target: Target, event: OwedEvent, result: PostResult) -> None:
-    response = f"status {result.status}" if result.status is not None else f"no response ({result.cause})"
-    print_line(
-        f"{event.type} {event.public_id} to {target.name}: {result.outcome.value}, {response}, {span(result.duration)}"
-    )
-    if result.outcome is not Outcome.DELIVERED and result.detail:
-        print_line(f"  {result.detail}")
-    if body := result.response.decode("utf-8", "replace").strip():
+def _print_result(target: Target, sent: SentSample) -> None:
+    response = f"status {sent.status}" if sent.status is not None else f"no response ({sent.cause})"
+    length = span(timedelta(seconds=sent.duration_seconds))
+    print_line(f"{sent.type} {sent.event_id} to {target.name}: {sent.outcome}, {response}, {length}")
+    if sent.outcome != Outcome.DELIVERED and sent.detail:
+        print_line(f"  {sent.detail}")
+    if body := sent.response.strip():
         print_line(f"  response: {body[:RESPONSE_SHOWN]}")

@@ -24,13 +24,10 @@ from bridge.compose import append_all_snapshots, endpoint_context
 from bridge.config import Settings
 from bridge.config.words import quoted
 from bridge.db.encryption import SecretCipher
-from bridge.delivery.connect import UnresolvedNameError
-from bridge.delivery.connect import check_endpoint as check_address
+from bridge.delivery.connect import check_new_endpoint
 from bridge.delivery.endpoints import add_endpoint, remove_endpoint
 from bridge.errors import ForbiddenAddressError, UsageError
 from bridge.runtime import system_runtime
-
-DNS_SECONDS = 5.0
 
 
 def add(
@@ -138,22 +135,12 @@ def _refuse_configured(settings: Settings, name: str, config: Path | None) -> No
 
 
 def _check_address(settings: Settings, url: str) -> str | None:
-    """Look up the address of a new endpoint; return a warning if it is not known now, for that may change.
+    """Look up the address of a new endpoint; return a warning if it is not known now.
 
     Raises:
         UsageError: deliveries to it would be blocked.
     """
-
-    async def look_up() -> None:
-        async with asyncio.timeout(DNS_SECONDS):
-            await check_address(url, settings.delivery.egress)
-
     try:
-        asyncio.run(look_up())
+        return asyncio.run(check_new_endpoint(url, settings.delivery.egress))
     except ForbiddenAddressError as error:
         raise UsageError(f"URL: {error}") from None
-    except UnresolvedNameError as error:
-        return f"{error}; deliveries wait until the name has an address"
-    except TimeoutError:
-        return f"DNS did not respond within {DNS_SECONDS:g} s, so the address is not checked"
-    return None

@@ -91,6 +91,7 @@ def _event_values(event: NewEvent) -> dict[str, Any]:
         "commitment": event.commitment,
         "hash": event.hash,
         "audience": event.audience,
+        "visit_id": event.visit_id,
     }
 
 

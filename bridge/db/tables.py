@@ -51,6 +51,9 @@ class UtcDateTime(TypeDecorator[datetime]):
 BigKey = BigInteger().with_variant(Integer, "sqlite")
 """SQLite generates keys only for INTEGER, which has 64 bits there."""
 
+HOOK = "hook"
+"""`endpoints.origin` of REST hooks, which their subscriber adds and removes."""
+
 metadata = MetaData(
     naming_convention={
         "ix": "ix_%(table_name)s_%(column_0_N_name)s",
@@ -158,6 +161,7 @@ events = Table(
     Column("commitment", LargeBinary, nullable=False),
     Column("hash", LargeBinary, nullable=False),
     Column("audience", Integer),  # see bridge.events.subscription
+    Column("visit_id", Text),  # public id of the visit that it is about, if it is about one
     UniqueConstraint("room_key", "sequence"),
 )
 
@@ -176,7 +180,7 @@ endpoints = Table(
     Column("id", Integer, primary_key=True),
     Column("public_id", Text, nullable=False, unique=True),
     Column("name", Text, nullable=False, unique=True),
-    Column("origin", Text, nullable=False),
+    Column("origin", Text, nullable=False),  # config, manual, or HOOK
     Column("created_at", UtcDateTime, nullable=False),
     Column("url", Text, nullable=False),
     Column("events", JSON, nullable=False),

@@ -6,15 +6,34 @@ dialled is chance.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 
 from bridge.errors import BridgeError
 from bridge.resolver import Resolver, SystemResolver, address_of, os_reason
 from bridge.rules.egress import EgressPolicy, check_address, check_url
 
+DNS_SECONDS = 5.0
+
 
 class UnresolvedNameError(BridgeError):
     """A host name has no address, or DNS does not respond."""
+
+
+async def check_new_endpoint(url: str, policy: EgressPolicy) -> str | None:
+    """Look up the address of a new endpoint; returns a warning if it is not known now, for that may change.
+
+    Raises:
+        ForbiddenAddressError: deliveries to it would be blocked.
+    """
+    try:
+        async with asyncio.timeout(DNS_SECONDS):
+            await check_endpoint(url, policy)
+    except UnresolvedNameError as error:
+        return f"{error}; deliveries wait until the name has an address"
+    except TimeoutError:
+        return f"DNS did not respond within {DNS_SECONDS:g} s, so the address is not checked"
+    return None
 
 
 async def check_endpoint(url: str, policy: EgressPolicy, *, resolver: Resolver | None = None) -> Sequence[str]:

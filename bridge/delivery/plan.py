@@ -87,7 +87,12 @@ class Disabled:
     reason: DisableReason
 
 
-Recorded = Fenced | Moved | Waiting | Disabled
+@dataclass(frozen=True, slots=True)
+class Removed:
+    """The endpoint was a REST hook and responded that it is gone: it was removed with all that it was owed."""
+
+
+Recorded = Fenced | Moved | Waiting | Disabled | Removed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,6 +114,7 @@ class StoredEndpoint:
     key: int
     name: str
     url: str
+    is_hook: bool
     active: bool
     rotated_at: datetime | None
     state: EndpointState
@@ -146,7 +152,8 @@ class NewDeadLetter(NamedTuple):
 class DeliveryPlan:
     """The rows that one transaction writes; `recorded` has one entry per report, in order.
 
-    `released`: endpoints whose waiting cursors are due at the given time. `notices`: events of the bridge's own log.
+    `released`: endpoints whose waiting cursors are due at the given time. `removed`: REST hooks that are gone; what the
+    plan has for them beside is deleted with them. `notices`: events of the bridge's own log.
     """
 
     recorded: list[Recorded] = field(default_factory=list)
@@ -155,6 +162,7 @@ class DeliveryPlan:
     dead_letters: list[NewDeadLetter] = field(default_factory=list)
     endpoints: dict[int, StoredEndpoint] = field(default_factory=dict)
     disabled: dict[int, DisableReason] = field(default_factory=dict)
+    removed: set[int] = field(default_factory=set)
     released: dict[int, datetime] = field(default_factory=dict)
     notices: list[Draft] = field(default_factory=list)
 
@@ -169,7 +177,8 @@ def plan_reports(
     plan = DeliveryPlan()
     for report in reports:
         cursor = cursors.get(report.cursor.key)
-        if cursor is None or cursor.claim_token != report.cursor.token or cursor.acked != report.acked:
+        is_ours = cursor is not None and cursor.claim_token == report.cursor.token and cursor.acked == report.acked
+        if cursor is None or not is_ours or cursor.endpoint_key in plan.removed:
             plan.recorded.append(Fenced())
         elif report.attempt is None:
             plan.recorded.append(_move(plan, cursor, report, to=report.cursor.reach, keeps_claim=False))
@@ -211,8 +220,7 @@ def _plan_attempt(
             return _wait(plan, cursor, decision.cursor, at)
         case Disable(reason=reason):
             _wait(plan, cursor, decision.cursor, report.at)
-            _disable(plan, endpoint, reason, decision.endpoint, report.at)
-            return Disabled(reason=reason)
+            return _disable(plan, endpoint, reason, decision.endpoint, report.at)
 
 
 def _release(plan: DeliveryPlan, cursors: Mapping[int, StoredCursor], endpoint_key: int, at: datetime) -> None:
@@ -271,12 +279,17 @@ def _plan_health(plan: DeliveryPlan, endpoint: StoredEndpoint, after: EndpointSt
 
 def _disable(
     plan: DeliveryPlan, endpoint: StoredEndpoint, reason: DisableReason, state: EndpointState, at: datetime
-) -> None:
+) -> Disabled | Removed:
+    """Disable an endpoint, and announce it; a REST hook that is gone has unsubscribed."""
+    if endpoint.is_hook and reason is DisableReason.GONE:
+        plan.removed.add(endpoint.key)
+        return Removed()
     if not endpoint.active:
-        return
+        return Disabled(reason=reason)
     plan.disabled[endpoint.key] = reason
     plan.endpoints[endpoint.key] = replace(endpoint, state=state, active=False)
     notice = draft_endpoint(
         recovered=False, endpoint=endpoint.name, reason=reason.value, since=state.failing_since, at=at
     )
     plan.notices.append(replace(notice, audience=all_but(endpoint.key)))
+    return Disabled(reason=reason)

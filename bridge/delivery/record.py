@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, Row, and_, bindparam, exists, func, insert, or_, select, update
+from sqlalchemy import Connection, Row, and_, bindparam, delete, exists, func, insert, or_, select, update
 
 from bridge.db.engine import upsert
 from bridge.db.event_log import append_system_events, lock_system_log
-from bridge.db.tables import attempts, cursors, dead_letters, endpoints
+from bridge.db.tables import HOOK, attempts, cursors, dead_letters, endpoints
 from bridge.db.visits import bind
 from bridge.delivery.plan import (
     Attempt,
@@ -92,7 +92,8 @@ def _load_healthy(connection: Connection, reports: Sequence[Report]) -> _Loaded 
 
 def _load(connection: Connection, reports: Sequence[Report], policy: DeliveryPolicy, at: datetime) -> _Loaded:
     keys = sorted({report.cursor.target.key for report in reports})
-    stored = {row.id: _stored_endpoint(row, row.id) for row in connection.execute(_LOCK_ENDPOINTS, {"keys": keys})}
+    lock = _LOCK_TO_REMOVE if any(map(_may_remove, reports)) else _LOCK_ENDPOINTS
+    stored = {row.id: _stored_endpoint(row, row.id) for row in connection.execute(lock, {"keys": keys})}
     closing = _closing(reports, stored)
     if closing or any(_may_disable(report, stored, policy) for report in reports):
         lock_system_log(connection, at)
@@ -101,6 +102,10 @@ def _load(connection: Connection, reports: Sequence[Report], policy: DeliveryPol
 
 def _was_delivered(report: Report) -> bool:
     return report.attempt is not None and report.attempt.result.outcome is Outcome.DELIVERED
+
+
+def _may_remove(report: Report) -> bool:
+    return report.attempt is not None and report.attempt.result.outcome is Outcome.GONE
 
 
 def _closing(reports: Sequence[Report], stored: Mapping[int, StoredEndpoint]) -> list[int]:
@@ -144,6 +149,8 @@ def _write_endpoints(connection: Connection, plan: DeliveryPlan, at: datetime, n
         connection.execute(_WRITE_HEALTH, [_health_values(endpoint) for endpoint in plan.endpoints.values()])
     for endpoint_key, reason in plan.disabled.items():
         connection.execute(_DISABLE, {"key": endpoint_key, "reason": reason.value})
+    if plan.removed:
+        connection.execute(_REMOVE, {"keys": plan.removed})
     append_system_events(connection, plan.notices, at, new_id)
 
 
@@ -189,6 +196,7 @@ def _stored_endpoint(row: Row[Any], key: int) -> StoredEndpoint:
         key=key,
         name=row.name,
         url=row.url,
+        is_hook=row.origin == HOOK,
         active=row.state == "active",
         rotated_at=row.rotated_at,
         state=state,
@@ -223,12 +231,11 @@ _TRIES = (
     .scalar_subquery()
 )
 _HEALTH = ("failures_in_row", "failing_since", "last_success_at", "circuit", "probes", "paused_until")
-_LOCK_ENDPOINTS = (
-    select(endpoints)
-    .where(endpoints.c.id.in_(bindparam("keys", expanding=True)))
-    .order_by(endpoints.c.id)
-    .with_for_update(key_share=True)
-)
+_OF_KEYS = endpoints.c.id.in_(bindparam("keys", expanding=True))
+_ENDPOINTS = select(endpoints).where(_OF_KEYS).order_by(endpoints.c.id)
+_LOCK_ENDPOINTS = _ENDPOINTS.with_for_update(key_share=True)
+_LOCK_TO_REMOVE = _ENDPOINTS.with_for_update()
+_REMOVE = delete(endpoints).where(_OF_KEYS)
 _INSERT_ATTEMPTS = insert(attempts)
 _OTHER = endpoints.alias()
 _BY_KEY = cursors.c.id.in_(bindparam("keys", expanding=True))
@@ -245,7 +252,7 @@ _ONE_IS_FAILING = (
 _LOCK_IF_HEALTHY = (
     select(
         cursors,
-        *(endpoints.c[name] for name in ("name", "url", "state", "rotated_at", *_HEALTH)),
+        *(endpoints.c[name] for name in ("name", "url", "origin", "state", "rotated_at", *_HEALTH)),
     )
     .join(endpoints, endpoints.c.id == cursors.c.endpoint_key)
     .where(_BY_KEY, ~_ONE_IS_FAILING)
@@ -271,9 +278,7 @@ _WRITE_SUCCESS = (
     .where(
         endpoints.c.id.in_(
             # One that another process has locked is left out: cursors are locked already, and endpoints come first.
-            select(endpoints.c.id)
-            .where(endpoints.c.id.in_(bindparam("keys", expanding=True)))
-            .with_for_update(key_share=True, skip_locked=True)
+            select(endpoints.c.id).where(_OF_KEYS).with_for_update(key_share=True, skip_locked=True)
         )
     )
     .values(last_success_at=bindparam("at"))

@@ -13,7 +13,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, delete, insert, select, update
 
-from bridge.db.tables import attempts, dead_letters, endpoints, redeliveries
+from bridge.db.tables import HOOK, attempts, dead_letters, endpoints, redeliveries
 from bridge.delivery.claim import ClaimedRedeliveries, ClaimedRedelivery
 from bridge.delivery.limits import has_due_events
 from bridge.delivery.plan import Attempt
@@ -38,13 +38,17 @@ def record_redelivery(connection: Connection, done: Redelivered) -> bool:
     open circuit needs the only slot: then those not sent yet are given back.
     """
     key, outcome = done.claimed.target.key, done.attempt.result.outcome
+    is_gone = outcome is Outcome.GONE
     endpoint = connection.execute(
-        select(endpoints).where(endpoints.c.id == key).with_for_update(key_share=True)
+        select(endpoints).where(endpoints.c.id == key).with_for_update(key_share=not is_gone)
     ).one_or_none()
     row = connection.execute(
         select(redeliveries.c.claim_token).where(redeliveries.c.id == done.redelivery.key).with_for_update()
     ).one_or_none()
     if endpoint is None or row is None or row.claim_token != done.claimed.token:
+        return False
+    if is_gone and endpoint.origin == HOOK and endpoint.url == done.claimed.target.url:
+        connection.execute(delete(endpoints).where(endpoints.c.id == key))
         return False
     connection.execute(insert(attempts).values(**attempt_values(key, done.attempt, "redelivery")))
     if outcome is not Outcome.DELIVERED and endpoint.url != done.claimed.target.url:
@@ -55,7 +59,7 @@ def record_redelivery(connection: Connection, done: Redelivered) -> bool:
     if outcome is Outcome.DELIVERED:
         of_event = (dead_letters.c.endpoint_key == key, dead_letters.c.event_key == done.attempt.event.key)
         connection.execute(delete(dead_letters).where(*of_event))
-    if outcome is Outcome.GONE:
+    if is_gone:
         owed = (redeliveries.c.endpoint_key == key, redeliveries.c.state == RedeliveryState.OWED)
         failed = {"state": RedeliveryState.FAILED.value, "claim_token": None}
         connection.execute(update(redeliveries).where(*owed).values(**failed))

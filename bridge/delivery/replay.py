@@ -6,12 +6,13 @@ own, with live events in between. After a crash in the middle, the same request 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
 from sqlalchemy import ColumnElement, Connection, and_, exists, func, insert, select
 
+from bridge.db.engine import Database
 from bridge.db.event_log import is_in_audience
 from bridge.db.tables import dead_letters, endpoints, events, redeliveries, rooms
 from bridge.errors import NotFoundError
@@ -50,6 +51,34 @@ class Progress:
 
     added: int
     after: int | None
+
+
+async def request_replay(
+    database: Database,
+    endpoint_key: int,
+    wanted: Range | Sequence[str],
+    now: Callable[[], datetime],
+    *,
+    dry_run: bool = False,
+) -> int:
+    """Request events of a range, or by id; returns how many were requested, or with `dry_run` how many there are.
+
+    Raises:
+        NotFoundError: an event does not exist.
+    """
+    if not isinstance(wanted, Range):
+        if dry_run:
+            return len(await database.read(find_events, wanted))
+        return await database.write(request_events, endpoint_key, wanted, now())
+    found = await database.read(find_range, endpoint_key, wanted)
+    if dry_run:
+        return await database.read(count_wanted, found)
+    progress = Progress(added=0, after=0)
+    added = 0
+    while progress.after is not None:
+        progress = await database.write_aside(request_some, found, progress.after, now())
+        added += progress.added
+    return added
 
 
 def request_events(connection: Connection, endpoint_key: int, event_ids: Sequence[str], now: datetime) -> int:

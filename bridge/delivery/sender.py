@@ -29,7 +29,7 @@ from bridge.delivery.claim import (
     release_cursors,
 )
 from bridge.delivery.client import WebhookClient
-from bridge.delivery.plan import Attempt, Disabled, Fenced, Moved, Recorded, Report, Waiting
+from bridge.delivery.plan import Attempt, Disabled, Fenced, Moved, Recorded, Removed, Report, Waiting
 from bridge.delivery.record import record_attempts
 from bridge.delivery.redact import redact
 from bridge.delivery.redeliver import Redelivered, record_redelivery, release_redeliveries
@@ -319,6 +319,8 @@ def _consequence(recorded: Recorded) -> dict[str, object]:
             return {"retry_at": at.isoformat()}
         case Disabled(reason=reason):
             return {"disabled": reason.value}
+        case Removed():
+            return {"removed": True}
 
 
 def _log_redelivery(done: Redelivered) -> None:

@@ -12,7 +12,7 @@ from bridge.db.tables import cursors, endpoints, events, rooms
 from bridge.delivery.endpoints import find_endpoint
 from bridge.delivery.plan import NewDeadLetter
 from bridge.delivery.record import insert_dead_letters
-from bridge.errors import NotFoundError, UsageError
+from bridge.errors import ConflictError, NotFoundError
 from bridge.events.subscription import subscription
 from bridge.events.types import matches
 from bridge.rules.delivery import DeadLetterReason
@@ -25,7 +25,7 @@ def skip_event(connection: Connection, endpoint_name: str, event_id: str, now: d
 
     Raises:
         NotFoundError: there is no such endpoint or event.
-        UsageError: the event is not the next one that is owed.
+        ConflictError: the event is not the next one that is owed.
     """
     endpoint = find_endpoint(connection, endpoint_name)
     connection.execute(select(endpoints.c.id).where(endpoints.c.id == endpoint.id).with_for_update(key_share=True))
@@ -35,7 +35,7 @@ def skip_event(connection: Connection, endpoint_name: str, event_id: str, now: d
     cursor = connection.execute(position.with_for_update()).first()
     following = None if cursor is None else _next_owed(connection, endpoint, event, cursor)
     if following is None or following.id != event.id:
-        raise UsageError(f"event {event_id!r} cannot be skipped: {_reason(endpoint, event, cursor, following)}")
+        raise ConflictError(f"event {event_id!r} cannot be skipped: {_reason(endpoint, event, cursor, following)}")
     insert_dead_letters(connection, [NewDeadLetter(endpoint.id, event.id, now, DeadLetterReason.SKIPPED.value)])
     connection.execute(
         update(cursors)

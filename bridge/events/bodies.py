@@ -49,6 +49,12 @@ class Draft:
     facts: Mapping[str, Json]
     audience: int | None = None
 
+    @property
+    def visit_id(self) -> str | None:
+        """The visit that the event is about; None if it is about none, or several."""
+        visit_id = self.facts.get("visit_id")
+        return visit_id if isinstance(visit_id, str) else None
+
 
 def rfc3339(moment: datetime) -> str:
     """UTC with milliseconds (cut, not rounded) and `Z`."""

@@ -36,6 +36,7 @@ class NewEvent:
     previous_hash: bytes
     hash: bytes
     audience: int | None = None
+    visit_id: str | None = None
 
 
 def number_events(
@@ -64,6 +65,7 @@ def number_events(
                 previous_hash=previous_hash,
                 hash=log.chain_head,
                 audience=draft.audience,
+                visit_id=draft.visit_id,
             )
         )
     return log, events

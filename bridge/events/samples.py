@@ -17,6 +17,7 @@ from bridge.events.bodies import (
     draft_source,
 )
 from bridge.events.types import EventType
+from bridge.rules.identity import IdentityPolicy, keep_metadata
 from bridge.rules.presence import (
     Change,
     EmptyReason,
@@ -33,12 +34,15 @@ from bridge.rules.presence import (
 
 VISIT = timedelta(minutes=30)
 INTERVAL = timedelta(seconds=10)
+DEFAULT_IDENTITY = IdentityPolicy()
 SAMPLED = tuple(EventType)
 """Types with samples: all."""
 
 
-def draft_sample(wanted: EventType, now: datetime, new_id: Callable[[str], str]) -> Draft:
-    """A sample of an event type, as if it happened at `now`.
+def draft_sample(
+    wanted: EventType, now: datetime, new_id: Callable[[str], str], identity: IdentityPolicy = DEFAULT_IDENTITY
+) -> Draft:
+    """A sample of an event type, as if it happened at `now`; it has the metadata that `identity` keeps.
 
     Raises:
         KeyError: there are no samples of that type (see `SAMPLED`).
@@ -55,7 +59,7 @@ def draft_sample(wanted: EventType, now: datetime, new_id: Callable[[str], str])
         joined_at_source=TimeSource.UPSTREAM,
         join_time=now - VISIT,
         last_seen_at=now - INTERVAL,
-        metadata={"displayName": "Ada Sample", "email": "ada@example.com"},
+        metadata=keep_metadata({"displayName": "Ada Sample", "email": "ada@example.com"}, identity),
         initial=False,
     )
     named = {"session_id": session.session_id}

@@ -29,6 +29,19 @@ DEFAULT_TYPES = (EventType.PEER_JOINED, EventType.PEER_LEFT, EventType.ROOM_EMPT
 """Types for an endpoint that names none."""
 
 
+OF_BRIDGE = frozenset(
+    {
+        EventType.SOURCE_UNAVAILABLE,
+        EventType.SOURCE_RECOVERED,
+        EventType.ENDPOINT_DISABLED,
+        EventType.ENDPOINT_RECOVERED,
+        EventType.AUDIT_CHECKPOINT,
+        EventType.PERSON_ERASED,
+    }
+)
+"""Types of the bridge's own log; the others are about a room."""
+
+
 def matches(value: str, globs: Iterable[str]) -> bool:
     """Whether one of the globs matches a type or room id (case-sensitive)."""
     return any(glob in ("*", value) or fnmatchcase(value, glob) for glob in globs)

@@ -7,7 +7,22 @@ from collections.abc import Collection
 from fastapi import APIRouter, FastAPI
 
 from bridge import __version__
-from bridge.web import me, metrics, pages, presence, probes, rooms, schemas, sessions, stream
+from bridge.web import (
+    deliveries,
+    endpoints,
+    events,
+    hooks,
+    me,
+    metrics,
+    pages,
+    presence,
+    probes,
+    rooms,
+    samples,
+    schemas,
+    sessions,
+    stream,
+)
 from bridge.web.cors import Cors
 from bridge.web.guard import Guard
 from bridge.web.problems import UnexpectedErrors, add_problem_handlers
@@ -19,7 +34,12 @@ ROUTERS: tuple[APIRouter, ...] = (
     presence.router,
     sessions.router,
     schemas.router,
-    stream.router,
+    stream.router,  # before events, whose ids could be `stream`
+    events.router,
+    endpoints.router,
+    deliveries.router,
+    hooks.router,
+    samples.router,
     probes.router,
     metrics.router,
     pages.router,

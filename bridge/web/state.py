@@ -15,6 +15,7 @@ from bridge.metrics import Metrics
 from bridge.runtime import Runtime
 from bridge.web.gauge_cache import GaugeCache
 from bridge.web.limits import RateLimiter
+from bridge.web.log_end import LogEnd
 from bridge.web.standing import SharedAnswers
 from bridge.web.tail import EventTail
 
@@ -30,6 +31,7 @@ class AppState:
     """A token for a claim that a handler makes, as long as the block lasts."""
     tail: EventTail
     shared: SharedAnswers = field(default_factory=SharedAnswers)
+    log_end: LogEnd = field(default_factory=LogEnd)
     limiter: RateLimiter = field(default_factory=RateLimiter)
     metrics: Metrics = field(default_factory=Metrics)
     gauges: GaugeCache = field(default_factory=GaugeCache)

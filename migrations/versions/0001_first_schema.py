@@ -202,6 +202,7 @@ def upgrade() -> None:
         sa.Column("commitment", sa.LargeBinary(), nullable=False),
         sa.Column("hash", sa.LargeBinary(), nullable=False),
         sa.Column("audience", sa.Integer(), nullable=True),
+        sa.Column("visit_id", sa.Text(), nullable=True),
         sa.ForeignKeyConstraint(["room_key"], ["rooms.id"], name=op.f("fk_events_room_key")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_events")),
         sa.UniqueConstraint("public_id", name=op.f("uq_events_public_id")),
@@ -216,6 +217,15 @@ def upgrade() -> None:
         postgresql_where=sa.text("body IS NULL"),
     )
     op.create_index("ix_events_recorded", "events", ["recorded_at"], unique=False)
+    op.create_index("ix_events_type", "events", ["type", "id"], unique=False)
+    op.create_index(
+        "ix_events_visit",
+        "events",
+        ["visit_id"],
+        unique=False,
+        sqlite_where=sa.text("visit_id IS NOT NULL"),
+        postgresql_where=sa.text("visit_id IS NOT NULL"),
+    )
     op.create_table(
         "sessions",
         sa.Column("id", sa.Integer(), nullable=False),

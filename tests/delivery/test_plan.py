@@ -48,7 +48,8 @@ def cursor(key: int = 1, *, endpoint: int = 7, **fields: Any) -> StoredCursor:  
 
 
 def endpoint(state: EndpointState | None = None, key: int = 7, **fields: Any) -> StoredEndpoint:  # noqa: ANN401 - fields of a StoredEndpoint
-    values: dict[str, Any] = {"name": f"endpoint{key}", "url": URL, "active": True, "rotated_at": None}
+    values: dict[str, Any] = {"name": f"endpoint{key}", "url": URL, "is_hook": False, "active": True}
+    values["rotated_at"] = None
     return StoredEndpoint(key=key, state=state or EndpointState(), **values | fields)
 
 

@@ -381,6 +381,7 @@ def victims(tmp_path: Path, start_url: str, simulator: Simulator, receiver: Rece
         endpoints=[receiver.endpoint(name, **wanted) for name, wanted in ENDPOINTS.items()],
         sources={"main": {"timeout": "2s"}},
         delivery={"timeout": "2s"},
+        attendance={"reconcile_after": "2s"},
     )
     rng = Random(seed)  # noqa: S311 - instants want a seed, not secrecy
     victims = Victims(config=config, database_url=start_url, receiver=receiver, rng=rng)
