@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter, FastAPI
 
 from bridge import __version__
-from bridge.web import me, pages, presence, probes, rooms, sessions
+from bridge.web import me, openapi, pages, presence, probes, rooms, schemas, sessions
 from bridge.web.cors import Cors
 from bridge.web.guard import Guard
 from bridge.web.problems import UnexpectedErrors, add_problem_handlers
@@ -16,6 +16,8 @@ ROUTERS: tuple[APIRouter, ...] = (
     rooms.router,
     presence.router,
     sessions.router,
+    schemas.router,
+    openapi.router,
     probes.router,
     pages.router,
 )
