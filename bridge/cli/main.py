@@ -76,6 +76,7 @@ COMMANDS: Mapping[str, tuple[str | Mapping[str, str], str]] = {
         {"add": "tokens.add", "list": "tokens.list_made", "remove": "tokens.remove"},
         "Make, list and remove tokens of the HTTP API.",
     ),
+    "openapi": ("openapi.openapi", "Print the OpenAPI description of the HTTP API."),
     "asyncapi": ("asyncapi.asyncapi", "Print the AsyncAPI description of webhooks and stream."),
     "deliveries": (
         {

@@ -39,7 +39,7 @@ class Web:
         runtime = Runtime(now=lambda: at(self.now), new_id=self.store.new_id, jitter=lambda: 0.5)
         self.app = create_app(
             AppState(
-                database=database,
+                database=self.store.database,
                 runtime=runtime,
                 settings=lambda: self.settings,
                 claim_token=lambda: nullcontext(self.store.token()),
