@@ -1,0 +1,1 @@
+"""The dashboard: server-rendered pages over the queries of the API, usable without JavaScript."""
