@@ -237,10 +237,12 @@ class Service:
             yield None
             return
         # Importing these takes a third of a second, and only this role needs them.
-        from bridge.web.app import AppState, create_app  # noqa: PLC0415
+        from bridge.web.app import create_app  # noqa: PLC0415
         from bridge.web.server import serve_app  # noqa: PLC0415
+        from bridge.web.state import AppState  # noqa: PLC0415
 
-        app = create_app(AppState(name=self._settings.bridge.name, database=self._database, now=self._runtime.now))
+        state = AppState(database=self._database, runtime=self._runtime, settings=lambda: self._settings)
+        app = create_app(state)
         remedy = 'choose another address for web.listen, or "" for none'
         async with serve_app(app, host=listen.host, port=listen.port, remedy=remedy) as url:
             log.info("web.listening", url=url)
@@ -471,8 +473,10 @@ class Service:
             self._settings = before
             _log_rejected(error)
             return ()
-        if (before.database, before.web, before.log) != (settings.database, settings.web, settings.log):
-            log.warning("configuration.restart_needed", detail="[database], [web] and [log] apply at the next start")
+        now, then = [(one.database, one.web.listen, one.log) for one in (settings, before)]
+        if now != then:
+            detail = "[database], web.listen and [log] apply at the next start"
+            log.warning("configuration.restart_needed", detail=detail)
         log.info("configuration.reloaded")
         return _changed_sources(before, settings)
 

@@ -37,6 +37,7 @@ from bridge.config.secrets import Context, Secret, SecretText, with_secret_files
 from bridge.config.sizes import parse_size
 from bridge.events.formats import Format
 from bridge.events.types import DEFAULT_TYPES
+from bridge.rules.access import Scope, digest
 from bridge.rules.delivery import DeliveryPolicy
 from bridge.rules.egress import EgressPolicy
 from bridge.rules.identity import IdentityPolicy
@@ -221,10 +222,28 @@ class DeliveryTable(Table):
         return EgressPolicy(allow_http=self.allow_http, allow_private_networks=self.allow_private_networks)
 
 
+class TokenTable(Table):
+    """One of `[[web.tokens]]`."""
+
+    name: Label
+    token: Annotated[Secret[str], AfterValidator(checks.check_credential)]
+    scopes: NotEmpty[Annotated[Scope, choice(Scope)]]
+
+    @cached_property
+    def digest(self) -> bytes:
+        return digest(self.token)
+
+
 class WebTable(Table):
     """`[web]`; without an address the web server is off."""
 
     listen: Annotated[ListenAddress | None, parsed(checks.parse_listen)] = ListenAddress(host="127.0.0.1", port=8080)
+    tokens: Listed[TokenTable] = ()
+    public_url: Annotated[str, AfterValidator(checks.check_public_url)] = ""
+    hosts: Listed[Annotated[str, AfterValidator(checks.check_host)]] = ()
+    trusted_proxies: Listed[Network] = ()
+    cors_origins: Listed[Annotated[str, AfterValidator(checks.check_origin)]] = ()
+    requests_per_second: Rate = 50.0
 
 
 class AttendanceTable(Table):
