@@ -17,7 +17,7 @@ from bridge.cli.endpoint_view import (
 )
 from bridge.cli.inputs import split_list
 from bridge.cli.options import ConfigOption, EndpointArgument, JsonOption
-from bridge.cli.output import count_of, print_message
+from bridge.cli.output import print_message
 from bridge.cli.settings import load_settings, name_of
 from bridge.cli.validate import check_endpoint
 from bridge.compose import append_all_snapshots, endpoint_context
@@ -28,6 +28,7 @@ from bridge.delivery.connect import UnresolvedNameError
 from bridge.delivery.connect import check_endpoint as check_address
 from bridge.delivery.endpoints import add_endpoint, remove_endpoint
 from bridge.errors import ForbiddenAddressError, UsageError
+from bridge.events.wording import count_of
 from bridge.runtime import system_runtime
 
 DNS_SECONDS = 5.0

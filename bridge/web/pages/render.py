@@ -13,6 +13,7 @@ from markupsafe import Markup
 
 from bridge import __version__
 from bridge.config.words import printable
+from bridge.events.wording import span
 
 FORMATTING = "\u200b\u200c\u200d\u2060\ufeff"
 """Characters without width: a name of nothing else would be an invisible link."""
@@ -39,30 +40,17 @@ def visible(text: str) -> str:
     return shown or "(no visible name)"
 
 
-def span(seconds: float | timedelta | None) -> str:
-    """Return a length of time in its largest two units, as in `1 h 5 min`."""
-    if seconds is None:
+def in_words(length: float | timedelta | None) -> str:
+    """Return a length of time, or a number of seconds, in words."""
+    if length is None:
         return ""
-    total = seconds.total_seconds() if isinstance(seconds, timedelta) else seconds
-    if abs(total) < 1:
-        return f"{total * 1000:.0f} ms" if total else "0 s"
-    if abs(total) < 10:  # noqa: PLR2004 - a tenth matters below ten seconds
-        return f"{total:.1f} s"
-    parts = []
-    rest = round(total)
-    for unit, size in (("d", 86_400), ("h", 3_600), ("min", 60), ("s", 1)):
-        count, rest = divmod(rest, size)
-        if count or parts:
-            parts.append(f"{count} {unit}" if count else "")
-        if len(parts) == 2:  # noqa: PLR2004 - two units are enough
-            break
-    return " ".join(part for part in parts if part)
+    return span(length if isinstance(length, timedelta) else timedelta(seconds=length))
 
 
 def moment(at: datetime | None, zone: ZoneInfo, now: datetime) -> Markup:
     """Return a `time` element: the time of today, else with its date; the tooltip has everything."""
     if at is None:
-        return Markup('<span class="quiet">never</span>')  # noqa: S704 - our own text
+        return Markup('<span class="quiet">never</span>')
     local = at.astimezone(zone)
     is_today = local.date() == now.astimezone(zone).date()
     text = f"{local:%H:%M:%S}" if is_today else f"{local:%d %b %Y, %H:%M:%S}"
@@ -75,7 +63,7 @@ def _environment() -> Environment:
     made = Environment(
         loader=PackageLoader("bridge.web"), autoescape=True, trim_blocks=True, lstrip_blocks=True, auto_reload=False
     )
-    made.filters.update(printable=visible, span=span, urlencode=quote)
+    made.filters.update(printable=visible, span=in_words, urlencode=quote)
     made.globals.update(with_query=with_query, room_path=room_path, version=__version__)
     return made
 
