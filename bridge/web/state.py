@@ -12,6 +12,7 @@ from bridge.config import Settings
 from bridge.db.engine import Database
 from bridge.runtime import Runtime
 from bridge.web.limits import RateLimiter
+from bridge.web.links import OneTimeLinks
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,6 +22,7 @@ class AppState:
     database: Database
     runtime: Runtime
     settings: Callable[[], Settings]
+    links: OneTimeLinks = field(default_factory=OneTimeLinks)
     limiter: RateLimiter = field(default_factory=RateLimiter)
 
 
