@@ -8,6 +8,7 @@ from bridge import __version__
 from bridge.web import me, pages, probes, rooms
 from bridge.web.cors import Cors
 from bridge.web.guard import Guard
+from bridge.web.pages.errors import as_page
 from bridge.web.problems import UnexpectedErrors, add_problem_handlers
 from bridge.web.state import AppState
 
@@ -15,7 +16,7 @@ ROUTERS: tuple[APIRouter, ...] = (
     me.router,
     rooms.router,
     probes.router,
-    pages.router,
+    *pages.ROUTERS,
 )
 
 
@@ -32,7 +33,7 @@ def create_app(state: AppState) -> FastAPI:
     app.state.state = state
     for router in ROUTERS:
         app.router.routes.extend(router.routes)
-    add_problem_handlers(app)
+    add_problem_handlers(app, as_page)
     app.add_middleware(Cors, state=state)
     app.add_middleware(Guard, state=state)
     app.add_middleware(UnexpectedErrors)  # added last, so it is around the others

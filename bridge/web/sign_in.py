@@ -121,4 +121,3 @@ def _encoded(raw: bytes) -> str:
 
 def _decoded(text: str) -> bytes:
     return base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
-

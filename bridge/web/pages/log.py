@@ -50,9 +50,7 @@ async def show_attempts(
     wanted = AttemptFilter(endpoint=endpoint or None, failed=shown is DeliveriesShown.FAILED)
     listing = await read(_read_deliveries, wanted, Page(limit=SHOWN, after=after), shown)
     of_endpoint = None if found is None else {"id": found.public_id, "name": found.name}
-    return view.page(
-        "deliveries.html", "Deliveries", deliveries=listing, shown_state=shown.value, endpoint=of_endpoint
-    )
+    return view.page("deliveries.html", "Deliveries", deliveries=listing, shown_state=shown.value, endpoint=of_endpoint)
 
 
 @router.get("/events")
@@ -93,7 +91,5 @@ async def show_event(view: PageView, event_id: str) -> Response:
     )
 
 
-def _read_deliveries(
-    connection: Connection, wanted: AttemptFilter, page: Page, shown: DeliveriesShown
-) -> Listing[Any]:
+def _read_deliveries(connection: Connection, wanted: AttemptFilter, page: Page, shown: DeliveriesShown) -> Listing[Any]:
     return (list_dead_letters if shown is DeliveriesShown.DEAD else list_attempts)(connection, wanted, page)

@@ -24,7 +24,9 @@ WITHOUT_READ: Final = "This token may not read, so there is nothing to show."
 
 
 @router.get("/sign-in")
-async def show(view: OpenPageView, goes_to: Annotated[str, Query(alias="next")] = "/", code: str | None = None) -> Response:
+async def show(
+    view: OpenPageView, goes_to: Annotated[str, Query(alias="next")] = "/", code: str | None = None
+) -> Response:
     """The form; with the code of a one-time link, signs in at once."""
     if code is None:
         return await _form(view, goes_to)
