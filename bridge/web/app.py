@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter, FastAPI
 
 from bridge import __version__
-from bridge.web import me, pages, probes, rooms
+from bridge.web import me, pages, presence, probes, rooms, sessions
 from bridge.web.cors import Cors
 from bridge.web.guard import Guard
 from bridge.web.pages.errors import as_page
@@ -15,6 +15,8 @@ from bridge.web.state import AppState
 ROUTERS: tuple[APIRouter, ...] = (
     me.router,
     rooms.router,
+    presence.router,
+    sessions.router,
     probes.router,
     *pages.ROUTERS,
 )

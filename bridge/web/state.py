@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Annotated
 
@@ -22,6 +23,8 @@ class AppState:
     database: Database
     runtime: Runtime
     settings: Callable[[], Settings]
+    claim_token: Callable[[], AbstractContextManager[str]]
+    """A token for a claim that a handler makes, as long as the block lasts."""
     links: OneTimeLinks = field(default_factory=OneTimeLinks)
     limiter: RateLimiter = field(default_factory=RateLimiter)
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack
+from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -33,12 +33,18 @@ class Web:
     settings: Settings
     now: float = 0
     write: Callable[..., Settings]
-    stack: AsyncExitStack
     app: Any = field(init=False)
 
     def __post_init__(self) -> None:
         runtime = Runtime(now=lambda: at(self.now), new_id=self.store.new_id, jitter=lambda: 0.5)
-        self.app = create_app(AppState(database=self.store.database, runtime=runtime, settings=lambda: self.settings))
+        self.app = create_app(
+            AppState(
+                database=self.store.database,
+                runtime=runtime,
+                settings=lambda: self.settings,
+                claim_token=lambda: nullcontext(self.store.token()),
+            )
+        )
 
     def configure(self, **sections: Any) -> None:  # noqa: ANN401 - tables of write_config
         """Replace the configuration, as a reload does."""
@@ -60,12 +66,11 @@ class Web:
 
 
 @pytest.fixture
-async def web(store: StoreDriver, simulator: Simulator, tmp_path: Path) -> AsyncIterator[Web]:
+def web(store: StoreDriver, simulator: Simulator, tmp_path: Path) -> Web:
     """No token, no room."""
 
     def write(**sections: Any) -> Settings:  # noqa: ANN401 - as above
         how = {"database_url": store.database.name, "upstream": simulator.url, **sections}
         return load(write_config(tmp_path / "bridge.toml", **how), {})
 
-    async with AsyncExitStack() as stack:
-        yield Web(store=store, settings=write(), write=write, stack=stack)
+    return Web(store=store, settings=write(), write=write)
