@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any
-from urllib.parse import parse_qsl, quote, urlencode
+from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
 from zoneinfo import ZoneInfo
 
 from jinja2 import Environment, PackageLoader
@@ -40,6 +40,14 @@ def visible(text: str) -> str:
     return shown or "(no visible name)"
 
 
+def without_query(url: str) -> str:
+    """Return a URL without what may be secret in it: a user's password, the query."""
+    parts = urlsplit(url)
+    has_query = bool(parts.query)
+    shown = urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+    return f"{shown}?…" if has_query else shown
+
+
 def in_words(length: float | timedelta | None) -> str:
     """Return a length of time, or a number of seconds, in words."""
     if length is None:
@@ -63,7 +71,7 @@ def _environment() -> Environment:
     made = Environment(
         loader=PackageLoader("bridge.web"), autoescape=True, trim_blocks=True, lstrip_blocks=True, auto_reload=False
     )
-    made.filters.update(printable=visible, span=in_words, urlencode=quote)
+    made.filters.update(printable=visible, span=in_words, without_query=without_query, urlencode=quote)
     made.globals.update(with_query=with_query, room_path=room_path, version=__version__)
     return made
 

@@ -19,7 +19,7 @@ router = api_router("/static", dependencies=[OPEN], include_in_schema=False)
 
 
 @router.get("/{name:path}")
-async def static_file(name: str) -> Response:
+async def static_file(name: str, v: str = "") -> Response:  # noqa: ARG001 - a new version has a new address
     """A file of the pages."""
     found = _files().get(name)
     if found is None:
