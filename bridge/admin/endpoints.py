@@ -130,6 +130,18 @@ def show_endpoint(
     )
 
 
+def oldest_owed(connection: Connection, endpoint_ids: Collection[str]) -> dict[str, datetime]:
+    """Return when the oldest event that is owed was recorded, by the endpoint's id; one that it skips counts too."""
+    oldest = (
+        select(endpoints.c.public_id, func.min(events.c.recorded_at).label("oldest"))
+        .join(cursors, and_(cursors.c.endpoint_key == endpoints.c.id, cursors.c.acked < cursors.c.head))
+        .join(events, and_(events.c.room_key == cursors.c.room_key, events.c.sequence == cursors.c.acked + 1))
+        .where(endpoints.c.public_id.in_(endpoint_ids))
+        .group_by(endpoints.c.public_id)
+    )
+    return {row.public_id: row.oldest for row in connection.execute(oldest)}
+
+
 def _owed(connection: Connection, endpoint_id: str, globs: Collection[str]) -> dict[str, Any]:
     """Count the rooms and events that the endpoint waits for, without the events that its cursors only pass over."""
     within_reach = and_(

@@ -55,6 +55,12 @@ def find_token(connection: Connection, digest: bytes) -> TokenRecord | None:
     return None if row is None else _record(**row._asdict())
 
 
+def find_token_by_name(connection: Connection, name: str) -> tuple[TokenRecord, bytes] | None:
+    """Return the token of that name, and its digest."""
+    row = connection.execute(select(*_RECORD, tokens.c.digest).where(tokens.c.name == name)).one_or_none()
+    return None if row is None else (_record(row.name, row.scopes, row.created_at), bytes(row.digest))
+
+
 def has_tokens(connection: Connection) -> bool:
     """Return whether there is any token."""
     return bool(connection.execute(select(exists().select_from(tokens))).scalar_one())

@@ -11,11 +11,12 @@ from bridge.attendance.audit import append_checkpoint, open_checkpoint_file, rea
 from bridge.attendance.verify import count_events, verify_log
 from bridge.cli.database import open_database
 from bridge.cli.options import ConfigOption, JsonOption
-from bridge.cli.output import Column, count_of, print_facts, print_json, print_line, print_message, print_table
+from bridge.cli.output import Column, print_facts, print_json, print_line, print_message, print_table
 from bridge.cli.progress import progress_bar
 from bridge.cli.settings import load_settings
-from bridge.cli.summaries import log_name
 from bridge.errors import UsageError, VerificationError
+from bridge.events.summaries import log_name
+from bridge.events.wording import count_of
 from bridge.runtime import system_runtime
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from bridge.cli.options import ConfigOption
-from bridge.cli.output import count_of, print_message
+from bridge.cli.output import print_message
 from bridge.cli.settings import load_settings, name_of
+from bridge.events.wording import count_of
 
 
 def check(config: ConfigOption = None) -> None:

@@ -23,20 +23,11 @@ from bridge.cli.options import (
     SinceFilter,
     UntilFilter,
 )
-from bridge.cli.output import (
-    Column,
-    count_of,
-    from_now,
-    full_time,
-    print_facts,
-    print_json,
-    print_line,
-    short_time,
-    span,
-)
+from bridge.cli.output import Column, from_now, full_time, print_facts, print_json, print_line, short_time
 from bridge.cli.settings import load_settings
-from bridge.cli.summaries import log_name, summarize
 from bridge.events.bodies import rfc3339
+from bridge.events.summaries import log_name, summarize
+from bridge.events.wording import count_of, span
 from bridge.rules.delivery import Outcome
 from bridge.runtime import system_runtime
 

@@ -10,13 +10,14 @@ import typer
 from bridge.cli.database import open_database
 from bridge.cli.inputs import parse_period
 from bridge.cli.options import ConfigOption, JsonOption, SinceFilter, UntilFilter
-from bridge.cli.output import count_of, print_json, print_line, print_message
+from bridge.cli.output import print_json, print_line, print_message
 from bridge.cli.settings import load_settings
 from bridge.config.words import quoted
 from bridge.delivery.endpoints import find_endpoint
 from bridge.delivery.replay import Range, request_replay
 from bridge.delivery.skip import skip_event
 from bridge.errors import UsageError
+from bridge.events.wording import count_of
 from bridge.runtime import system_runtime
 
 EndpointOption = Annotated[str, typer.Option("--endpoint", metavar="NAME", help="Name or id of the endpoint.")]

@@ -19,13 +19,14 @@ import typer
 
 from bridge.cli.inputs import parse_span
 from bridge.cli.listen import Listener
-from bridge.cli.output import count_of, print_message
+from bridge.cli.output import print_message
 from bridge.cli.receiver import receive
 from bridge.cli.screen import Screen
 from bridge.cli.verify import standard_verifier
 from bridge.compose import new_secret
 from bridge.config import Settings, load
 from bridge.errors import BridgeError, VerificationError
+from bridge.events.wording import count_of
 from bridge.logs import configure_logs
 from bridge.service import Service
 from bridge.simulator import DEFAULT_API_KEY, Simulation

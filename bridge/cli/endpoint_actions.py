@@ -14,7 +14,7 @@ from bridge.cli.database import open_database
 from bridge.cli.endpoint_view import print_receiver_needs, print_secret
 from bridge.cli.inputs import parse_span
 from bridge.cli.options import ConfigOption, EndpointArgument, JsonOption
-from bridge.cli.output import count_of, print_json, print_line, print_message, span
+from bridge.cli.output import print_json, print_line, print_message
 from bridge.cli.settings import load_settings
 from bridge.compose import endpoint_context, open_webhook_client
 from bridge.config import Settings
@@ -27,6 +27,7 @@ from bridge.errors import UsageError
 from bridge.events.formats import Format
 from bridge.events.samples import SAMPLED
 from bridge.events.types import EventType
+from bridge.events.wording import count_of, span
 from bridge.rules.delivery import Outcome
 from bridge.runtime import system_runtime
 

@@ -17,7 +17,7 @@ from bridge.cli.endpoint_view import (
 )
 from bridge.cli.inputs import split_list
 from bridge.cli.options import ConfigOption, EndpointArgument, JsonOption
-from bridge.cli.output import count_of, print_message
+from bridge.cli.output import print_message
 from bridge.cli.settings import load_settings, name_of
 from bridge.cli.validate import check_endpoint
 from bridge.compose import append_all_snapshots, endpoint_context
@@ -27,6 +27,7 @@ from bridge.db.encryption import SecretCipher
 from bridge.delivery.connect import check_new_endpoint
 from bridge.delivery.endpoints import add_endpoint, remove_endpoint
 from bridge.errors import ForbiddenAddressError, UsageError
+from bridge.events.wording import count_of
 from bridge.runtime import system_runtime
 
 

@@ -8,20 +8,11 @@ from datetime import datetime, timedelta, tzinfo
 
 from bridge.admin.attempts import ListedAttempt
 from bridge.admin.endpoints import ListedEndpoint, ShownEndpoint
-from bridge.cli.output import (
-    Column,
-    count_of,
-    from_now,
-    full_time,
-    print_facts,
-    print_json,
-    print_line,
-    print_message,
-    span,
-)
+from bridge.cli.output import Column, from_now, full_time, print_facts, print_json, print_line, print_message
 from bridge.config import Settings
 from bridge.config.words import quoted
 from bridge.errors import BridgeError
+from bridge.events.wording import count_of, span
 
 COLUMNS = (
     Column(title="NAME"),

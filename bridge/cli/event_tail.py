@@ -23,8 +23,8 @@ from bridge.cli.options import (
 )
 from bridge.cli.output import print_json, print_line
 from bridge.cli.settings import load_settings
-from bridge.cli.summaries import log_name, summarize
 from bridge.db.engine import Database
+from bridge.events.summaries import log_name, summarize
 from bridge.runtime import system_runtime
 
 TAIL_SECONDS = 0.3

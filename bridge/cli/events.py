@@ -25,7 +25,7 @@ from bridge.cli.options import (
 )
 from bridge.cli.output import Column, short_time
 from bridge.cli.settings import load_settings
-from bridge.cli.summaries import log_name, summarize
+from bridge.events.summaries import log_name, summarize
 from bridge.runtime import system_runtime
 
 

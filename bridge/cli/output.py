@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta, tzinfo
 
 from bridge.config.words import printable
+from bridge.events.wording import span
 
 WIDE = 120
 """The number of columns from which a terminal shows every column of a table."""
@@ -134,21 +135,6 @@ def from_now(moment: datetime | None, now: datetime) -> str | None:
     if abs(distance) < timedelta(seconds=1):
         return "just now" if distance <= timedelta() else "now"
     return f"in {span(distance)}" if distance > timedelta() else f"{span(-distance)} ago"
-
-
-def span(length: timedelta) -> str:
-    """Return a span in its two largest units: `850ms`, `12s`, `3m 5s`, `2h 10m`, `5d 3h`."""
-    if length < timedelta(seconds=1):
-        return f"{length / timedelta(milliseconds=1):.0f}ms"
-    seconds = int(length.total_seconds())
-    parts = [(seconds // 86_400, "d"), (seconds // 3600 % 24, "h"), (seconds // 60 % 60, "m"), (seconds % 60, "s")]
-    largest = next(index for index, (count, _) in enumerate(parts) if count)
-    return " ".join(f"{count}{unit}" for count, unit in parts[largest : largest + 2] if count)
-
-
-def count_of(number: int, noun: str, plural: str | None = None) -> str:
-    """Return `1 event`, `2 events`."""
-    return f"{number:,} {noun if number == 1 else plural or f'{noun}s'}"
 
 
 def _filled(cell: str, width: int, *, right: bool) -> str:

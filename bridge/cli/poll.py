@@ -9,15 +9,16 @@ import typer
 
 from bridge.admin.poll import PollResult
 from bridge.cli.options import ConfigOption, JsonOption, RoomArgument, SourceOption
-from bridge.cli.output import Column, count_of, print_json, print_line, print_message, print_table
+from bridge.cli.output import Column, print_json, print_line, print_message, print_table
 from bridge.cli.poll_once import UNSAVED, poll_room, preview_poll
 from bridge.cli.rooms import print_peers
 from bridge.cli.settings import load_settings
-from bridge.cli.summaries import summarize
 from bridge.config import Settings
 from bridge.config.words import quoted
 from bridge.errors import BridgeError
 from bridge.events.bodies import draft
+from bridge.events.summaries import summarize
+from bridge.events.wording import count_of
 from bridge.rules.presence import Failure, Snapshot
 from bridge.runtime import system_runtime
 

@@ -15,12 +15,13 @@ from bridge.attendance.privacy import Erasure, Person, copy_of_person, erase_per
 from bridge.attendance.retention import Pruned, count_prunable, prune_room, rooms_to_prune
 from bridge.cli.database import open_database
 from bridge.cli.options import ConfigOption
-from bridge.cli.output import count_of, print_json, print_line
+from bridge.cli.output import print_json, print_line
 from bridge.cli.progress import progress_bar
 from bridge.cli.settings import load_settings
 from bridge.config import Settings
 from bridge.db.engine import Database
 from bridge.errors import UsageError
+from bridge.events.wording import count_of
 from bridge.runtime import Runtime, system_runtime
 from bridge.sources.kinds import open_source
 

@@ -26,7 +26,6 @@ from bridge.cli.listings import print_listing
 from bridge.cli.options import DEFAULT_LIMIT, ConfigOption, JsonOption, LimitOption, RoomArgument, SourceOption
 from bridge.cli.output import (
     Column,
-    count_of,
     from_now,
     print_facts,
     print_json,
@@ -34,11 +33,11 @@ from bridge.cli.output import (
     print_message,
     print_table,
     short_time,
-    span,
 )
 from bridge.cli.settings import find_source, load_settings
 from bridge.config import Settings
 from bridge.config.words import quoted
+from bridge.events.wording import count_of, span
 from bridge.runtime import system_runtime
 
 

@@ -26,6 +26,7 @@ from bridge.web import (
 )
 from bridge.web.cors import Cors
 from bridge.web.guard import Guard
+from bridge.web.pages.errors import as_page
 from bridge.web.problems import UnexpectedErrors, add_problem_handlers
 from bridge.web.state import AppState
 
@@ -44,7 +45,7 @@ ROUTERS: tuple[APIRouter, ...] = (
     openapi.router,
     probes.router,
     metrics.router,
-    pages.router,
+    *pages.ROUTERS,
 )
 PROBES: tuple[APIRouter, ...] = (probes.router, metrics.router)
 """The routers of `probes.listen`."""
@@ -63,7 +64,7 @@ def create_app(state: AppState, routers: Collection[APIRouter] = ROUTERS) -> Fas
     app.state.state = state
     for router in routers:
         app.router.routes.extend(router.routes)
-    add_problem_handlers(app)
+    add_problem_handlers(app, as_page)
     app.add_middleware(Cors, state=state)
     app.add_middleware(Guard, state=state)
     app.add_middleware(UnexpectedErrors)  # added last, so it is around the others

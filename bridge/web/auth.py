@@ -19,6 +19,7 @@ from bridge.admin.tokens import find_token, has_tokens
 from bridge.rules.access import Scope, digest, permits
 from bridge.web.problems import ProblemError
 from bridge.web.proxies import is_loopback
+from bridge.web.sign_in import SignedIn, session_of
 from bridge.web.state import AppState, state_of
 
 
@@ -28,6 +29,8 @@ class Principal:
 
     name: str
     scopes: tuple[Scope, ...]
+    session: SignedIn | None = None
+    """Set if a page's cookie stands for the token."""
 
 
 ANONYMOUS: Final = Principal(name="anonymous", scopes=(Scope.READ, Scope.METRICS))
@@ -102,20 +105,23 @@ async def is_still_permitted(request: Request, *scopes: Scope) -> bool:
 async def _stands(state: AppState, given: bytes | None, scopes: tuple[Scope, ...]) -> bool:
     if given is None:
         return not await needs_tokens(state)
-    found = await _find(state, given)
+    found = await find_principal(state, given)
     return found is not None and permits(found.scopes, scopes)
 
 
 async def _authenticate(request: Request, state: AppState) -> Principal:
     header = request.headers.get("authorization")
     if header is None:
+        session = await session_of(request, state)
+        if session is not None:
+            return Principal(name=session.name, scopes=session.scopes, session=session)
         if request.client is not None and is_loopback(request.client.host) and not await needs_tokens(state):
             return ANONYMOUS
         raise _unauthorized("this needs a token: send the header `Authorization: Bearer TOKEN`", "")
     scheme, _, token = header.partition(" ")
     if scheme.lower() != "bearer" or not token.strip():
         raise _unauthorized("the Authorization header must be `Bearer TOKEN`", 'error="invalid_request"')
-    found = await _find(state, digest(token.strip()))
+    found = await find_principal(state, digest(token.strip()))
     if found is None:
         raise _unauthorized("the token is unknown: it was mistyped or removed", 'error="invalid_token"')
     wait = state.limiter.wait(found.name, state.settings().web.requests_per_second, asyncio.get_running_loop().time())
@@ -126,7 +132,8 @@ async def _authenticate(request: Request, state: AppState) -> Principal:
     return found
 
 
-async def _find(state: AppState, given: bytes) -> Principal | None:
+async def find_principal(state: AppState, given: bytes) -> Principal | None:
+    """Return the principal of the token with this digest."""
     found: Principal | None = None
     for table in state.settings().web.tokens:
         if compare_digest(table.digest, given):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
 
@@ -61,11 +61,18 @@ def invalid(message: str, *location: str | int) -> ProblemError:
     return ProblemError(422, f"{location[-1]}: {message}", errors=[{"loc": list(location), "msg": message}])
 
 
-def add_problem_handlers(app: FastAPI) -> None:
-    """Let every error of the app be a problem."""
-    app.add_exception_handler(HTTPException, _on_http_error)  # type: ignore[arg-type]
-    app.add_exception_handler(RequestValidationError, _on_invalid_request)  # type: ignore[arg-type]
-    app.add_exception_handler(BridgeError, _on_bridge_error)  # type: ignore[arg-type]
+def add_problem_handlers(app: FastAPI, present: Callable[[Request, Response], Response]) -> None:
+    """Let every error of the app be a problem; `present` may replace its response, for pages."""
+
+    def presented(handle: Callable[[Request, Any], Awaitable[Response]]) -> Callable[[Request, Any], Any]:
+        async def handled(request: Request, error: Exception) -> Response:
+            return present(request, await handle(request, error))
+
+        return handled
+
+    app.add_exception_handler(HTTPException, presented(_on_http_error))
+    app.add_exception_handler(RequestValidationError, presented(_on_invalid_request))
+    app.add_exception_handler(BridgeError, presented(_on_bridge_error))
 
 
 class UnexpectedErrors:

@@ -15,6 +15,7 @@ from bridge.metrics import Metrics
 from bridge.runtime import Runtime
 from bridge.web.gauge_cache import GaugeCache
 from bridge.web.limits import RateLimiter
+from bridge.web.links import OneTimeLinks
 from bridge.web.log_end import LogEnd
 from bridge.web.standing import SharedAnswers
 from bridge.web.tail import EventTail
@@ -32,6 +33,7 @@ class AppState:
     tail: EventTail
     shared: SharedAnswers = field(default_factory=SharedAnswers)
     log_end: LogEnd = field(default_factory=LogEnd)
+    links: OneTimeLinks = field(default_factory=OneTimeLinks)
     limiter: RateLimiter = field(default_factory=RateLimiter)
     metrics: Metrics = field(default_factory=Metrics)
     gauges: GaugeCache = field(default_factory=GaugeCache)

@@ -18,13 +18,13 @@ from bridge.admin.read_only import (
 )
 from bridge.cli.database import missing_file
 from bridge.cli.doctor.findings import Check, Finding, fail, ok, warn
-from bridge.cli.output import count_of
 from bridge.cli.settings import exists
 from bridge.config import Settings
 from bridge.db.encryption import SecretCipher
 from bridge.db.engine import sqlite_file
 from bridge.db.schema import ensure_schema
 from bridge.errors import BridgeError, DatabaseError, EncodingError, SchemaError
+from bridge.events.wording import count_of
 
 _NO_HEADERS: Final = "{}"
 _KEY_ADVICE: Final = "set BRIDGE_ENCRYPTION_KEY to a long random text, and keep a copy elsewhere"

@@ -14,10 +14,10 @@ from typing import Any, Final
 
 from bridge.admin.read_only import EndpointRecord, Records
 from bridge.cli.doctor.findings import Check, Finding, fail, ok, warn
-from bridge.cli.output import span
 from bridge.config import Settings
 from bridge.delivery.connect import UnresolvedNameError, check_endpoint
 from bridge.errors import ForbiddenAddressError
+from bridge.events.wording import span
 from bridge.resolver import os_reason
 from bridge.rules.egress import Destination, EgressPolicy, check_url
 

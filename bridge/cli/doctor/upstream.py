@@ -13,8 +13,9 @@ from urllib.parse import urlsplit
 
 from bridge.admin.read_only import Records, RoomRecord
 from bridge.cli.doctor.findings import Check, Finding, State, fail, ok, warn
-from bridge.cli.output import count_of, from_now, span
+from bridge.cli.output import from_now
 from bridge.config import Settings
+from bridge.events.wording import count_of, span
 from bridge.resolver import SystemResolver
 from bridge.rules.presence import Failure, FailureKind
 from bridge.runtime import Runtime

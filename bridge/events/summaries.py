@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 from datetime import timedelta
 from typing import Any, Final
 
-from bridge.cli.output import count_of, span
 from bridge.events.types import EventType
+from bridge.events.wording import count_of, span
 
 Data = Mapping[str, Any]
 

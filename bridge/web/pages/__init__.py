@@ -1,0 +1,15 @@
+"""The dashboard: pages made by the server from the queries of the API, usable without JavaScript."""
+
+from __future__ import annotations
+
+from bridge.web.pages import endpoints, log, rooms, sessions, signing_in, sources, static
+
+ROUTERS = (
+    rooms.router,
+    sessions.router,
+    endpoints.router,
+    log.router,
+    sources.router,
+    signing_in.router,
+    static.router,
+)

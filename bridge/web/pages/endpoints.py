@@ -1,0 +1,117 @@
+"""Pages of endpoints: health and backlog, and one with its latest attempts and its settings."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+from fastapi.responses import Response
+from sqlalchemy import Connection
+
+from bridge.admin.attempts import AttemptFilter, ListedAttempt, list_attempts
+from bridge.admin.endpoints import (
+    ListedEndpoint,
+    ShownEndpoint,
+    list_endpoints,
+    oldest_owed,
+    show_endpoint,
+)
+from bridge.admin.listing import Listing, Page
+from bridge.db.encryption import SecretCipher
+from bridge.events.formats import Format
+from bridge.rules.access import Scope
+from bridge.rules.delivery import Circuit, Outcome
+from bridge.web.auth import requires
+from bridge.web.pages.render import in_words
+from bridge.web.pages.view import PageView
+from bridge.web.paging import After
+from bridge.web.routing import api_router
+
+SHOWN: Final = 50
+ATTEMPTS_DRAWN: Final = 120
+BAR: Final = 6.0
+TALLEST: Final = 60.0
+LEAST: Final = 2.0
+
+router = api_router("", dependencies=[requires(Scope.READ)], include_in_schema=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttemptBar:
+    """An attempt as a bar, as high as it took time."""
+
+    x: float
+    height: float
+    delivered: bool
+    title: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttemptDrawing:
+    """Attempts from the oldest to the newest."""
+
+    bars: Sequence[AttemptBar]
+    slowest: float
+    width: float
+
+
+@router.get("/endpoints")
+async def show_endpoints(view: PageView, after: After = None) -> Response:
+    """Endpoints with health and backlog."""
+    listing, oldest = await view.state.database.read(_read_endpoints, Page(limit=SHOWN, after=after))
+    styles = [style.value for style in Format]
+    return view.page(
+        "endpoints.html", "Endpoints", endpoints=listing, oldest=oldest, condition=condition, styles=styles
+    )
+
+
+@router.get("/endpoints/{endpoint_id}")
+async def show_one_endpoint(view: PageView, endpoint_id: str) -> Response:
+    """One endpoint."""
+    cipher, now = SecretCipher(view.state.settings().encryption_keys), view.state.runtime.now()
+    endpoint, attempts, oldest = await view.state.database.read(_read_endpoint, endpoint_id, cipher, now)
+    return view.page(
+        "endpoint.html",
+        "Endpoints",
+        endpoint=endpoint,
+        drawing=draw_attempts(attempts),
+        oldest=oldest.get(endpoint.id),
+        condition=condition,
+    )
+
+
+def condition(endpoint: ListedEndpoint) -> str:
+    """Return the state of an endpoint in one word."""
+    if endpoint.state != "active":
+        return endpoint.state
+    return "active" if endpoint.circuit == Circuit.CLOSED and endpoint.failing_since is None else "failing"
+
+
+def draw_attempts(attempts: Sequence[ListedAttempt]) -> AttemptDrawing:
+    """Draw attempts, which are given newest first."""
+    slowest = max((attempt.duration_seconds for attempt in attempts), default=0.0)
+    bars = [
+        AttemptBar(
+            x=number * BAR,
+            height=round(max(LEAST, TALLEST * attempt.duration_seconds / slowest if slowest else 0.0), 1),
+            delivered=attempt.outcome == Outcome.DELIVERED,
+            title=f"{attempt.outcome} {attempt.status or ''} in {in_words(attempt.duration_seconds)}",
+        )
+        for number, attempt in enumerate(reversed(attempts))
+    ]
+    return AttemptDrawing(bars=bars, slowest=slowest, width=max(len(bars), 20) * BAR)
+
+
+def _read_endpoints(connection: Connection, page: Page) -> tuple[Listing[ListedEndpoint], dict[str, datetime]]:
+    listing = list_endpoints(connection, page)
+    return listing, oldest_owed(connection, [endpoint.id for endpoint in listing.items])
+
+
+def _read_endpoint(
+    connection: Connection, endpoint_id: str, cipher: SecretCipher, now: datetime
+) -> tuple[ShownEndpoint, Sequence[ListedAttempt], dict[str, datetime]]:
+    endpoint = show_endpoint(connection, endpoint_id, now=now, cipher=cipher)
+    attempts = list_attempts(connection, AttemptFilter(endpoint=endpoint.id), Page(limit=ATTEMPTS_DRAWN)).items
+    return endpoint, attempts, oldest_owed(connection, [endpoint.id])

@@ -1,0 +1,122 @@
+"""What every page has: who looks at it, where, and a message from the last action."""
+
+from __future__ import annotations
+
+import base64
+import json
+from dataclasses import dataclass
+from typing import Annotated, Any, Final
+
+from fastapi import Depends, Request
+from fastapi.responses import HTMLResponse, RedirectResponse, Response
+
+from bridge.rules.access import Scope, permits
+from bridge.web.auth import Principal, principal_of
+from bridge.web.pages.render import render
+from bridge.web.state import AppState, state_of
+
+MESSAGE: Final = "bridge_message"
+HEADERS: Final = {
+    "content-security-policy": (
+        "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; connect-src 'self'; "
+        "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+    ),
+    "referrer-policy": "same-origin",
+    "x-content-type-options": "nosniff",
+    "cache-control": "no-store",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Viewer:
+    """What templates know of who looks at them; `name` is None without a session."""
+
+    name: str | None
+    csrf: str
+    can_read: bool
+    can_write: bool
+    is_admin: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class View:
+    """The context of one page."""
+
+    request: Request
+    state: AppState
+    principal: Principal | None
+
+    @property
+    def here(self) -> str:
+        """Path and query of the page."""
+        query = self.request.url.query
+        return f"{self.request.url.path}?{query}" if query else self.request.url.path
+
+    def page(self, template: str, section: str, *, status: int = 200, **facts: Any) -> Response:  # noqa: ANN401 - what templates need
+        """Return the response of a page."""
+        settings = self.state.settings()
+        text = render(
+            template,
+            settings.bridge.timezone,
+            self.state.runtime.now(),
+            name=settings.bridge.name,
+            section=section,
+            here=self.here,
+            viewer=self._viewer,
+            message=_message(self.request),
+            **facts,
+        )
+        response = HTMLResponse(text, status, dict(HEADERS))
+        if MESSAGE in self.request.cookies:
+            response.delete_cookie(MESSAGE, httponly=True, samesite="strict")
+        return response
+
+    @property
+    def _viewer(self) -> Viewer:
+        principal = self.principal
+        session = None if principal is None else principal.session
+        scopes = () if session is None else session.scopes
+        return Viewer(
+            name=None if session is None else session.name,
+            csrf="" if session is None else session.csrf,
+            can_read=principal is not None and permits(principal.scopes, (Scope.READ,)),
+            can_write=permits(scopes, (Scope.WRITE,)),
+            is_admin=permits(scopes, (Scope.ADMIN,)),
+        )
+
+
+async def view_of(request: Request) -> View:
+    """A dependency of pages, after `requires(…)` has found who looks at it."""
+    return View(request=request, state=state_of(request), principal=await principal_of(request))
+
+
+def open_view_of(request: Request) -> View:
+    """The same for pages that need no token."""
+    return View(request=request, state=state_of(request), principal=None)
+
+
+PageView = Annotated[View, Depends(view_of)]
+OpenPageView = Annotated[View, Depends(open_view_of)]
+
+
+def redirect(path: str, message: str | None = None, kind: str = "good") -> Response:
+    """Go to a page of ours, which shows the message once."""
+    response = RedirectResponse(local_path(path), 303)
+    if message is not None:
+        text = base64.urlsafe_b64encode(json.dumps([kind, message[:1000]]).encode()).decode()
+        response.set_cookie(MESSAGE, text, max_age=60, httponly=True, samesite="strict")
+    return response
+
+
+def local_path(path: str) -> str:
+    """Return the path if it is one of this host, else that of the first page."""
+    is_local = path.startswith("/") and not path.startswith(("//", "/\\")) and path.isprintable()
+    return path if is_local else "/"
+
+
+def _message(request: Request) -> dict[str, str] | None:
+    try:
+        kind, text = json.loads(base64.urlsafe_b64decode(request.cookies.get(MESSAGE, "")))
+    except (ValueError, TypeError):
+        return None
+    return {"kind": str(kind) if kind in {"good", "bad", "warn"} else "", "text": str(text)}
