@@ -90,6 +90,19 @@ def for_each_session(
         show(session, found)
 
 
+def read_session(
+    connection: Connection, session_id: str, report: Report
+) -> tuple[AttendedSession, list[AttendedVisit]]:
+    """Return a session with its visits.
+
+    Raises:
+        NotFoundError: there is no such session.
+    """
+    selection = Selection(session=session_id)
+    conditions = _conditions(connection, selection, report)
+    return next(session_visits(connection, conditions, selection, timedelta(0)))
+
+
 def count_visits(connection: Connection, selection: Selection, report: Report) -> int:
     """Return how many visits the selected sessions have, for a progress bar.
 

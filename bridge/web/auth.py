@@ -98,6 +98,8 @@ async def is_still_permitted(request: Request, *scopes: Scope) -> bool:
         DatabaseError: the database failed.
     """
     state, header = state_of(request), request.headers.get("authorization")
+    if header is None and (session := await session_of(request, state)) is not None:
+        return permits(session.scopes, scopes)
     given = None if header is None else digest(header.partition(" ")[2].strip())
     return await state.shared.get((given, scopes), lambda: _stands(state, given, scopes))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bridge.web.pages import endpoints, log, rooms, sessions, signing_in, sources, static
+from bridge.web.pages import endpoints, live, log, rooms, sessions, signing_in, sources, static
 
 ROUTERS = (
     rooms.router,
@@ -10,6 +10,7 @@ ROUTERS = (
     endpoints.router,
     log.router,
     sources.router,
+    live.router,
     signing_in.router,
     static.router,
 )

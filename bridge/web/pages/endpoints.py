@@ -4,21 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Final
 
 from fastapi.responses import Response
-from sqlalchemy import Connection
 
-from bridge.admin.attempts import AttemptFilter, ListedAttempt, list_attempts
-from bridge.admin.endpoints import (
-    ListedEndpoint,
-    ShownEndpoint,
-    list_endpoints,
-    oldest_owed,
-    show_endpoint,
-)
-from bridge.admin.listing import Listing, Page
+from bridge.admin.attempts import ListedAttempt
+from bridge.admin.endpoints import ListedEndpoint
+from bridge.admin.listing import Page
+from bridge.admin.overview import read_endpoint, read_endpoints
 from bridge.db.encryption import SecretCipher
 from bridge.events.formats import Format
 from bridge.rules.access import Scope
@@ -60,7 +53,7 @@ class AttemptDrawing:
 @router.get("/endpoints")
 async def show_endpoints(view: PageView, after: After = None) -> Response:
     """Endpoints with health and backlog."""
-    listing, oldest = await view.state.database.read(_read_endpoints, Page(limit=SHOWN, after=after))
+    listing, oldest = await view.state.database.read(read_endpoints, Page(limit=SHOWN, after=after))
     styles = [style.value for style in Format]
     return view.page(
         "endpoints.html", "Endpoints", endpoints=listing, oldest=oldest, condition=condition, styles=styles
@@ -71,13 +64,13 @@ async def show_endpoints(view: PageView, after: After = None) -> Response:
 async def show_one_endpoint(view: PageView, endpoint_id: str) -> Response:
     """One endpoint."""
     cipher, now = SecretCipher(view.state.settings().encryption_keys), view.state.runtime.now()
-    endpoint, attempts, oldest = await view.state.database.read(_read_endpoint, endpoint_id, cipher, now)
+    found = await view.state.database.read(read_endpoint, endpoint_id, attempts=ATTEMPTS_DRAWN, cipher=cipher, now=now)
     return view.page(
         "endpoint.html",
         "Endpoints",
-        endpoint=endpoint,
-        drawing=draw_attempts(attempts),
-        oldest=oldest.get(endpoint.id),
+        endpoint=found.endpoint,
+        drawing=draw_attempts(found.attempts),
+        oldest=found.oldest_owed_at,
         condition=condition,
     )
 
@@ -102,16 +95,3 @@ def draw_attempts(attempts: Sequence[ListedAttempt]) -> AttemptDrawing:
         for number, attempt in enumerate(reversed(attempts))
     ]
     return AttemptDrawing(bars=bars, slowest=slowest, width=max(len(bars), 20) * BAR)
-
-
-def _read_endpoints(connection: Connection, page: Page) -> tuple[Listing[ListedEndpoint], dict[str, datetime]]:
-    listing = list_endpoints(connection, page)
-    return listing, oldest_owed(connection, [endpoint.id for endpoint in listing.items])
-
-
-def _read_endpoint(
-    connection: Connection, endpoint_id: str, cipher: SecretCipher, now: datetime
-) -> tuple[ShownEndpoint, Sequence[ListedAttempt], dict[str, datetime]]:
-    endpoint = show_endpoint(connection, endpoint_id, now=now, cipher=cipher)
-    attempts = list_attempts(connection, AttemptFilter(endpoint=endpoint.id), Page(limit=ATTEMPTS_DRAWN)).items
-    return endpoint, attempts, oldest_owed(connection, [endpoint.id])

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import json
 from enum import StrEnum
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import Query
 from fastapi.responses import Response
-from sqlalchemy import Connection
 
-from bridge.admin.attempts import AttemptFilter, list_attempts, list_dead_letters
+from bridge.admin.attempts import AttemptFilter
 from bridge.admin.deliveries import show_deliveries
 from bridge.admin.events import EventFilter, list_events
-from bridge.admin.listing import Listing, Page
+from bridge.admin.listing import Page
+from bridge.admin.overview import read_deliveries
 from bridge.delivery.endpoints import find_endpoint
 from bridge.events.summaries import summarize
 from bridge.events.types import EventType
@@ -48,7 +48,7 @@ async def show_attempts(
     read = view.state.database.read
     found = None if not endpoint else await read(find_endpoint, endpoint)
     wanted = AttemptFilter(endpoint=endpoint or None, failed=shown is DeliveriesShown.FAILED)
-    listing = await read(_read_deliveries, wanted, Page(limit=SHOWN, after=after), shown)
+    listing = await read(read_deliveries, wanted, Page(limit=SHOWN, after=after), dead=shown is DeliveriesShown.DEAD)
     of_endpoint = None if found is None else {"id": found.public_id, "name": found.name}
     return view.page("deliveries.html", "Deliveries", deliveries=listing, shown_state=shown.value, endpoint=of_endpoint)
 
@@ -89,7 +89,3 @@ async def show_event(view: PageView, event_id: str) -> Response:
         deliveries=found.deliveries,
         body=json.dumps(facts, indent=2, ensure_ascii=False),
     )
-
-
-def _read_deliveries(connection: Connection, wanted: AttemptFilter, page: Page, shown: DeliveriesShown) -> Listing[Any]:
-    return (list_dead_letters if shown is DeliveriesShown.DEAD else list_attempts)(connection, wanted, page)
