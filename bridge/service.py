@@ -134,6 +134,10 @@ class Service:
             flush_logs(FLUSH_SECONDS)
             os._exit(0)  # a thread waits for a database that does not respond, and Python would wait for the thread
 
+    def new_sign_in_path(self) -> str:
+        """Return the path of a link to the pages that signs in once."""
+        return self._web_state.links.new_path()
+
     def stop(self) -> None:
         """Stop in order, as on SIGTERM."""
         self._stop_requested.set()

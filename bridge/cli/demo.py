@@ -63,7 +63,7 @@ def demo(
     seed: Annotated[int, typer.Option(metavar="N", help="Seed of the people: the same seed, the same people.")] = 3,
     rooms: Annotated[int, typer.Option(metavar="N", min=1, max=100, help="Number of rooms.")] = 3,
 ) -> None:
-    """Run simulated upstream, bridge, receiver and status page on this machine, and print each verified delivery."""
+    """Run simulated upstream, bridge, receiver and dashboard on this machine, and print each verified delivery."""
     length = None if duration is None else parse_span("--duration", duration, positive=True)
     configure_logs(console=True, level="warning")
     with _temporary_directory() as directory:
@@ -87,7 +87,8 @@ async def _run(plan: _Plan) -> Listener:
         receiver = await stack.enter_async_context(receive(listener.take, host=LOOPBACK, port=0))
 
         def start(status_page: str | None) -> None:
-            _introduce(screen, plan, upstream, receiver, status_page or "off")
+            pages = (status_page or "").removesuffix("/") + service.new_sign_in_path()
+            _introduce(screen, plan, upstream, receiver, pages)
             crowd = Crowd(simulation, seed=plan.seed, rooms=tuple(plan.rooms)).run(CHANGES_PER_SECOND)
             stack.callback(asyncio.create_task(crowd).cancel)
             if plan.duration is not None:
@@ -114,14 +115,14 @@ def _settings(plan: _Plan, upstream: str, receiver: str, secret: str) -> Setting
     return load(None, {}, keys)
 
 
-def _introduce(screen: Screen, plan: _Plan, upstream: str, receiver: str, status_page: str) -> None:
+def _introduce(screen: Screen, plan: _Plan, upstream: str, receiver: str, dashboard: str) -> None:
     end = "until Ctrl-C" if plan.duration is None else f"for {plan.duration.total_seconds():g} s"
     screen.show(("bridge demo", "bold"), f": everything on this machine, nothing is kept; {end}")
     rooms = count_of(plan.room_count, "room")
     screen.show("  upstream     ", (upstream, "cyan"), f"  simulated Huddle01, {rooms}, seed {plan.seed}")
     screen.show("  bridge       polls once a second; database in a temporary SQLite file")
     screen.show("  receiver     ", (receiver, "cyan"), "  verifies every delivery")
-    screen.show("  status page  ", (status_page, "cyan"))
+    screen.show("  dashboard    ", (dashboard, "cyan"), "  signs in once")
     screen.show()
 
 

@@ -28,7 +28,7 @@ COMMANDS: Mapping[str, tuple[str | Mapping[str, str], str]] = {
     "check": ("check.check", "Validate the configuration; touches nothing else."),
     "doctor": ("doctor.command.doctor", "Check database, API keys, rooms, endpoints and clocks; changes nothing."),
     "migrate": ("migrate.migrate", "Bring the database to the newest schema."),
-    "run": ("serve.run", "Run the service: poll rooms, deliver events, serve the status page."),
+    "run": ("serve.run", "Run the service: poll rooms, deliver events, serve the dashboard."),
     "poll": ("poll.poll", "Poll one room now and show what has changed."),
     "demo": ("demo.demo", "Run everything on this machine, with a simulated upstream."),
     "simulate": ("simulate.simulate", "Simulate the Huddle01 API on this machine."),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bridge.web.pages import endpoints, live, log, rooms, sessions, signing_in, sources, static
+from bridge.web.pages import actions, endpoints, live, log, rooms, sessions, signing_in, sources, static
 
 ROUTERS = (
     rooms.router,
@@ -11,6 +11,7 @@ ROUTERS = (
     log.router,
     sources.router,
     live.router,
+    actions.router,
     signing_in.router,
     static.router,
 )
