@@ -155,7 +155,7 @@ def _event(form: Form) -> str:
 
 ACTIONS: Final[Mapping[str, Action]] = {
     "rooms/add": Action(do=_add_room, back=lambda _: "/"),
-    "rooms/remove": Action(do=_remove_room, back=_room),
+    "rooms/remove": Action(do=_remove_room, back=lambda _: "/"),
     "rooms/poll": Action(do=_poll_room, back=_room),
     "endpoints/add": Action(do=_add_endpoint, back=lambda _: "/endpoints"),
     "endpoints/remove": Action(do=_remove_endpoint, back=_endpoint),
