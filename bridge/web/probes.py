@@ -6,7 +6,6 @@ import asyncio
 from datetime import datetime, timedelta
 
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
-
 from pydantic import BaseModel
 
 from bridge.admin.health import Overdue, read_overdue
