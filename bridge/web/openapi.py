@@ -89,7 +89,7 @@ def describe_api(routes: Iterable[BaseRoute], public_url: str = "") -> Document:
         description=_DESCRIPTION,
         routes=described,
         servers=[{"url": public_url or "/"}],
-        license_info={"name": "MIT"},
+        license_info={"name": "MIT", "identifier": "MIT"},
     )
     for route in described:
         for method, operation in document["paths"][route.path_format].items():
