@@ -13,8 +13,8 @@ from bridge.config import Settings
 from bridge.db.engine import Database
 from bridge.metrics import Metrics
 from bridge.runtime import Runtime
-from bridge.web.gauge_cache import GaugeCache
 from bridge.web.limits import RateLimiter
+from bridge.web.scraper import Scraper
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,7 +28,7 @@ class AppState:
     """A token for a claim that a handler makes, as long as the block lasts."""
     limiter: RateLimiter = field(default_factory=RateLimiter)
     metrics: Metrics = field(default_factory=Metrics)
-    gauges: GaugeCache = field(default_factory=GaugeCache)
+    scraper: Scraper = field(default_factory=Scraper)
 
 
 def state_of(request: Request) -> AppState:
