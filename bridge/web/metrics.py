@@ -30,6 +30,6 @@ router = api_router("", dependencies=[Depends(UnlessOpen((Scope.METRICS,)))])
 @router.get("/metrics")
 async def show_metrics(request: Request, state: State) -> Response:
     """Metrics of this process, and of the database."""
-    await state.gauges.refresh(state.metrics, state.database, state.runtime.now)
-    text, content_type = state.metrics.render(request.headers.get("accept", ""))
+    accept = request.headers.get("accept", "")
+    text, content_type = await state.scraper.scrape(state.metrics, state.database, state.runtime.now, accept)
     return Response(text, media_type=content_type)

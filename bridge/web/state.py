@@ -13,12 +13,12 @@ from bridge.config import Settings
 from bridge.db.engine import Database
 from bridge.metrics import Metrics
 from bridge.runtime import Runtime
-from bridge.web.gauge_cache import GaugeCache
 from bridge.web.limits import RateLimiter
 from bridge.web.links import OneTimeLinks
 from bridge.web.log_end import LogEnd
 from bridge.web.standing import SharedAnswers
 from bridge.web.tail import EventTail
+from bridge.web.scraper import Scraper
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,7 +36,7 @@ class AppState:
     links: OneTimeLinks = field(default_factory=OneTimeLinks)
     limiter: RateLimiter = field(default_factory=RateLimiter)
     metrics: Metrics = field(default_factory=Metrics)
-    gauges: GaugeCache = field(default_factory=GaugeCache)
+    scraper: Scraper = field(default_factory=Scraper)
 
 
 def state_of(request: Request) -> AppState:
