@@ -15,6 +15,7 @@ from bridge.cli.options import ConfigOption
 from bridge.cli.settings import find_file
 from bridge.config import Settings, load
 from bridge.logs import FLUSH_SECONDS, configure_logs, flush_logs
+from bridge.notify import ServiceManager
 from bridge.service import Role, Service
 
 
@@ -28,7 +29,12 @@ def run(
     file = find_file(config)  # once: a file that is missing at a reload is a mistake
     settings = load(file, os.environ)
     _start_logs(settings)
-    service = Service(settings, frozenset(role or Role), reload=lambda: load(file, os.environ))
+    service = Service(
+        settings,
+        frozenset(role or Role),
+        reload=lambda: load(file, os.environ),
+        manager=ServiceManager(os.environ),
+    )
     try:
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
             runner.run(service.run())
