@@ -16,7 +16,7 @@ from io import TextIOWrapper
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command, get_group
 
 from bridge import __version__
@@ -129,6 +129,11 @@ class _Group(TyperGroup):
         """Write the commands' lines into the help."""
         with formatter.section("Commands"):
             formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
+
+    def shell_complete(self, ctx: Any, incomplete: str) -> Any:  # noqa: ANN401 - as above
+        """Complete the name of a command from the table: a shell waits for it."""
+        self.commands = {name: TyperCommand(name, help=line) for name, (_, line) in COMMANDS.items()}
+        return super().shell_complete(ctx, incomplete)
 
 
 app = typer.Typer(

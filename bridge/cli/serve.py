@@ -16,6 +16,7 @@ from bridge.cli.output import print_message
 from bridge.cli.settings import find_file
 from bridge.config import Settings, load
 from bridge.logs import FLUSH_SECONDS, configure_logs, flush_logs
+from bridge.notify import ServiceManager
 from bridge.service import Role, Service
 
 
@@ -35,7 +36,13 @@ def run(
         if url is not None and not settings.web.tokens and sys.stderr.isatty():
             print_message(f"dashboard: {url.removesuffix('/')}{service.new_sign_in_path()} (this link signs in once)")
 
-    service = Service(settings, frozenset(role or Role), reload=lambda: load(file, os.environ), on_ready=introduce)
+    service = Service(
+        settings,
+        frozenset(role or Role),
+        reload=lambda: load(file, os.environ),
+        on_ready=introduce,
+        manager=ServiceManager(os.environ),
+    )
     try:
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
             runner.run(service.run())

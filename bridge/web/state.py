@@ -16,9 +16,9 @@ from bridge.runtime import Runtime
 from bridge.web.limits import RateLimiter
 from bridge.web.links import OneTimeLinks
 from bridge.web.log_end import LogEnd
+from bridge.web.scraper import Scraper
 from bridge.web.standing import SharedAnswers
 from bridge.web.tail import EventTail
-from bridge.web.scraper import Scraper
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
