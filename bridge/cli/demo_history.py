@@ -1,4 +1,4 @@
-"""The hour before a demo begins: a crowd by a clock that runs fast, polled into the database by the rules of the bridge.
+"""The hour before a demo begins: a crowd by a clock that runs fast, polled by the rules of the bridge.
 
 So the dashboard has sessions, timelines and attendance to show from the first second on. No endpoint is subscribed yet,
 so nothing of it is delivered.
