@@ -243,9 +243,14 @@ class Service:
         from bridge.web.tail import EventTail  # noqa: PLC0415
 
         tail = EventTail(self._database, self._settings.database.listen_url)
-        app = create_app(
-            AppState(database=self._database, runtime=self._runtime, settings=lambda: self._settings, tail=tail)
+        state = AppState(
+            database=self._database,
+            runtime=self._runtime,
+            settings=lambda: self._settings,
+            tail=tail,
+            claim_token=self._claim_token,
         )
+        app = create_app(state)
         remedy = 'choose another address for web.listen, or "" for none'
         async with serve_app(app, host=listen.host, port=listen.port, remedy=remedy) as url:
             log.info("web.listening", url=url)
@@ -394,16 +399,24 @@ class Service:
         self, name: str, every: timedelta, work: Callable[[], Awaitable[None]], *, waits_at_first: bool = False
     ) -> None:
         """Do work that is due, unless another process does it."""
-        now, token = self._runtime.now(), self._worker.new_token()
+        now = self._runtime.now()
+        with self._claim_token() as token:
+            try:
+                if await self._database.write_aside(
+                    claim_job, name, every=every, now=now, token=token, waits_at_first=waits_at_first
+                ):
+                    await work()
+                    await self._database.write_aside(finish_job, name, token=token, next_run_at=now + every)
+            except DatabaseError as error:
+                log.warning("job.failed", job=name, detail=str(error))
+
+    @contextmanager
+    def _claim_token(self) -> Iterator[str]:
+        """Yield a token for a claim that is neither the poller's nor the sender's."""
+        token = self._worker.new_token()
+        self._job_tokens.add(token)
         try:
-            if await self._database.write_aside(
-                claim_job, name, every=every, now=now, token=token, waits_at_first=waits_at_first
-            ):
-                self._job_tokens.add(token)
-                await work()
-                await self._database.write_aside(finish_job, name, token=token, next_run_at=now + every)
-        except DatabaseError as error:
-            log.warning("job.failed", job=name, detail=str(error))
+            yield token
         finally:
             self._job_tokens.discard(token)
 

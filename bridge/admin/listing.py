@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -94,6 +94,23 @@ def fetch_page(
     last = shown[-1][-width:]
     more = _count(connection, query.where(order.beyond(last))) if page.count else 0
     return Listing(items=items, next=_position(last), more=more)
+
+
+def page_of(items: Iterable[T], order: Order, key: Callable[[T], tuple[Any, ...]], page: Page) -> Listing[T]:
+    """Return one page of items that are in memory; `key` returns the values of the columns of their order.
+
+    Raises:
+        UsageError: as in `fetch_page`.
+    """
+    newest_first = order.newest_first if page.newest_first is None else page.newest_first
+    rest = sorted(items, key=key, reverse=newest_first)
+    if page.after is not None:
+        position = tuple(_values(order, page.after))
+        rest = [item for item in rest if (key(item) < position if newest_first else key(item) > position)]
+    shown = rest[: page.limit]
+    if len(shown) == len(rest):
+        return Listing(items=shown)
+    return Listing(items=shown, next=_position(key(shown[-1])), more=len(rest) - len(shown))
 
 
 def pages(read: Callable[[Page], Listing[T]], limit: int, at_once: int = 500) -> Iterator[Listing[T]]:

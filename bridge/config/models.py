@@ -25,13 +25,14 @@ from pydantic import (
     Field,
     PrivateAttr,
     ValidationInfo,
+    WithJsonSchema,
     field_validator,
     model_validator,
 )
 
 from bridge.config import checks
 from bridge.config.checks import ListenAddress, choice, parsed
-from bridge.config.durations import parse_duration, parse_positive_duration
+from bridge.config.durations import DURATION_PATTERN, parse_duration, parse_positive_duration
 from bridge.config.keys import secrets_of
 from bridge.config.secrets import Context, Secret, SecretText, with_secret_files
 from bridge.config.sizes import parse_size
@@ -54,8 +55,13 @@ T = TypeVar("T")
 
 Listed = Annotated[tuple[T, ...], Field(strict=False)]
 NotEmpty = Annotated[tuple[T, ...], Field(strict=False), AfterValidator(checks.check_not_empty)]
-Duration = Annotated[timedelta, BeforeValidator(parse_duration)]
-PositiveDuration = Annotated[timedelta, BeforeValidator(parse_positive_duration)]
+_WRITTEN_DURATION: Final = {
+    "anyOf": [{"type": "string", "pattern": DURATION_PATTERN}, {"type": "number", "minimum": 0}],
+    "description": 'A span, like "250ms", "10s", "5m", "2h" or "5d", or a number of seconds.',
+    "examples": ["10s", 2.5],
+}
+Duration = Annotated[timedelta, BeforeValidator(parse_duration), WithJsonSchema(_WRITTEN_DURATION)]
+PositiveDuration = Annotated[timedelta, BeforeValidator(parse_positive_duration), WithJsonSchema(_WRITTEN_DURATION)]
 Size = Annotated[int, BeforeValidator(parse_size)]
 MetadataPath = Annotated[str, AfterValidator(checks.check_metadata_path)]
 Label = Annotated[str, AfterValidator(checks.check_label)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter, FastAPI
 
 from bridge import __version__
-from bridge.web import me, pages, probes, rooms, schemas, stream
+from bridge.web import me, openapi, pages, presence, probes, rooms, schemas, sessions, stream
 from bridge.web.cors import Cors
 from bridge.web.guard import Guard
 from bridge.web.problems import UnexpectedErrors, add_problem_handlers
@@ -13,9 +13,12 @@ from bridge.web.state import AppState
 
 ROUTERS: tuple[APIRouter, ...] = (
     me.router,
+    stream.router,  # before the route of one event
     rooms.router,
+    presence.router,
+    sessions.router,
     schemas.router,
-    stream.router,
+    openapi.router,
     probes.router,
     pages.router,
 )

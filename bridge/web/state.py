@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Annotated
 
@@ -24,6 +25,8 @@ class AppState:
     runtime: Runtime
     settings: Callable[[], Settings]
     tail: EventTail
+    claim_token: Callable[[], AbstractContextManager[str]]
+    """A token for a claim that a handler makes, as long as the block lasts."""
     shared: SharedAnswers = field(default_factory=SharedAnswers)
     limiter: RateLimiter = field(default_factory=RateLimiter)
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack
+from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,6 @@ from bridge.web.state import AppState
 from bridge.web.tail import EventTail
 from tests.harness.builders import at
 from tests.harness.config import write_config
-from tests.harness.simulator import Simulator
 from tests.harness.store_driver import StoreDriver
 
 BASE = "http://127.0.0.1:8080"
@@ -34,16 +33,21 @@ class Web:
     settings: Settings
     now: float = 0
     write: Callable[..., Settings]
-    stack: AsyncExitStack
     app: Any = field(init=False)
 
     def __post_init__(self) -> None:
         runtime = Runtime(now=lambda: at(self.now), new_id=self.store.new_id, jitter=lambda: 0.5)
-        database = self.store.database
-        state = AppState(database=database, runtime=runtime, settings=lambda: self.settings, tail=EventTail(database))
-        self.app = create_app(state)
+        self.app = create_app(
+            AppState(
+                database=self.store.database,
+                runtime=runtime,
+                settings=lambda: self.settings,
+                tail=EventTail(self.store.database),
+                claim_token=lambda: nullcontext(self.store.token()),
+            )
+        )
 
-    def configure(self, **sections: Any) -> None:  # noqa: ANN401 - tables of write_config
+    def configure(self, **sections: Any) -> None:  # noqa: ANN401 - arguments of write_config
         """Replace the configuration, as a reload does."""
         self.settings = self.write(**sections)
 
@@ -63,12 +67,11 @@ class Web:
 
 
 @pytest.fixture
-async def web(store: StoreDriver, simulator: Simulator, tmp_path: Path) -> AsyncIterator[Web]:
-    """No token, no room."""
+def web(store: StoreDriver, tmp_path: Path) -> Web:
+    """No token, no room, no upstream."""
 
     def write(**sections: Any) -> Settings:  # noqa: ANN401 - as above
-        how = {"database_url": store.database.name, "upstream": simulator.url, **sections}
+        how = {"database_url": store.database.name, "upstream": "http://127.0.0.1:1", **sections}
         return load(write_config(tmp_path / "bridge.toml", **how), {})
 
-    async with AsyncExitStack() as stack:
-        yield Web(store=store, settings=write(), write=write, stack=stack)
+    return Web(store=store, settings=write(), write=write)
