@@ -12,11 +12,13 @@ from sqlalchemy import Connection, event, text
 from bridge.admin.attempts import AttemptFilter, list_attempts, list_dead_letters
 from bridge.admin.deliveries import show_deliveries
 from bridge.admin.due import find_due_work
+from bridge.admin.event_stream import StreamFilter, key_of, keys_above, look_at_log, read_step
 from bridge.admin.events import EventFilter, list_events, new_events
 from bridge.admin.health import read_overdue
 from bridge.admin.listing import Listing, Page
 from bridge.admin.rooms import RoomState, failing_sources, list_rooms, show_room
 from bridge.db.engine import Database
+from bridge.db.final_keys import FinalKeys
 from bridge.db.liveness import read_claims
 from bridge.delivery.claim import claim_cursors, claim_redeliveries
 from bridge.delivery.targets import TargetCache
@@ -154,7 +156,12 @@ def test_nothing_reads_a_whole_table(store: StoreDriver) -> None:
         "events": listing(list_events, wanted=EventFilter()),
         "events of a room": listing(list_events, wanted=EventFilter(room=room)),
         "events of a time": listing(list_events, wanted=EventFilter(since=at(0), until=at(10))),
-        "new events": read(new_events, EventFilter(), above=MANY, known=(), limit=5),
+        "new events": read(new_events, EventFilter(), after=MANY, last=MANY + 10, limit=5),
+        "end of the log": read(look_at_log, FinalKeys(), MANY),
+        "last event of a stream": read(key_of, event_id),
+        "events of a stream": read(read_step, 0, MANY, StreamFilter()),
+        "events of a room's stream": read(read_step, 0, MANY, StreamFilter(room=room)),
+        "events after a key": read(keys_above, MANY),
         "attempts": listing(list_attempts, wanted=AttemptFilter()),
         "attempts at an endpoint": listing(list_attempts, wanted=AttemptFilter(endpoint=crm)),
         "attempts for a room": listing(list_attempts, wanted=AttemptFilter(room=room)),
