@@ -42,6 +42,7 @@ class Web:
                 database=self.store.database,
                 runtime=runtime,
                 settings=lambda: self.settings,
+                tail=EventTail(self.store.database),
                 claim_token=lambda: nullcontext(self.store.token()),
                 tail=EventTail(self.store.database),
             )
