@@ -48,6 +48,7 @@ class RevolvingSource:
     """A source whose rooms gain and lose a peer in turn: every poll but the first brings one event."""
 
     name = "main"
+    clock_skew = None
 
     def __init__(self) -> None:
         self.responded_at: dict[str, datetime] = {}

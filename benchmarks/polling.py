@@ -86,6 +86,7 @@ async def poll_for(database: Database, account: SourceSettings, seconds: float) 
 
     class Counted:
         name = account.name
+        clock_skew = None
 
         async def fetch(self, room_id: str) -> object:
             nonlocal done

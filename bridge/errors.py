@@ -45,6 +45,10 @@ class UsageError(BridgeError):
     exit_code = 2
 
 
+class ConflictError(UsageError):
+    """The command contradicts what there is: a taken name, or a thing that the configuration owns."""
+
+
 class NotFoundError(BridgeError):
     """Something that the command names does not exist."""
 

@@ -10,6 +10,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iter
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from datetime import timedelta
 from enum import StrEnum
+from functools import cached_property
+from typing import TYPE_CHECKING
 
 from bridge import __version__
 from bridge.admin.clock import (
@@ -36,6 +38,7 @@ from bridge.db.schema import ensure_schema
 from bridge.delivery.sender import Sender
 from bridge.errors import BridgeError, ConfigurationError, DatabaseError
 from bridge.logs import FLUSH_SECONDS, flush_logs, get_logger
+from bridge.metrics import Metrics
 from bridge.notify import ServiceManager
 from bridge.polling.poller import NoSender, Poller
 from bridge.polling.rooms import apply_shorter_intervals
@@ -44,6 +47,9 @@ from bridge.runtime import Runtime, system_runtime
 from bridge.scheduler import Job, scheduled
 from bridge.sources.kinds import open_source
 from bridge.workers import PAUSE_AFTER_ERROR, RELEASE_SECONDS
+
+if TYPE_CHECKING:
+    from bridge.web.state import AppState
 
 TICK = timedelta(milliseconds=200)
 """Interval of the check for due work. Work that this process creates wakes its workers at once."""
@@ -99,7 +105,8 @@ class Service:
         self._runtime = runtime or system_runtime()
         self._manager = manager or ServiceManager({})
         self._on_ready = on_ready
-        self._database = Database(settings.database.url)
+        self._metrics = Metrics()
+        self._database = Database(settings.database.url, on_events=self._metrics.count_events)
         self._stop_requested = asyncio.Event()
         self._reload_requested = asyncio.Event()
         self._worker = Worker(self._database, tokens_in_use=self._tokens_in_use, on_freed=self._wake_threadsafe)
@@ -174,6 +181,7 @@ class Service:
     async def _serve(self) -> None:
         async with (
             self._web() as url,
+            self._probes(),
             scheduled(self._jobs(), now=self._runtime.now, on_clock_changed=self._on_clock_changed),
         ):
             roles = sorted(role.value for role in self._roles)
@@ -214,7 +222,7 @@ class Service:
     async def _open_sender(self, stack: AsyncExitStack) -> Sender:
         client = await stack.enter_async_context(open_webhook_client(self._settings, self._runtime))
         policy, cipher = self._settings.delivery.policy, SecretCipher(self._settings.encryption_keys)
-        return Sender(self._database, client, policy, self._runtime, self._worker, cipher=cipher)
+        return Sender(self._database, client, policy, self._runtime, self._worker, cipher=cipher, metrics=self._metrics)
 
     async def _open_poller(self, stack: AsyncExitStack) -> Poller:
         sources = {
@@ -223,7 +231,10 @@ class Service:
         for _, source in sources.values():
             stack.push_async_callback(source.aclose)
         sender = self._sender or NoSender()
-        return Poller(self._database, sources, self._settings.polling, self._runtime, self._worker, sender)
+        self._metrics.keep_sources(sources.keys())
+        return Poller(
+            self._database, sources, self._settings.polling, self._runtime, self._worker, sender, metrics=self._metrics
+        )
 
     async def _stop_workers(self, workers: Collection[Poller | Sender]) -> None:
         grace = RELOAD_DRAIN_SECONDS
@@ -241,15 +252,41 @@ class Service:
                 log.warning("web.off", detail='this process has nothing to do: web.listen is ""')
             yield None
             return
-        # Importing these takes a third of a second, and only this role needs them.
-        from bridge.web.app import AppState, create_app  # noqa: PLC0415
+        # Importing these takes a third of a second, and not every process needs them.
+        from bridge.web.app import create_app  # noqa: PLC0415
         from bridge.web.server import serve_app  # noqa: PLC0415
 
-        app = create_app(AppState(name=self._settings.bridge.name, database=self._database, now=self._runtime.now))
         remedy = 'choose another address for web.listen, or "" for none'
-        async with serve_app(app, host=listen.host, port=listen.port, remedy=remedy) as url:
+        async with serve_app(create_app(self._web_state), host=listen.host, port=listen.port, remedy=remedy) as url:
             log.info("web.listening", url=url)
             yield url
+
+    @asynccontextmanager
+    async def _probes(self) -> AsyncIterator[None]:
+        listen = self._settings.probes.listen
+        if listen is None:
+            yield
+            return
+        from bridge.web.app import PROBES, create_app  # noqa: PLC0415 - as in _web
+        from bridge.web.server import serve_app  # noqa: PLC0415
+
+        app, remedy = create_app(self._web_state, PROBES), 'choose another address for probes.listen, or "" for none'
+        async with serve_app(app, host=listen.host, port=listen.port, remedy=remedy) as url:
+            log.info("probes.listening", url=url)
+            yield
+
+    @cached_property
+    def _web_state(self) -> AppState:
+        """The state of both servers."""
+        from bridge.web.state import AppState  # noqa: PLC0415 - as in _web
+
+        return AppState(
+            database=self._database,
+            runtime=self._runtime,
+            settings=lambda: self._settings,
+            claim_token=self._claim_token,
+            metrics=self._metrics,
+        )
 
     # Jobs
 
@@ -391,16 +428,24 @@ class Service:
         self, name: str, every: timedelta, work: Callable[[], Awaitable[None]], *, waits_at_first: bool = False
     ) -> None:
         """Do work that is due, unless another process does it."""
-        now, token = self._runtime.now(), self._worker.new_token()
+        now = self._runtime.now()
+        with self._claim_token() as token:
+            try:
+                if await self._database.write_aside(
+                    claim_job, name, every=every, now=now, token=token, waits_at_first=waits_at_first
+                ):
+                    await work()
+                    await self._database.write_aside(finish_job, name, token=token, next_run_at=now + every)
+            except DatabaseError as error:
+                log.warning("job.failed", job=name, detail=str(error))
+
+    @contextmanager
+    def _claim_token(self) -> Iterator[str]:
+        """Yield a token for a claim that is neither the poller's nor the sender's."""
+        token = self._worker.new_token()
+        self._job_tokens.add(token)
         try:
-            if await self._database.write_aside(
-                claim_job, name, every=every, now=now, token=token, waits_at_first=waits_at_first
-            ):
-                self._job_tokens.add(token)
-                await work()
-                await self._database.write_aside(finish_job, name, token=token, next_run_at=now + every)
-        except DatabaseError as error:
-            log.warning("job.failed", job=name, detail=str(error))
+            yield token
         finally:
             self._job_tokens.discard(token)
 
@@ -478,8 +523,10 @@ class Service:
             self._settings = before
             _log_rejected(error)
             return ()
-        if (before.database, before.web, before.log) != (settings.database, settings.web, settings.log):
-            log.warning("configuration.restart_needed", detail="[database], [web] and [log] apply at the next start")
+        now, then = [(one.database, one.web.listen, one.probes, one.log) for one in (settings, before)]
+        if now != then:
+            detail = "[database], web.listen, [probes] and [log] apply at the next start"
+            log.warning("configuration.restart_needed", detail=detail)
         log.info("configuration.reloaded")
         return _changed_sources(before, settings)
 

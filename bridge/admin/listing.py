@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import json
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, is_dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, is_dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -35,12 +35,14 @@ LARGEST_KEY = 2**63
 class Page:
     """Part of a listing: at most `limit` items after the position `after`, which is a `Listing.next`.
 
-    An item that is added meanwhile neither repeats another one nor hides it. `count` asks for `Listing.more`.
+    An item that is added meanwhile neither repeats another one nor hides it. `count` asks for `Listing.more`;
+    `newest_first` is the direction, None that of the listing.
     """
 
     limit: int
     after: str | None = None
     count: bool = False
+    newest_first: bool | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,6 +81,8 @@ def fetch_page(
     Raises:
         UsageError: `page.after` is not the `next` of such a listing.
     """
+    if page.newest_first is not None:
+        order = replace(order, newest_first=page.newest_first)
     keys = [column.label(f"key_{index}") for index, column in enumerate(order.columns)]
     rest = query if page.after is None else query.where(order.beyond(_values(order, page.after)))
     rows = connection.execute(rest.add_columns(*keys).order_by(*order.by()).limit(page.limit + 1)).all()
@@ -90,6 +94,23 @@ def fetch_page(
     last = shown[-1][-width:]
     more = _count(connection, query.where(order.beyond(last))) if page.count else 0
     return Listing(items=items, next=_position(last), more=more)
+
+
+def page_of(items: Iterable[T], order: Order, key: Callable[[T], tuple[Any, ...]], page: Page) -> Listing[T]:
+    """Return one page of items that are in memory; `key` returns the values of the columns of their order.
+
+    Raises:
+        UsageError: as in `fetch_page`.
+    """
+    newest_first = order.newest_first if page.newest_first is None else page.newest_first
+    rest = sorted(items, key=key, reverse=newest_first)
+    if page.after is not None:
+        position = tuple(_values(order, page.after))
+        rest = [item for item in rest if (key(item) < position if newest_first else key(item) > position)]
+    shown = rest[: page.limit]
+    if len(shown) == len(rest):
+        return Listing(items=shown)
+    return Listing(items=shown, next=_position(key(shown[-1])), more=len(rest) - len(shown))
 
 
 def pages(read: Callable[[Page], Listing[T]], limit: int, at_once: int = 500) -> Iterator[Listing[T]]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
@@ -12,9 +13,10 @@ from sqlalchemy import Connection, Select, and_, case, func, select
 from bridge.admin.listing import Listing, Order, Page, columns_of, copy_fields, fetch_page
 from bridge.db.tables import rooms, sessions, sources, visits
 from bridge.db.visits import load_presence
-from bridge.polling.rooms import find_room
+from bridge.errors import ConflictError
+from bridge.polling.rooms import RoomSpec, add_room, apply_shorter_intervals, find_room, remove_room
 from bridge.rules.polling import Condition
-from bridge.rules.presence import Json, Visit
+from bridge.rules.presence import Visit
 
 
 class RoomState(StrEnum):
@@ -58,7 +60,8 @@ class PresentPeer:
     joined_at_source: str
     last_seen_at: datetime
     initial: bool
-    metadata: Json
+    metadata: Any
+    """As the source gave it, cut by `identity.metadata`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,14 +100,14 @@ _IS_IN = {
     RoomState.UNKNOWN: and_(rooms.c.session_key.is_(None), rooms.c.complete_at.is_(None)),
     RoomState.EMPTY: and_(rooms.c.session_key.is_(None), rooms.c.complete_at.is_not(None)),
 }
-_STATE = case(*((condition, state.value) for state, condition in _IS_IN.items()))
-_BY_SOURCE_AND_ID = Order((rooms.c.source, rooms.c.upstream_id), newest_first=False)
+STATE = case(*((condition, state.value) for state, condition in _IS_IN.items()))
+BY_SOURCE_AND_ID = Order((rooms.c.source, rooms.c.upstream_id), newest_first=False)
 _PEER_COUNT = select(func.count()).where(visits.c.room_key == rooms.c.id, visits.c.left_at.is_(None)).scalar_subquery()
 _LISTED: Select[Any] = (
     select(
         rooms.c.upstream_id.label("room_id"),
         *columns_of(rooms, ListedRoom),
-        _STATE.label("state"),
+        STATE.label("state"),
         _PEER_COUNT.label("peer_count"),
         sessions.c.public_id.label("session_id"),
     )
@@ -122,7 +125,7 @@ def list_rooms(
         query = query.where(rooms.c.source == source)
     if state is not None:
         query = query.where(_IS_IN[state])
-    return fetch_page(connection, query, _BY_SOURCE_AND_ID, page, ListedRoom)
+    return fetch_page(connection, query, BY_SOURCE_AND_ID, page, ListedRoom)
 
 
 def show_room(connection: Connection, room_id: str, source: str | None = None) -> ShownRoom:
@@ -141,6 +144,39 @@ def show_room(connection: Connection, room_id: str, source: str | None = None) -
         session=None if session is None else copy_fields(CurrentSession, session, id=session.session_id),
         peers=tuple(sorted(map(present_peer, presence.visits.values()), key=joined)),
     )
+
+
+def add_manual_room(
+    connection: Connection, spec: RoomSpec, default_interval: timedelta, now: datetime, new_id: Callable[[str], str]
+) -> bool:
+    """Track a room, or change the settings of one that was added before; returns whether it was not tracked.
+
+    Raises:
+        ConflictError: the room belongs to the configuration.
+    """
+    _refuse_configured(connection, spec.upstream_id, spec.source)
+    is_new = add_room(connection, spec, now, new_id)
+    if not is_new:
+        apply_shorter_intervals(connection, default_interval, now)
+    return is_new
+
+
+def remove_manual_room(
+    connection: Connection, room_id: str, source: str | None, now: datetime, new_id: Callable[[str], str]
+) -> None:
+    """Stop tracking a room that was added by hand.
+
+    Raises:
+        NotFoundError: no such room is tracked, or several sources have one with that id.
+        ConflictError: the room belongs to the configuration.
+    """
+    _refuse_configured(connection, room_id, source)
+    remove_room(connection, room_id, source, now, new_id)
+
+
+def _refuse_configured(connection: Connection, room_id: str, source: str | None) -> None:
+    if origin_of(connection, room_id, source) == "config":
+        raise ConflictError(f"room {room_id!r} is in the configuration: change or remove it there, and reload")
 
 
 def origin_of(connection: Connection, room_id: str, source: str | None = None) -> str | None:

@@ -3,26 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta, tzinfo
+from datetime import datetime, timedelta, tzinfo
 from enum import StrEnum
 from typing import TypeVar
 from zoneinfo import ZoneInfo
 
 from bridge.config.checks import check_event_glob, parse_timezone
 from bridge.config.durations import parse_duration, parse_positive_duration
+from bridge.config.moments import Period, parse_moment
 from bridge.config.words import did_you_mean, one_of, quoted
 from bridge.errors import UsageError
 
 E = TypeVar("E", bound=StrEnum)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Period:
-    """The times in [since, until); None leaves that end open."""
-
-    since: datetime | None = None
-    until: datetime | None = None
 
 
 def split_list(values: Iterable[str] | None) -> tuple[str, ...]:
@@ -127,17 +119,7 @@ def choose(option: str, text: str, choices: type[E]) -> E:
 
 
 def _parse_time(option: str, text: str, now: datetime, zone: tzinfo) -> datetime:
-    """Return a time in RFC 3339 (without an offset: in `zone`, as tables show it), or a span before `now`."""
     try:
-        moment = datetime.fromisoformat(text)
-        return (moment if moment.tzinfo is not None else moment.replace(tzinfo=zone)).astimezone(UTC)
-    except (ValueError, OverflowError):
-        pass
-    try:
-        if not text[-1:].isdecimal():  # a bare number could be seconds ago, an epoch or a date
-            return now - parse_duration(text)
-    except ValueError:
-        pass
-    raise UsageError(
-        f"{option} {quoted(text)}: must be a time, like 2026-11-23T09:30:00Z, or a span before now, like 90m or 5d"
-    )
+        return parse_moment(text, now=now, zone=zone)
+    except ValueError as problem:
+        raise UsageError(f"{option} {quoted(text)}: {problem}") from None

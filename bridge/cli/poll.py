@@ -7,18 +7,17 @@ from typing import Annotated, Any
 
 import typer
 
-from bridge.admin.listing import document
-from bridge.admin.rooms import PresentPeer, joined, present_peer
+from bridge.admin.poll import PollResult
 from bridge.cli.options import ConfigOption, JsonOption, RoomArgument, SourceOption
 from bridge.cli.output import Column, count_of, print_json, print_line, print_message, print_table
-from bridge.cli.poll_once import UNSAVED, PollResult, poll_room, preview_poll
+from bridge.cli.poll_once import UNSAVED, poll_room, preview_poll
 from bridge.cli.rooms import print_peers
 from bridge.cli.settings import load_settings
 from bridge.cli.summaries import summarize
 from bridge.config import Settings
 from bridge.config.words import quoted
 from bridge.errors import BridgeError
-from bridge.events.bodies import draft, rfc3339
+from bridge.events.bodies import draft
 from bridge.rules.presence import Failure, Snapshot
 from bridge.runtime import system_runtime
 
@@ -51,38 +50,10 @@ def poll(
 
 
 def _document(result: PollResult, *, dry_run: bool) -> dict[str, Any]:
-    response = result.response
-    peers = [_without_unsaved(document(peer)) for peer in _peers(result)]
-    return {
-        "room_id": result.room_id,
-        "source": result.source,
-        "dry_run": dry_run,
-        "polled_at": rfc3339(result.at),
-        "outcome": _outcome(response),
-        "detail": response.detail if isinstance(response, Failure) else None,
-        "notes": [] if isinstance(response, Failure) else list(response.notes),
-        "peer_count": len(peers),
-        "peers": peers,
-        "changes": [
-            {"type": change.type.value, "timestamp": rfc3339(change.timestamp), **_without_unsaved(change.facts)}
-            for change in (draft(change, result.at) for change in result.changes)
-        ],
-        "event_count": result.event_count,
-    }
-
-
-def _outcome(response: Snapshot | Failure) -> str:
-    match response:
-        case Failure(kind=kind):
-            return kind.value
-        case Snapshot(no_session=True):
-            return "no_session"
-        case Snapshot(complete=complete):
-            return "complete" if complete else "incomplete"
-
-
-def _peers(result: PollResult) -> list[PresentPeer]:
-    return sorted(map(present_peer, result.after.visits.values()), key=joined)
+    facts = result.facts
+    for key in ("peers", "changes"):
+        facts[key] = [_without_unsaved(item) for item in facts[key]]
+    return {"room_id": facts.pop("room_id"), "source": facts.pop("source"), "dry_run": dry_run, **facts}
 
 
 def _without_unsaved(facts: Mapping[str, Any]) -> dict[str, Any]:
@@ -92,8 +63,8 @@ def _without_unsaved(facts: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _print_result(result: PollResult, response: Snapshot, settings: Settings) -> None:
-    print_line(f"{result.room_id}: {_outcome(response)}, {count_of(len(result.after.visits), 'peer')}")
-    if peers := _peers(result):
+    print_line(f"{result.room_id}: {result.outcome}, {count_of(len(result.after.visits), 'peer')}")
+    if peers := result.peers:
         print_line("")
         print_peers(peers, result.at, settings)
     print_line("")

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from datetime import datetime
+from dataclasses import replace
 
+from bridge.admin import poll as admin
+from bridge.admin.poll import PollResult
 from bridge.admin.read_only import ReadOnlyDatabase
 from bridge.admin.rooms import origin_of
 from bridge.cli.database import missing_file, open_database
@@ -16,30 +17,17 @@ from bridge.cli.settings import find_source
 from bridge.config import Settings
 from bridge.config.words import one_of, quoted
 from bridge.db.engine import Database
+from bridge.db.liveness import registered
 from bridge.db.schema import ensure_schema, schema_state
-from bridge.errors import BridgeError, NotFoundError, UsageError
-from bridge.polling.plan import Poll, RecordedPoll, Skipped
-from bridge.polling.poll_now import poll_now, room_presence
-from bridge.rules.presence import Change, Failure, Presence, Snapshot, diff
+from bridge.errors import NotFoundError, UsageError
+from bridge.polling.poll_now import room_presence
+from bridge.rules.presence import Failure, Presence, Snapshot, diff
 from bridge.runtime import Runtime
 from bridge.sources.kinds import open_source
 from bridge.sources.protocol import SourceSettings
 
 UNSAVED = "-"
 """The id of visits and sessions that a dry run did not store."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PollResult:
-    """The response, the presence `after` it, and what changed."""
-
-    room_id: str
-    source: str
-    at: datetime
-    response: Snapshot | Failure
-    after: Presence
-    changes: tuple[Change, ...] = ()
-    event_count: int = 0
 
 
 def poll_room(settings: Settings, room_id: str, source: str | None, runtime: Runtime) -> PollResult:
@@ -51,19 +39,7 @@ def poll_room(settings: Settings, room_id: str, source: str | None, runtime: Run
     """
     with open_database(settings) as database:
         account = find_source(settings, _tracked_source(database, settings, room_id, source))
-        polled, recorded = asyncio.run(_poll(database, settings, account, room_id, runtime))
-        if isinstance(polled.result, Skipped):
-            raise BridgeError(f"the poll of room {quoted(room_id)} was interrupted; nothing was written")
-        after = database.read_now(room_presence, room_id, account.name).presence
-    return PollResult(
-        room_id=room_id,
-        source=account.name,
-        at=polled.at,
-        response=polled.result,
-        after=after,
-        changes=recorded.changes,
-        event_count=recorded.event_count,
-    )
+        return asyncio.run(_poll(database, settings, account, room_id, runtime))
 
 
 def preview_poll(settings: Settings, room_id: str, source: str | None, runtime: Runtime) -> PollResult:
@@ -111,20 +87,18 @@ def _tracked_source(database: Database, settings: Settings, room_id: str, source
 
 async def _poll(
     database: Database, settings: Settings, account: SourceSettings, room_id: str, runtime: Runtime
-) -> tuple[Poll, RecordedPoll]:
-    source = open_source(account, runtime.now)
-    try:
-        return await poll_now(
+) -> PollResult:
+    with registered(database) as worker:
+        return await admin.poll_room(
             database,
-            account,
-            source,
+            [account],
             room_id,
+            account.name,
             settings=settings.polling,
             runtime=runtime,
+            token=worker.new_token(),
             on_wait=lambda: print_message(f"{room_id} is being polled already: waiting for the end of that poll"),
         )
-    finally:
-        await source.aclose()
 
 
 @contextmanager

@@ -27,6 +27,8 @@ T = TypeVar("T")
 _SOURCE_NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _DATABASE_PREFIXES: Final = ("sqlite:///", "postgresql://", "postgres://")
 _LISTEN: Final = re.compile(r"(?P<host>.*):(?P<port>[0-9]{1,5})")
+_HOST: Final = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*")
+_ORIGIN: Final = re.compile(r"https?://([A-Za-z0-9_.-]+|\[[0-9a-fA-F:.]+\])(:[0-9]{1,5})?")
 _LAST_PORT: Final = 65_535
 _SLOWEST_RATE: Final = 0.0003
 _FASTEST_RATE: Final = 100_000
@@ -232,7 +234,7 @@ def parse_network(text: str) -> IPv4Network | IPv6Network:
 
 
 def parse_listen(text: str) -> ListenAddress | None:
-    """`host:port` or `[IPv6]:port` of a loopback address; an empty text is None: off."""
+    """`host:port` or `[IPv6]:port`; an empty text is None: off."""
     if not text:
         return None
     parts = _LISTEN.fullmatch(text)
@@ -244,10 +246,23 @@ def parse_listen(text: str) -> ListenAddress | None:
         raise ValueError(f'has no address: write "127.0.0.1:{port}"')
     if ":" in bare and host == bare:
         raise ValueError('must have its IPv6 address in brackets, like "[::1]:8080"')
-    address = ListenAddress(host=bare, port=int(port))
-    if not address.is_loopback:
-        raise ValueError(
-            "would let other machines in, and this version has no API tokens yet to keep them out: "
-            f'listen on "127.0.0.1:{port}", and reach it through a proxy or a tunnel that checks who connects'
-        )
-    return address
+    return ListenAddress(host=bare, port=int(port))
+
+
+def check_public_url(text: str) -> str:
+    """Accept the URL of the web server's root, or none, and remove a slash at its end."""
+    return check_base_url(text) if text else text
+
+
+def check_host(text: str) -> str:
+    """Accept the name of a host, without scheme and port."""
+    if not _HOST.fullmatch(text):
+        raise ValueError('must be the name of a host alone, like "bridge.example.com"')
+    return text.lower()
+
+
+def check_origin(text: str) -> str:
+    """Accept an origin as browsers send it."""
+    if not _ORIGIN.fullmatch(text):
+        raise ValueError('must be an origin: scheme, host and port alone, like "https://app.example.com"')
+    return text.lower()

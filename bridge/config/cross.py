@@ -21,6 +21,12 @@ def violations(settings: Settings, reference: Reference) -> Iterator[Violation]:
     """Yield the path and the message of every violated rule; `reference` writes a path for use in a message."""
     yield from _rooms_without_source(settings)
     yield from _repetitions(_room_ids(settings), "room", reference)
+    yield from _open_to_other_machines(settings)
+    if settings.probes.listen is not None and settings.probes.listen == settings.web.listen:
+        yield ("probes", "listen"), f"is the same address as {reference(('web', 'listen'))}, which has the probes too"
+    for what, key in (("name", "name"), ("token", "digest")):
+        values = ((("web", "tokens", i, what), getattr(one, key)) for i, one in enumerate(settings.web.tokens))
+        yield from _repetitions(values, what, reference)
     endpoints = settings.endpoint_tables
     names = ((("endpoints", index, "name"), endpoint.name) for index, endpoint in enumerate(endpoints))
     yield from _repetitions(names, "name", reference)
@@ -44,6 +50,16 @@ def source_problem(source: str | None, sources: Collection[str]) -> str | None:
     if not sources:
         return f"there is no source {quoted(source)}: add a [sources.…] table of this name"
     return f"there is no source {quoted(source)}{did_you_mean(source, sources) or f'; there is {one_of(sources)}'}"
+
+
+def _open_to_other_machines(settings: Settings) -> Iterator[Violation]:
+    listen = settings.web.listen
+    if listen is not None and not listen.is_loopback and not settings.web.tokens:
+        message = (
+            "would let other machines in without a token: add one under [[web.tokens]], or listen on "
+            f'"127.0.0.1:{listen.port}"'
+        )
+        yield ("web", "listen"), message
 
 
 def _rooms_without_source(settings: Settings) -> Iterator[Violation]:

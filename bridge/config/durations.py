@@ -9,6 +9,7 @@ LONGEST = timedelta(days=36_500)
 """A century: dates further ahead may not be representable."""
 
 _FORM = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?(ms|s|m|h|d)?")
+DURATION_PATTERN = f"^{_FORM.pattern}$"
 _SECONDS = {"ms": 0.001, "s": 1, "m": 60, "h": 3_600, "d": 86_400}
 _NOT_A_DURATION = 'must be a duration, like "250ms", "10s", "5m", "2h", "5d" or a number of seconds'
 

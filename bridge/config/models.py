@@ -25,18 +25,20 @@ from pydantic import (
     Field,
     PrivateAttr,
     ValidationInfo,
+    WithJsonSchema,
     field_validator,
     model_validator,
 )
 
 from bridge.config import checks
 from bridge.config.checks import ListenAddress, choice, parsed
-from bridge.config.durations import parse_duration, parse_positive_duration
+from bridge.config.durations import DURATION_PATTERN, parse_duration, parse_positive_duration
 from bridge.config.keys import secrets_of
 from bridge.config.secrets import Context, Secret, SecretText, with_secret_files
 from bridge.config.sizes import parse_size
 from bridge.events.formats import Format
 from bridge.events.types import DEFAULT_TYPES
+from bridge.rules.access import Scope, digest
 from bridge.rules.delivery import DeliveryPolicy
 from bridge.rules.egress import EgressPolicy
 from bridge.rules.identity import IdentityPolicy
@@ -53,8 +55,13 @@ T = TypeVar("T")
 
 Listed = Annotated[tuple[T, ...], Field(strict=False)]
 NotEmpty = Annotated[tuple[T, ...], Field(strict=False), AfterValidator(checks.check_not_empty)]
-Duration = Annotated[timedelta, BeforeValidator(parse_duration)]
-PositiveDuration = Annotated[timedelta, BeforeValidator(parse_positive_duration)]
+_WRITTEN_DURATION: Final = {
+    "anyOf": [{"type": "string", "pattern": DURATION_PATTERN}, {"type": "number", "minimum": 0}],
+    "description": 'A span, like "250ms", "10s", "5m", "2h" or "5d", or a number of seconds.',
+    "examples": ["10s", 2.5],
+}
+Duration = Annotated[timedelta, BeforeValidator(parse_duration), WithJsonSchema(_WRITTEN_DURATION)]
+PositiveDuration = Annotated[timedelta, BeforeValidator(parse_positive_duration), WithJsonSchema(_WRITTEN_DURATION)]
 Size = Annotated[int, BeforeValidator(parse_size)]
 MetadataPath = Annotated[str, AfterValidator(checks.check_metadata_path)]
 Label = Annotated[str, AfterValidator(checks.check_label)]
@@ -221,10 +228,34 @@ class DeliveryTable(Table):
         return EgressPolicy(allow_http=self.allow_http, allow_private_networks=self.allow_private_networks)
 
 
+class TokenTable(Table):
+    """One of `[[web.tokens]]`."""
+
+    name: Label
+    token: Annotated[Secret[str], AfterValidator(checks.check_credential)]
+    scopes: NotEmpty[Annotated[Scope, choice(Scope)]]
+
+    @cached_property
+    def digest(self) -> bytes:
+        return digest(self.token)
+
+
 class WebTable(Table):
     """`[web]`; without an address the web server is off."""
 
     listen: Annotated[ListenAddress | None, parsed(checks.parse_listen)] = ListenAddress(host="127.0.0.1", port=8080)
+    tokens: Listed[TokenTable] = ()
+    public_url: Annotated[str, AfterValidator(checks.check_public_url)] = ""
+    hosts: Listed[Annotated[str, AfterValidator(checks.check_host)]] = ()
+    trusted_proxies: Listed[Network] = ()
+    cors_origins: Listed[Annotated[str, AfterValidator(checks.check_origin)]] = ()
+    requests_per_second: Rate = 50.0
+
+
+class ProbesTable(Table):
+    """`[probes]`; without an address, only the web server has them."""
+
+    listen: Annotated[ListenAddress | None, parsed(checks.parse_listen)] = None
 
 
 class AttendanceTable(Table):
@@ -270,6 +301,7 @@ class Settings(Table):
     endpoint_tables: Annotated[Listed[EndpointTable], Field(alias="endpoints")] = ()
     delivery: DeliveryTable = DeliveryTable()
     web: WebTable = WebTable()
+    probes: ProbesTable = ProbesTable()
     attendance: AttendanceTable = AttendanceTable()
     audit: AuditTable = AuditTable()
     retention: RetentionTable = RetentionTable()

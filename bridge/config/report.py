@@ -28,7 +28,6 @@ _MESSAGES: Final = {
 }
 _WITHOUT_EFFECT: Final[Mapping[tuple[str, str], str]] = {
     ("sources", "discover"): "this version does not discover rooms: list them under [[rooms]], and leave this out",
-    ("web", "tokens"): "this version has no API, so tokens would protect nothing: leave this out",
 }
 """Keys of later versions, by table and name: refused, for to accept them would be a promise."""
 _KEY_OF_A_TABLE: Final = "[key]"

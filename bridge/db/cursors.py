@@ -39,8 +39,8 @@ EVENTS_AT_ONCE = 20
 MOST_OFFERED = 100
 """Endpoints whose rows one transaction locks for an offer."""
 TARGET_COLUMNS = (
-    endpoints.c.name, endpoints.c.url, endpoints.c.style, endpoints.c.signature, endpoints.c.headers,
-    endpoints.c.timeout_seconds, endpoints.c.rotated_at,
+    endpoints.c.name, endpoints.c.origin, endpoints.c.url, endpoints.c.style, endpoints.c.signature,
+    endpoints.c.headers, endpoints.c.timeout_seconds, endpoints.c.rotated_at,
 )  # fmt: skip
 """The columns that a sender needs to call an endpoint; while they and the secrets stay the same, it may keep them."""
 

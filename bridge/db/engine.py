@@ -13,7 +13,8 @@ import json
 import os
 import sqlite3
 import time
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from importlib import import_module
@@ -62,6 +63,7 @@ SQLITE_REMEDIES = {
     sqlite3.SQLITE_READONLY: ": run `bridge doctor` for the reason",
     sqlite3.SQLITE_CANTOPEN: ": run `bridge doctor` for the reason",
 }
+_EVENTS = "bridge_events"  # key of `Connection.info`: number of events written by the transaction, by type
 ADVISORY_LOCKS = 0x62726467  # "brdg": the class of the bridge's advisory locks in a PostgreSQL database
 MIGRATION_LOCK, CONFIGURATION_LOCK, SYSTEM_LOG_LOCK = 1, 2, 3
 
@@ -69,8 +71,12 @@ MIGRATION_LOCK, CONFIGURATION_LOCK, SYSTEM_LOG_LOCK = 1, 2, 3
 class Database:
     """One database, SQLite or PostgreSQL; safe to share between tasks and threads."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, on_events: Callable[[Mapping[str, int]], None] = lambda _: None) -> None:
         """Open nothing yet.
+
+        Args:
+            url: `sqlite:///…` or `postgresql://…`.
+            on_events: called after each commit with the number of events that it wrote, by type; in any thread.
 
         Raises:
             ConfigurationError: the URL names no database that the bridge can use.
@@ -92,6 +98,7 @@ class Database:
         self._read_threads = ThreadPoolExecutor(READERS, "database-read")
         self._running: set[Future[Any]] = set()
         self._unwritten_since: float | None = None
+        self._on_events = on_events
 
     def __repr__(self) -> str:
         return f"Database({self.name})"
@@ -192,7 +199,9 @@ class Database:
                 with self._translated(), engine.begin() as connection:
                     if is_lost and self.dialect == "postgresql":
                         extend_limits(connection)
+                    connection.info.pop(_EVENTS, None)  # of a transaction that failed
                     result = function(connection)
+                    written: Mapping[str, int] | None = connection.info.pop(_EVENTS, None)
                     committing = True
             except DatabaseError as error:
                 is_lost = not committing and _is_lost(error.__cause__)
@@ -200,6 +209,8 @@ class Database:
                 if tries == TRANSACTION_TRIES or not may_repeat:
                     raise
             else:
+                if written:
+                    self._on_events(written)
                 return result
         raise AssertionError  # the last try returned or raised
 
@@ -297,6 +308,11 @@ def upsert(dialect: str) -> Callable[..., Any]:
     """The INSERT with ON CONFLICT of a kind of database, imported when it is used: the other one is not needed."""
     insert: Callable[..., Any] = import_module(f"sqlalchemy.dialects.{dialect}").insert
     return insert
+
+
+def count_events(connection: Connection, types: Iterable[str]) -> None:
+    """Count events that the transaction has written: they are reported once it is committed."""
+    connection.info.setdefault(_EVENTS, Counter()).update(types)
 
 
 def advisory_lock(connection: Connection, lock: int) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 from sqlalchemy import Column, ColumnElement, Connection, Row, and_, bindparam, insert, or_, select, update
 
 from bridge.db.cursors import Offer, Raised, raise_cursors
-from bridge.db.engine import SYSTEM_LOG_LOCK, advisory_lock
+from bridge.db.engine import SYSTEM_LOG_LOCK, advisory_lock, count_events
 from bridge.db.tables import events, rooms
 from bridge.events.bodies import Draft, RoomName
 from bridge.events.log import NewEvent, RoomLog, number_events
@@ -37,6 +37,7 @@ def append_events(connection: Connection, new: Sequence[NewEvent], offer: Offer 
     """
     if not new:
         return Raised()
+    count_events(connection, (event.type for event in new))
     if offer is None or not offer.known:
         connection.execute(_INSERT_EVENTS, [_event_values(event) for event in new])
         return raise_cursors(connection, new)

@@ -284,3 +284,12 @@ workers = Table(
     Column("id", Text, primary_key=True),
     Column("seen_at", UtcDateTime, nullable=False),
 )
+
+tokens = Table(
+    "tokens",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("digest", LargeBinary, nullable=False, unique=True),  # SHA-256 of the token
+    Column("scopes", JSON, nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+)

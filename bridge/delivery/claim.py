@@ -64,11 +64,15 @@ class OwedEvent:
     acks_to: int
     chain: ChainProof | None = None
     """None for a test, which is in no log."""
+    recorded_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClaimedCursor:
-    """A cursor of this process. Without events: the endpoint wants nothing up to `reach`."""
+    """A cursor of this process. Without events: the endpoint wants nothing up to `reach`.
+
+    `is_retry`: its first event has been attempted before.
+    """
 
     key: int
     target: Target
@@ -77,6 +81,7 @@ class ClaimedCursor:
     acked: int
     reach: int
     events: tuple[OwedEvent, ...]
+    is_retry: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -185,6 +190,7 @@ def claimed_at_once(taken: TakenCursor, target: Target) -> ClaimedCursor:
                 key=key, public_id=event.public_id, sequence=event.sequence, type=event.type, body=event.body,
                 acks_to=last,
                 chain=ChainProof(hash=event.hash, previous=event.previous_hash, salt=event.salt),
+                recorded_at=event.recorded_at,
             )
             for (key, event), last in zip(events, acks_to, strict=True)
         ),
@@ -247,6 +253,7 @@ def _with_events(
                 acked=cursor.acked,
                 reach=reach,
                 events=owed,
+                is_retry=cursor.last_failed_at is not None,
             )
         )
     return claimed
@@ -295,6 +302,7 @@ def _owed_event(row: Row[Any], acks_to: int) -> OwedEvent:
         body=bytes(row.body),
         acks_to=acks_to,
         chain=ChainProof(hash=bytes(row.hash), previous=bytes(row.previous or GENESIS), salt=bytes(row.salt)),
+        recorded_at=row.recorded_at,
     )
 
 
@@ -339,8 +347,8 @@ _ANCHOR = (
     .scalar_subquery()
 )
 _EVENT = (
-    *(events.c.id.label("event_key"), events.c.public_id, events.c.sequence, events.c.type, events.c.body),
-    *(events.c.salt, events.c.hash, func.coalesce(_HASH_BEFORE, _ANCHOR).label("previous")),
+    *(events.c.id.label("event_key"), events.c.public_id, events.c.sequence, events.c.type, events.c.recorded_at),
+    *(events.c.body, events.c.salt, events.c.hash, func.coalesce(_HASH_BEFORE, _ANCHOR).label("previous")),
 )
 """An erased event has no body."""
 

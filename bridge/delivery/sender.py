@@ -36,6 +36,7 @@ from bridge.delivery.redeliver import Redelivered, record_redelivery, release_re
 from bridge.delivery.targets import Target, TargetCache
 from bridge.events.formats import Format, render
 from bridge.logs import get_logger
+from bridge.metrics import Metrics
 from bridge.rules.delivery import DeliveryPolicy, Outcome, PostResult, retry_redelivery
 from bridge.rules.signing import Huddle01Secret, InvalidSecretError, Secret, parse_secret, sign
 from bridge.runtime import Runtime
@@ -62,12 +63,14 @@ class Sender:
         worker: Worker,
         *,
         cipher: SecretCipher,
+        metrics: Metrics | None = None,
     ) -> None:
         self._database = database
         self._client = client
         self._policy = policy
         self._runtime = runtime
         self._worker = worker
+        self._metrics = metrics or Metrics()
         self._targets = TargetCache(cipher)
         self._commits = GroupCommit(self._record_attempts)
         self._stopping = False
@@ -148,6 +151,8 @@ class Sender:
             at = self._runtime.now()
             result = await deliver(self._client, cursor.target, event, at=at, timeout=timeout)
             attempt = Attempt(event=event, result=result, started_at=at)
+            is_first = not (cursor.is_retry and event is cursor.events[0])
+            self._count(cursor.target, attempt, is_first=is_first)
             wants_next = event is not cursor.events[-1] and not self._stopping
             recorded = await self._record(cursor, acked, attempt, wants_next=wants_next)
             if not (isinstance(recorded, Moved) and recorded.keeps_claim):
@@ -196,10 +201,12 @@ class Sender:
                 self._client, claimed.target, redelivery.event, at=at, timeout=timeout, marks=replayed
             )
             now, jitter = self._runtime.now(), self._runtime.jitter()
+            attempt = Attempt(event=redelivery.event, result=result, started_at=at)
+            self._count(claimed.target, attempt, is_first=False)
             done = Redelivered(
                 claimed=claimed,
                 redelivery=redelivery,
-                attempt=Attempt(event=redelivery.event, result=result, started_at=at),
+                attempt=attempt,
                 retry_at=retry_redelivery(result, redelivery.tries, self._policy, now=now, jitter=jitter),
             )
             may_continue = await self._database.write(record_redelivery, done)
@@ -209,6 +216,12 @@ class Sender:
 
     async def _release_redeliveries(self, claimed: Sequence[ClaimedRedeliveries]) -> None:
         await self._database.write(release_redeliveries, claimed)
+
+    def _count(self, target: Target, attempt: Attempt, *, is_first: bool) -> None:
+        metrics, result = self._metrics.of_endpoint(target.metrics_label), attempt.result
+        metrics.count_attempt(result.outcome.value, result.duration)
+        if is_first and attempt.event.recorded_at is not None:
+            metrics.observe_delay(attempt.started_at - attempt.event.recorded_at)
 
     def _terms(self, slots: int) -> Claim:
         return Claim(slots=slots, now=self._runtime.now(), token=self._worker.new_token(), targets=self._targets)

@@ -23,6 +23,7 @@ from bridge.delivery.secrets import SigningSecret, decrypt_secrets, signing_secr
 from bridge.errors import BridgeError
 from bridge.events.subscription import Subscription, subscription
 from bridge.logs import get_logger
+from bridge.metrics import endpoint_label
 from bridge.rules.rate import UNLIMITED
 
 UNREADABLE_PAUSE = timedelta(minutes=1)
@@ -40,6 +41,7 @@ class Target:
 
     key: int
     name: str
+    metrics_label: str = ""
     url: str
     format: str
     signature: str
@@ -137,6 +139,7 @@ def _kept_target(row: Row[Any], secrets: Sequence[SigningSecret], cipher: Secret
     target = Target(
         key=row.id,
         name=row.name,
+        metrics_label=endpoint_label(row.name, row.origin),
         url=row.url,
         format=row.style,
         signature=row.signature,

@@ -14,7 +14,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, and_, bindparam, exists, or_, select, update
 
 from bridge.db.tables import rooms, sources
-from bridge.errors import BridgeError, UsageError
+from bridge.errors import BridgeError, ConflictError
 from bridge.polling.plan import ClaimedRoom
 from bridge.polling.rooms import find_room
 from bridge.polling.source_state import lock_source, read_source, source_health
@@ -64,14 +64,14 @@ def claim_room(
 
     Raises:
         NotFoundError: the room is not tracked.
-        UsageError: the room is disabled.
+        ConflictError: the room is disabled.
         BridgeError: the source has a rate limit to wait for.
     """
     found = find_room(connection, room_id, source)
     # Rooms are locked before sources, as in T2: the other order would deadlock.
     room = connection.execute(select(rooms).where(rooms.c.id == found.id).with_for_update()).one()
     if room.next_poll_at is None:
-        raise UsageError(f"room {room_id!r} is disabled: enable it first, or poll it with --dry-run")
+        raise ConflictError(f"room {room_id!r} is disabled: enable it first, or poll it with --dry-run")
     row, rate = lock_source(connection, source), Rate(requests_per_second)
     health = source_health(row)
     _refuse_while_limited(source, health, now)

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from sqlalchemy import Connection
 
 from bridge.db.engine import Database
-from bridge.db.liveness import Worker, registered
 from bridge.db.visits import load_presence
 from bridge.errors import BridgeError
 from bridge.polling.claim import claim_room
@@ -53,27 +52,27 @@ async def poll_now(
     *,
     settings: PollingSettings,
     runtime: Runtime,
+    token: str,
     on_wait: Callable[[], None] = lambda: None,
 ) -> tuple[Poll, RecordedPoll]:
     """Claim the room, ask its source, record the result.
 
-    A poll of the room that is under way is waited for; `on_wait` is called once then.
+    A poll of the room that is under way is waited for; `on_wait` is called once then. `token` is that of the claim.
 
     Raises:
         NotFoundError: the room is not tracked.
-        UsageError: the room is disabled.
+        ConflictError: the room is disabled.
         BridgeError: the source is rate-limited, or another process took the room over.
     """
-    with registered(database) as worker:
-        claimed = await _claim(database, account, room_id, runtime, worker, on_wait)
-        started_at = runtime.now()
-        result: Snapshot | Failure | Skipped = Skipped()
-        try:
-            result = await source.fetch(room_id)
-        finally:  # after a cancellation too: the room is released at once
-            at, jitter = runtime.now(), runtime.jitter()
-            poll = Poll(room=claimed, started_at=started_at, at=at, result=result, jitter=jitter)
-            (recorded,) = database.write_now(record_polls, [poll], settings=settings, new_id=runtime.new_id)
+    claimed = await _claim(database, account, room_id, runtime, token, on_wait)
+    started_at = runtime.now()
+    result: Snapshot | Failure | Skipped = Skipped()
+    try:
+        result = await source.fetch(room_id)
+    finally:  # after a cancellation too: the room is released at once
+        at, jitter = runtime.now(), runtime.jitter()
+        poll = Poll(room=claimed, started_at=started_at, at=at, result=result, jitter=jitter)
+        (recorded,) = await database.write(record_polls, [poll], settings=settings, new_id=runtime.new_id)
     if recorded.fenced:
         raise BridgeError(f"another process polled room {room_id!r} meanwhile, so nothing was written: try again")
     return poll, recorded
@@ -84,7 +83,7 @@ async def _claim(
     account: SourceSettings,
     room_id: str,
     runtime: Runtime,
-    worker: Worker,
+    token: str,
     on_wait: Callable[[], None],
 ) -> ClaimedRoom:
     has_waited = False
@@ -95,7 +94,7 @@ async def _claim(
             account.name,
             requests_per_second=account.requests_per_second,
             now=runtime.now(),
-            token=worker.new_token(),
+            token=token,
         )
         if claimed is not None:
             return claimed

@@ -15,6 +15,7 @@ from bridge.db.cursors import Offer, TakenCursor
 from bridge.db.engine import Database
 from bridge.db.liveness import Worker
 from bridge.logs import get_logger
+from bridge.metrics import Metrics, PollOutcome, SourceMetrics
 from bridge.polling.claim import claim_rooms, release_rooms
 from bridge.polling.plan import ClaimedRoom, Poll, PollingSettings, RecordedPoll, Skipped
 from bridge.polling.record import record_polls
@@ -68,15 +69,17 @@ class Poller:
         runtime: Runtime,
         worker: Worker,
         sender: EventTaker,
+        *,
+        metrics: Metrics | None = None,
     ) -> None:
         self._database = database
         self._settings = settings
         self._runtime = runtime
         self._worker = worker
         self._sender = sender
-        commits = GroupCommit(self._record)
+        commits, metrics = GroupCommit(self._record), metrics or Metrics()
         self._pollers = [
-            SourcePoller(database, account, source, commits, runtime, worker, sender)
+            SourcePoller(database, account, source, commits, runtime, worker, sender, metrics.of_source(account.name))
             for account, source in sources.values()
         ]
 
@@ -126,6 +129,7 @@ class SourcePoller:
         runtime: Runtime,
         worker: Worker,
         sender: EventTaker,
+        metrics: SourceMetrics,
     ) -> None:
         self._database = database
         self._account = account
@@ -134,6 +138,8 @@ class SourcePoller:
         self._runtime = runtime
         self._worker = worker
         self._sender = sender
+        self._metrics = metrics
+        self._clock_skew: timedelta | None = None
         self._requests = asyncio.Semaphore(account.max_concurrency)
         self._stopping = False
         self._paused_until: datetime | None = None
@@ -184,7 +190,19 @@ class SourcePoller:
             await self._sender.take_over(recorded.taken)
         if recorded.wakes_senders:
             self._sender.wake()
-        _log_poll(poll, recorded)
+        outcome = _outcome(poll, recorded)
+        self._count(poll, outcome)
+        _log_poll(poll, recorded, outcome)
+
+    def _count(self, poll: Poll, outcome: str) -> None:
+        self._metrics.count_poll(outcome)
+        if not isinstance(poll.result, Skipped):
+            delay, duration = poll.started_at - poll.room.due_at, poll.at - poll.started_at
+            self._metrics.observe_request(delay=delay, duration=duration)
+        skew = self._source.clock_skew
+        if skew is not self._clock_skew:
+            self._clock_skew = skew
+            self._metrics.show_clock_skew(skew)
 
     def _must_skip(self, room: ClaimedRoom, now: datetime) -> bool:
         """Whether the source was paused, this poller stopped, or this process frozen after the room was claimed."""
@@ -205,27 +223,39 @@ class SourcePoller:
             self._paused_until = max(self._paused_until, recorded)
 
 
-def _log_poll(poll: Poll, recorded: RecordedPoll) -> None:
+def _outcome(poll: Poll, recorded: RecordedPoll) -> str:
+    if recorded.fenced:
+        return PollOutcome.FENCED.value
+    match poll.result:
+        case Skipped():
+            return PollOutcome.SKIPPED.value
+        case Failure(kind=kind):
+            return kind.value
+        case Snapshot(complete=complete):
+            return PollOutcome.COMPLETE.value if complete else PollOutcome.INCOMPLETE.value
+
+
+def _log_poll(poll: Poll, recorded: RecordedPoll, outcome: str) -> None:
     """One line per poll: a warning for failures, debug if nothing changed."""
     facts: dict[str, object] = {
+        "outcome": outcome,
         "source": poll.room.source,
         "room": poll.room.upstream_id,
         "duration_ms": round((poll.at - poll.started_at) / timedelta(milliseconds=1), 1),
     }
     if recorded.fenced:
-        log.warning("room.polled", outcome="fenced", **facts)
+        log.warning("room.polled", **facts)
         return
     match poll.result:
         case Skipped():
-            log.debug("room.polled", outcome="skipped", **facts)
+            log.debug("room.polled", **facts)
         case Failure(kind=kind, detail=detail):
             write = log.error if kind is FailureKind.UNAUTHORIZED else log.warning
-            write("room.polled", outcome=kind.value, detail=detail, **facts)
-        case Snapshot(peers=peers, complete=complete, notes=notes):
+            write("room.polled", detail=detail, **facts)
+        case Snapshot(peers=peers, notes=notes):
             write = log.info if recorded.changes or notes else log.debug
             write(
                 "room.polled",
-                outcome="complete" if complete else "incomplete",
                 peers=len(peers),
                 joined=sum(isinstance(change, PeerJoined) for change in recorded.changes),
                 left=sum(isinstance(change, PeerLeft) for change in recorded.changes),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
@@ -9,6 +10,7 @@ from typing import Final
 
 from bridge.rules.presence import Failure
 
+LOOK_EVERY: Final = timedelta(minutes=1)
 _RESOLUTION: Final = timedelta(seconds=1)
 """Of a `Date` header (RFC 9110 section 5.6.7)."""
 
@@ -36,9 +38,32 @@ class Checkup:
         """
         if self.dated_at is None:
             return None
-        if self.dated_at > self.responded_at:
-            return self.responded_at - self.dated_at
-        return max(self.asked_at - (self.dated_at + _RESOLUTION), timedelta())
+        return _clock_skew(self.asked_at, self.responded_at, self.dated_at)
+
+
+class ClockWatch:
+    """The clock of a source, compared with this machine's once a minute: reading headers costs time."""
+
+    def __init__(self, clock: Callable[[], datetime]) -> None:
+        self._clock = clock
+        self._looked_at: datetime | None = None
+        self.skew: timedelta | None = None
+        """As `Checkup.clock_skew`, of the last response that was looked at."""
+
+    def look(self, asked_at: datetime, read_date: Callable[[], str | None]) -> None:
+        """A response has come; its `Date` header is read if that is due."""
+        now = self._clock()
+        if self._looked_at is not None and abs(now - self._looked_at) < LOOK_EVERY:
+            return
+        self._looked_at = now
+        dated_at = parse_date(read_date())
+        self.skew = None if dated_at is None else _clock_skew(asked_at, now, dated_at)
+
+
+def _clock_skew(asked_at: datetime, responded_at: datetime, dated_at: datetime) -> timedelta:
+    if dated_at > responded_at:
+        return responded_at - dated_at
+    return max(asked_at - (dated_at + _RESOLUTION), timedelta())
 
 
 def parse_date(header: str | None) -> datetime | None:

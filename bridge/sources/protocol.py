@@ -1,8 +1,9 @@
 """Protocol of a source: everything that a new kind must provide (CONTRIBUTING.md has a worked example).
 
 A kind is a folder beside this file, with a client that does all I/O and a pure function that interprets a response, and
-one line in `kinds.py`. Its source is a `CheckableSource`: `name`, `fetch`, `check_up`, `aclose`. `fetch` never raises:
-it returns a `Snapshot` of the room, or a `Failure`, which changes nothing (both in `bridge.rules.presence`).
+one line in `kinds.py`. Its source is a `CheckableSource`: `name`, `clock_skew`, `fetch`, `check_up`, `aclose`. `fetch`
+never raises: it returns a `Snapshot` of the room, or a `Failure`, which changes nothing (both in
+`bridge.rules.presence`).
 """
 
 from __future__ import annotations
@@ -44,6 +45,11 @@ class Source(Protocol):
     @property
     def name(self) -> str:
         """The account's name in the configuration."""
+        ...
+
+    @property
+    def clock_skew(self) -> timedelta | None:
+        """Lead of this machine's clock over the upstream's at a recent response; None if unknown."""
         ...
 
     async def fetch(self, room_id: str) -> Snapshot | Failure:

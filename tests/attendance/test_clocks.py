@@ -44,6 +44,7 @@ def test_a_clock_that_jumps_400_days_ahead_and_back_deletes_nothing(store: Store
 class Upstream:
     dated_at: datetime | None
     name: str = "main"
+    clock_skew: timedelta | None = None
 
     async def check_up(self) -> Checkup:
         return Checkup(failure=None, asked_at=at(0), responded_at=at(0), dated_at=self.dated_at)

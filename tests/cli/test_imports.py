@@ -11,7 +11,8 @@ from tests.cli.conftest import Cli
 from tests.harness.process import environment
 
 HTTP = {"httpx", "httpx_aiohttp", "aiohttp", "fastapi", "starlette", "uvicorn", "jinja2"}
-NEVER = HTTP | {"alembic", "mako", "apscheduler", "structlog", "rich", "pygments", "cryptography", "psycopg"}
+TOOLS = {"alembic", "mako", "apscheduler", "prometheus_client", "structlog"}
+NEVER = HTTP | TOOLS | {"rich", "pygments", "cryptography", "psycopg"}
 DATABASE = {"sqlalchemy", "sqlite3"}
 OF_POSTGRESQL = "sqlalchemy.dialects.postgresql"
 BRIDGE = {"bridge.simulator", "bridge.service", "bridge.delivery.sender", "bridge.polling.poller", "bridge.web"}

@@ -22,6 +22,7 @@ from tests.config.conftest import LoadText, ProblemsIn
 EXAMPLE = Path(__file__).parents[2] / "bridge.toml"
 SECRET = generate_secret(bytes(range(32)))
 KEY = {"HUDDLE01_API_KEY": "k"}
+SECRETS = KEY | {"CRM_WEBHOOK_SECRET": SECRET, "BRIDGE_TOKEN": "t0ken"}
 
 
 def with_everything_on(text: str) -> str:
@@ -83,7 +84,7 @@ def test_the_example_shows_the_defaults() -> None:
 
 def test_the_keys_that_are_off_in_the_example_are_valid_and_show_the_defaults(load_text: LoadText) -> None:
     text = with_everything_on(EXAMPLE.read_text(encoding="utf-8"))
-    settings = load_text(text, KEY | {"CRM_WEBHOOK_SECRET": SECRET})
+    settings = load_text(text, SECRETS)
     polling, delivery = settings.polling, settings.delivery.policy
     assert settings.rooms == (
         RoomSpec(
@@ -100,9 +101,8 @@ def test_the_keys_that_are_off_in_the_example_are_valid_and_show_the_defaults(lo
 
 def test_the_example_can_come_from_the_environment_alone(load_text: LoadText) -> None:
     text = with_everything_on(EXAMPLE.read_text(encoding="utf-8"))
-    env = KEY | {"CRM_WEBHOOK_SECRET": SECRET}
     variables = dict(variables_of(tomllib.loads(text), "BRIDGE"))
-    assert tables_of(load(None, env | variables)) == tables_of(load_text(text, env))
+    assert tables_of(load(None, SECRETS | variables)) == tables_of(load_text(text, SECRETS))
 
 
 def test_the_file_that_init_writes_loads(load_text: LoadText) -> None:

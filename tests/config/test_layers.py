@@ -16,6 +16,7 @@ from tests.config.conftest import LoadText, ProblemsIn
 
 SOURCE = '[sources.main]\napi_key = "k"\n'
 ENDPOINT = '[[endpoints]]\nname = "crm"\nurl = "https://crm.example.com/"\n'
+TOKEN = '[[web.tokens]]\nname = "ops"\ntoken = "t"\nscopes = ["read"]\n'
 INVALID_FOR_EVERY_KEY = "\x07"
 
 
@@ -91,7 +92,7 @@ def test_every_key_can_come_from_the_environment(problems_in: ProblemsIn, key: s
     parts = key.replace("NAME", "main").replace("[]", ".0").split(".")
     variable = "BRIDGE__" + "__".join(parts).upper()
     path = re.sub(r"\.0\b", "[0]", ".".join(parts))
-    text = SOURCE + ENDPOINT + '[[rooms]]\nid = "r"\n'
+    text = SOURCE + ENDPOINT + TOKEN + '[[rooms]]\nid = "r"\n'
     (problem,) = problems_in(text, {variable: INVALID_FOR_EVERY_KEY})
     assert problem.key.startswith(path)
     assert problem.message.endswith(f"(environment variable {variable})")

@@ -29,6 +29,7 @@ BAD_NETWORK = 'is not a network: write a CIDR, like "10.0.0.0/8" or "127.0.0.0/8
 BAD_DATABASE = "must be sqlite:///file.db (relative to the current directory) or postgresql://user@host/name"
 BAD_SOURCE_NAME = "a source's name is 1 to 64 letters, digits, _ and -"
 
+TOKEN = '[[web.tokens]]\nname = "ops"\ntoken = "t"\n'
 SECTIONS = ("bridge", "database", "sources", "polling", "rooms", "endpoints", "delivery", "web", "retention", "log")
 SOME_KEYS = (*SECTIONS, *sorted({part.rstrip("[]") for key in every_key(Settings) for part in key.split(".")}))
 SOME_VARIABLES = tuple(
@@ -94,7 +95,12 @@ SOME_VARIABLES = tuple(
         (ENDPOINT, 'events = ["*", "peers.*"]', "endpoints[0].events[1]", 'no event type; did you mean "peer.*"?'),
         (ENDPOINT, 'events = ["audit.checkpoints"]', "endpoints[0].events[0]", 'did you mean "audit.checkpoint"?'),
         (SOURCE, "discover = true", "sources.main.discover", "has no effect yet: this version does not discover rooms"),
-        ("[web]\n", "tokens = []", "web.tokens", "has no effect yet: this version has no API"),
+        ("[web]\n", 'public_url = "bridge.example.com"', "web.public_url", "must begin with https:// or http://"),
+        ("[web]\n", 'hosts = ["https://b.example.com"]', "web.hosts[0]", "must be the name of a host alone"),
+        ("[web]\n", 'cors_origins = ["*"]', "web.cors_origins[0]", "must be an origin: scheme, host and port alone"),
+        ("[web]\n", 'trusted_proxies = ["proxy"]', "web.trusted_proxies[0]", "is not a network"),
+        (TOKEN, 'scopes = ["reed"]', "web.tokens[0].scopes[0]", 'did you mean "read"?'),
+        (TOKEN, "scopes = []", "web.tokens[0].scopes", "must not be an empty list"),
         (ENDPOINT, "rooms = []", "endpoints[0].rooms", "must not be an empty list"),
         (ENDPOINT, 'headers = { Host = "x" }', "endpoints[0].headers.Host", "is set by the bridge itself"),
         (ENDPOINT, 'headers = { X = "a\\r\\nY: b" }', "endpoints[0].headers.X", "must be printable ASCII without line"),
@@ -178,7 +184,7 @@ interval = 0
 [sources.main]
 api_key = "env:NOT_SET"
 [web]
-listen = "0.0.0.0:80"
+listen = "nowhere"
 """
     problems = problems_in(text, {"BRIDGE__LOG__LEVEL": "loud", "BRIDGE__WBE__LISTEN": ""})
     assert [(problem.line, problem.key) for problem in problems] == [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from bridge.config.checks import ListenAddress
 from tests.config.conftest import LoadText, ProblemsIn
 
 ONE = '[sources.main]\napi_key = "k"\n'
@@ -63,7 +64,22 @@ def test_a_repetition_from_the_environment_names_the_variable(problems_in: Probl
 def test_an_address_that_other_machines_can_reach_is_refused(problems_in: ProblemsIn, listen: str) -> None:
     (problem,) = problems_in(f'[web]\nlisten = "{listen}"\n')
     assert (problem.key, problem.line) == ("web.listen", 2)
-    assert problem.message.startswith("would let other machines in, and this version has no API tokens yet")
+    assert problem.message.startswith("would let other machines in without a token: add one under [[web.tokens]]")
+
+
+def test_with_a_token_any_address_is_accepted(load_text: LoadText) -> None:
+    token = '[[web.tokens]]\nname = "ops"\ntoken = "env:T"\nscopes = ["read"]\n'
+    settings = load_text(f'[web]\nlisten = "0.0.0.0:8080"\n{token}', {"T": "t0ken"})
+    assert [token.token for token in settings.web.tokens] == ["t0ken"]
+
+
+@pytest.mark.parametrize(("key", "other"), [("name", 'token = "b"'), ("token", 'name = "b"')])
+def test_names_and_tokens_are_unique(problems_in: ProblemsIn, key: str, other: str) -> None:
+    one = '[[web.tokens]]\nname = "a"\ntoken = "a"\nscopes = ["read"]\n'
+    second = f'[[web.tokens]]\n{key} = "a"\n{other}\nscopes = ["read"]\n'
+    (problem,) = problems_in(one + second)
+    assert problem.key == f"web.tokens[1].{key}"
+    assert problem.message.startswith(f"is the same {key} as web.tokens[0].{key}")
 
 
 @pytest.mark.parametrize(
@@ -86,3 +102,12 @@ def test_ten_thousand_mistakes_are_all_reported(problems_in: ProblemsIn) -> None
     problems = problems_in(ONE + rooms)
     assert len(problems) == 15_000
     assert str(problems[-1]) == 'line 30002: rooms[9999].source: there is no source "mian"; did you mean "main"?'
+
+
+def test_probes_need_an_address_of_their_own(load_text: LoadText, problems_in: ProblemsIn) -> None:
+    (problem,) = problems_in('[web]\nlisten = "127.0.0.1:80"\n[probes]\nlisten = "127.0.0.1:80"\n')
+    assert (
+        str(problem) == "line 4: probes.listen: is the same address as web.listen in line 2, which has the probes too"
+    )
+    listen = load_text('[probes]\nlisten = "192.0.2.1:9100"\n').probes.listen
+    assert listen == ListenAddress(host="192.0.2.1", port=9100)

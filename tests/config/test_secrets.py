@@ -149,7 +149,7 @@ name = "c"
 url = "https://[s3cr3t]/"
 secret = "env:LONG"
 [web]
-tokens = [{ name = "x", token = "s3cr3t" }]
+tokens = [{ name = "x", token = "s3cr3t two words", scopes = [] }]
 """
     env = {
         "LONG": "whsk_" + HIDDEN * 40,
@@ -173,7 +173,8 @@ tokens = [{ name = "x", token = "s3cr3t" }]
         "endpoints[2].url",
         "endpoints[2].secret",
         "web.token",
-        "web.tokens",
+        "web.tokens[0].token",
+        "web.tokens[0].scopes",
     }
     assert HIDDEN not in str(ConfigurationError("bridge.toml", problems))
     assert HIDDEN not in repr(problems)

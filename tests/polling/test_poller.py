@@ -7,7 +7,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import pytest
 from structlog.testing import capture_logs
@@ -31,6 +31,7 @@ class ScriptedSource:
     """A source with responses by room; a fetch ends when the gate of its room is open, or else `gate`."""
 
     name: str = "main"
+    clock_skew: timedelta | None = None
     results: dict[str, Result] = field(default_factory=dict)
     fetched: list[str] = field(default_factory=list)
     under_way: int = 0

@@ -11,7 +11,7 @@ import ssl
 import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from http import HTTPStatus
 from typing import Final, TypeVar
 from urllib.parse import quote, urlencode
@@ -25,7 +25,7 @@ from bridge.logs import get_logger
 from bridge.resolver import os_reason
 from bridge.rules.presence import Failure, FailureKind, Snapshot
 from bridge.rules.reconcile import RecordedSession, RecordedVisit
-from bridge.sources.checkup import Checkup, parse_date
+from bridge.sources.checkup import Checkup, ClockWatch, parse_date
 from bridge.sources.huddle01.record import read_sessions, read_visits
 from bridge.sources.huddle01.responses import excerpt, fingerprint, interpret
 from bridge.sources.protocol import SourceSettings
@@ -79,6 +79,7 @@ class Huddle01Source:
         self._clock = clock
         self._known = SnapshotCache(SNAPSHOT_CACHE_BYTES)
         self._near_limit: set[str] = set()
+        self._clock_watch = ClockWatch(clock)
         self._seconds = settings.timeout.total_seconds()
         request = httpx.Request(
             "GET",
@@ -99,6 +100,11 @@ class Huddle01Source:
     def name(self) -> str:
         """The account's name in the configuration."""
         return self._settings.name
+
+    @property
+    def clock_skew(self) -> timedelta | None:
+        """Lead of this machine's clock at a response within the last minute or so."""
+        return self._clock_watch.skew
 
     async def fetch(self, room_id: str) -> Snapshot | Failure:
         """Ask once for the peers of a room."""
@@ -164,7 +170,11 @@ class Huddle01Source:
         await self._transport.aclose()
 
     async def _get(self, target: bytes) -> Response:
-        return await self._transport.send(self._request.at(target), ResponseReader(self._settings.max_response_bytes))
+        asked_at = self._clock()
+        reader = ResponseReader(self._settings.max_response_bytes)
+        response = await self._transport.send(self._request.at(target), reader)
+        self._clock_watch.look(asked_at, lambda: response.headers.get("date"))
+        return response
 
     async def _read(self, room_id: str, response: Response) -> Snapshot | Failure:
         limit = LARGE_BODY if response.content_encoding == "identity" else LARGE_COMPRESSED_BODY

@@ -1,0 +1,48 @@
+"""Query parameters that several topics have."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated
+
+from fastapi import Depends, Query
+
+from bridge.config.moments import Period, parse_moment
+from bridge.web.problems import invalid
+from bridge.web.state import AppState, State
+
+RoomFilter = Annotated[str | None, Query(description="Only of the room with this id.")]
+SourceOfRoom = Annotated[str | None, Query(description="Source of the room, where several have a room of this id.")]
+Since = Annotated[
+    str | None,
+    Query(
+        description="Only from this time on: RFC 3339 (without an offset: in `bridge.timezone`), or a span before now.",
+        examples=["2026-11-23T09:30:00Z", "2h"],
+    ),
+]
+Until = Annotated[str | None, Query(description="Only before this time.", examples=["2026-11-23T10:30:00Z"])]
+
+
+def moment(state: AppState, text: str | None, *location: str) -> datetime | None:
+    """Return the time that a request names at a location, as in `moment(state, since, "query", "since")`.
+
+    Raises:
+        ProblemError: 422: it is none.
+    """
+    if text is None:
+        return None
+    try:
+        return parse_moment(text, now=state.runtime.now(), zone=state.settings().bridge.timezone)
+    except ValueError as problem:
+        raise invalid(str(problem), *location) from None
+
+
+def _period(state: State, since: Since = None, until: Until = None) -> Period:
+    period = Period(since=moment(state, since, "query", "since"), until=moment(state, until, "query", "until"))
+    if period.since is not None and period.until is not None and period.until <= period.since:
+        raise invalid("must be later than since", "query", "until")
+    return period
+
+
+InPeriod = Annotated[Period, Depends(_period)]
+"""A parameter of handlers: `since` and `until`."""

@@ -1,0 +1,160 @@
+"""Errors as `application/problem+json` (RFC 9457): every error of the web server is made here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, Response
+from starlette.exceptions import HTTPException
+from starlette.routing import Match
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from bridge.errors import BridgeError, ConflictError, DatabaseError, NotFoundError, SchemaError, UsageError
+from bridge.logs import get_logger
+
+MEDIA_TYPE = "application/problem+json"
+AWAY_SECONDS = 5
+"""`Retry-After` while the database is away."""
+
+log = get_logger("bridge.web")
+
+
+class ProblemError(HTTPException):
+    """An error response; `errors` are those of the request: `{"loc": […], "msg": "…"}`."""
+
+    def __init__(
+        self,
+        status: int,
+        detail: str,
+        headers: Mapping[str, str] | None = None,
+        *,
+        errors: Sequence[Mapping[str, Any]] = (),
+    ) -> None:
+        super().__init__(status, detail, dict(headers or {}))
+        self.errors = errors
+
+    def response(self) -> Response:
+        return problem(self.status_code, self.detail, self.headers, errors=self.errors)
+
+
+def problem(
+    status: int,
+    detail: str,
+    headers: Mapping[str, str] | None = None,
+    *,
+    errors: Sequence[Mapping[str, Any]] = (),
+) -> Response:
+    """Return the response of an error."""
+    title = HTTPStatus(status).phrase
+    body: dict[str, Any] = {"type": "about:blank", "title": title, "status": status, "detail": detail}
+    if errors:
+        body["errors"] = list(errors)
+    return JSONResponse(body, status, dict(headers or {}), media_type=MEDIA_TYPE)
+
+
+def invalid(message: str, *location: str | int) -> ProblemError:
+    """Return the error of one wrong value, as in `invalid("is unknown", "body", "source")`."""
+    return ProblemError(422, f"{location[-1]}: {message}", errors=[{"loc": list(location), "msg": message}])
+
+
+def add_problem_handlers(app: FastAPI) -> None:
+    """Let every error of the app be a problem."""
+    app.add_exception_handler(HTTPException, _on_http_error)  # type: ignore[arg-type]
+    app.add_exception_handler(RequestValidationError, _on_invalid_request)  # type: ignore[arg-type]
+    app.add_exception_handler(BridgeError, _on_bridge_error)  # type: ignore[arg-type]
+
+
+class UnexpectedErrors:
+    """ASGI middleware: logs an unexpected error and responds with 500, without a word about it."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Call the app."""
+        has_started = False
+
+        async def watched(message: Message) -> None:
+            nonlocal has_started
+            has_started = True
+            await send(message)
+
+        try:
+            await self.app(scope, receive, watched)
+        except Exception:
+            route = getattr(scope.get("route"), "path", None)
+            log.exception("request.failed", method=scope.get("method"), route=route)
+            if scope["type"] == "http" and not has_started:
+                response = problem(500, "an unexpected error: the log of the service has more")
+                await response(scope, receive, send)
+
+
+async def _on_http_error(request: Request, error: HTTPException) -> Response:
+    if isinstance(error, ProblemError):
+        return error.response()
+    if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+        allowed = _allowed_methods(request)
+        return problem(405, f"{request.method} is not possible here: {', '.join(allowed)} is", _allow(allowed))
+    detail = "there is nothing at this path" if error.status_code == HTTPStatus.NOT_FOUND else str(error.detail)
+    return problem(error.status_code, detail, error.headers)
+
+
+def _allow(methods: Sequence[str]) -> dict[str, str]:
+    return {"Allow": ", ".join(methods)}
+
+
+def _allowed_methods(request: Request) -> list[str]:
+    """Return the methods of every route at this path."""
+    matching = [route for route in request.app.routes if route.matches(request.scope)[0] is not Match.NONE]
+    methods = {method for route in matching for method in getattr(route, "methods", None) or ()}
+    return sorted(methods | {"HEAD"} if "GET" in methods else methods)
+
+
+async def _on_invalid_request(_request: Request, error: RequestValidationError) -> Response:
+    errors = [{"loc": list(found["loc"]), "msg": _message(found)} for found in error.errors()]
+    detail = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in errors[:3])
+    return problem(422, detail, errors=errors)
+
+
+def _message(found: Mapping[str, Any]) -> str:
+    """Return pydantic's message; that of our own checks without its prefix."""
+    match found["type"]:
+        case "value_error":
+            return str(found["ctx"]["error"])
+        case "json_invalid":
+            return f"is not valid JSON: {found['ctx']['error']}"
+        case "extra_forbidden":
+            return "is unknown"
+        case "missing":
+            return "is missing"
+        case _:
+            return str(found["msg"])
+
+
+async def _on_bridge_error(_request: Request, error: BridgeError) -> Response:
+    if isinstance(error, DatabaseError):
+        return _database_problem(error)
+    status = next(status for kind, status in _STATUS.items() if isinstance(error, kind))
+    return problem(status, str(error))
+
+
+def _database_problem(error: DatabaseError) -> Response:
+    if error.is_away:
+        log.warning("request.failed", detail=str(error))
+        return problem(503, "the database does not respond: try again", {"Retry-After": str(AWAY_SECONDS)})
+    log.error("request.failed", detail=str(error))
+    return problem(500, "the database failed: the log of the service has more")
+
+
+_STATUS: Mapping[type[BridgeError], int] = {
+    NotFoundError: 404,
+    ConflictError: 409,
+    UsageError: 422,
+    SchemaError: 503,
+    BridgeError: 409,
+}
+"""The status of each kind of error, the more special kinds first."""

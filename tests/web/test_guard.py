@@ -1,0 +1,104 @@
+"""What is refused before a route sees it: foreign hosts, proxies without a token, bodies too large or too slow."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+
+import pytest
+
+from bridge.web import bodies
+from tests.web.conftest import Web
+
+ROOMS = "/api/v1/rooms"
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["127.0.0.1", "127.0.0.1:8080", "[::1]:80", "192.0.2.1", "localhost", "LOCALHOST:1", "localhost.",
+     "bridge.example.com", "other.example.com:443"],
+)  # fmt: skip
+async def test_addresses_and_own_names_are_hosts(web: Web, host: str) -> None:
+    web.configure(web={"public_url": "https://Bridge.Example.com/x/", "hosts": ["other.example.com"]})
+    async with web.client(host=host) as client:
+        assert (await client.get(ROOMS)).status_code == 200
+
+
+@pytest.mark.parametrize("host", ["evil.example", "localhost.evil.example", "2130706433", "127.1", "a@localhost"])
+@pytest.mark.parametrize("path", [ROOMS, "/", "/api/v1/openapi.json", "/nowhere"])
+async def test_other_names_are_refused_everywhere(web: Web, host: str, path: str) -> None:
+    async with web.client(web.token("admin"), host=host) as client:
+        response = await client.get(path)
+
+    assert (response.status_code, response.json()["status"]) == (421, 421)
+
+
+async def test_probes_accept_every_host(web: Web) -> None:
+    async with web.client(host="evil.example") as client:
+        assert [(await client.get(path)).status_code for path in ("/healthz", "/readyz")] == [200, 200]
+
+
+@pytest.mark.parametrize("header", ["X-Forwarded-For", "Forwarded", "Via"])
+async def test_without_a_token_nothing_comes_through_a_proxy(web: Web, header: str) -> None:
+    async with web.client(**{header: "192.0.2.1"}) as client:
+        assert [(await client.get(path)).status_code for path in (ROOMS, "/")] == [403, 403]
+        assert (await client.get("/healthz")).status_code == 200
+        client.headers["authorization"] = f"Bearer {web.token('read')}"
+        assert (await client.get(ROOMS)).status_code == 200
+
+
+async def test_only_trusted_proxies_name_the_host(web: Web) -> None:
+    web.configure(web={"hosts": ["known.example"], "trusted_proxies": ["10.0.0.0/8"]})
+    token = web.token("read")
+    forwarded = {"host": "known.example", "x-forwarded-host": "evil.example"}
+    async with web.client(token, address="10.1.1.1", **forwarded) as trusted, web.client(token, **forwarded) as other:
+        assert (await trusted.get(ROOMS)).status_code == 421
+        assert (await other.get(ROOMS)).status_code == 200
+
+
+async def chunks(*sizes: int) -> AsyncIterator[bytes]:
+    for size in sizes:
+        yield b" " * size
+
+
+@pytest.mark.parametrize("declared", [True, False])
+async def test_a_body_that_is_too_large_is_refused(web: Web, *, declared: bool) -> None:
+    body = b" " * (bodies.LARGEST_BODY + 1) if declared else chunks(bodies.LARGEST_BODY, 1)
+    async with web.client(web.token("write")) as client:
+        response = await client.post(ROOMS, content=body, headers={"content-type": "application/json"})
+
+    assert response.status_code == 413
+    assert response.headers["connection"] == "close"
+
+
+async def test_a_body_that_does_not_end_is_refused(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bodies, "BODY_SECONDS", 0.01)
+
+    async def endless() -> AsyncIterator[bytes]:
+        yield b"{"
+        await asyncio.Event().wait()
+
+    async with web.client(web.token("write")) as client:
+        response = await client.post(ROOMS, content=endless(), headers={"content-type": "application/json"})
+
+    assert (response.status_code, response.json()["title"]) == (408, "Request Timeout")
+
+
+async def test_cors_only_for_the_origins_that_are_listed(web: Web) -> None:
+    asked = {"origin": "https://app.example", "access-control-request-method": "GET"}
+    async with web.client(web.token("read")) as client:
+        plain = await client.get(ROOMS, headers={"origin": "https://app.example"})
+        assert not [name for name in plain.headers if name.startswith("access-control")]
+        assert (await client.options(ROOMS, headers=asked)).status_code == 405
+
+        web.configure(web={"cors_origins": ["https://app.example"]})
+        assert (await client.options(ROOMS, headers=asked)).headers["access-control-allow-origin"] == asked["origin"]
+        other = await client.get(ROOMS, headers={"origin": "https://evil.example"})
+        assert "access-control-allow-origin" not in other.headers
+
+
+async def test_null_characters_are_no_part_of_a_url(web: Web) -> None:
+    async with web.client() as client:
+        assert (await client.get(f"{ROOMS}/a%00b")).status_code == 422
+        assert json.loads((await client.get(f"{ROOMS}?source=%00")).text)["status"] == 422
