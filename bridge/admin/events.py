@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Select, select
+from sqlalchemy import ColumnElement, Connection, Select, func, select
 
 from bridge.admin.listing import Listing, Order, Page, fetch_page, in_period, keys_of_room
 from bridge.db.tables import events, rooms, visits

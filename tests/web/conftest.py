@@ -42,7 +42,6 @@ class Web:
                 database=self.store.database,
                 runtime=runtime,
                 settings=lambda: self.settings,
-                tail=EventTail(self.store.database),
                 claim_token=lambda: nullcontext(self.store.token()),
                 tail=EventTail(self.store.database),
             )
