@@ -8,6 +8,7 @@ from fastapi import APIRouter, FastAPI
 
 from bridge import __version__
 from bridge.web import (
+    attendance,
     deliveries,
     endpoints,
     events,
@@ -35,6 +36,7 @@ ROUTERS: tuple[APIRouter, ...] = (
     rooms.router,
     presence.router,
     sessions.router,
+    attendance.router,
     schemas.router,
     stream.router,  # before events, whose ids could be `stream`
     events.router,
