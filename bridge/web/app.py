@@ -9,6 +9,7 @@ from fastapi import APIRouter, FastAPI
 from bridge import __version__
 from bridge.web import (
     attendance,
+    audit,
     deliveries,
     endpoints,
     events,
@@ -17,6 +18,7 @@ from bridge.web import (
     metrics,
     openapi,
     pages,
+    people,
     presence,
     probes,
     rooms,
@@ -37,6 +39,8 @@ ROUTERS: tuple[APIRouter, ...] = (
     presence.router,
     sessions.router,
     attendance.router,
+    audit.router,
+    people.router,
     schemas.router,
     stream.router,  # before events, whose ids could be `stream`
     events.router,

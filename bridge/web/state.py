@@ -19,6 +19,7 @@ from bridge.web.links import OneTimeLinks
 from bridge.web.log_end import LogEnd
 from bridge.web.standing import SharedAnswers
 from bridge.web.tail import EventTail
+from bridge.web.verification import LogVerification
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +38,7 @@ class AppState:
     limiter: RateLimiter = field(default_factory=RateLimiter)
     metrics: Metrics = field(default_factory=Metrics)
     gauges: GaugeCache = field(default_factory=GaugeCache)
+    verification: LogVerification = field(default_factory=LogVerification)
 
 
 def state_of(request: Request) -> AppState:

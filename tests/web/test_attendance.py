@@ -6,6 +6,7 @@ import io
 from zoneinfo import ZoneInfo
 
 import pytest
+from pydantic import BaseModel
 
 from bridge.attendance.export import ExportFormat, write_rows
 from bridge.attendance.query import Selection, list_attendance
@@ -117,7 +118,7 @@ async def test_an_export_too_large_for_memory_is_whole(web: Web) -> None:
 
 
 def test_the_described_rows_have_the_columns_of_their_view() -> None:
-    described = {View.VISIT: VisitRow, View.PERSON: PersonRow, View.TOTAL: TotalRow}
+    described: dict[View, type[BaseModel]] = {View.VISIT: VisitRow, View.PERSON: PersonRow, View.TOTAL: TotalRow}
     assert {view: tuple(row.model_fields) for view, row in described.items()} == COLUMNS
 
 
