@@ -292,6 +292,7 @@ class Service:
             settings=lambda: self._settings,
             claim_token=self._claim_token,
             metrics=self._metrics,
+            wake_poller=self._wake_poller,
             tail=EventTail(self._database, self._settings.database.listen_url),
         )
 
@@ -322,6 +323,10 @@ class Service:
             self._sender.wake()
         if due.redeliveries and self._sender is not None:
             self._sender.wake(redeliveries=True)
+
+    def _wake_poller(self) -> None:
+        if self._poller is not None:
+            self._poller.wake()
 
     def _wake_threadsafe(self) -> None:
         """Claims were freed."""

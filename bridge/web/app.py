@@ -19,6 +19,7 @@ from bridge.web import (
     openapi,
     pages,
     people,
+    pokes,
     presence,
     probes,
     rooms,
@@ -41,6 +42,7 @@ ROUTERS: tuple[APIRouter, ...] = (
     attendance.router,
     audit.router,
     people.router,
+    pokes.router,
     schemas.router,
     stream.router,  # before events, whose ids could be `stream`
     events.router,
