@@ -26,7 +26,13 @@ from bridge.admin.due import DueWork, find_due_work
 from bridge.admin.retention import prune_attempts
 from bridge.attendance.audit import append_checkpoint, has_grown, open_checkpoint_file, write_checkpoint
 from bridge.attendance.clocks import oldest_clock
-from bridge.attendance.reconcile import EndedSession, ReconcileTerms, find_due, reconcile_session
+from bridge.attendance.reconcile import (
+    EndedSession,
+    ReconciledSession,
+    ReconcileTerms,
+    find_due,
+    reconcile_sessions,
+)
 from bridge.attendance.retention import Pruned, prune_room, rooms_to_prune
 from bridge.compose import append_all_snapshots, endpoint_context, open_webhook_client
 from bridge.config import Settings
@@ -295,6 +301,7 @@ class Service:
             settings=lambda: self._settings,
             claim_token=self._claim_token,
             metrics=self._metrics,
+            wake_poller=self._wake_poller,
             tail=EventTail(self._database, self._settings.database.listen_url),
         )
 
@@ -325,6 +332,10 @@ class Service:
             self._sender.wake()
         if due.redeliveries and self._sender is not None:
             self._sender.wake(redeliveries=True)
+
+    def _wake_poller(self) -> None:
+        if self._poller is not None:
+            self._poller.wake()
 
     def _wake_threadsafe(self) -> None:
         """Claims were freed."""
@@ -410,29 +421,24 @@ class Service:
         return await self._database.read(find_due, self._runtime.now(), after, SESSIONS_AT_ONCE)
 
     async def _reconcile_now(self) -> None:
-        settings, runtime = self._settings, self._runtime
+        settings = self._settings
         due = await self._sessions_to_reconcile()
         terms = ReconcileTerms(after=settings.attendance.reconcile_after, identity=settings.polling.policy.identity)
-        accounts = {account.name: account for account in settings.sources}
-        async with AsyncExitStack() as stack:
-            sources = {name: open_source(account, runtime.now) for name, account in accounts.items()}
-            for source in sources.values():
-                stack.push_async_callback(source.aclose)
-            for each in due:
-                account, keeper = accounts.get(each.source), sources.get(each.source)
-                done = await reconcile_session(self._database, account, keeper, each, runtime, terms)
-                write = log.info if done.outcome.is_final else log.warning
-                write(
-                    "session.reconciled",
-                    source=each.source,
-                    room=each.room_id,
-                    session=each.session_id,
-                    outcome=done.outcome.value,
-                    changed=done.has_changed,
-                    notes=list(done.notes),
-                )
-                if done.has_changed and self._sender is not None:
-                    self._sender.wake()
+        await reconcile_sessions(self._database, settings.sources, due, self._runtime, terms, self._on_reconciled)
+
+    def _on_reconciled(self, done: ReconciledSession) -> None:
+        write = log.info if done.outcome.is_final else log.warning
+        write(
+            "session.reconciled",
+            source=done.session.source,
+            room=done.session.room_id,
+            session=done.session.session_id,
+            outcome=done.outcome.value,
+            changed=done.has_changed,
+            notes=list(done.notes),
+        )
+        if done.has_changed and self._sender is not None:
+            self._sender.wake()
 
     async def _in_one_process(
         self, name: str, every: timedelta, work: Callable[[], Awaitable[None]], *, waits_at_first: bool = False

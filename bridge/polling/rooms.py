@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, Row, delete, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Row, delete, insert, or_, select, update
 
 from bridge.db.engine import upsert
 from bridge.db.event_log import append_events, room_log
@@ -140,6 +140,21 @@ def apply_shorter_intervals(connection: Connection, default: timedelta, now: dat
         due_at = now + (default if seconds is None else timedelta(seconds=seconds))
         waiting = (rooms.c.interval_seconds.is_not_distinct_from(seconds), rooms.c.failures == 0)
         connection.execute(update(rooms).where(*waiting, rooms.c.next_poll_at > due_at).values(next_poll_at=due_at))
+
+
+def is_polled(connection: Connection, source: str, upstream_id: str) -> bool:
+    """Whether a room is tracked and enabled."""
+    return connection.execute(select(rooms.c.id).where(*_polled(source, upstream_id))).one_or_none() is not None
+
+
+def make_due(connection: Connection, source: str, upstream_id: str, now: datetime) -> None:
+    """Let a room be polled at once; if a poll of it is under way, once more after that."""
+    waits = or_(rooms.c.next_poll_at > now, rooms.c.claim_token.is_not(None))
+    connection.execute(update(rooms).where(*_polled(source, upstream_id), waits).values(next_poll_at=now))
+
+
+def _polled(source: str, upstream_id: str) -> tuple[ColumnElement[bool], ...]:
+    return rooms.c.source == source, rooms.c.upstream_id == upstream_id, rooms.c.next_poll_at.is_not(None)
 
 
 def find_room(connection: Connection, upstream_id: str, source: str | None = None) -> Row[Any]:
