@@ -16,6 +16,7 @@ import structlog
 from bridge.db.engine import Database
 from tests.harness import postgres
 from tests.harness.receiver import Receiver
+from tests.harness.schemas import delivered_problems
 from tests.harness.simulator import Simulator
 from tests.harness.store_driver import StoreDriver, copied_sqlite, migrated_postgresql, migrated_sqlite
 
@@ -159,6 +160,7 @@ def simulator() -> Iterator[Simulator]:
 
 @pytest.fixture
 def receiver() -> Iterator[Receiver]:
-    """A receiver that accepts everything until it is scripted."""
+    """A receiver that accepts everything until it is scripted; what it has accepted agrees with the JSON Schemas."""
     with Receiver() as subscriber:
         yield subscriber
+    assert delivered_problems(subscriber.deliveries) == []

@@ -82,8 +82,8 @@ def erase_person(
         _erase_events(connection, [row.key for row in mentions])
         _erase_visits(connection, [visit.id for visit in found], new_id("erased"))
         _forget_failures(connection, room_keys)
-        places = [(row.source, row.upstream_id, row.sequence) for row in mentions]
-        erased = draft_erased(visit_ids=[visit.public_id for visit in found], events=places, at=now)
+        positions = [(row.source, row.upstream_id, row.sequence) for row in mentions]
+        erased = draft_erased(visit_ids=[visit.public_id for visit in found], events=positions, at=now)
         append_system_events(connection, [erased], now, new_id)
     return Erasure(visits=len(found), events=len(mentions))
 

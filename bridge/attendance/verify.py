@@ -21,7 +21,7 @@ from bridge.events.types import EventType
 from bridge.rules.chain import GENESIS, ChainHead, commit, link
 
 ROWS_AT_ONCE = 1_000
-Place = tuple[str | None, str | None, int]
+Position = tuple[str | None, str | None, int]
 
 
 class ProblemKind(StrEnum):
@@ -36,7 +36,7 @@ class ProblemKind(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuditProblem:
-    """A problem and its place; `sequence` is None where no event is concerned."""
+    """A problem and its position; `sequence` is None where no event is concerned."""
 
     source: str | None
     room_id: str | None
@@ -75,7 +75,7 @@ class Verification:
 class Erasures:
     """What `person.erased` events explain."""
 
-    events: frozenset[Place] = frozenset()
+    events: frozenset[Position] = frozenset()
     visits: frozenset[str] = frozenset()
 
 
@@ -172,8 +172,8 @@ class _RoomVerification:
             return None
         follows = self._previous is None or link(self._previous, row.sequence, bytes(row.commitment)) == bytes(row.hash)
         if row.body is None:
-            place = (self._room.source, self._room.upstream_id, row.sequence)
-            if place in self._erasures.events:
+            position = (self._room.source, self._room.upstream_id, row.sequence)
+            if position in self._erasures.events:
                 self._result.erased += 1
             else:
                 self._report(row.sequence, ProblemKind.MISSING, "the body is gone, and no person.erased explains it")
@@ -267,7 +267,7 @@ def _check_receipt(connection: Connection, receipt: ChainHead, result: Verificat
 
 
 def _read_erasures(connection: Connection) -> Erasures:
-    places: set[Place] = set()
+    positions: set[Position] = set()
     visits: set[str] = set()
     own_log = select(_as_is(events.c.body)).join(rooms, rooms.c.id == events.c.room_key)
     query = own_log.where(rooms.c.source.is_(None), events.c.type == EventType.PERSON_ERASED.value)
@@ -275,8 +275,8 @@ def _read_erasures(connection: Connection) -> Erasures:
         body = _parse(bytes(row.body)) if _is_bytes(row.body) else None
         if body is not None:
             visits.update(body["data"].get("visit_ids", ()))
-            places.update((one["source"], one["room_id"], one["sequence"]) for one in body["data"].get("events", ()))
-    return Erasures(events=frozenset(places), visits=frozenset(visits))
+            positions.update((one["source"], one["room_id"], one["sequence"]) for one in body["data"].get("events", ()))
+    return Erasures(events=frozenset(positions), visits=frozenset(visits))
 
 
 def _parse(body: bytes) -> dict[str, Any] | None:

@@ -39,8 +39,8 @@ def verify(
     if as_json:
         print_json(result.document)
     for problem in [] if as_json else result.problems:
-        place = "" if problem.sequence is None else f" #{problem.sequence}"
-        print_line(f"{problem.problem}  {log_name(problem.room_id)}{place}  {problem.detail}")
+        position = "" if problem.sequence is None else f" #{problem.sequence}"
+        print_line(f"{problem.problem}  {log_name(problem.room_id)}{position}  {problem.detail}")
     if result.problems:
         raise VerificationError(f"{count_of(len(result.problems), 'problem')}: the log is not as it was written")
     counted = f"{count_of(result.events, 'event')} in {count_of(result.rooms, 'log')}"

@@ -1,7 +1,7 @@
 """Bodies of events: from a change of presence to the canonical bytes that every attempt and replay carries.
 
-The shapes are those of docs/events.md. Within one type and `schema_version` every key is always present. Times are
-RFC 3339 in UTC, cut to milliseconds; spans are differences of the times as printed, so that a reader's arithmetic
+The keys are those of `bridge.events.fields`: within one type and `schema_version` every key is always present. Times
+are RFC 3339 in UTC, cut to milliseconds; spans are differences of the times as printed, so that a reader's arithmetic
 agrees.
 """
 
@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from bridge.events.fields import TYPES
 from bridge.events.types import EventType
 from bridge.rules.presence import (
     Change,
@@ -186,12 +187,14 @@ def draft_erased(
 
 def encode(draft: Draft, room: RoomName, *, event_id: str, sequence: int) -> bytes:
     """The canonical body: style `standard`, compact UTF-8 JSON."""
-    facts = dict(draft.facts)
-    data: dict[str, Json] = {"source": room.source, "room_id": room.room_id, "room_name": room.room_name}
-    if "session_id" in facts:
-        data["session_id"] = facts.pop("session_id")
-    data["sequence"] = sequence
-    data.update(facts)
+    facts = {
+        "source": room.source,
+        "room_id": room.room_id,
+        "room_name": room.room_name,
+        "sequence": sequence,
+        **draft.facts,
+    }
+    data = {name: facts[name] for name in TYPES[draft.type].fields}
     body = {
         "id": event_id,
         "type": draft.type.value,

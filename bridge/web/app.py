@@ -7,7 +7,7 @@ from collections.abc import Collection
 from fastapi import APIRouter, FastAPI
 
 from bridge import __version__
-from bridge.web import me, metrics, pages, presence, probes, rooms, sessions
+from bridge.web import me, metrics, openapi, pages, presence, probes, rooms, schemas, sessions
 from bridge.web.cors import Cors
 from bridge.web.guard import Guard
 from bridge.web.problems import UnexpectedErrors, add_problem_handlers
@@ -18,6 +18,8 @@ ROUTERS: tuple[APIRouter, ...] = (
     rooms.router,
     presence.router,
     sessions.router,
+    schemas.router,
+    openapi.router,
     probes.router,
     metrics.router,
     pages.router,

@@ -82,7 +82,13 @@ async def list_tracked(
     return page_response(await state.database.read(list_rooms, page, source=source, state=in_state))
 
 
-@router.post("/rooms", dependencies=[requires(Scope.WRITE)], response_model=ShownRoom, status_code=201)
+@router.post(
+    "/rooms",
+    dependencies=[requires(Scope.WRITE)],
+    response_model=ShownRoom,
+    status_code=201,
+    responses={200: {"model": ShownRoom, "description": "It was tracked already; its settings are changed."}},
+)
 async def add(state: State, room: NewRoom) -> Response:
     """Track a room (201), or change the settings of one that was added before (200)."""
     spec, interval = room.spec(_source_of(room, state)), state.settings().polling.interval

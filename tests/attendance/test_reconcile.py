@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
+from random import Random
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -201,10 +202,13 @@ class SimulatedWeek:
         while self.seconds < until:
             self.seconds = min(self.seconds + 10, until)
             if polled:
-                response = documents.participants(self.simulation.room("r").present.values())
-                read = interpret(200, {}, documents.encode(response), at(self.offset + self.seconds))
-                assert isinstance(read, Snapshot)
-                self.store.poll(self.offset + self.seconds, r=read)
+                self.poll()
+
+    def poll(self) -> None:
+        response = documents.participants(self.simulation.room("r").present.values())
+        read = interpret(200, {}, documents.encode(response), at(self.offset + self.seconds))
+        assert isinstance(read, Snapshot)
+        self.store.poll(self.offset + self.seconds, r=read)
 
     def join(self, peer_id: str, key: str) -> None:
         self.simulation.join("r", peer_id=peer_id, metadata={"email": key})
@@ -307,6 +311,61 @@ def test_a_week_is_exact_after_reconciling_and_within_its_bracket_before(week: S
     assert {(row["uncertainty_seconds"], row["times_source"]) for row in after} == {(0.0, "reconciled")}
     assert {row["person_key"]: row["total_seconds"] for row in week.rows(View.TOTAL)} == truth
     assert week.store.database.read_now(verify_log).problems == []
+
+
+def test_seven_lessons_across_the_clock_change(store: StoreDriver) -> None:
+    """Each day at nine in Berlin, with rejoins, second devices, visits between two polls, and two downtimes."""
+    zone = ZoneInfo("Europe/Berlin")
+    monday = datetime(2026, 10, 19, 9, tzinfo=zone)
+    week = SimulatedWeek(store, monday)
+    week.simulation.end_lag_seconds = 180
+    rng = Random(26)  # noqa: S311 - a script, not a secret
+    for day in range(7):
+        nine = datetime(2026, 10, 19 + day, 9, tzinfo=zone)
+        down = range(600, 780) if day in {2, 5} else range(0)
+        polls = [(second, "poll", "", "") for second in range(0, 2_000, 10) if second not in down]
+        for second, act, peer_id, key in sorted([*polls, *lesson(rng, day)]):
+            week.seconds = nine.timestamp() - monday.timestamp() + second
+            match act:
+                case "join":
+                    week.join(peer_id, key)
+                case "leave":
+                    week.leave(peer_id)
+                case _:
+                    week.poll()
+
+    truth = week.truth()
+    before = week.rows(View.PERSON)
+    assert len({row["session_id"] for row in before}) >= 7
+    for key in {row["person_key"] for row in before}:
+        mine = [row for row in before if row["person_key"] == key]
+        seconds = sum(row["total_seconds"] for row in mine)
+        assert abs(seconds - truth[key]) <= sum(row["uncertainty_seconds"] for row in mine), key
+    assert truth.keys() - {row["person_key"] for row in before} == {f"quick-{day}" for day in range(7)}
+    assert {row["session_started_at"][-6:] for row in before} == {"+02:00", "+01:00"}
+
+    assert {one.outcome for one in week.reconcile()} == {Outcome.RECONCILED}
+    assert {row["person_key"]: row["total_seconds"] for row in week.rows(View.TOTAL)} == truth
+    assert {row["uncertainty_seconds"] for row in week.rows(View.PERSON)} == {0.0}
+    assert week.store.database.read_now(verify_log).problems == []
+
+
+def lesson(rng: Random, day: int) -> Iterator[tuple[int, str, str, str]]:
+    """Joins and leaves of twelve people in half an hour, and of one who is there for two seconds."""
+    for number in range(12):
+        start, end = rng.randrange(1, 400), rng.randrange(1_000, 1_700)
+        away, back = rng.randrange(420, 580), rng.randrange(800, 990)
+        devices = [(start, away), (back, end)] if number % 3 else [(start, end)]
+        yield from stays(f"phone-{day}-{number}", f"person-{number}", devices)
+        if number % 4 == 0:
+            yield from stays(f"laptop-{day}-{number}", f"person-{number}", [(start + 30, end + 45)])
+    yield from stays(f"quick-{day}", f"quick-{day}", [(502, 504)])
+
+
+def stays(peer_id: str, key: str, spans: Sequence[tuple[int, int]]) -> Iterator[tuple[int, str, str, str]]:
+    for start, end in spans:
+        yield start, "join", peer_id, key
+        yield end, "leave", peer_id, key
 
 
 def test_a_second_run_changes_nothing_and_a_dry_run_neither(week: SimulatedWeek) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import product
 from typing import Any
 
@@ -12,8 +13,8 @@ from bridge.db.cursors import EVENTS_AT_ONCE
 from bridge.db.event_log import append_events, append_system_events, room_log, write_log_ends
 from bridge.db.tables import cursors, events, redeliveries
 from bridge.delivery.replay import Range, count_wanted, find_range, request_some
-from bridge.events.bodies import Draft
 from bridge.events.log import number_events
+from bridge.events.samples import draft_sample
 from bridge.events.subscription import NO_ENDPOINT, Subscription, all_but, only, subscription
 from bridge.events.types import EventType
 from tests.harness.builders import at
@@ -31,7 +32,7 @@ def log_every_kind(store: StoreDriver, key: int) -> None:
     """Append events of every type for every audience, to two rooms and the bridge's own log, in long runs of a type."""
     audiences = (None, NO_ENDPOINT, only(key), only(key + 1), all_but(key), all_but(key + 1))
     drafts = [
-        Draft(type=event_type, timestamp=at(0), facts={"session_id": None}, audience=audience)
+        replace(draft_sample(event_type, at(0), store.new_id), audience=audience)
         for event_type, audience in product(EventType, audiences)
     ]
 

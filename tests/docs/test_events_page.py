@@ -5,34 +5,32 @@ from __future__ import annotations
 import json
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
 from typing import Any
 
 import pytest
 
+from bridge.events import fields
 from bridge.events.bodies import RoomName, draft, draft_endpoint, draft_snapshots, encode
+from bridge.events.fields import FIELDS as FIELD
+from bridge.events.fields import Field
 from bridge.events.formats import Format, render
 from bridge.events.types import DEFAULT_TYPES, EventType
-from bridge.rules.delivery import DisableReason
-from bridge.rules.polling import UNAVAILABLE
 from bridge.rules.presence import (
-    EmptyReason,
     Json,
-    LeaveReason,
     Peer,
     Presence,
     PresencePolicy,
     Snapshot,
-    TimeSource,
     diff,
 )
 from tests.docs import examples, pages
 
 PLAIN = {"text", "time", "seconds", "integer", "boolean", "list", "object", "null"}
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
-BODY, FIELDS, PEERS = "The body", "The fields", "Each of `peers`"
+BODY, FIELDS, PEERS, VISITS = "The body", "The fields", "Each of `peers`", "Each of `visits`"
 
 Event = dict[str, Any]
 
@@ -112,6 +110,9 @@ def test_every_type_is_listed_with_its_default() -> None:
 
     assert set(rows) == {kind.value for kind in EventType}
     assert {kind for kind, row in rows.items() if row["by default"] == "yes"} == {kind.value for kind in DEFAULT_TYPES}
+    assert {kind: row["when"] for kind, row in rows.items()} == {
+        kind.value: facts.when for kind, facts in fields.TYPES.items()
+    }
 
 
 def test_the_body_has_the_documented_keys_and_types(events: list[Event]) -> None:
@@ -131,7 +132,7 @@ def test_a_snapshots_peers_have_the_documented_fields_and_types(events: list[Eve
 def test_reconciled_visits_have_the_documented_fields_and_types(events: list[Event]) -> None:
     visits = [visit for event in events for visit in event["data"].get("visits", ())]
 
-    assert_agree(documented_kinds("Each of `visits`"), found_kinds(visits))
+    assert_agree(documented_kinds(VISITS), found_kinds(visits))
 
 
 def test_each_type_has_exactly_the_fields_that_are_documented_for_it(events: list[Event]) -> None:
@@ -143,21 +144,29 @@ def test_each_type_has_exactly_the_fields_that_are_documented_for_it(events: lis
 
 
 @pytest.mark.parametrize(
-    ("field", "words"),
-    [
-        ("joined_at_source", TimeSource),
-        ("left_at_source", TimeSource),
-        ("leave_reason", LeaveReason),
-        ("empty_reason", EmptyReason),
-        ("condition", UNAVAILABLE),
-        ("reason", DisableReason),
-    ],
+    ("title", "described"),
+    [(BODY, fields.BODY), (FIELDS, fields.FIELDS), (PEERS, fields.PEER_ITEM), (VISITS, fields.VISIT_ITEM)],
 )
-def test_every_value_of_a_field_with_few_values_is_explained(field: str, words: Iterable[str]) -> None:
-    (row,) = [row for row in pages.table(pages.EVENTS, FIELDS) if row["field"] == f"`{field}`"]
+def test_each_table_is_that_of_the_code(title: str, described: Mapping[str, Field]) -> None:
+    rows = pages.table(pages.EVENTS, title)
+    name = next(iter(rows[0]))
 
-    explained = [code for code in pages.codes(row["meaning"]) if f"`{code}`:" in row["meaning"]]
-    assert sorted(explained) == sorted(str(word) for word in words)
+    assert {pages.codes(row[name])[0]: (row["type"], row["meaning"]) for row in rows} == {
+        key: (_words(field), "as above" if title != FIELDS and field is FIELD.get(key) else field.meaning)
+        for key, field in described.items()
+    }
+
+
+def _words(field: Field) -> str:
+    return f"{field.kind} or null" if field.null_in else field.kind.value
+
+
+@pytest.mark.parametrize("name", [name for name, field in FIELD.items() if field.values])
+def test_every_value_of_a_field_with_few_values_is_explained(name: str) -> None:
+    field = FIELD[name]
+
+    explained = [code for code in pages.codes(field.meaning) if f"`{code}`:" in field.meaning]
+    assert sorted(explained) == sorted(str(value) for value in field.values)
 
 
 def test_the_table_of_styles_has_their_content_types() -> None:

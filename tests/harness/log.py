@@ -31,6 +31,9 @@ KEYS: Mapping[str, set[str]] = {
         "source", "room_id", "room_name", "session_id", "sequence", "peer_count", "observed_at",
         "part", "parts", "peers",
     },
+    "session.reconciled": {
+        "source", "room_id", "room_name", "session_id", "sequence", "started_at", "ended_at", "observed_at", "visits",
+    },
 }  # fmt: skip
 
 
@@ -99,6 +102,8 @@ class _Replay:
                 self._emptied(event)
             case "room.snapshot":
                 self._snapshot(event)
+            case "session.reconciled":
+                self._expect(event, event["data"]["session_id"] in self._ended, "its session has not ended")
             case _:
                 pass  # the other types are not about presence
 

@@ -10,6 +10,7 @@ import contextlib
 import fcntl
 import itertools
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -17,6 +18,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit, urlunsplit
 
@@ -63,6 +65,15 @@ def drop_database(url: str) -> None:
     name = urlsplit(url).path.removeprefix("/")
     with psycopg.connect(urlunsplit(urlsplit(url)._replace(path="/postgres")), autocommit=True) as connection:
         connection.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
+
+
+def dump(url: str) -> bytes:
+    """Return what pg_dump writes of a database, the values of `bytea` decoded."""
+    with TemporaryDirectory() as unused:
+        server = _installation(Path(unused))
+    program = [str(server.bin_path / "pg_dump"), "--inserts", "--dbname", url]
+    text = subprocess.run(program, check=True, capture_output=True, stdin=subprocess.DEVNULL, timeout=60).stdout
+    return re.sub(rb"'\\x([0-9a-f]+)'", lambda found: bytes.fromhex(found[1].decode()), text)
 
 
 @contextmanager

@@ -21,7 +21,7 @@ from tests.harness.loop_thread import LoopThread
 from tests.harness.waiting import PATIENCE, wait_until
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
-ROOM_EVENTS = ["peer.*", "room.*"]
+ROOM_EVENTS = ["peer.*", "room.*", "session.*"]
 """Every type that a room's own log can have."""
 ACCEPTED = range(200, 300)
 

@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from datetime import UTC, datetime
 
 import httpx
+import pytest
 from standardwebhooks import Webhook
 
 from tests.harness.deliveries import delivery_problems, difference_from_log, duplicates
 from tests.harness.receiver import SECRET, Receiver, Response
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    """A receiver whose events are invented here: no schema describes them."""
+    with Receiver() as subscriber:
+        yield subscriber
 
 
 def body_of(sequence: int, room: str = "room", **more: object) -> bytes:

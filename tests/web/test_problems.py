@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any
 
 import pytest
+from fastapi.responses import StreamingResponse
 from structlog.testing import capture_logs
 
 from bridge.db.engine import Database
@@ -42,6 +44,21 @@ async def test_head_has_the_headers_of_get_and_no_body(web: Web) -> None:
                 got.headers["content-length"],
             )
             assert head.content == b""
+
+
+async def test_head_of_a_stream_ends(web: Web) -> None:
+    async def lines() -> AsyncIterator[str]:
+        while True:
+            yield "line\n"
+
+    async def stream() -> StreamingResponse:
+        return StreamingResponse(lines())
+
+    web.app.router.add_api_route("/stream", stream)
+    async with web.client() as client:
+        head = await client.head("/stream")
+
+    assert (head.status_code, head.content) == (200, b"")
 
 
 @pytest.mark.parametrize(
