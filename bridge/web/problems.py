@@ -147,6 +147,11 @@ def _message(found: Mapping[str, Any]) -> str:
 
 
 async def _on_bridge_error(_request: Request, error: BridgeError) -> Response:
+    return problem_of(error)
+
+
+def problem_of(error: BridgeError) -> Response:
+    """Return the response for an error that was raised on purpose."""
     if isinstance(error, DatabaseError):
         return _database_problem(error)
     if isinstance(error, BusyError):
