@@ -46,7 +46,10 @@ async def record(web: Web, seconds: float, *rooms: str, people: int = 2) -> None
     await asyncio.to_thread(web.store.record_joins, seconds, *rooms, people=people)
 
 
-async def test_it_begins_now_and_sends_every_event_as_it_is_stored(web: Web, url: str) -> None:
+async def test_it_begins_now_and_sends_every_event_at_once_as_it_is_stored(
+    web: Web, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tail, "LOOK_SECONDS", 1000)
     await record(web, 0, "a")
     before = len(log_of(web.store))
     async with connected(url) as client:
