@@ -41,6 +41,7 @@ async def serve_app(app: Starlette, *, host: str, port: int, remedy: str) -> Asy
         ws="none",
         log_config=None,
         access_log=False,
+        server_header=False,
         lifespan="off",
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=CLOSING_SECONDS,

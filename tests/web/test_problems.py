@@ -83,7 +83,10 @@ async def test_a_wrong_query_parameter_is_422(web: Web, query: str, location: li
 @pytest.mark.parametrize("after", ["", "x", "W10", "WzEsMl0", "bnVsbA", "💥"])
 async def test_a_wrong_position_is_422(web: Web, after: str) -> None:
     async with web.client() as client:
-        assert is_problem(await client.get("/api/v1/rooms", params={"after": after}), 422)
+        response = await client.get("/api/v1/rooms", params={"after": after})
+
+    assert is_problem(response, 422)
+    assert [error["loc"] for error in response.json()["errors"]] == [["query", "after"]]
 
 
 async def test_an_unexpected_error_is_500_and_logged_and_shows_nothing(web: Web) -> None:
