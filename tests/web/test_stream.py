@@ -93,6 +93,9 @@ async def test_what_cannot_be_resumed_or_found_or_read_is_an_error(web: Web, url
         assert client.response.headers["content-type"] == "application/problem+json"
     async with connected(url, room="nowhere") as client:
         assert client.response.status == 404
+    async with connected(url, type="peer.jioned") as client:
+        assert client.response.status == 422
+        assert "peer.joined" in (await client.response.json(content_type=None))["detail"]
     token = web.token("hooks")
     async with connected(url, token=token) as client:
         assert client.response.status == 403
