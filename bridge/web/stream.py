@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from http import HTTPStatus
 from typing import Annotated, Final
 
@@ -62,9 +62,11 @@ class EventStream(StreamingResponse):
                 await _send(send, first)
                 async for chunk in chunks:
                     await _send(send, chunk)
-                await _send(send, b"", is_last=True)
             except TimeoutError:
                 log.info("stream.ended", reason=Ended.SLOW.value)
+                return
+            with suppress(TimeoutError):
+                await _send(send, b"", is_last=True)
 
 
 @router.get(
@@ -126,7 +128,8 @@ async def _chunks(
             except DatabaseError as error:
                 log.warning("stream.failed", detail=str(error))
                 return
-        log.info("stream.ended", reason=client.ended.value)
+        if client.ended is not Ended.STOPPED:
+            log.info("stream.ended", reason=client.ended.value)
 
 
 async def _send(send: Send, chunk: bytes, *, is_last: bool = False) -> None:
