@@ -24,6 +24,11 @@ def new_secret(signature: str) -> str:
     return generate_signing_key(random_bytes) if signature == "v1a" else generate_secret(random_bytes)
 
 
+def new_token() -> str:
+    """A new token of the HTTP API, with 256 random bits."""
+    return f"brt_{secrets.token_urlsafe(32)}"
+
+
 def endpoint_context(settings: Settings, runtime: Runtime) -> EndpointContext:
     """The context for changes of endpoints."""
     return EndpointContext(

@@ -72,6 +72,11 @@ COMMANDS: Mapping[str, tuple[str | Mapping[str, str], str]] = {
         {"erase": "privacy.erase", "export": "privacy.export_person", "prune": "privacy.prune"},
         "Erase or hand out what is stored of a person; delete what is old.",
     ),
+    "tokens": (
+        {"add": "tokens.add", "list": "tokens.list_made", "remove": "tokens.remove"},
+        "Make, list and remove tokens of the HTTP API.",
+    ),
+    "openapi": ("openapi.openapi", "Print the OpenAPI description of the HTTP API."),
     "asyncapi": ("asyncapi.asyncapi", "Print the AsyncAPI description of webhooks and stream."),
     "deliveries": (
         {

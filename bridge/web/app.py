@@ -11,6 +11,7 @@ from bridge.web import (
     events,
     hooks,
     me,
+    openapi,
     pages,
     presence,
     probes,
@@ -37,6 +38,7 @@ ROUTERS: tuple[APIRouter, ...] = (
     deliveries.router,
     hooks.router,
     samples.router,
+    openapi.router,
     probes.router,
     pages.router,
 )

@@ -6,6 +6,7 @@ import asyncio
 from datetime import datetime, timedelta
 
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
+from pydantic import BaseModel
 
 from bridge.admin.health import Overdue, read_overdue
 from bridge.db.schema import schema_state
@@ -20,16 +21,23 @@ UNWRITTEN_SECONDS = 8
 """So is a database that can be read and not be written to: perhaps a failover has made it read-only."""
 DATABASE_SECONDS = 5
 
-router = api_router("", dependencies=[OPEN])
+router = api_router("", dependencies=[OPEN], tags=["probes"])
 
 
-@router.get("/healthz")
+class Readiness(BaseModel):
+    """Whether the service does its work, and why not."""
+
+    ready: bool
+    reasons: list[str]
+
+
+@router.get("/healthz", response_class=PlainTextResponse)
 async def healthz() -> Response:
     """Alive: the process responds."""
     return PlainTextResponse("ok\n")
 
 
-@router.get("/readyz")
+@router.get("/readyz", response_model=Readiness, responses={503: {"model": Readiness, "description": "Not ready."}})
 async def readyz(state: State) -> Response:
     """Ready: the database responds, its schema is current, nothing is overdue. Otherwise 503 with the reasons."""
     reasons = await _reasons(state)

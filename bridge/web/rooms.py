@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from fastapi import Query
 from fastapi.responses import JSONResponse, Response
-from pydantic import AfterValidator, BaseModel
+from pydantic import BaseModel
 
 from bridge.admin.listing import document
 from bridge.admin.poll import poll_room
@@ -22,9 +22,8 @@ from bridge.admin.rooms import (
     remove_manual_room,
     show_room,
 )
-from bridge.config.checks import check_room_id
 from bridge.config.cross import source_problem
-from bridge.config.models import Count, Label, PositiveDuration, Table
+from bridge.config.models import Count, Label, PositiveDuration, RoomId, Table
 from bridge.polling.rooms import RoomSpec
 from bridge.rules.access import Scope
 from bridge.web.auth import requires
@@ -43,7 +42,7 @@ StateFilter = Annotated[RoomState | None, Query(alias="state", description="Only
 class NewRoom(Table):
     """A room to track; what is left out is as in `[polling]`, the source is the only one."""
 
-    room_id: Annotated[str, AfterValidator(check_room_id)]
+    room_id: RoomId
     name: Label | None = None
     source: str | None = None
     interval: PositiveDuration | None = None
@@ -82,7 +81,13 @@ async def list_tracked(
     return page_response(await state.database.read(list_rooms, page, source=source, state=in_state))
 
 
-@router.post("/rooms", dependencies=[requires(Scope.WRITE)], response_model=ShownRoom, status_code=201)
+@router.post(
+    "/rooms",
+    dependencies=[requires(Scope.WRITE)],
+    response_model=ShownRoom,
+    status_code=201,
+    responses={200: {"model": ShownRoom, "description": "It was tracked already; its settings are changed."}},
+)
 async def add(state: State, room: NewRoom) -> Response:
     """Track a room (201), or change the settings of one that was added before (200)."""
     spec, interval = room.spec(_source_of(room, state)), state.settings().polling.interval

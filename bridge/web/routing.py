@@ -23,7 +23,18 @@ API = "/api/v1"
 
 def api_router(prefix: str = API, **settings: Any) -> APIRouter:  # noqa: ANN401 - APIRouter's own
     """Return a router for a topic."""
-    return APIRouter(prefix=prefix, route_class=ApiRoute, redirect_slashes=False, **settings)
+    return APIRouter(
+        prefix=prefix,
+        route_class=ApiRoute,
+        redirect_slashes=False,
+        generate_unique_id_function=_operation_id,
+        **settings,
+    )
+
+
+def _operation_id(route: APIRoute) -> str:
+    """Return topic and function, as in `rooms_show`."""
+    return f"{route.endpoint.__module__.rpartition('.')[2]}_{route.name}"
 
 
 class ApiRoute(APIRoute):

@@ -15,7 +15,10 @@ from bridge.admin.due import find_due_work
 from bridge.admin.events import EventFilter, list_events, new_events
 from bridge.admin.health import read_overdue
 from bridge.admin.listing import Listing, Page
+from bridge.admin.presence import list_peers, list_presence
 from bridge.admin.rooms import RoomState, failing_sources, list_rooms, show_room
+from bridge.admin.sessions import list_sessions, show_session
+from bridge.admin.tokens import find_token, has_tokens
 from bridge.db.engine import Database
 from bridge.db.liveness import read_claims
 from bridge.delivery.claim import claim_cursors, claim_redeliveries
@@ -120,6 +123,7 @@ def test_nothing_reads_a_whole_table(store: StoreDriver) -> None:
             list_events, EventFilter(room="model", types=("peer.*",)), Page(limit=1)
         ).items
     )
+    session_id = store.database.read_now(list_sessions, Page(limit=1)).items[0].id
     room, crm = "model", "crm"
 
     def read(function: Callable[..., Any], *arguments: Any, **wanted: Any) -> Callable[[], object]:  # noqa: ANN401 - of the function
@@ -150,6 +154,14 @@ def test_nothing_reads_a_whole_table(store: StoreDriver) -> None:
         "rooms of a source": listing(list_rooms, source="main"),
         "occupied rooms": listing(list_rooms, state=RoomState.OCCUPIED),
         "room": read(show_room, room),
+        "peers": read(list_peers, room, None, Page(limit=5)),
+        "presence": listing(list_presence),
+        "sessions": listing(list_sessions),
+        "sessions of a room": listing(list_sessions, room=room),
+        "sessions of a time": listing(list_sessions, since=at(0), until=at(10)),
+        "session": read(show_session, session_id),
+        "token": read(find_token, b"digest"),
+        "tokens": read(has_tokens),
         "sources": read(failing_sources),
         "events": listing(list_events, wanted=EventFilter()),
         "events of a room": listing(list_events, wanted=EventFilter(room=room)),

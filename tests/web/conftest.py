@@ -20,7 +20,6 @@ from bridge.web.state import AppState
 from bridge.web.tail import EventTail
 from tests.harness.builders import at
 from tests.harness.config import write_config
-from tests.harness.simulator import Simulator
 from tests.harness.store_driver import StoreDriver
 
 BASE = "http://127.0.0.1:8080"
@@ -49,7 +48,7 @@ class Web:
             )
         )
 
-    def configure(self, **sections: Any) -> None:  # noqa: ANN401 - tables of write_config
+    def configure(self, **sections: Any) -> None:  # noqa: ANN401 - arguments of write_config
         """Replace the configuration, as a reload does."""
         self.settings = self.write(**sections)
 
@@ -69,11 +68,11 @@ class Web:
 
 
 @pytest.fixture
-def web(store: StoreDriver, simulator: Simulator, tmp_path: Path) -> Web:
-    """No token, no room."""
+def web(store: StoreDriver, tmp_path: Path) -> Web:
+    """No token, no room, no upstream."""
 
     def write(**sections: Any) -> Settings:  # noqa: ANN401 - as above
-        how = {"database_url": store.database.name, "upstream": simulator.url, **sections}
+        how = {"database_url": store.database.name, "upstream": "http://127.0.0.1:1", **sections}
         return load(write_config(tmp_path / "bridge.toml", **how), {})
 
     return Web(store=store, settings=write(), write=write)

@@ -91,7 +91,7 @@ async def test_a_room_of_two_sources_is_named_with_its_source(web: Web) -> None:
     for source in ("main", "second"):
         web.store.track("a", source=source)
     async with web.client(web.token("read")) as client:
-        assert (await client.get(f"{ROOMS}/a")).status_code == 404
+        assert (await client.get(f"{ROOMS}/a")).status_code == 409
         shown = await client.get(f"{ROOMS}/a", params={"source": "second"})
         listed = await client.get(ROOMS, params={"source": "second"})
 
@@ -129,6 +129,7 @@ async def test_presence_has_the_occupied_rooms_with_their_peers(web: Web) -> Non
 
 
 async def test_a_poll_tells_its_outcome_and_its_changes(web: Web, simulator: Simulator) -> None:
+    web.configure(upstream=simulator.url)
     web.store.track("a")
     simulator.join("a", "ann", metadata={"displayName": "Ann"})
     async with web.client(web.token("write")) as client:
@@ -145,6 +146,7 @@ async def test_a_poll_tells_its_outcome_and_its_changes(web: Web, simulator: Sim
 
 
 async def test_a_poll_waits_for_one_that_is_under_way(web: Web, simulator: Simulator) -> None:
+    web.configure(upstream=simulator.url)
     web.store.track("a")
     simulator.join("a", "ann")
     (claimed,) = web.store.claim(0)
