@@ -247,6 +247,7 @@ class Service:
             database=self._database,
             runtime=self._runtime,
             settings=lambda: self._settings,
+            tail=tail,
             claim_token=self._claim_token,
             tail=tail,
         )

@@ -47,6 +47,7 @@ class Listener:
             try:
                 async with await AsyncConnection.connect(**self._arguments, autocommit=True) as connection:
                     if await _is_pooled(connection):
+                        self._arguments = None
                         log.warning("listen.impossible", detail="a pooler is in between: set database.listen_url")
                         return
                     await connection.execute(f"LISTEN {CHANNEL}")

@@ -25,9 +25,9 @@ class AppState:
     database: Database
     runtime: Runtime
     settings: Callable[[], Settings]
+    tail: EventTail
     claim_token: Callable[[], AbstractContextManager[str]]
     """A token for a claim that a handler makes, as long as the block lasts."""
-    tail: EventTail
     shared: SharedAnswers = field(default_factory=SharedAnswers)
     log_end: LogEnd = field(default_factory=LogEnd)
     limiter: RateLimiter = field(default_factory=RateLimiter)

@@ -37,14 +37,13 @@ class Web:
 
     def __post_init__(self) -> None:
         runtime = Runtime(now=lambda: at(self.now), new_id=self.store.new_id, jitter=lambda: 0.5)
-        database = self.store.database
         self.app = create_app(
             AppState(
-                database=database,
+                database=self.store.database,
                 runtime=runtime,
                 settings=lambda: self.settings,
+                tail=EventTail(self.store.database),
                 claim_token=lambda: nullcontext(self.store.token()),
-                tail=EventTail(database),
             )
         )
 
