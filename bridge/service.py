@@ -249,7 +249,6 @@ class Service:
             settings=lambda: self._settings,
             tail=tail,
             claim_token=self._claim_token,
-            tail=tail,
         )
         app = create_app(state)
         remedy = 'choose another address for web.listen, or "" for none'

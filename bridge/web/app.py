@@ -33,7 +33,6 @@ ROUTERS: tuple[APIRouter, ...] = (
     presence.router,
     sessions.router,
     schemas.router,
-    stream.router,  # before events, whose ids could be `stream`
     events.router,
     endpoints.router,
     deliveries.router,
