@@ -45,6 +45,7 @@ from bridge.delivery.sender import Sender
 from bridge.errors import BridgeError, ConfigurationError, DatabaseError
 from bridge.logs import FLUSH_SECONDS, flush_logs, get_logger
 from bridge.metrics import Metrics
+from bridge.notify import ServiceManager
 from bridge.polling.poller import NoSender, Poller
 from bridge.polling.rooms import apply_shorter_intervals
 from bridge.polling.source_state import retry_sources
@@ -90,6 +91,7 @@ class Service:
         roles: of this process.
         reload: loads the settings again on SIGHUP; without it, SIGHUP does nothing.
         runtime: clock, ids and chance.
+        manager: is notified of starts, reloads and stops, and sees that the event loop runs.
         on_ready: called once with the URL of the web server, None if it is off.
     """
 
@@ -100,12 +102,14 @@ class Service:
         *,
         reload: Callable[[], Settings] | None = None,
         runtime: Runtime | None = None,
+        manager: ServiceManager | None = None,
         on_ready: Callable[[str | None], None] = lambda _: None,
     ) -> None:
         self._settings = settings
         self._roles = roles
         self._load_settings = reload
         self._runtime = runtime or system_runtime()
+        self._manager = manager or ServiceManager({})
         self._on_ready = on_ready
         self._metrics = Metrics()
         self._database = Database(settings.database.url)
@@ -128,8 +132,9 @@ class Service:
         self._loop = asyncio.get_running_loop()
         with self._signals_handled():
             try:
-                if await self._unless_stopped(self._prepare):
-                    await self._serve()
+                async with self._manager.watchdog():
+                    if await self._unless_stopped(self._prepare):
+                        await self._serve()
             finally:
                 with contextlib.suppress(DatabaseError, TimeoutError):
                     async with asyncio.timeout(RELEASE_SECONDS):
@@ -139,6 +144,10 @@ class Service:
         if not has_ended:
             flush_logs(FLUSH_SECONDS)
             os._exit(0)  # a thread waits for a database that does not respond, and Python would wait for the thread
+
+    def new_sign_in_path(self) -> str:
+        """Return the path of a link to the pages that signs in once."""
+        return self._web_state.links.new_path()
 
     def stop(self) -> None:
         """Stop in order, as on SIGTERM."""
@@ -497,12 +506,14 @@ class Service:
     async def _next_settings(self) -> Settings | None:
         """Wait for a reload with valid settings, which are returned, or for a stop: None."""
         while not self._stop_requested.is_set():
+            self._manager.ready()
             waits = [asyncio.create_task(event.wait()) for event in (self._stop_requested, self._reload_requested)]
             await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
             for wait in waits:
                 wait.cancel()
             if self._reload_requested.is_set() and not self._stop_requested.is_set():
                 self._reload_requested.clear()
+                self._manager.reloading()
                 settings = await self._validated()
                 if settings is not None:
                     return settings
@@ -553,6 +564,7 @@ class Service:
         if self._stop_requested.is_set():
             os._exit(1)  # nothing is lost: another process frees the claims
         log.info("bridge.stopping", signal=number.name)
+        self._manager.stopping()
         self._stop_requested.set()
 
 

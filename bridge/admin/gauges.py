@@ -49,7 +49,7 @@ def _endpoint(label: str, rows: list[Any], now: datetime) -> EndpointGauges:
     return EndpointGauges(
         endpoint=label,
         is_up=all(row.state == "active" and row.circuit == Circuit.CLOSED for row in rows),
-        owed_events=sum(row.owed for row in rows),
+        owed_events=int(sum(row.owed for row in rows)),
         oldest_owed=max(now - oldest, timedelta()),
         dead_letters=sum(row.dead for row in rows),
     )

@@ -1,4 +1,4 @@
-"""Counts and overdue work, for `/readyz` and the status page."""
+"""Counts and overdue work, for `/readyz` and the dashboard."""
 
 from __future__ import annotations
 

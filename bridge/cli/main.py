@@ -16,7 +16,7 @@ from io import TextIOWrapper
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command, get_group
 
 from bridge import __version__
@@ -28,7 +28,7 @@ COMMANDS: Mapping[str, tuple[str | Mapping[str, str], str]] = {
     "check": ("check.check", "Validate the configuration; touches nothing else."),
     "doctor": ("doctor.command.doctor", "Check database, API keys, rooms, endpoints and clocks; changes nothing."),
     "migrate": ("migrate.migrate", "Bring the database to the newest schema."),
-    "run": ("serve.run", "Run the service: poll rooms, deliver events, serve the status page."),
+    "run": ("serve.run", "Run the service: poll rooms, deliver events, serve the dashboard."),
     "poll": ("poll.poll", "Poll one room now and show what has changed."),
     "demo": ("demo.demo", "Run everything on this machine, with a simulated upstream."),
     "simulate": ("simulate.simulate", "Simulate the Huddle01 API on this machine."),
@@ -129,6 +129,11 @@ class _Group(TyperGroup):
         """Write the commands' lines into the help."""
         with formatter.section("Commands"):
             formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
+
+    def shell_complete(self, ctx: Any, incomplete: str) -> Any:  # noqa: ANN401 - as above
+        """Complete the name of a command from the table: a shell waits for it."""
+        self.commands = {name: TyperCommand(name, help=line) for name, (_, line) in COMMANDS.items()}
+        return super().shell_complete(ctx, incomplete)
 
 
 app = typer.Typer(

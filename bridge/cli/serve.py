@@ -12,9 +12,11 @@ from typing import Annotated
 import typer
 
 from bridge.cli.options import ConfigOption
+from bridge.cli.output import print_message
 from bridge.cli.settings import find_file
 from bridge.config import Settings, load
 from bridge.logs import FLUSH_SECONDS, configure_logs, flush_logs
+from bridge.notify import ServiceManager
 from bridge.service import Role, Service
 
 
@@ -24,11 +26,23 @@ def run(
     ] = None,
     config: ConfigOption = None,
 ) -> None:
-    """Run the service: poll rooms, deliver events, serve the status page."""
+    """Run the service: poll rooms, deliver events, serve the dashboard."""
     file = find_file(config)  # once: a file that is missing at a reload is a mistake
     settings = load(file, os.environ)
     _start_logs(settings)
-    service = Service(settings, frozenset(role or Role), reload=lambda: load(file, os.environ))
+
+    def introduce(url: str | None) -> None:
+        """Print a link that signs in, for whoever tries the bridge on a terminal, before there is any token."""
+        if url is not None and not settings.web.tokens and sys.stderr.isatty():
+            print_message(f"dashboard: {url.removesuffix('/')}{service.new_sign_in_path()} (this link signs in once)")
+
+    service = Service(
+        settings,
+        frozenset(role or Role),
+        reload=lambda: load(file, os.environ),
+        on_ready=introduce,
+        manager=ServiceManager(os.environ),
+    )
     try:
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
             runner.run(service.run())

@@ -46,7 +46,7 @@ secret = "$secret"
 # allow_private_networks = ["127.0.0.0/8"]
 
 [web]
-listen = "127.0.0.1:8080"           # status page and API, on this machine only; "" = off
+listen = "127.0.0.1:8080"           # dashboard and API, on this machine only; "" = off
 # requests_per_second = 50          # per token; `bridge tokens add NAME --scope read --scope write` makes one
 """)
 

@@ -22,8 +22,8 @@ class FinalKeys:
 
     def __init__(self) -> None:
         self._final: int | None = None
-        self._noted = 0
-        self._writers: frozenset[str] = frozenset()
+        self._notes: list[tuple[int, frozenset[str]]] = []
+        """Keys that are not final yet, oldest first, and the transactions that have been open since then."""
 
     @property
     def last(self) -> int:
@@ -33,7 +33,7 @@ class FinalKeys:
     @property
     def is_waiting(self) -> bool:
         """Whether there were keys at the last look that are not final yet."""
-        return bool(self._writers)
+        return bool(self._notes)
 
     def look(self, connection: Connection) -> int:
         """Return the newest key that is final, as far as that is known; rather too low than too high."""
@@ -42,16 +42,15 @@ class FinalKeys:
             return self._final
         newest: int = connection.execute(_GIVEN_OUT).scalar_one()
         if self._final is None:
-            self._final = self._noted = max(0, newest - MOST_OPEN)
+            self._final = max(0, newest - MOST_OPEN)
         if newest == self._final:
             return self._final
         writers = frozenset(connection.execute(_WRITERS).scalars())
-        self._writers &= writers
-        if not self._writers:
-            self._final = self._noted
-            self._noted, self._writers = newest, writers
-        if not self._writers:
-            self._final = self._noted
+        if not self._notes or self._notes[-1][0] != newest:
+            self._notes.append((newest, writers))
+        self._notes = [(key, open_since & writers) for key, open_since in self._notes]
+        self._final = next((key for key, still_open in reversed(self._notes) if not still_open), self._final)
+        self._notes = [(key, still_open) for key, still_open in self._notes if still_open]
         return self._final
 
 

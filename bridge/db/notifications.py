@@ -39,14 +39,16 @@ class Listener:
 
     async def run(self) -> None:
         """Listen until cancelled; a lost connection is opened again."""
-        if self._arguments is None:
+        arguments = self._arguments
+        if arguments is None:
             return
         from psycopg import AsyncConnection, Error  # noqa: PLC0415 - SQLite does not need it
 
         while True:
             try:
-                async with await AsyncConnection.connect(**self._arguments, autocommit=True) as connection:
+                async with await AsyncConnection.connect(**arguments, autocommit=True) as connection:
                     if await _is_pooled(connection):
+                        self._arguments = None
                         log.warning("listen.impossible", detail="a pooler is in between: set database.listen_url")
                         return
                     await connection.execute(f"LISTEN {CHANNEL}")

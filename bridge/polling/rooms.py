@@ -13,7 +13,7 @@ from bridge.db.engine import upsert
 from bridge.db.event_log import append_events, room_log
 from bridge.db.tables import rooms, sources
 from bridge.db.visits import BATCH_SIZE, PresenceWrites, batched, load_presence
-from bridge.errors import NotFoundError
+from bridge.errors import AmbiguousError, NotFoundError
 from bridge.events.bodies import draft
 from bridge.events.log import number_events
 from bridge.logs import get_logger
@@ -169,11 +169,11 @@ def find_room(connection: Connection, upstream_id: str, source: str | None = Non
     rows = connection.execute(found).all()
     if not rows:
         raise NotFoundError(
-            f"room {upstream_id!r} is not tracked: see `bridge rooms list`, or add it with `bridge rooms add`"
+            f"room {upstream_id!r} is not tracked", "see `bridge rooms list`, or add it with `bridge rooms add`"
         )
     if len(rows) > 1:
         names = ", ".join(sorted(row.source for row in rows))
-        raise NotFoundError(f"room {upstream_id!r} is tracked in several sources ({names}): name one with --source")
+        raise AmbiguousError(f"room {upstream_id!r} is tracked in several sources ({names})", "name one with --source")
     return rows[0]
 
 

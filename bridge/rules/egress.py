@@ -50,7 +50,7 @@ _LOOPBACK_V4: Final = IPv4Network("127.0.0.0/8")
 _LOCALHOST_V4: Final = IPv4Address("127.0.0.1")
 _LOCALHOST_V6: Final = IPv6Address("::1")
 _PORTS: Final = {"http": 80, "https": 443}
-_UNPRINTABLE: Final = re.compile(r"[\x00-\x20\x7f\\]")
+_UNPRINTABLE: Final = re.compile(r"[\x00-\x20\x7f\\\ud800-\udfff]")
 _ENDS_IN_NUMBER: Final = re.compile(r"(^|\.)([0-9]+|0x[0-9a-f]*)\.?$", re.IGNORECASE)
 
 

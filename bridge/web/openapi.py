@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from http import HTTPStatus
 from typing import Any, Final
 
 from fastapi import Request
@@ -57,7 +58,7 @@ _PROBLEM: Final[Document] = {
     "examples": [
         {
             "type": "about:blank",
-            "title": "Unprocessable Content",
+            "title": HTTPStatus.UNPROCESSABLE_ENTITY.phrase,
             "status": 422,
             "detail": "body.room_id: is missing",
             "errors": [{"loc": ["body", "room_id"], "msg": "is missing"}],
@@ -89,7 +90,7 @@ def describe_api(routes: Iterable[BaseRoute], public_url: str = "") -> Document:
         description=_DESCRIPTION,
         routes=described,
         servers=[{"url": public_url or "/"}],
-        license_info={"name": "MIT"},
+        license_info={"name": "MIT", "identifier": "MIT"},
     )
     for route in described:
         for method, operation in document["paths"][route.path_format].items():

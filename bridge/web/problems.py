@@ -13,7 +13,16 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from bridge.errors import BridgeError, ConflictError, DatabaseError, NotFoundError, SchemaError, UsageError
+from bridge.errors import (
+    AmbiguousError,
+    BridgeError,
+    ConflictError,
+    DatabaseError,
+    NotFoundError,
+    PositionError,
+    SchemaError,
+    UsageError,
+)
 from bridge.logs import get_logger
 
 MEDIA_TYPE = "application/problem+json"
@@ -145,8 +154,10 @@ def _message(found: Mapping[str, Any]) -> str:
 async def _on_bridge_error(_request: Request, error: BridgeError) -> Response:
     if isinstance(error, DatabaseError):
         return _database_problem(error)
+    if isinstance(error, PositionError):
+        return invalid(str(error), "query", "after").response()
     status = next(status for kind, status in _STATUS.items() if isinstance(error, kind))
-    return problem(status, str(error))
+    return problem(status, error.message if isinstance(error, NotFoundError) else str(error))
 
 
 def _database_problem(error: DatabaseError) -> Response:
@@ -158,6 +169,7 @@ def _database_problem(error: DatabaseError) -> Response:
 
 
 _STATUS: Mapping[type[BridgeError], int] = {
+    AmbiguousError: 409,
     NotFoundError: 404,
     ConflictError: 409,
     UsageError: 422,

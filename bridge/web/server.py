@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
 import uvicorn
 from starlette.applications import Starlette
+from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
 from bridge.errors import BridgeError
 
 KEEP_ALIVE_SECONDS = 60
+HEAD_SECONDS = 10
+"""Time for the head of a request, from the connection or its first byte."""
 CLOSING_SECONDS = 1
 """Time for responses under way when the server stops."""
 
@@ -33,12 +37,16 @@ async def serve_app(app: Starlette, *, host: str, port: int, remedy: str) -> Asy
     bound = _bind(host, port, remedy)
     config = uvicorn.Config(
         app,
+        http=_Connection,
+        ws="none",
         log_config=None,
         access_log=False,
+        server_header=False,
         lifespan="off",
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=CLOSING_SECONDS,
     )
+    logging.getLogger("uvicorn.error").addFilter(_is_worth_a_line)
     server = _Server(config)
     serving = asyncio.create_task(server.serve(sockets=[bound]))
     try:
@@ -49,12 +57,47 @@ async def serve_app(app: Starlette, *, host: str, port: int, remedy: str) -> Asy
         bound.close()
 
 
+class _Connection(H11Protocol):
+    """Ends a connection on which no whole request head arrives in time; uvicorn itself would wait for ever."""
+
+    _head_due: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._expect_head()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        self._expect_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self._forget_head()
+
+    def _expect_head(self) -> None:
+        cycle: RequestResponseCycle | None = self.cycle
+        if cycle is not None and not cycle.response_complete:
+            self._forget_head()
+        elif self._head_due is None:
+            self._head_due = asyncio.get_running_loop().call_later(HEAD_SECONDS, self.transport.close)
+
+    def _forget_head(self) -> None:
+        if self._head_due is not None:
+            self._head_due.cancel()
+            self._head_due = None
+
+
 class _Server(uvicorn.Server):
     """Handles no signals."""
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
+
+
+def _is_worth_a_line(record: logging.LogRecord) -> bool:
+    """A stream is left incomplete on purpose, to close the connection of a client that does not read."""
+    return "without completing response" not in record.getMessage()
 
 
 def _bind(host: str, port: int, remedy: str) -> socket.socket:

@@ -13,10 +13,10 @@ from bridge.config import Settings
 from bridge.db.engine import Database
 from bridge.metrics import Metrics
 from bridge.runtime import Runtime
-from bridge.web.gauge_cache import GaugeCache
 from bridge.web.limits import RateLimiter
 from bridge.web.links import OneTimeLinks
 from bridge.web.log_end import LogEnd
+from bridge.web.scraper import Scraper
 from bridge.web.seen_pokes import SeenPokes
 from bridge.web.standing import SharedAnswers
 from bridge.web.tail import EventTail
@@ -42,7 +42,7 @@ class AppState:
     links: OneTimeLinks = field(default_factory=OneTimeLinks)
     limiter: RateLimiter = field(default_factory=RateLimiter)
     metrics: Metrics = field(default_factory=Metrics)
-    gauges: GaugeCache = field(default_factory=GaugeCache)
+    scraper: Scraper = field(default_factory=Scraper)
     wake_poller: Callable[[], None] = _nothing
     """Let the poller of this process, if it has one, claim what is due."""
     seen_pokes: SeenPokes = field(default_factory=SeenPokes)

@@ -18,7 +18,7 @@ from bridge.errors import DatabaseError, NotFoundError
 from bridge.logs import get_logger
 from bridge.rules.access import Scope
 from bridge.web.auth import is_still_permitted, requires
-from bridge.web.problems import ProblemError
+from bridge.web.problems import MEDIA_TYPE, ProblemError
 from bridge.web.routing import api_router
 from bridge.web.state import State
 from bridge.web.tail import Ended, EventTail
@@ -28,6 +28,9 @@ SEND_SECONDS: Final = 10.0
 """Time for a client to take a part of the stream."""
 HEADERS: Final = {"Cache-Control": "no-cache, no-transform", "X-Accel-Buffering": "no"}
 """Proxies must pass every event on at once."""
+
+PROBLEM: Final = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
+EXAMPLE: Final = "id: evt_01m83vdq05j5t8wy0s6rc3ke9g\nevent: peer.left\ndata: {…}\n\n"
 
 log = get_logger("bridge.web")
 router = api_router(tags=["events"])
@@ -57,7 +60,22 @@ class EventStream(StreamingResponse):
                 log.info("stream.ended", reason=Ended.SLOW.value)
 
 
-@router.get("/events/stream", dependencies=[requires(Scope.READ)], response_class=EventStream)
+@router.get(
+    "/events/stream",
+    dependencies=[requires(Scope.READ)],
+    response_class=StreamingResponse,
+    responses={
+        200: {
+            "content": {"text/event-stream": {"schema": {"type": "string"}, "example": EXAMPLE}},
+            "description": "Server-Sent Events: `id` is the event's id, `event` its type, `data` its body.",
+        },
+        404: {"content": PROBLEM, "description": "No room has that id."},
+        410: {
+            "content": PROBLEM,
+            "description": "The last event is unknown, or it was pruned: begin without `Last-Event-ID`.",
+        },
+    },
+)
 async def stream_events(
     request: Request,
     state: State,

@@ -104,6 +104,16 @@ class EventTail:
         self._is_closed = False
         database.on_events(lambda _: self.wake())
 
+    @property
+    def clients(self) -> int:
+        """Number of streams."""
+        return len(self._clients)
+
+    @property
+    def is_listening(self) -> bool:
+        """Whether other processes notify."""
+        return self._listener.is_listening
+
     @asynccontextmanager
     async def follow(self, wanted: StreamFilter, after: int | None) -> AsyncIterator[Client]:
         """Add a client, for events after a key; None is now.

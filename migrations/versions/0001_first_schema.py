@@ -254,6 +254,7 @@ def upgrade() -> None:
         postgresql_where=sa.text("record_due_at IS NOT NULL"),
     )
     op.create_index("ix_sessions_room", "sessions", ["room_key", "started_at"], unique=False)
+    op.create_index("ix_sessions_ended", "sessions", ["ended_at"], unique=False)
     op.create_index("ix_sessions_started", "sessions", ["started_at", "id"], unique=False)
     op.create_index(
         "ix_sessions_unasked",

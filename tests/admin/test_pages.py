@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -12,7 +13,9 @@ from bridge.admin.attempts import AttemptFilter, list_attempts, list_dead_letter
 from bridge.admin.endpoints import list_endpoints
 from bridge.admin.events import EventFilter, list_events
 from bridge.admin.listing import Listing, Page, pages
+from bridge.admin.presence import list_presence
 from bridge.admin.rooms import RoomState, list_rooms
+from bridge.admin.sessions import list_sessions
 from bridge.errors import UsageError
 from bridge.rules.delivery import DeliveryPolicy, Outcome, PostResult
 from tests.harness.builders import seen
@@ -24,6 +27,10 @@ REFUSED = PostResult(outcome=Outcome.REJECTED, duration=timedelta(seconds=1), st
 LISTINGS: dict[str, tuple[Callable[..., Listing[Any]], dict[str, Any]]] = {
     "rooms": (list_rooms, {}),
     "occupied rooms": (list_rooms, {"state": RoomState.OCCUPIED}),
+    "presence": (list_presence, {}),
+    "sessions": (list_sessions, {}),
+    "sessions, oldest first": (list_sessions, {"newest_first": False}),
+    "rooms, from Z": (list_rooms, {"newest_first": True}),
     "endpoints": (list_endpoints, {}),
     "events": (list_events, {"wanted": EventFilter()}),
     "attempts": (list_attempts, {"wanted": AttemptFilter()}),
@@ -43,9 +50,11 @@ def add(store: StoreDriver, seconds: int) -> None:
 @pytest.mark.parametrize("name", LISTINGS)
 def test_every_item_is_listed_once_while_others_are_added(store: StoreDriver, name: str) -> None:
     function, wanted = LISTINGS[name]
+    newest_first = wanted.get("newest_first")
+    wanted = {key: value for key, value in wanted.items() if key != "newest_first"}
 
     def read(page: Page) -> Listing[Any]:
-        return store.database.read_now(function, page=page, **wanted)
+        return store.database.read_now(function, page=replace(page, newest_first=newest_first), **wanted)
 
     store.policy = DeliveryPolicy(refused_schedule=())
     for number in range(ROOMS):

@@ -36,7 +36,7 @@ class Demo(Bridge):
         wait_until(lambda: len(self.deliveries) >= count, timeout=PATIENCE, what=lambda: self.output)
 
     def url_of(self, part: str) -> str:
-        """The address that is printed for `upstream`, `receiver` or `status page`."""
+        """The address that is printed for `upstream`, `receiver` or `dashboard`."""
         return str(re.findall(rf"^  {part} +(http://\S+)", self.output, re.MULTILINE)[0])
 
     @property
@@ -63,7 +63,7 @@ def test_it_prints_verified_deliveries_until_it_is_stopped_and_leaves_nothing_be
         program.wait_for_deliveries(5)
         assert {"room.occupied", "peer.joined"} <= {found["type"] for found in program.deliveries}
         assert len(program.open_ports) == 3
-        assert httpx.get(program.url_of("status page"), trust_env=False).status_code == 200
+        assert httpx.get(program.url_of("dashboard"), trust_env=False).status_code == 200
         assert program.stop(number, timeout=ENDING) == 0
     assert re.search(r"^(\d+) deliveries, \1 verified$", program.output, re.MULTILINE)
     assert "not verified" not in program.output

@@ -12,11 +12,16 @@ from sqlalchemy import Connection, event, text
 from bridge.admin.attempts import AttemptFilter, list_attempts, list_dead_letters
 from bridge.admin.deliveries import show_deliveries
 from bridge.admin.due import find_due_work
+from bridge.admin.event_stream import StreamFilter, key_of, keys_above, look_at_log, read_step
 from bridge.admin.events import EventFilter, list_events, new_events
 from bridge.admin.health import read_overdue
 from bridge.admin.listing import Listing, Page
+from bridge.admin.presence import list_peers, list_presence
 from bridge.admin.rooms import RoomState, failing_sources, list_rooms, show_room
+from bridge.admin.sessions import list_sessions, show_session
+from bridge.admin.tokens import find_token, has_tokens
 from bridge.db.engine import Database
+from bridge.db.final_keys import FinalKeys
 from bridge.db.liveness import read_claims
 from bridge.delivery.claim import claim_cursors, claim_redeliveries
 from bridge.delivery.targets import TargetCache
@@ -42,11 +47,11 @@ FILL = (
        SELECT 'ses_' || id, id, :now, :now, 1, 1, 1 FROM rooms WHERE upstream_id LIKE 'room-%'""",
     """INSERT INTO visits (public_id, room_key, session_key, peer_id, person_key, display_name, joined_at,
            joined_at_source, last_seen_at, metadata, initial, left_at, left_at_source, leave_reason)
-       SELECT 'vis_' || id, room_key, id, 'peer', 'peer', 'peer', :now, 'upstream',
+       SELECT 'vis_' || id, room_key, id, 'peer', 'person-' || id % 1000, 'peer', :now, 'upstream',
               :now, '{}', false, :now, 'observed', 'absent'
        FROM sessions WHERE public_id LIKE 'ses\\_%' ESCAPE '\\' AND ended_at IS NOT NULL""",
-    """INSERT INTO events (public_id, room_key, sequence, type, recorded_at, body, salt, commitment, hash)
-       SELECT 'evt_' || rooms.id, rooms.id, 1, type, TIME(rooms.id), body, salt, commitment, hash
+    """INSERT INTO events (public_id, room_key, sequence, type, recorded_at, body, salt, commitment, hash, visit_id)
+       SELECT 'evt_' || rooms.id, rooms.id, 1, type, TIME(rooms.id), body, salt, commitment, hash, 'vis_' || rooms.id
        FROM rooms, (SELECT * FROM events ORDER BY id LIMIT 1) AS model WHERE upstream_id LIKE 'room-%'""",
     """INSERT INTO cursors (endpoint_key, room_key, acked, head, next_attempt_at)
        SELECT endpoints.id, rooms.id, 1, 1, :now FROM rooms, endpoints WHERE upstream_id LIKE 'room-%'""",
@@ -120,6 +125,7 @@ def test_nothing_reads_a_whole_table(store: StoreDriver) -> None:
             list_events, EventFilter(room="model", types=("peer.*",)), Page(limit=1)
         ).items
     )
+    session_id = store.database.read_now(list_sessions, Page(limit=1)).items[0].id
     room, crm = "model", "crm"
 
     def read(function: Callable[..., Any], *arguments: Any, **wanted: Any) -> Callable[[], object]:  # noqa: ANN401 - of the function
@@ -150,16 +156,39 @@ def test_nothing_reads_a_whole_table(store: StoreDriver) -> None:
         "rooms of a source": listing(list_rooms, source="main"),
         "occupied rooms": listing(list_rooms, state=RoomState.OCCUPIED),
         "room": read(show_room, room),
+        "peers": read(list_peers, room, None, Page(limit=5)),
+        "presence": listing(list_presence),
+        "sessions": listing(list_sessions),
+        "sessions of a room": listing(list_sessions, room=room),
+        "sessions of a time": listing(list_sessions, since=at(0), until=at(10)),
+        "session": read(show_session, session_id),
+        "token": read(find_token, b"digest"),
+        "tokens": read(has_tokens),
         "sources": read(failing_sources),
         "events": listing(list_events, wanted=EventFilter()),
         "events of a room": listing(list_events, wanted=EventFilter(room=room)),
         "events of a time": listing(list_events, wanted=EventFilter(since=at(0), until=at(10))),
-        "new events": read(new_events, EventFilter(), above=MANY, known=(), limit=5),
+        "events since": listing(list_events, wanted=EventFilter(since=at(MANY // 2))),
+        "events until": listing(list_events, wanted=EventFilter(until=at(MANY // 2), up_to=MANY)),
+        "events of a person": listing(list_events, wanted=EventFilter(person="person-7")),
+        "events of a person in a room": listing(list_events, wanted=EventFilter(person="person-7", room=room)),
+        "events of a type": listing(list_events, wanted=EventFilter(types=("room.occupied",))),
+        "events of a rare type": read(list_events, EventFilter(types=("room.snapshot",)), Page(limit=3)),
+        "events of the bridge": read(list_events, EventFilter(types=("source.*", "audit.*")), Page(limit=3)),
+        "events that were missed": listing(list_events, wanted=EventFilter(room=room, after_sequence=1)),
+        "new events": read(new_events, EventFilter(), after=MANY, last=MANY + 10, limit=5),
+        "end of the log": read(look_at_log, FinalKeys(), MANY),
+        "last event of a stream": read(key_of, event_id),
+        "events of a stream": read(read_step, 0, MANY, StreamFilter()),
+        "events of a room's stream": read(read_step, 0, MANY, StreamFilter(room=room)),
+        "events after a key": read(keys_above, MANY),
         "attempts": listing(list_attempts, wanted=AttemptFilter()),
         "attempts at an endpoint": listing(list_attempts, wanted=AttemptFilter(endpoint=crm)),
         "attempts for a room": listing(list_attempts, wanted=AttemptFilter(room=room)),
         "attempts of an event": listing(list_attempts, wanted=AttemptFilter(event=event_id)),
         "failed attempts": listing(list_attempts, wanted=AttemptFilter(failed=True)),
+        "deliveries to an endpoint": listing(list_attempts, wanted=AttemptFilter(delivered=True, endpoint=crm)),
+        "failed deliveries to an endpoint": listing(list_attempts, wanted=AttemptFilter(failed=True, endpoint=crm)),
         "attempts of a time": listing(list_attempts, wanted=AttemptFilter(since=at(0), until=at(10))),
         "dead letters": listing(list_dead_letters, wanted=AttemptFilter()),
         "dead letters of an event": listing(list_dead_letters, wanted=AttemptFilter(event=event_id)),
@@ -170,6 +199,10 @@ def test_nothing_reads_a_whole_table(store: StoreDriver) -> None:
         with plans(store.database) as found:
             do()
         scans += [f"{name}: {statement}\n{plan}" for statement, plan in found if is_expensive(statement, plan)]
+        if name == "events of a rare type":
+            assert any("ix_events_type" in plan for _, plan in found), "a type that is not there ends at once"
+        if name.startswith("events of a person"):
+            assert any("ix_events_visit" in plan for _, plan in found), "the events of others are not read"
         if do is work:
             assert any("ix_cursors_owed" in plan for _, plan in found), "a claim reads what is owed, not what is stored"
     assert not scans, "\n\n".join(scans)

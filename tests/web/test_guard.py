@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from urllib.parse import urlsplit
 
+import httpx
 import pytest
 
-from bridge.web import bodies
+from bridge.web import bodies, server
 from tests.web.conftest import Web
 
 ROOMS = "/api/v1/rooms"
@@ -102,3 +104,34 @@ async def test_null_characters_are_no_part_of_a_url(web: Web) -> None:
     async with web.client() as client:
         assert (await client.get(f"{ROOMS}/a%00b")).status_code == 422
         assert json.loads((await client.get(f"{ROOMS}?source=%00")).text)["status"] == 422
+
+
+@pytest.mark.parametrize("sent", [b"", b"GET / HTTP/1.1\r\nX-Slow: "])
+async def test_a_connection_without_a_request_ends(web: Web, monkeypatch: pytest.MonkeyPatch, sent: bytes) -> None:
+    monkeypatch.setattr(server, "HEAD_SECONDS", 0.05)
+    async with server.serve_app(web.app, host="127.0.0.1", port=0, remedy="") as url:
+        reader, writer = await asyncio.open_connection("127.0.0.1", urlsplit(url).port)
+        writer.write(sent)
+        assert await reader.read() == b""
+        writer.close()
+
+
+async def test_a_connection_with_a_request_under_way_does_not_end(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "HEAD_SECONDS", 0.05)
+    ended = asyncio.Event()
+
+    async def slow() -> str:
+        await ended.wait()
+        return "done"
+
+    web.app.router.add_api_route("/slow", slow)
+    async with (
+        server.serve_app(web.app, host="127.0.0.1", port=0, remedy="") as url,
+        httpx.AsyncClient(base_url=url) as client,
+    ):
+        responding = asyncio.create_task(client.get("/slow"))
+        reader, writer = await asyncio.open_connection("127.0.0.1", urlsplit(url).port)
+        assert await reader.read() == b""  # a later connection, which sends nothing, has ended meanwhile
+        writer.close()
+        ended.set()
+        assert (await responding).json() == "done"

@@ -18,7 +18,7 @@ from bridge.delivery.endpoints import remove_endpoint
 from bridge.events.bodies import draft_endpoint
 from bridge.metrics import HOOKS, EndpointGauges, Metrics, PollOutcome, SourceGauges
 from bridge.polling.rooms import ensure_sources
-from bridge.web.gauge_cache import GaugeCache
+from bridge.web.scraper import Scraper
 from tests.harness.builders import at, seen
 from tests.harness.store_driver import GOOD, REJECTED, RETRYABLE, StoreDriver
 from tests.web.conftest import Web
@@ -102,11 +102,11 @@ async def test_the_series_of_an_endpoint_end_with_it(web: Web) -> None:
     for name in ("crm", "shop"):
         web.store.subscribe(name)
         metrics.of_endpoint(name).count_attempt("delivered", timedelta(seconds=1))
-    await GaugeCache().refresh(metrics, database, lambda: at(0))
+    await Scraper().scrape(metrics, database, lambda: at(0), "")
     assert {"crm", "shop"} == endpoints_in(metrics)
 
     web.store.write(remove_endpoint, "crm")
-    await GaugeCache().refresh(metrics, database, lambda: at(0))
+    await Scraper().scrape(metrics, database, lambda: at(0), "")
     assert {"shop"} == endpoints_in(metrics)
 
 
@@ -123,11 +123,11 @@ async def test_a_database_that_fails_takes_only_its_gauges_along(web: Web, tmp_p
     metrics = Metrics()
     metrics.of_source("main").count_poll(PollOutcome.COMPLETE)
     web.store.write(ensure_sources, ["main"])
-    await GaugeCache().refresh(metrics, web.store.database, lambda: at(0))
+    await Scraper().scrape(metrics, web.store.database, lambda: at(0), "")
     assert metrics.registry.get_sample_value("bridge_source_up", {"source": "main"}) == 1
 
     empty = Database(f"sqlite:///{tmp_path / 'empty.db'}")
-    await GaugeCache().refresh(metrics, empty, lambda: at(0))
+    await Scraper().scrape(metrics, empty, lambda: at(0), "")
     empty.close()
     assert metrics.registry.get_sample_value("bridge_source_up", {"source": "main"}) is None
     counted = {"source": "main", "outcome": "complete"}

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any
 
 import pytest
+from fastapi.responses import StreamingResponse
 from structlog.testing import capture_logs
 
 from bridge.db.engine import Database
@@ -44,6 +46,21 @@ async def test_head_has_the_headers_of_get_and_no_body(web: Web) -> None:
             assert head.content == b""
 
 
+async def test_head_of_a_stream_ends(web: Web) -> None:
+    async def lines() -> AsyncIterator[str]:
+        while True:
+            yield "line\n"
+
+    async def stream() -> StreamingResponse:
+        return StreamingResponse(lines())
+
+    web.app.router.add_api_route("/stream", stream)
+    async with web.client() as client:
+        head = await client.head("/stream")
+
+    assert (head.status_code, head.content) == (200, b"")
+
+
 @pytest.mark.parametrize(
     ("query", "location"),
     [
@@ -66,7 +83,10 @@ async def test_a_wrong_query_parameter_is_422(web: Web, query: str, location: li
 @pytest.mark.parametrize("after", ["", "x", "W10", "WzEsMl0", "bnVsbA", "💥"])
 async def test_a_wrong_position_is_422(web: Web, after: str) -> None:
     async with web.client() as client:
-        assert is_problem(await client.get("/api/v1/rooms", params={"after": after}), 422)
+        response = await client.get("/api/v1/rooms", params={"after": after})
+
+    assert is_problem(response, 422)
+    assert [error["loc"] for error in response.json()["errors"]] == [["query", "after"]]
 
 
 async def test_an_unexpected_error_is_500_and_logged_and_shows_nothing(web: Web) -> None:

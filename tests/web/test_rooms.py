@@ -91,7 +91,7 @@ async def test_a_room_of_two_sources_is_named_with_its_source(web: Web) -> None:
     for source in ("main", "second"):
         web.store.track("a", source=source)
     async with web.client(web.token("read")) as client:
-        assert (await client.get(f"{ROOMS}/a")).status_code == 404
+        assert (await client.get(f"{ROOMS}/a")).status_code == 409
         shown = await client.get(f"{ROOMS}/a", params={"source": "second"})
         listed = await client.get(ROOMS, params={"source": "second"})
 

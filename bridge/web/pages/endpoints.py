@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from fastapi.responses import Response
 
@@ -17,9 +18,11 @@ from bridge.events.formats import Format
 from bridge.rules.access import Scope
 from bridge.rules.delivery import Circuit, Outcome
 from bridge.web.auth import requires
+from bridge.web.endpoints import Replay, replay
 from bridge.web.pages.render import in_words
 from bridge.web.pages.view import PageView
 from bridge.web.paging import After
+from bridge.web.params import moment
 from bridge.web.routing import api_router
 
 SHOWN: Final = 50
@@ -61,8 +64,10 @@ async def show_endpoints(view: PageView, after: After = None) -> Response:
 
 
 @router.get("/endpoints/{endpoint_id}")
-async def show_one_endpoint(view: PageView, endpoint_id: str) -> Response:
-    """One endpoint."""
+async def show_one_endpoint(
+    view: PageView, endpoint_id: str, replay_since: str | None = None, replay_failed: str = ""
+) -> Response:
+    """One endpoint; with `replay_since`, how many events a replay would send."""
     cipher, now = SecretCipher(view.state.settings().encryption_keys), view.state.runtime.now()
     found = await view.state.database.read(read_endpoint, endpoint_id, attempts=ATTEMPTS_DRAWN, cipher=cipher, now=now)
     return view.page(
@@ -72,7 +77,17 @@ async def show_one_endpoint(view: PageView, endpoint_id: str) -> Response:
         drawing=draw_attempts(found.attempts),
         oldest=found.oldest_owed_at,
         condition=condition,
+        replay=await _count_replay(view, endpoint_id, replay_since, failed=bool(replay_failed)),
     )
+
+
+async def _count_replay(view: PageView, endpoint_id: str, since: str | None, *, failed: bool) -> dict[str, Any] | None:
+    begin = moment(view.state, since or None, "query", "replay_since")
+    if begin is None:
+        return None
+    body = Replay(since=begin.isoformat(), failed=failed, dry_run=True)
+    response = await replay(view.state, endpoint_id, body)
+    return {"count": json.loads(bytes(response.body))["count"], "since": begin, "failed": failed}
 
 
 def condition(endpoint: ListedEndpoint) -> str:

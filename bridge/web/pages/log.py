@@ -87,5 +87,10 @@ async def show_event(view: PageView, event_id: str) -> Response:
         event=found.event,
         data=facts["data"],
         deliveries=found.deliveries,
-        body=json.dumps(facts, indent=2, ensure_ascii=False),
+        body=_readable(json.dumps(facts, indent=2, ensure_ascii=False)),
     )
+
+
+def _readable(text: str) -> str:
+    """Return JSON with what would control or hide text as escapes, which mean the same."""
+    return "".join(char if char.isprintable() or char == "\n" else json.dumps(char)[1:-1] for char in text)

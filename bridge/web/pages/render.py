@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any
+from unicodedata import category
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
 from zoneinfo import ZoneInfo
 
@@ -12,13 +12,12 @@ from jinja2 import Environment, PackageLoader
 from markupsafe import Markup
 
 from bridge import __version__
-from bridge.config.words import printable
 from bridge.events.wording import span
 
-FORMATTING = "\u200b\u200c\u200d\u2060\ufeff"
-"""Characters without width: a name of nothing else would be an invisible link."""
-
-Link = Mapping[str, object]
+JOINERS = "\u200c\u200d"
+"""Without width, but part of the spelling of names and of emoji."""
+HIDDEN = ("Cc", "Cf", "Cs", "Co", "Zl", "Zp")
+"""Categories of characters that control or hide text."""
 
 
 def with_query(here: str, **changes: object) -> str:
@@ -36,8 +35,8 @@ def room_path(room_id: str, source: str | None) -> str:
 
 def visible(text: str) -> str:
     """Return a name from a stranger with nothing that controls or hides text; never empty."""
-    shown = "".join(char for char in printable(text) if char not in FORMATTING).strip()
-    return shown or "(no visible name)"
+    shown = "".join(char for char in text if char in JOINERS or category(char) not in HIDDEN).strip()
+    return shown if shown.strip(JOINERS) else "(no visible name)"
 
 
 def without_query(url: str) -> str:

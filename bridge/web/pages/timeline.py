@@ -13,6 +13,7 @@ from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 from bridge.rules.attendance import AttendedSession, AttendedVisit, Span, union
+from bridge.web.pages.render import visible
 
 LABELS = 190
 """Width of the column of names."""
@@ -101,7 +102,7 @@ def _whole(session: AttendedSession, visits: Sequence[AttendedVisit]) -> Span:
 def _row(visits: Sequence[AttendedVisit], whole: Span, zone: ZoneInfo, *, y: float, is_open: bool) -> TimelineRow:
     certain = union(visit.narrowest for visit in visits)
     possible = union(visit.widest for visit in visits)
-    name = visits[-1].display_name
+    name = visible(visits[-1].display_name)
     return TimelineRow(
         y=y,
         name=name,
