@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
+from zoneinfo import ZoneInfo
 
 from bridge.admin.attempts import ListedAttempt, ListedDeadLetter
 from bridge.admin.endpoints import HIDDEN, ListedEndpoint, ShownEndpoint, ShownSecret
@@ -13,10 +14,13 @@ from bridge.admin.listing import document
 from bridge.admin.presence import OccupiedRoom
 from bridge.admin.rooms import CurrentSession, ListedRoom, PresentPeer, RoomState, ShownRoom
 from bridge.admin.sessions import ListedSession
+from bridge.attendance.audit import Heads
 from bridge.delivery.hooks import AddedHook
 from bridge.events.bodies import RoomName, encode
 from bridge.events.samples import draft_sample
 from bridge.events.types import DEFAULT_TYPES, EventType
+from bridge.rules.attendance import AttendedSession, AttendedVisit, Report, person_rows, total_row, visit_rows
+from bridge.rules.chain import ChainHead, merkle_root
 from bridge.rules.polling import Condition
 
 _NOW: Final = datetime(2026, 11, 23, 9, 30, tzinfo=UTC)
@@ -51,6 +55,35 @@ _ROOM: Final[Mapping[str, Any]] = {
 _SESSION: Final = CurrentSession(
     id=f"ses_{_ID}", started_at=_NOW - timedelta(minutes=30), visit_count=1, unique_peers=1, peak_peer_count=1
 )
+_ATTENDED: Final = AttendedSession(
+    room_id="abc-defg-hij",
+    room_name="Weekly stand-up",
+    session_id=f"ses_{_ID}",
+    started_at=_NOW - timedelta(minutes=30),
+    ended_at=_NOW,
+)
+_VISIT: Final = AttendedVisit(
+    visit_id=_PEER.visit_id,
+    peer_id=_PEER.peer_id,
+    person_key=_PEER.peer_id,
+    display_name=_PEER.display_name,
+    joined_at=_NOW - timedelta(minutes=30),
+    joined_at_source="upstream",
+    joined_after=None,
+    last_seen_at=_NOW - timedelta(seconds=10),
+    left_at=_NOW,
+    left_at_source="observed",
+    leave_reason="absent",
+)
+_HEAD: Final = ChainHead(source="main", room_id="abc-defg-hij", sequence=42, hash=bytes(range(32)))
+_HEADS: Final = Heads(at=_NOW, merkle_root=merkle_root([_HEAD]), event_count=42, heads=(_HEAD,))
+_PROBLEM: Final = {
+    "source": "main",
+    "room_id": "abc-defg-hij",
+    "sequence": 7,
+    "problem": "changed",
+    "detail": "the body is not the one that was committed to",
+}
 
 _URL: Final = "https://crm.example.com/hooks/presence"
 _ENDPOINT: Final[Mapping[str, Any]] = {
@@ -190,5 +223,30 @@ EXAMPLES: Final[Mapping[str, Any]] = {
     "Replay": {"since": "2026-11-23T09:00:00Z", "failed": True, "dry_run": True},
     "NewHook": {"hookUrl": "https://hooks.example.com/catch/1", "event": "peer.joined", "room_id": "abc-defg-hij"},
     "AddedHook": document(_HOOK),
+    "ReconciledSession": {
+        "session_id": f"ses_{_ID}",
+        "source": "main",
+        "room_id": "abc-defg-hij",
+        "outcome": "reconciled",
+        "changed": True,
+        "notes": ["1 corrected"],
+    },
+    "VisitRow": next(visit_rows(_ATTENDED, [_VISIT], Report(zone=ZoneInfo("UTC")))),
+    "PersonRow": next(person_rows(_ATTENDED, [_VISIT], Report(zone=ZoneInfo("UTC")))),
+    "TotalRow": total_row([(_ATTENDED, _VISIT)], Report(zone=ZoneInfo("UTC"))),
+    "LogHead": _HEADS.document["rooms"][0],
+    "LogHeads": _HEADS.document,
+    "VerificationStart": {"at": "2026-11-23T09:30:00.000Z"},
+    "AuditProblem": _PROBLEM,
+    "VerificationResult": {
+        "at": "2026-11-23T09:30:00.000Z",
+        "ok": False,
+        "rooms": 1,
+        "events": 42,
+        "pruned": 0,
+        "erased": 0,
+        "problems": [_PROBLEM],
+    },
+    "ErasedVisits": {"visits": 3},
 }
 """By the name of the schema. A new topic adds its own."""

@@ -19,6 +19,7 @@ from bridge.web.log_end import LogEnd
 from bridge.web.scraper import Scraper
 from bridge.web.seen_pokes import SeenPokes
 from bridge.web.standing import SharedAnswers
+from bridge.web.tail import EventTail
 from bridge.web.verification import LogVerification
 
 
