@@ -216,6 +216,17 @@ def upgrade() -> None:
         postgresql_where=sa.text("body IS NULL"),
     )
     op.create_index("ix_events_recorded", "events", ["recorded_at"], unique=False)
+    if op.get_bind().dialect.name == "postgresql":
+        # Wakes the streams of other processes (bridge.db.notifications). A statement of its own in the transaction that
+        # appends events would be one more wait for the database.
+        op.execute(
+            "CREATE FUNCTION notify_bridge_events() RETURNS trigger LANGUAGE plpgsql AS"
+            " 'BEGIN NOTIFY bridge_events; RETURN NULL; END'"
+        )
+        op.execute(
+            "CREATE TRIGGER events_appended AFTER INSERT ON events"
+            " FOR EACH STATEMENT EXECUTE FUNCTION notify_bridge_events()"
+        )
     op.create_table(
         "sessions",
         sa.Column("id", sa.Integer(), nullable=False),
