@@ -18,7 +18,7 @@ from bridge.attendance.audit import Heads
 from bridge.delivery.hooks import AddedHook
 from bridge.events.bodies import RoomName, encode
 from bridge.events.samples import draft_sample
-from bridge.events.types import DEFAULT_TYPES, EventType
+from bridge.events.types import DEFAULT_TYPES, OF_BRIDGE, EventType
 from bridge.rules.attendance import AttendedSession, AttendedVisit, Report, person_rows, total_row, visit_rows
 from bridge.rules.chain import ChainHead, merkle_root
 from bridge.rules.polling import Condition
@@ -148,7 +148,7 @@ _HOOK: Final = AddedHook(
 
 def example_body(kind: EventType) -> Any:  # noqa: ANN401 - a JSON document
     """Return the body of an event in style `standard`."""
-    about_room = kind.value.startswith(("peer.", "room.", "session."))
+    about_room = kind not in OF_BRIDGE
     room = RoomName(source="main", room_id="abc-defg-hij", room_name="Weekly stand-up") if about_room else RoomName()
     draft = draft_sample(kind, _NOW, lambda prefix: f"{prefix}_{_ID}")
     return json.loads(encode(draft, room, event_id=f"evt_{_ID}", sequence=42))
