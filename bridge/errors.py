@@ -49,8 +49,33 @@ class ConflictError(UsageError):
     """The command contradicts what there is: a taken name, or a thing that the configuration owns."""
 
 
+class BusyError(BridgeError):
+    """It cannot be done now, and can be after `seconds`."""
+
+    def __init__(self, message: str, seconds: float) -> None:
+        self.seconds = seconds
+        super().__init__(message)
+
+
+class PositionError(UsageError):
+    """The position in a listing is none of that listing."""
+
+
 class NotFoundError(BridgeError):
-    """Something that the command names does not exist."""
+    """Something that the command or the request names does not exist.
+
+    Args:
+        message: What is missing.
+        remedy: What to do at the command line; the HTTP API leaves it out.
+    """
+
+    def __init__(self, message: str, remedy: str = "") -> None:
+        self.message = message
+        super().__init__(f"{message}: {remedy}" if remedy else message)
+
+
+class AmbiguousError(NotFoundError):
+    """Something that the command or the request names exists more than once."""
 
 
 class SchemaError(BridgeError):

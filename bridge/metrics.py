@@ -37,6 +37,19 @@ class PollOutcome(StrEnum):
     FENCED = "fenced"
 
 
+class PokeOutcome(StrEnum):
+    """Outcome of a message of the upstream itself."""
+
+    DUE = "due"
+    """Its room is polled at once."""
+    UNTRACKED = "untracked"
+    NO_ROOM = "no_room"
+    REPEATED = "repeated"
+    """The very same message came before."""
+    REFUSED = "refused"
+    """The upstream did not sign it, or too long ago."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourceGauges:
     """State of a source: `rooms` is the number of its tracked rooms by state."""
@@ -180,6 +193,9 @@ class Metrics:
             )
         return found
 
+    def count_poke(self, source: str, outcome: PokeOutcome) -> None:
+        self._pokes.labels(source, outcome.value).inc()
+
     def count_events(self, counts: Mapping[str, int]) -> None:
         """Events that were committed, by type."""
         for kind, count in counts.items():
@@ -194,7 +210,7 @@ class Metrics:
         """End the series of sources that this process no longer polls."""
         for name in self._by_source.keys() - names:
             del self._by_source[name]
-            for metric in (self._polls, self._poll_duration, self._clock_skew):
+            for metric in (self._polls, self._poll_duration, self._clock_skew, self._pokes):
                 metric.remove_by_labels({"source": name})
 
     def forget_endpoints(self, labels: Collection[str]) -> None:

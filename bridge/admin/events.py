@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -74,26 +74,11 @@ def list_events(connection: Connection, wanted: EventFilter, page: Page) -> List
     return fetch_page(connection, query, order, page, LoggedEvent)
 
 
-def new_events(
-    connection: Connection, wanted: EventFilter, *, above: int, known: Collection[int], limit: int
-) -> list[LoggedEvent]:
-    """Return the oldest events with keys above `above` that are not among `known`, in the order of their keys.
-
-    On PostgreSQL, of two transactions the one with the higher keys may commit first: a reader that follows the log
-    must look again below the newest key that it has seen. Within a room the order is certain, because T2 locks the
-    room.
-    """
-    keys = connection.execute(_select(connection, wanted, events.c.id).where(events.c.id > above).order_by(events.c.id))
-    fresh = [key for key in keys.scalars() if key not in known][:limit]
-    found = select(*_LOGGED).where(events.c.id.in_(fresh), events.c.body.is_not(None)).order_by(events.c.id)
-    rows = connection.execute(found) if fresh else ()
+def new_events(connection: Connection, wanted: EventFilter, *, after: int, last: int, limit: int) -> list[LoggedEvent]:
+    """Return the oldest events with keys above one, up to another, in the order of their keys."""
+    query = _select(connection, wanted, *_LOGGED).where(events.c.id > after, events.c.id <= last)
+    rows = connection.execute(query.order_by(events.c.id).limit(limit))
     return [LoggedEvent(**row._asdict()) for row in rows]
-
-
-def newest_key(connection: Connection) -> int:
-    """Return the key of the newest event; 0 for an empty log."""
-    key: int = connection.execute(select(func.coalesce(func.max(events.c.id), 0))).scalar_one()
-    return key
 
 
 def find_event(connection: Connection, event_id: str) -> LoggedEvent:
@@ -105,7 +90,7 @@ def find_event(connection: Connection, event_id: str) -> LoggedEvent:
     found = select(*_LOGGED).where(events.c.public_id == event_id, events.c.body.is_not(None))
     row = connection.execute(found).one_or_none()
     if row is None:
-        raise NotFoundError(f"no event has the id {event_id!r}: see `bridge events list --json`")
+        raise NotFoundError(f"no event has the id {event_id!r}", "see `bridge events list --json`")
     return LoggedEvent(**row._asdict())
 
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from sqlalchemy import Column, ColumnElement, Connection, Select, Table, func, literal_column, select, tuple_
 
 from bridge.db.tables import UtcDateTime, rooms
-from bridge.errors import NotFoundError, UsageError
+from bridge.errors import NotFoundError, PositionError
 from bridge.events.bodies import rfc3339
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ def fetch_page(
     """Return one page of the records that `make` makes of the rows of a query.
 
     Raises:
-        UsageError: `page.after` is not the `next` of such a listing.
+        PositionError: `page.after` is not the `next` of such a listing.
     """
     if page.newest_first is not None:
         order = replace(order, newest_first=page.newest_first)
@@ -100,7 +100,7 @@ def page_of(items: Iterable[T], order: Order, key: Callable[[T], tuple[Any, ...]
     """Return one page of items that are in memory; `key` returns the values of the columns of their order.
 
     Raises:
-        UsageError: as in `fetch_page`.
+        PositionError: as in `fetch_page`.
     """
     newest_first = order.newest_first if page.newest_first is None else page.newest_first
     rest = sorted(items, key=key, reverse=newest_first)
@@ -140,8 +140,7 @@ def _values(order: Order, position: str) -> list[Any]:
         values = json.loads(urlsafe_b64decode(position + "=" * (-len(position) % 4)))
         return [_value(column, value) for column, value in zip(order.columns, values, strict=True)]
     except (ValueError, TypeError):
-        message = f"after: {position!r} is not a position in this listing: use the `next` of its last page"
-        raise UsageError(message) from None
+        raise PositionError("is not a position in this listing: use the `next` of its last page") from None
 
 
 def _value(column: Column[Any], value: object) -> object:
@@ -189,7 +188,7 @@ def keys_of_room(connection: Connection, room_id: str) -> list[int]:
     """
     keys = connection.execute(select(rooms.c.id).where(rooms.c.upstream_id == room_id)).scalars().all()
     if not keys:
-        raise NotFoundError(f"no room has the id {room_id!r}: see `bridge rooms list`")
+        raise NotFoundError(f"no room has the id {room_id!r}", "see `bridge rooms list`")
     return list(keys)
 
 

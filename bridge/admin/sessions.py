@@ -62,7 +62,7 @@ def show_session(connection: Connection, session_id: str) -> ListedSession:
     """
     row = connection.execute(_SESSIONS.where(sessions.c.public_id == session_id)).one_or_none()
     if row is None:
-        raise NotFoundError(f"no session has the id {session_id!r}: `bridge attendance show` lists them")
+        raise NotFoundError(f"no session has the id {session_id!r}", "`bridge attendance show` lists them")
     return _session(**row._asdict())
 
 

@@ -46,7 +46,7 @@ def remove_token(connection: Connection, name: str) -> None:
         NotFoundError: there is none of that name.
     """
     if connection.execute(delete(tokens).where(tokens.c.name == name)).rowcount == 0:
-        raise NotFoundError(f"no token is named {name!r}: see `bridge tokens list`")
+        raise NotFoundError(f"no token is named {name!r}", "see `bridge tokens list`")
 
 
 def find_token(connection: Connection, digest: bytes) -> TokenRecord | None:

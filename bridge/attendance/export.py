@@ -35,9 +35,9 @@ def export_attendance(
     file: TextIO,
     *,
     form: ExportFormat,
-    bom: bool,
+    bom: bool = False,
     merge_gap: timedelta,
-    on_visits: Callable[[int], object],
+    on_visits: Callable[[int], object] = lambda _: None,
 ) -> None:
     """Write a view to a file that was opened with `newline=""`; `on_visits` gets the number of visits done.
 
@@ -46,6 +46,19 @@ def export_attendance(
     """
     rows = attendance_rows(connection, selection, view, report, merge_gap=merge_gap, on_visits=on_visits)
     write_rows(rows, COLUMNS[view], form, file, bom=bom)
+
+
+def export_items(
+    connection: Connection, selection: Selection, view: View, report: Report, file: TextIO, *, merge_gap: timedelta
+) -> None:
+    """Write a view as the HTTP API has its lists: one page with every row.
+
+    Raises:
+        NotFoundError: there is no such room or session.
+    """
+    file.write('{"items": ')
+    export_attendance(connection, selection, view, report, file, form=ExportFormat.JSON, merge_gap=merge_gap)
+    file.write(', "next": null}\n')
 
 
 def write_rows(

@@ -27,6 +27,8 @@ ABOUT_VISITS: Final = (EventType.PEER_JOINED, EventType.PEER_UPDATED, EventType.
 SHARED: Final = (EventType.ROOM_SNAPSHOT, EventType.SESSION_RECONCILED)
 WITH_EXCERPTS: Final = (EventType.SOURCE_UNAVAILABLE, EventType.SOURCE_RECOVERED)
 """Types of the bridge's own log whose `detail` may quote a response of the upstream."""
+WAL_SECONDS: Final = 10.0
+"""Time for emptying SQLite's write-ahead log after an erasure (`Database.truncate_wal`)."""
 SHORTEST_WORD: Final = 3
 """Characters; a shorter name would be found everywhere."""
 

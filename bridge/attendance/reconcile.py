@@ -7,7 +7,8 @@ writes what `bridge.rules.reconcile` decides. No event changes: a `session.recon
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -39,6 +40,7 @@ from bridge.rules.reconcile import (
     reconcile,
 )
 from bridge.runtime import Runtime
+from bridge.sources.kinds import open_source
 from bridge.sources.protocol import RecordKeepingSource, Source, SourceSettings
 
 ERASED: Final = "erased_"
@@ -69,6 +71,18 @@ class ReconciledSession:
     outcome: Outcome
     has_changed: bool = False
     notes: tuple[str, ...] = ()
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """The outcome as JSON."""
+        return {
+            "session_id": self.session.session_id,
+            "source": self.session.source,
+            "room_id": self.session.room_id,
+            "outcome": self.outcome.value,
+            "changed": self.has_changed,
+            "notes": list(self.notes),
+        }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,6 +118,42 @@ def find_due(connection: Connection, now: datetime, after: timedelta, limit: int
     is_first = and_(sessions.c.record_tries == 0, sessions.c.ended_at <= now - after)
     due = _ENDED.where(or_(is_first, sessions.c.record_due_at <= now)).order_by(sessions.c.ended_at).limit(limit)
     return [EndedSession(**row._asdict()) for row in connection.execute(due)]
+
+
+async def reconcile_sessions(
+    database: Database,
+    accounts: Iterable[SourceSettings],
+    ended: Sequence[EndedSession],
+    runtime: Runtime,
+    terms: ReconcileTerms,
+    on_done: Callable[[ReconciledSession], object] = lambda _: None,
+) -> list[ReconciledSession]:
+    """Ask the sources for their records of some sessions, one after the other, and apply them.
+
+    Args:
+        database: where the sessions are.
+        accounts: the configured sources.
+        ended: the sessions.
+        runtime: clock, ids and chance.
+        terms: of all of them.
+        on_done: called with the outcome of each session as soon as it is known.
+
+    Raises:
+        DatabaseError: the database failed.
+    """
+    done = []
+    by_name = {account.name: account for account in accounts}
+    async with AsyncExitStack() as stack:
+        opened: dict[str, Source] = {}
+        for session in ended:
+            account = by_name.get(session.source)
+            if account is not None and account.name not in opened:
+                opened[account.name] = source = open_source(account, runtime.now)
+                stack.push_async_callback(source.aclose)
+            source_of_session = opened.get(session.source)
+            done.append(await reconcile_session(database, account, source_of_session, session, runtime, terms))
+            on_done(done[-1])
+    return done
 
 
 async def reconcile_session(

@@ -3,28 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
-from contextlib import AsyncExitStack
+from datetime import tzinfo
 from typing import Annotated
 
 import typer
 
 from bridge.attendance.query import Selection
-from bridge.attendance.reconcile import EndedSession, ReconcileTerms, find_ended, reconcile_session
+from bridge.attendance.reconcile import ReconciledSession, ReconcileTerms, find_ended, reconcile_sessions
 from bridge.cli.database import open_database
 from bridge.cli.inputs import parse_period
 from bridge.cli.options import ConfigOption, RoomFilter, SessionFilter, SinceFilter
 from bridge.cli.output import print_line, print_message
 from bridge.cli.progress import progress_bar
 from bridge.cli.settings import load_settings
-from bridge.config import Settings
-from bridge.db.engine import Database
-from bridge.rules.reconcile import Outcome
-from bridge.runtime import Runtime, system_runtime
-from bridge.sources.kinds import open_source
+from bridge.runtime import system_runtime
 
 
-def reconcile_sessions(
+def reconcile(
     room: RoomFilter = None,
     session: SessionFilter = None,
     since: SinceFilter = None,
@@ -43,32 +38,19 @@ def reconcile_sessions(
         if not found:
             print_message("there is no ended session to reconcile")
         with progress_bar("sessions", len(found)) as advance:
-            outcomes = asyncio.run(_reconcile(database, settings, runtime, found, terms, advance))
-    if not all(outcome.is_final for outcome in outcomes):
+
+            def show(done: ReconciledSession) -> None:
+                print_line(_line(done, settings.bridge.timezone))
+                advance(1)
+
+            outcomes = asyncio.run(reconcile_sessions(database, settings.sources, found, runtime, terms, show))
+    if not all(done.outcome.is_final for done in outcomes):
         raise typer.Exit(1)
 
 
-async def _reconcile(
-    database: Database,
-    settings: Settings,
-    runtime: Runtime,
-    found: Sequence[EndedSession],
-    terms: ReconcileTerms,
-    advance: Callable[[int], None],
-) -> list[Outcome]:
-    outcomes = []
-    async with AsyncExitStack() as stack:
-        accounts = {account.name: account for account in settings.sources}
-        sources = {name: open_source(account, runtime.now) for name, account in accounts.items()}
-        for source in sources.values():
-            stack.push_async_callback(source.aclose)
-        for each in found:
-            account, keeper = accounts.get(each.source), sources.get(each.source)
-            done = await reconcile_session(database, account, keeper, each, runtime, terms)
-            notes = f" ({', '.join(done.notes)})" if done.notes else ""
-            changed = "" if done.has_changed else ", nothing changed"
-            start = each.started_at.astimezone(settings.bridge.timezone).isoformat(" ", "seconds")
-            print_line(f"{each.session_id}  {each.room_id}  {start}  {done.outcome.value}{notes}{changed}")
-            outcomes.append(done.outcome)
-            advance(1)
-    return outcomes
+def _line(done: ReconciledSession, zone: tzinfo) -> str:
+    session = done.session
+    notes = f" ({', '.join(done.notes)})" if done.notes else ""
+    changed = "" if done.has_changed else ", nothing changed"
+    start = session.started_at.astimezone(zone).isoformat(" ", "seconds")
+    return f"{session.session_id}  {session.room_id}  {start}  {done.outcome.value}{notes}{changed}"

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections import deque
 from collections.abc import Sequence
 from datetime import tzinfo
 from typing import Annotated
 
 import typer
 
-from bridge.admin.events import EventFilter, LoggedEvent, list_events, new_events, newest_key
+from bridge.admin.event_stream import keys_above
+from bridge.admin.events import EventFilter, LoggedEvent, list_events, new_events
 from bridge.admin.listing import Page
 from bridge.cli.database import open_database
 from bridge.cli.events import event_filter
@@ -24,15 +24,12 @@ from bridge.cli.options import (
 from bridge.cli.output import print_json, print_line
 from bridge.cli.settings import load_settings
 from bridge.db.engine import Database
+from bridge.db.final_keys import FinalKeys
 from bridge.events.summaries import log_name, summarize
 from bridge.runtime import system_runtime
 
 TAIL_SECONDS = 0.3
 """The pause between two reads of `tail`."""
-READ_AGAIN = 30
-"""The number of reads after which a transaction must have committed for its events to be seen."""
-READ_AGAIN_AT_START = 1_000
-"""The same for the first read, as a number of events."""
 BATCH = 500
 FEW, MANY = 10, 10_000
 
@@ -79,33 +76,33 @@ def tail(
 
 
 class _Tail:
-    """Follows the log; keys that may still be filled are read again, and events in `_known` are left out."""
+    """Follows the log as far as it is final; events that were there before it began are left out."""
 
     def __init__(self, database: Database, wanted: EventFilter) -> None:
         self._database = database
         self._wanted = wanted
-        self._known: set[int] = set()
-        self._ends: deque[int] = deque(maxlen=READ_AGAIN)
-        """The newest key at each of the last reads."""
+        self._final = FinalKeys()
+        self._position = 0
+        self._known: frozenset[int] = frozenset()
 
     def start(self, count: int) -> Sequence[LoggedEvent]:
         """Return the last `count` events, oldest first; everything before them is left out."""
-        above = max(0, self._database.read_now(newest_key) - READ_AGAIN_AT_START)
-        self._ends.append(above)
-        present = self._database.read_now(
-            new_events, self._wanted, above=above, known=(), limit=READ_AGAIN_AT_START + BATCH
-        )
+        self._position = self._database.look_now(self._final.look)
+        present = self._database.look_now(keys_above, self._position)
         shown = self._database.read_now(list_events, self._wanted, Page(limit=count)).items if count else []
-        self._known = {event.key for event in (*present, *shown)}
+        self._known = present | {event.key for event in shown}
         return shown[::-1]
 
     def read(self) -> Sequence[LoggedEvent]:
-        """Return the events that were written since the last read."""
-        end = self._database.read_now(newest_key)
-        fresh = self._database.read_now(new_events, self._wanted, above=self._ends[0], known=self._known, limit=BATCH)
-        self._ends.append(fresh[-1].key if len(fresh) == BATCH else max(end, self._ends[-1]))
-        self._known = {key for key in (*self._known, *(event.key for event in fresh)) if key > self._ends[0]}
-        return fresh
+        """Return the events that have become final since the last read."""
+        last = self._database.look_now(self._final.look)
+        while self._position < last:
+            read = self._database.read_now(new_events, self._wanted, after=self._position, last=last, limit=BATCH)
+            self._position = read[-1].key if len(read) == BATCH else last
+            fresh = [event for event in read if event.key not in self._known]
+            if fresh:
+                return fresh
+        return ()
 
 
 def _print_event(event: LoggedEvent, zone: tzinfo, *, as_json: bool) -> None:

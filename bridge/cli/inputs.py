@@ -8,6 +8,7 @@ from enum import StrEnum
 from typing import TypeVar
 from zoneinfo import ZoneInfo
 
+from bridge.config import moments
 from bridge.config.checks import check_event_glob, parse_timezone
 from bridge.config.durations import parse_duration, parse_positive_duration
 from bridge.config.moments import Period, parse_moment
@@ -70,13 +71,10 @@ def parse_window(text: str, *, now: datetime, zone: tzinfo) -> tuple[datetime, d
     Raises:
         UsageError: it is not two times with a slash between them, or they are the wrong way round.
     """
-    start, slash, end = text.partition("/")
-    if not slash:
-        raise UsageError(f"--window {quoted(text)}: must be START/END, like 2026-11-23T09:00/2026-11-23T10:30")
-    window = _parse_time("--window", start, now, zone), _parse_time("--window", end, now, zone)
-    if window[1] <= window[0]:
-        raise UsageError(f"--window {quoted(text)}: the end must be later than the start")
-    return window
+    try:
+        return moments.parse_window(text, now=now, zone=zone)
+    except ValueError as problem:
+        raise UsageError(f"--window {quoted(text)}: {problem}") from None
 
 
 def parse_zone(text: str) -> ZoneInfo:

@@ -60,7 +60,7 @@ COMMANDS: Mapping[str, tuple[str | Mapping[str, str], str]] = {
         {
             "show": "attendance.show",
             "export": "attendance.export",
-            "reconcile": "attendance_reconcile.reconcile_sessions",
+            "reconcile": "attendance_reconcile.reconcile",
         },
         "Show, export and correct who was there, and for how long.",
     ),

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from bridge.attendance.clocks import oldest_clock
-from bridge.attendance.privacy import Erasure, Person, copy_of_person, erase_person
+from bridge.attendance.privacy import WAL_SECONDS, Erasure, Person, copy_of_person, erase_person
 from bridge.attendance.retention import Pruned, count_prunable, prune_room, rooms_to_prune
 from bridge.cli.database import open_database
 from bridge.cli.options import ConfigOption
@@ -24,8 +24,6 @@ from bridge.errors import UsageError
 from bridge.events.wording import count_of
 from bridge.runtime import Runtime, system_runtime
 from bridge.sources.kinds import open_source
-
-WAL_SECONDS = 10.0
 
 PersonOption = Annotated[str | None, typer.Option("--person", metavar="KEY", help="The person with this key.")]
 PeerOption = Annotated[str | None, typer.Option("--peer", metavar="ID", help="The visits of this peer.")]

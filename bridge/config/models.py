@@ -64,7 +64,9 @@ Duration = Annotated[timedelta, BeforeValidator(parse_duration), WithJsonSchema(
 PositiveDuration = Annotated[timedelta, BeforeValidator(parse_positive_duration), WithJsonSchema(_WRITTEN_DURATION)]
 Size = Annotated[int, BeforeValidator(parse_size)]
 MetadataPath = Annotated[str, AfterValidator(checks.check_metadata_path)]
-Label = Annotated[str, AfterValidator(checks.check_label)]
+_NOT_EMPTY: Final = {"type": "string", "minLength": 1}
+Label = Annotated[str, AfterValidator(checks.check_label), WithJsonSchema(_NOT_EMPTY)]
+RoomId = Annotated[str, AfterValidator(checks.check_room_id), WithJsonSchema(_NOT_EMPTY)]
 Count = Annotated[int, Field(ge=1, le=1_000_000)]
 Rate = Annotated[float, AfterValidator(checks.check_rate)]
 Network = Annotated[IPv4Network | IPv6Network, parsed(checks.parse_network)]
@@ -151,7 +153,7 @@ class IdentityTable(Table):
 class RoomTable(Table):
     """One of `[[rooms]]`; keys left out are as in `[polling]`."""
 
-    id: Annotated[str, AfterValidator(checks.check_room_id)]
+    id: RoomId
     name: Label | None = None
     source: str | None = None
     interval: PositiveDuration | None = None

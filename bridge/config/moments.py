@@ -1,4 +1,4 @@
-"""Times that people write: in RFC 3339, or as a span before now."""
+"""Times and windows that people write: in RFC 3339, or as a span before now."""
 
 from __future__ import annotations
 
@@ -33,3 +33,18 @@ def parse_moment(text: str, *, now: datetime, zone: tzinfo) -> datetime:
     except (ValueError, OverflowError):
         pass
     raise ValueError("must be a time, like 2026-11-23T09:30:00Z, or a span before now, like 90m or 5d")
+
+
+def parse_window(text: str, *, now: datetime, zone: tzinfo) -> tuple[datetime, datetime]:
+    """Return the two times of `START/END`.
+
+    Raises:
+        ValueError: it is not two times with a slash between them, or they are the wrong way round.
+    """
+    start, slash, end = text.partition("/")
+    if not slash:
+        raise ValueError("must be START/END, like 2026-11-23T09:00/2026-11-23T10:30")
+    window = parse_moment(start, now=now, zone=zone), parse_moment(end, now=now, zone=zone)
+    if window[1] <= window[0]:
+        raise ValueError("the end must be later than the start")
+    return window

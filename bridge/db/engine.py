@@ -45,6 +45,8 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 READERS = 4
+LONG_READERS = 2
+"""Connections for exports and verifications, which must not keep short reads waiting."""
 WRITERS = 2
 """Connections that write: for polls and deliveries, and for longer work."""
 LIVENESS_THREADS = 2
@@ -95,6 +97,7 @@ class Database:
         if self.dialect != "sqlite":
             self._aside_threads = ThreadPoolExecutor(1, "database-aside")
         self._read_threads = ThreadPoolExecutor(READERS, "database-read")
+        self._long_threads = ThreadPoolExecutor(LONG_READERS, "database-export")
         self._running: set[Future[Any]] = set()
         self._unwritten_since: float | None = None
         self._on_events: list[Callable[[Mapping[str, int]], None]] = []
@@ -163,6 +166,19 @@ class Database:
             DatabaseError: the database failed.
         """
         return await self._in_thread(self._aside_threads, lambda: self.write_now(function, *args, **kwargs))
+
+    async def read_long(
+        self, function: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """As `read_once`, beside all other work: for exports and verifications.
+
+        Raises:
+            DatabaseError: the database failed.
+        """
+        work = self._long_threads.submit(lambda: self.read_once(function, *args, **kwargs))
+        self._running.add(work)
+        work.add_done_callback(self._running.discard)
+        return await asyncio.wrap_future(work)
 
     def read_now(self, function: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """As `read`, in this thread."""
@@ -250,7 +266,7 @@ class Database:
         Returns:
             Whether the threads have ended: one that waits for a database that does not respond may not have.
         """
-        for threads in (self._write_threads, self._aside_threads, self._read_threads):
+        for threads in (self._write_threads, self._aside_threads, self._read_threads, self._long_threads):
             threads.shutdown(wait=seconds is None, cancel_futures=True)
         has_ended = not wait(set(self._running), timeout=seconds).not_done
         if has_ended:
@@ -291,7 +307,7 @@ class Database:
             raise DatabaseError(f"database {self.name}: {_first_line(error)}", is_away=False) from error
 
     def _engine(self, *, writes: bool) -> Engine:
-        size = (WRITERS if writes else READERS) + LIVENESS_THREADS
+        size = (WRITERS if writes else READERS + LONG_READERS) + LIVENESS_THREADS
         options: dict[str, Any] = {"pool_size": size, "max_overflow": 0, "json_serializer": _compact_json}
         if self.dialect == "sqlite":
             engine = create_engine(self._url, connect_args={"check_same_thread": False}, **options)

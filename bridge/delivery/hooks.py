@@ -7,7 +7,7 @@ They are delivered to like every endpoint, in style `flat`. A URL that responds 
 from __future__ import annotations
 
 import glob
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from sqlalchemy import Connection, delete, select
 
@@ -29,7 +29,7 @@ class AddedHook:
     url: str
     events: tuple[str, ...]
     room_id: str | None
-    secret: str
+    secret: str = field(repr=False)
 
 
 def add_hook(

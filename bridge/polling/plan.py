@@ -83,6 +83,7 @@ class StoredRoom:
     session_key: int | None
     last_sequence: int
     chain_head: bytes
+    next_poll_at: datetime | None = None
 
     @property
     def log(self) -> RoomLog:
@@ -218,12 +219,19 @@ def _plan_poll(
             plan.failed.append(_plan_failure(poll, room, failure, interval, suspects=room.id in loaded.with_suspects))
             return RecordedPoll()
         case Snapshot() if not may_change(poll, room):
-            due_at = next_poll(poll.room.due_at, poll.at, interval, suspects=False)
+            due_at = _next_poll(poll, room, interval, suspects=False)
             plan.quiet.append(QuietRoom(key=room.id, polled_at=poll.at, next_poll_at=due_at))
             return RecordedPoll()
         case Snapshot() as snapshot:
             policy = _policy(room, settings)
             return _plan_snapshot(plan, poll, room, snapshot, loaded.presence[room.id], policy, interval, new_id)
+
+
+def _next_poll(poll: Poll, room: StoredRoom, interval: timedelta, *, suspects: bool) -> datetime:
+    """When a room is polled next; one that was made due while the poll was under way stays due."""
+    due_at = next_poll(poll.room.due_at, poll.at, interval, suspects=suspects)
+    was_changed = room.next_poll_at is not None and room.next_poll_at != poll.room.due_at
+    return min(due_at, room.next_poll_at) if room.next_poll_at is not None and was_changed else due_at
 
 
 def _plan_failure(poll: Poll, room: StoredRoom, failure: Failure, interval: timedelta, *, suspects: bool) -> FailedRoom:
@@ -262,7 +270,7 @@ def _plan_snapshot(
     plan.seen.append(
         SeenRoom(
             polled_at=poll.at,
-            next_poll_at=next_poll(poll.room.due_at, poll.at, interval, suspects=suspects),
+            next_poll_at=_next_poll(poll, room, interval, suspects=suspects),
             complete_at=difference.after.complete_at,
             fingerprint=snapshot.fingerprint if snapshot.complete and not suspects else None,
             session_id=session_id,

@@ -142,6 +142,7 @@ def _stored_room(row: Row[Any]) -> StoredRoom:
         session_key=row.session_key,
         last_sequence=row.last_sequence,
         chain_head=row.chain_head,
+        next_poll_at=row.next_poll_at,
     )
 
 

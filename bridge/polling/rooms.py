@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, Row, delete, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Row, delete, insert, or_, select, update
 
 from bridge.db.engine import upsert
 from bridge.db.event_log import append_events, room_log
 from bridge.db.tables import rooms, sources
 from bridge.db.visits import BATCH_SIZE, PresenceWrites, batched, load_presence
-from bridge.errors import NotFoundError
+from bridge.errors import AmbiguousError, NotFoundError
 from bridge.events.bodies import draft
 from bridge.events.log import number_events
 from bridge.logs import get_logger
@@ -142,6 +142,21 @@ def apply_shorter_intervals(connection: Connection, default: timedelta, now: dat
         connection.execute(update(rooms).where(*waiting, rooms.c.next_poll_at > due_at).values(next_poll_at=due_at))
 
 
+def is_polled(connection: Connection, source: str, upstream_id: str) -> bool:
+    """Whether a room is tracked and enabled."""
+    return connection.execute(select(rooms.c.id).where(*_polled(source, upstream_id))).one_or_none() is not None
+
+
+def make_due(connection: Connection, source: str, upstream_id: str, now: datetime) -> None:
+    """Let a room be polled at once; if a poll of it is under way, once more after that."""
+    waits = or_(rooms.c.next_poll_at > now, rooms.c.claim_token.is_not(None))
+    connection.execute(update(rooms).where(*_polled(source, upstream_id), waits).values(next_poll_at=now))
+
+
+def _polled(source: str, upstream_id: str) -> tuple[ColumnElement[bool], ...]:
+    return rooms.c.source == source, rooms.c.upstream_id == upstream_id, rooms.c.next_poll_at.is_not(None)
+
+
 def find_room(connection: Connection, upstream_id: str, source: str | None = None) -> Row[Any]:
     """The tracked room of that id.
 
@@ -154,11 +169,11 @@ def find_room(connection: Connection, upstream_id: str, source: str | None = Non
     rows = connection.execute(found).all()
     if not rows:
         raise NotFoundError(
-            f"room {upstream_id!r} is not tracked: see `bridge rooms list`, or add it with `bridge rooms add`"
+            f"room {upstream_id!r} is not tracked", "see `bridge rooms list`, or add it with `bridge rooms add`"
         )
     if len(rows) > 1:
         names = ", ".join(sorted(row.source for row in rows))
-        raise NotFoundError(f"room {upstream_id!r} is tracked in several sources ({names}): name one with --source")
+        raise AmbiguousError(f"room {upstream_id!r} is tracked in several sources ({names})", "name one with --source")
     return rows[0]
 
 

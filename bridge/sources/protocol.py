@@ -39,6 +39,17 @@ class SourceSettings:
     max_response_bytes: int = MAX_RESPONSE_BYTES
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Poke:
+    """A verified message of the upstream: who is in this room may have changed. Nothing else of it is used.
+
+    `room_id` is None if it names no room; `fingerprint` is the same for the same message only.
+    """
+
+    room_id: str | None
+    fingerprint: bytes
+
+
 class Source(Protocol):
     """An upstream account whose rooms are polled."""
 

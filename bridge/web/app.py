@@ -8,6 +8,8 @@ from fastapi import APIRouter, FastAPI
 
 from bridge import __version__
 from bridge.web import (
+    attendance,
+    audit,
     deliveries,
     endpoints,
     events,
@@ -16,6 +18,8 @@ from bridge.web import (
     metrics,
     openapi,
     pages,
+    people,
+    pokes,
     presence,
     probes,
     rooms,
@@ -35,6 +39,10 @@ ROUTERS: tuple[APIRouter, ...] = (
     rooms.router,
     presence.router,
     sessions.router,
+    attendance.router,
+    audit.router,
+    people.router,
+    pokes.router,
     schemas.router,
     stream.router,  # before events, whose ids could be `stream`
     events.router,

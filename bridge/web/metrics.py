@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from fastapi import Depends, Request
-from fastapi.responses import Response
+from fastapi.responses import PlainTextResponse, Response
 
 from bridge.rules.access import Scope
 from bridge.web.auth import Requirement, needs_tokens
 from bridge.web.routing import api_router
 from bridge.web.state import State, state_of
+
+OPENMETRICS: Final = "application/openmetrics-text"
 
 
 class UnlessOpen(Requirement):
@@ -27,7 +31,11 @@ class UnlessOpen(Requirement):
 router = api_router("", dependencies=[Depends(UnlessOpen((Scope.METRICS,)))])
 
 
-@router.get("/metrics")
+@router.get(
+    "/metrics",
+    response_class=PlainTextResponse,
+    responses={200: {"content": {OPENMETRICS: {"schema": {"type": "string"}}}}},
+)
 async def show_metrics(request: Request, state: State) -> Response:
     """Metrics of this process, and of the database."""
     accept = request.headers.get("accept", "")

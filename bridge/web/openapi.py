@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from http import HTTPStatus
 from typing import Any, Final
 
 from fastapi import Request
@@ -57,7 +58,7 @@ _PROBLEM: Final[Document] = {
     "examples": [
         {
             "type": "about:blank",
-            "title": "Unprocessable Content",
+            "title": HTTPStatus.UNPROCESSABLE_ENTITY.phrase,
             "status": 422,
             "detail": "body.room_id: is missing",
             "errors": [{"loc": ["body", "room_id"], "msg": "is missing"}],

@@ -17,7 +17,7 @@ Since = Annotated[
     str | None,
     Query(
         description="Only from this time on: RFC 3339 (without an offset: in `bridge.timezone`), or a span before now.",
-        examples=["2026-11-23T09:30:00Z", "2h"],
+        examples=["2026-11-23T09:30:00Z"],
     ),
 ]
 Until = Annotated[str | None, Query(description="Only before this time.", examples=["2026-11-23T10:30:00Z"])]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
@@ -13,7 +14,17 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from bridge.errors import BridgeError, ConflictError, DatabaseError, NotFoundError, SchemaError, UsageError
+from bridge.errors import (
+    AmbiguousError,
+    BridgeError,
+    BusyError,
+    ConflictError,
+    DatabaseError,
+    NotFoundError,
+    PositionError,
+    SchemaError,
+    UsageError,
+)
 from bridge.logs import get_logger
 
 MEDIA_TYPE = "application/problem+json"
@@ -143,10 +154,19 @@ def _message(found: Mapping[str, Any]) -> str:
 
 
 async def _on_bridge_error(_request: Request, error: BridgeError) -> Response:
+    return problem_of(error)
+
+
+def problem_of(error: BridgeError) -> Response:
+    """Return the response for an error that was raised on purpose."""
     if isinstance(error, DatabaseError):
         return _database_problem(error)
+    if isinstance(error, BusyError):
+        return problem(503, str(error), {"Retry-After": str(math.ceil(error.seconds))})
+    if isinstance(error, PositionError):
+        return invalid(str(error), "query", "after").response()
     status = next(status for kind, status in _STATUS.items() if isinstance(error, kind))
-    return problem(status, str(error))
+    return problem(status, error.message if isinstance(error, NotFoundError) else str(error))
 
 
 def _database_problem(error: DatabaseError) -> Response:
@@ -158,6 +178,7 @@ def _database_problem(error: DatabaseError) -> Response:
 
 
 _STATUS: Mapping[type[BridgeError], int] = {
+    AmbiguousError: 409,
     NotFoundError: 404,
     ConflictError: 409,
     UsageError: 422,

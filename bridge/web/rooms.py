@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from fastapi import Query
 from fastapi.responses import JSONResponse, Response
-from pydantic import AfterValidator, BaseModel
+from pydantic import BaseModel
 
 from bridge.admin.listing import document
 from bridge.admin.poll import poll_room
@@ -22,9 +22,8 @@ from bridge.admin.rooms import (
     remove_manual_room,
     show_room,
 )
-from bridge.config.checks import check_room_id
 from bridge.config.cross import source_problem
-from bridge.config.models import Count, Label, PositiveDuration, Table
+from bridge.config.models import Count, Label, PositiveDuration, RoomId, Table
 from bridge.polling.rooms import RoomSpec
 from bridge.rules.access import Scope
 from bridge.web.auth import requires
@@ -43,7 +42,7 @@ StateFilter = Annotated[RoomState | None, Query(alias="state", description="Only
 class NewRoom(Table):
     """A room to track; what is left out is as in `[polling]`, the source is the only one."""
 
-    room_id: Annotated[str, AfterValidator(check_room_id)]
+    room_id: RoomId
     name: Label | None = None
     source: str | None = None
     interval: PositiveDuration | None = None

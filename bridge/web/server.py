@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -40,10 +41,12 @@ async def serve_app(app: Starlette, *, host: str, port: int, remedy: str) -> Asy
         ws="none",
         log_config=None,
         access_log=False,
+        server_header=False,
         lifespan="off",
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=CLOSING_SECONDS,
     )
+    logging.getLogger("uvicorn.error").addFilter(_is_worth_a_line)
     server = _Server(config)
     serving = asyncio.create_task(server.serve(sockets=[bound]))
     try:
@@ -90,6 +93,11 @@ class _Server(uvicorn.Server):
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
+
+
+def _is_worth_a_line(record: logging.LogRecord) -> bool:
+    """A stream is left incomplete on purpose, to close the connection of a client that does not read."""
+    return "without completing response" not in record.getMessage()
 
 
 def _bind(host: str, port: int, remedy: str) -> socket.socket:

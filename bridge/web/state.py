@@ -17,8 +17,14 @@ from bridge.web.limits import RateLimiter
 from bridge.web.links import OneTimeLinks
 from bridge.web.log_end import LogEnd
 from bridge.web.scraper import Scraper
+from bridge.web.seen_pokes import SeenPokes
 from bridge.web.standing import SharedAnswers
 from bridge.web.tail import EventTail
+from bridge.web.verification import LogVerification
+
+
+def _nothing() -> None:
+    pass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +43,10 @@ class AppState:
     limiter: RateLimiter = field(default_factory=RateLimiter)
     metrics: Metrics = field(default_factory=Metrics)
     scraper: Scraper = field(default_factory=Scraper)
+    wake_poller: Callable[[], None] = _nothing
+    """Let the poller of this process, if it has one, claim what is due."""
+    seen_pokes: SeenPokes = field(default_factory=SeenPokes)
+    verification: LogVerification = field(default_factory=LogVerification)
 
 
 def state_of(request: Request) -> AppState:

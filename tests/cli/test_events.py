@@ -10,8 +10,10 @@ import pytest
 from bridge.admin.events import EventFilter
 from bridge.cli.event_tail import _Tail
 from tests.cli.conftest import Cli
+from tests.harness.open_writers import writers
 from tests.harness.process import Bridge
 from tests.harness.simulator import Simulator
+from tests.harness.store_driver import StoreDriver
 from tests.harness.waiting import wait_until
 
 ROOM, OTHER = "abc-defg-hij", "xyz-xyzx-xyz"
@@ -155,34 +157,15 @@ def test_tail_ends_with_its_period(meeting: Cli) -> None:
     assert meeting("events", "tail", "--json", "--since", "2h", "--until", "1h").out == ""
 
 
-def test_tail_finds_events_that_were_committed_late(meeting: Cli) -> None:
-    database = meeting.database()
-    tail = _Tail(database, EventFilter())
-    newest = tail.start(0)
-    assert newest == []
-    _append(meeting, key=20)
-    assert [event.key for event in tail.read()] == [20]
-    _append(meeting, key=15)
-    _append(meeting, key=21)
-    assert [event.key for event in tail.read()] == [15, 21]
-    for _ in range(40):
-        assert tail.read() == []
-    _append(meeting, key=22)
-    assert [event.key for event in tail.read()] == [22]
-    database.close()
-
-
-def _append(cli: Cli, *, key: int) -> None:
-    """Insert an event as another transaction does, in a room of its own."""
-    body = json.dumps({"id": f"evt_{key}", "type": "audit.checkpoint", "data": {}})
-    at = datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S.%f")
-    with sqlite3.connect(cli.database_file) as connection:
-        connection.execute(
-            "INSERT INTO rooms (id, origin, enabled, tracked, added_at, chain_head) VALUES (?, 'own', 0, 0, ?, x'00')",
-            (key + 100, at),
-        )
-        connection.execute(
-            "INSERT INTO events (id, public_id, room_key, sequence, type, recorded_at, body, commitment, hash) "
-            "VALUES (?, ?, ?, 1, 'audit.checkpoint', ?, ?, x'00', x'00')",
-            (key, f"evt_{key}", key + 100, at, body.encode()),
-        )
+def test_tail_finds_events_that_were_committed_late(postgresql_store: StoreDriver) -> None:
+    postgresql_store.record_joins(0, "a")
+    tail = _Tail(postgresql_store.database, EventFilter())
+    with writers(postgresql_store, 2) as (late, other):
+        late.append(101)
+        assert len(tail.start(10)) == 3
+        other.append(102)
+        other.commit()
+        assert tail.read() == ()
+        late.commit()
+        assert [event.id for event in tail.read()] == ["evt_101", "evt_102"]
+        assert tail.read() == ()

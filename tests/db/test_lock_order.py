@@ -12,10 +12,10 @@ from bridge.admin.clock import make_everything_due
 from bridge.admin.configured import apply_configuration
 from bridge.db.cursors import Offer
 from bridge.db.engine import Database
-from bridge.db.tables import cursors, endpoints, rooms
+from bridge.db.tables import HOOK, cursors, endpoints, rooms
 from bridge.delivery.claim import ClaimedCursor, ClaimedRedeliveries, claim_cursors, claim_redeliveries, release_cursors
 from bridge.delivery.endpoints import EndpointSpec, remove_endpoint
-from bridge.delivery.plan import Attempt
+from bridge.delivery.plan import Attempt, Removed
 from bridge.delivery.record import record_attempts
 from bridge.delivery.redeliver import Redelivered, record_redelivery
 from bridge.delivery.replay import Range, find_range, request_some
@@ -24,11 +24,12 @@ from bridge.delivery.targets import TargetCache
 from bridge.polling.plan import ClaimedRoom
 from bridge.polling.record import record_polls
 from bridge.polling.rooms import RoomSpec, add_room
+from bridge.rules.delivery import PostResult
 from bridge.rules.presence import FailureKind
 from tests.harness import postgres
 from tests.harness.builders import at, seen
 from tests.harness.deadlocks import crossings, meeting
-from tests.harness.store_driver import RETRYABLE, SECRET, StoreDriver, attempted, busy, failed, polled_room
+from tests.harness.store_driver import GONE, RETRYABLE, SECRET, StoreDriver, attempted, busy, failed, polled_room
 
 NOW = 100
 CRM, ERP = (
@@ -39,7 +40,7 @@ A, B = (RoomSpec(source="main", upstream_id=upstream_id) for upstream_id in ("a"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Transactions:
-    """Three rooms of two sources, three endpoints, and every kind of transaction on them.
+    """Three rooms of two sources, three endpoints, and every kind of transaction on them; `hand` is a REST hook.
 
     T1 has claimed all rooms. The source of `c`, which was added by hand, is unavailable, so that its recovery is an
     event of the bridge's own log.
@@ -89,6 +90,11 @@ class Transactions:
         reports = [attempted(cursor, NOW) for cursor in self.cursors]
         record_attempts(connection, reports, policy=self.store.policy, new_id=self.store.new_id)
 
+    def gone(self, connection: Connection) -> None:
+        """The REST hook responds 410 for every room, and is removed."""
+        reports = [attempted(cursor, NOW, GONE) for cursor in self.cursors if cursor.target.name == "hand"]
+        assert Removed() in record_attempts(connection, reports, policy=self.store.policy, new_id=self.store.new_id)
+
     def request(self, connection: Connection) -> None:
         wanted = find_range(connection, self.redeliveries.target.key, Range())
         assert request_some(connection, wanted, 0, at(NOW)).added
@@ -96,15 +102,18 @@ class Transactions:
     def claim_redeliveries(self, connection: Connection) -> None:
         assert claim_redeliveries(connection, self.store.terms(NOW, slots=9)).items
 
-    def redelivery(self, connection: Connection) -> None:
+    def redelivery(self, connection: Connection, result: PostResult | None = None) -> None:
         redelivery = self.redeliveries.redeliveries[0]
         done = Redelivered(
             claimed=self.redeliveries,
             redelivery=redelivery,
-            attempt=Attempt(event=redelivery.event, result=busy(60), started_at=at(NOW)),
+            attempt=Attempt(event=redelivery.event, result=result or busy(60), started_at=at(NOW)),
             retry_at=at(NOW + 60),
         )
         record_redelivery(connection, done)
+
+    def redelivery_gone(self, connection: Connection) -> None:
+        self.redelivery(connection, GONE)
 
     def remove(self, connection: Connection) -> None:
         remove_endpoint(connection, "hand")
@@ -129,7 +138,7 @@ def prepare(store: StoreDriver) -> Transactions:
     (redeliveries,) = store.write(claim_redeliveries, store.terms(20, slots=1)).items
     (crm,) = {one.target.key for one in mine if one.target.name == "crm"}
     request_replay(store, crm)
-    open_circuit = update(endpoints).where(endpoints.c.name == "hand").values(circuit="open")
+    open_circuit = update(endpoints).where(endpoints.c.name == "hand").values(circuit="open", origin=HOOK)
     store.write(lambda connection: connection.execute(open_circuit))
     waiting = update(endpoints).where(endpoints.c.name == "erp").values(snapshots_after=0)
     store.write(lambda connection: connection.execute(waiting))
@@ -183,6 +192,22 @@ PAIRS = [
     ("redelivery", "configure"),
     ("redelivery", "remove"),
     ("redelivery", "attempts"),
+    ("gone", "poll"),
+    ("poll", "gone"),
+    ("gone", "poll_for_sender"),
+    ("poll_for_sender", "gone"),
+    ("gone", "snapshots"),
+    ("gone", "claim"),
+    ("claim", "gone"),
+    ("gone", "attempts"),
+    ("attempts", "gone"),
+    ("gone", "configure"),
+    ("gone", "redelivery"),
+    ("request", "gone"),
+    ("redelivery_gone", "attempts"),
+    ("redelivery_gone", "poll"),
+    ("redelivery_gone", "claim"),
+    ("redelivery_gone", "configure"),
     ("add", "poll"),
     ("add", "configure"),
     ("make_due", "poll"),

@@ -12,6 +12,7 @@ from sqlalchemy import Connection, event, text
 from bridge.admin.attempts import AttemptFilter, list_attempts, list_dead_letters
 from bridge.admin.deliveries import show_deliveries
 from bridge.admin.due import find_due_work
+from bridge.admin.event_stream import StreamFilter, key_of, keys_above, look_at_log, read_step
 from bridge.admin.events import EventFilter, list_events, new_events
 from bridge.admin.health import read_overdue
 from bridge.admin.listing import Listing, Page
@@ -20,6 +21,7 @@ from bridge.admin.rooms import RoomState, failing_sources, list_rooms, show_room
 from bridge.admin.sessions import list_sessions, show_session
 from bridge.admin.tokens import find_token, has_tokens
 from bridge.db.engine import Database
+from bridge.db.final_keys import FinalKeys
 from bridge.db.liveness import read_claims
 from bridge.delivery.claim import claim_cursors, claim_redeliveries
 from bridge.delivery.targets import TargetCache
@@ -174,7 +176,12 @@ def test_nothing_reads_a_whole_table(store: StoreDriver) -> None:
         "events of a rare type": read(list_events, EventFilter(types=("room.snapshot",)), Page(limit=3)),
         "events of the bridge": read(list_events, EventFilter(types=("source.*", "audit.*")), Page(limit=3)),
         "events that were missed": listing(list_events, wanted=EventFilter(room=room, after_sequence=1)),
-        "new events": read(new_events, EventFilter(), above=MANY, known=(), limit=5),
+        "new events": read(new_events, EventFilter(), after=MANY, last=MANY + 10, limit=5),
+        "end of the log": read(look_at_log, FinalKeys(), MANY),
+        "last event of a stream": read(key_of, event_id),
+        "events of a stream": read(read_step, 0, MANY, StreamFilter()),
+        "events of a room's stream": read(read_step, 0, MANY, StreamFilter(room=room)),
+        "events after a key": read(keys_above, MANY),
         "attempts": listing(list_attempts, wanted=AttemptFilter()),
         "attempts at an endpoint": listing(list_attempts, wanted=AttemptFilter(endpoint=crm)),
         "attempts for a room": listing(list_attempts, wanted=AttemptFilter(room=room)),

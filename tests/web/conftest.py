@@ -47,6 +47,11 @@ class Web:
             )
         )
 
+    @property
+    def state(self) -> AppState:
+        state: AppState = self.app.state.state
+        return state
+
     def configure(self, **sections: Any) -> None:  # noqa: ANN401 - arguments of write_config
         """Replace the configuration, as a reload does."""
         self.settings = self.write(**sections)

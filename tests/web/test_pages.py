@@ -89,6 +89,26 @@ async def test_the_policy_allows_nothing_inline_and_no_other_host(web: Web) -> N
     assert headers["x-content-type-options"] == "nosniff"
 
 
+async def test_the_first_page_weighs_little(web: Web) -> None:
+    for number in range(100):
+        web.store.track(f"room-{number:03}", name=f"Room number {number}")
+    web.store.poll(0, **{f"room-{number:03}": seen(*"abcdef") for number in range(100)})
+    web.now = 10
+    async with web.client() as client:
+        text = await page(client, "/")
+        elements = _Elements(text)
+        parts = [
+            "/",
+            *(str(one["src"]) for one in elements.all("script")),
+            *(str(one["href"]) for one in elements.all("link")),
+        ]
+        weight = 0
+        for part in parts:
+            async with client.stream("GET", part, headers={"accept-encoding": "gzip"}) as response:
+                weight += sum([len(chunk) async for chunk in response.aiter_raw()])
+    assert weight < 60_000
+
+
 async def test_pages_say_what_is_there_and_what_to_do_without_anything(web: Web) -> None:
     async with web.client() as client:
         assert "[[rooms]]" in await page(client, "/")
@@ -179,7 +199,7 @@ async def test_forms_do_what_they_say(met: Web) -> None:
         assert "The event is sent again." in await act("events/redeliver", event=dead, endpoint=endpoint)
         assert "requested already" in await act("events/redeliver", event=dead, endpoint=endpoint)
         counted = await page(client, f"/endpoints/{endpoint}?replay_since=1h")
-        assert re.search(r"[1-9]\d* events since .* would be sent", counted)
+        assert re.search(r"[1-9]\d* events? since .* would be sent", counted)
         assert re.search(
             r"\d+ events? will be sent again", await act("endpoints/replay", endpoint=endpoint, since="1h")
         )

@@ -11,6 +11,7 @@ from fastapi.responses import StreamingResponse
 from structlog.testing import capture_logs
 
 from bridge.db.engine import Database
+from bridge.web.app import create_app
 from tests.web.conftest import Web
 
 
@@ -83,7 +84,10 @@ async def test_a_wrong_query_parameter_is_422(web: Web, query: str, location: li
 @pytest.mark.parametrize("after", ["", "x", "W10", "WzEsMl0", "bnVsbA", "💥"])
 async def test_a_wrong_position_is_422(web: Web, after: str) -> None:
     async with web.client() as client:
-        assert is_problem(await client.get("/api/v1/rooms", params={"after": after}), 422)
+        response = await client.get("/api/v1/rooms", params={"after": after})
+
+    assert is_problem(response, 422)
+    assert [error["loc"] for error in response.json()["errors"]] == [["query", "after"]]
 
 
 async def test_an_unexpected_error_is_500_and_logged_and_shows_nothing(web: Web) -> None:
@@ -104,12 +108,13 @@ async def test_an_unexpected_error_is_500_and_logged_and_shows_nothing(web: Web)
 async def test_a_database_that_is_away_is_503(web: Web, path: str) -> None:
     away = {"sqlite": "sqlite:////nowhere/bridge.db", "postgresql": "postgresql://nobody@127.0.0.1:1/nothing"}
     database = Database(away[web.store.database.dialect])
-    web.app.state.state = replace(web.app.state.state, database=database)
+    web.app = create_app(replace(web.app.state.state, database=database))
     async with web.client("token") as client:
         response = await client.get(path)
+        proxied = await client.get(path, headers={"via": "1.1 proxy"})
     database.close()
 
-    assert response.status_code == 503
+    assert response.status_code == proxied.status_code == 503
     if path != "/readyz":
         assert is_problem(response, 503)
         assert response.headers["retry-after"]

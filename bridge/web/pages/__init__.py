@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bridge.web.pages import actions, endpoints, live, log, rooms, sessions, signing_in, sources, static
+from bridge.web.pages import actions, audit, endpoints, live, log, rooms, sessions, signing_in, sources, static
 
 ROUTERS = (
     rooms.router,
@@ -10,6 +10,7 @@ ROUTERS = (
     endpoints.router,
     log.router,
     sources.router,
+    audit.router,
     live.router,
     actions.router,
     signing_in.router,

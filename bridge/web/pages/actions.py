@@ -14,7 +14,7 @@ from starlette.exceptions import HTTPException
 from bridge.errors import BridgeError, DatabaseError
 from bridge.events.wording import count_of
 from bridge.rules.access import Scope, permits
-from bridge.web import deliveries, endpoints, rooms
+from bridge.web import attendance, audit, deliveries, endpoints, people, rooms
 from bridge.web.auth import requires
 from bridge.web.endpoint_bodies import NewEndpoint
 from bridge.web.pages.forms import SignedForm
@@ -141,6 +141,25 @@ async def _skip(state: AppState, form: Form) -> Done:
     return Done(path=_event(form), message="Given up for this endpoint: its room goes on.")
 
 
+async def _reconcile(state: AppState, form: Form) -> Done:
+    outcome = _facts(await attendance.reconcile(state, form["session"]))["outcome"]
+    is_final = outcome in {"reconciled", "contradicted"}
+    message = f"Exact times from the source: {str(outcome).replace('_', ' ')}."
+    return Done(path=f"/sessions/{form['session']}", message=message, kind="good" if is_final else "warn")
+
+
+async def _verify(state: AppState, _form: Form) -> Done:
+    await audit.start_verification(state)
+    return Done(path="/audit", message="The verification has begun.")
+
+
+async def _erase(state: AppState, form: Form) -> Done:
+    if not form["person"] or form["person"] != form.get("confirm"):
+        raise ValueError("the two keys differ: nothing was erased")
+    count = _facts(await people.erase(state, form["person"]))["visits"]
+    return Done(path="/audit", message=f"{count_of(count, 'visit')} erased.")
+
+
 def _room(form: Form) -> str:
     return room_path(form.get("room_id", ""), form.get("source"))
 
@@ -166,6 +185,9 @@ ACTIONS: Final[Mapping[str, Action]] = {
     "endpoints/replay": Action(do=_replay, back=_endpoint),
     "events/redeliver": Action(do=_redeliver, back=_event),
     "events/skip": Action(do=_skip, back=_event),
+    "sessions/reconcile": Action(do=_reconcile, back=lambda form: f"/sessions/{form.get('session', '')}"),
+    "audit/verify": Action(do=_verify, back=lambda _: "/audit"),
+    "people/erase": Action(do=_erase, back=lambda _: "/audit", scope=Scope.ADMIN),
 }
 
 

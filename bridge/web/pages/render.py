@@ -12,7 +12,7 @@ from jinja2 import Environment, PackageLoader
 from markupsafe import Markup
 
 from bridge import __version__
-from bridge.events.wording import span
+from bridge.events.wording import count_of, span
 
 JOINERS = "\u200c\u200d"
 """Without width, but part of the spelling of names and of emoji."""
@@ -70,7 +70,9 @@ def _environment() -> Environment:
     made = Environment(
         loader=PackageLoader("bridge.web"), autoescape=True, trim_blocks=True, lstrip_blocks=True, auto_reload=False
     )
-    made.filters.update(printable=visible, span=in_words, without_query=without_query, urlencode=quote)
+    made.filters.update(
+        printable=visible, span=in_words, count_of=count_of, without_query=without_query, urlencode=quote
+    )
     made.globals.update(with_query=with_query, room_path=room_path, version=__version__)
     return made
 
