@@ -49,7 +49,7 @@ def test_the_table_has_every_route_with_its_scope() -> None:
         f"{method} {route.path_format.removeprefix(PREFIX)}": scope(route)
         for route in routes
         if route.path_format.startswith(f"{PREFIX}/")
-        for method in route.methods
+        for method in route.methods or ()
     }
 
 
