@@ -202,7 +202,8 @@ class Upstream:
         """A server that echoes the request must not get a secret into the logs, not even a part of it."""
         for secret in (*self._secrets, *call.secrets):
             if len(secret) >= LEAST_SECRET and any(secret in source for source in sources):
-                return replace(failure, detail="the response repeats the API key, so it is not shown")
+                refused = "the API key is not accepted; " if failure.kind is FailureKind.UNAUTHORIZED else ""
+                return replace(failure, detail=f"{refused}the response repeats the API key, so it is not shown")
         return failure
 
 
