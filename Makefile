@@ -15,7 +15,7 @@ ORACLES := tests/oracles/node_modules/.installed
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test campaign check bench lock clean environment livekit
+.PHONY: help demo test campaign check bench screenshots lock clean environment livekit
 
 help: ## list the targets
 	@echo "usage: make TARGET [NAME=value]…"
@@ -39,6 +39,9 @@ check: environment ## lint, format, types, floors, then the tests
 
 bench: $(DEV) ## measure it, as a Markdown table; ARGS="--only chain --json FILE"
 	@$(RUN) -m benchmarks $(ARGS)
+
+screenshots: $(DEV) ## take the pictures of README: needs Chromium
+	@$(RUN) -m tests.screenshots
 
 lock: ## write the lock files from pyproject.toml; UPGRADE=1 takes the newest versions
 	@$(PYTHON) -m venv build/uv && build/uv/bin/python -m pip --quiet --disable-pip-version-check install uv

@@ -49,6 +49,14 @@ class ConflictError(UsageError):
     """The command contradicts what there is: a taken name, or a thing that the configuration owns."""
 
 
+class BusyError(BridgeError):
+    """It cannot be done now, and can be after `seconds`."""
+
+    def __init__(self, message: str, seconds: float) -> None:
+        self.seconds = seconds
+        super().__init__(message)
+
+
 class PositionError(UsageError):
     """The position in a listing is none of that listing."""
 

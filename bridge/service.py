@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import os
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator
+from collections.abc import AsyncIterator, Callable, Collection, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from datetime import timedelta
 from enum import StrEnum
@@ -16,33 +16,19 @@ from typing import TYPE_CHECKING
 from bridge import __version__
 from bridge.admin.clock import (
     clock_lag,
-    longest_wait,
     make_everything_due,
-    make_impossible_due,
-    waits_impossibly,
 )
 from bridge.admin.configured import apply_configuration
 from bridge.admin.due import DueWork, find_due_work
-from bridge.admin.retention import prune_attempts
-from bridge.attendance.audit import append_checkpoint, has_grown, open_checkpoint_file, write_checkpoint
-from bridge.attendance.clocks import oldest_clock
-from bridge.attendance.reconcile import (
-    EndedSession,
-    ReconciledSession,
-    ReconcileTerms,
-    find_due,
-    reconcile_sessions,
-)
-from bridge.attendance.retention import Pruned, prune_room, rooms_to_prune
 from bridge.compose import append_all_snapshots, endpoint_context, open_webhook_client
 from bridge.config import Settings
-from bridge.db.encryption import SecretCipher, delete_expired_secrets
+from bridge.db.encryption import SecretCipher
 from bridge.db.engine import Database
-from bridge.db.jobs import claim_job, clock_has_jumped, finish_job
 from bridge.db.liveness import Worker
 from bridge.db.schema import ensure_schema
 from bridge.delivery.sender import Sender
 from bridge.errors import BridgeError, ConfigurationError, DatabaseError
+from bridge.jobs import Jobs
 from bridge.logs import FLUSH_SECONDS, flush_logs, get_logger
 from bridge.metrics import Metrics
 from bridge.notify import ServiceManager
@@ -60,14 +46,6 @@ if TYPE_CHECKING:
 
 TICK = timedelta(milliseconds=200)
 """Interval of the check for due work. Work that this process creates wakes its workers at once."""
-PRUNE_CHECK = timedelta(seconds=10)
-DAY = timedelta(days=1)
-SESSIONS_AT_ONCE = 20
-"""Sessions that are reconciled before other jobs have their turn."""
-LONGEST_PRUNE_INTERVAL = timedelta(minutes=10)
-CLOCK_JUMP = timedelta(hours=1)
-"""After the clock was set forward by this much or more, nothing is deleted for its age until a day has passed."""
-DUE_TIMES_CHECK = timedelta(seconds=10)
 RELOAD_DRAIN_SECONDS = 2.0
 """Time that a reload gives to what is under way; the rest is given back and comes again."""
 CLOSE_SECONDS = 0.5
@@ -118,8 +96,7 @@ class Service:
         self._stop_requested = asyncio.Event()
         self._reload_requested = asyncio.Event()
         self._worker = Worker(self._database, tokens_in_use=self._tokens_in_use, on_freed=self._wake_threadsafe)
-        self._job_tokens: set[str] = set()
-        self._prunes_after = 0.0
+        self._jobs = Jobs(self._database, self._runtime, self._worker, lambda: self._settings, self._wake_sender)
         self._poller: Poller | None = None
         self._sender: Sender | None = None
 
@@ -194,7 +171,7 @@ class Service:
         async with (
             self._web() as url,
             self._probes(),
-            scheduled(self._jobs(), now=self._runtime.now, on_clock_changed=self._on_clock_changed),
+            scheduled(self._scheduled_jobs(), now=self._runtime.now, on_clock_changed=self._jobs.on_clock_changed),
         ):
             roles = sorted(role.value for role in self._roles)
             log.info("bridge.started", version=__version__, roles=roles, database=self._database.name)
@@ -300,7 +277,7 @@ class Service:
             database=self._database,
             runtime=self._runtime,
             settings=lambda: self._settings,
-            claim_token=self._claim_token,
+            claim_token=self._jobs.claim_token,
             metrics=self._metrics,
             wake_poller=self._wake_poller,
             tail=EventTail(self._database, self._settings.database.listen_url),
@@ -308,14 +285,8 @@ class Service:
 
     # Jobs
 
-    def _jobs(self) -> list[Job]:
-        jobs = [
-            Job(name="prune", every=PRUNE_CHECK, run=self._prune),
-            Job(name="due_times", every=DUE_TIMES_CHECK, run=self._check_due_times),
-            Job(name="retention", every=PRUNE_CHECK, run=self._forget),
-            Job(name="reconcile", every=PRUNE_CHECK, run=self._reconcile),
-            Job(name="checkpoint", every=PRUNE_CHECK, run=self._checkpoint),
-        ]
+    def _scheduled_jobs(self) -> list[Job]:
+        jobs = self._jobs.all()
         if self._roles & {Role.POLLER, Role.SENDER}:
             jobs.append(Job(name="look for work", every=TICK, run=self._look_for_work))
         return jobs
@@ -338,6 +309,10 @@ class Service:
         if self._poller is not None:
             self._poller.wake()
 
+    def _wake_sender(self) -> None:
+        if self._sender is not None:
+            self._sender.wake()
+
     def _wake_threadsafe(self) -> None:
         """Claims were freed."""
         everything = DueWork(polls=True, deliveries=True, redeliveries=True)
@@ -346,153 +321,7 @@ class Service:
 
     def _tokens_in_use(self) -> Collection[str]:
         workers = (self._poller, self._sender)
-        return {*self._job_tokens, *(token for worker in workers if worker is not None for token in worker.tokens)}
-
-    async def _prune(self) -> None:
-        """Apply retention, in one process at a time."""
-        if self._is_clock_doubtful:
-            return
-        every = min(max(self._settings.retention.attempts / 10, PRUNE_CHECK), LONGEST_PRUNE_INTERVAL)
-        await self._in_one_process("prune", every, self._prune_now)
-
-    async def _prune_now(self) -> None:
-        now = self._runtime.now()
-        await self._database.write_aside(delete_expired_secrets, now)
-        count = 0
-        while deleted := await self._database.write_aside(prune_attempts, now - self._settings.retention.attempts):
-            count += deleted
-        if count:
-            log.info("attempts.pruned", count=count)
-
-    async def _checkpoint(self) -> None:
-        every = self._settings.audit.checkpoint_every
-        if every:
-            await self._in_one_process("checkpoint", every, self._checkpoint_now, waits_at_first=True)
-
-    async def _checkpoint_now(self) -> None:
-        if not await self._database.read(has_grown):
-            return
-        path = self._settings.audit.checkpoint_file
-        try:
-            file = open_checkpoint_file(path) if path else None
-        except OSError as error:
-            log.error("checkpoint.failed", file=path, detail=str(error.strerror))  # noqa: TRY400 - the reason is all
-            return
-        found = await self._database.write_aside(append_checkpoint, self._runtime.now(), self._runtime.new_id)
-        if file is not None:
-            with file:
-                await asyncio.to_thread(write_checkpoint, file, found)
-        log.info("checkpoint.appended", merkle_root=found.merkle_root.hex(), events=found.event_count)
-
-    async def _forget(self) -> None:
-        """Apply the retention of the event log, once a day."""
-        await self._in_one_process("retention", DAY, self._forget_now)
-
-    async def _forget_now(self) -> None:
-        now = self._runtime.now()
-        if self._is_clock_doubtful or await self._database.read(clock_has_jumped, "retention", every=DAY, now=now):
-            log.warning("retention.postponed", detail="the clock was changed, or nothing ran for long: it waits a day")
-            return
-        if not await self._database.read(rooms_to_prune, now - self._settings.retention.events):
-            return
-        async with AsyncExitStack() as stack:
-            sources = [open_source(account, self._runtime.now) for account in self._settings.sources]
-            for source in sources:
-                stack.push_async_callback(source.aclose)
-            now = await oldest_clock(self._database, sources, now)
-        before, total = now - self._settings.retention.events, Pruned()
-        for key in await self._database.read(rooms_to_prune, before):
-            while (pruned := await self._database.write_aside(prune_room, key, before)).events:
-                total += pruned
-        if total.events:
-            log.info("events.pruned", events=total.events, visits=total.visits, sessions=total.sessions)
-
-    async def _reconcile(self) -> None:
-        """Ask for the records of sessions that have ended; a claim is a write, so it is made only if one is due."""
-        try:
-            is_due = self._settings.attendance.reconcile and await self._sessions_to_reconcile()
-        except DatabaseError as error:
-            log.warning("job.failed", job="reconcile", detail=str(error))
-        else:
-            if is_due:
-                await self._in_one_process("reconcile", PRUNE_CHECK, self._reconcile_now)
-
-    async def _sessions_to_reconcile(self) -> list[EndedSession]:
-        after = self._settings.attendance.reconcile_after
-        return await self._database.read(find_due, self._runtime.now(), after, SESSIONS_AT_ONCE)
-
-    async def _reconcile_now(self) -> None:
-        settings = self._settings
-        due = await self._sessions_to_reconcile()
-        terms = ReconcileTerms(after=settings.attendance.reconcile_after, identity=settings.polling.policy.identity)
-        await reconcile_sessions(self._database, settings.sources, due, self._runtime, terms, self._on_reconciled)
-
-    def _on_reconciled(self, done: ReconciledSession) -> None:
-        write = log.info if done.outcome.is_final else log.warning
-        write(
-            "session.reconciled",
-            source=done.session.source,
-            room=done.session.room_id,
-            session=done.session.session_id,
-            outcome=done.outcome.value,
-            changed=done.has_changed,
-            notes=list(done.notes),
-        )
-        if done.has_changed and self._sender is not None:
-            self._sender.wake()
-
-    async def _in_one_process(
-        self, name: str, every: timedelta, work: Callable[[], Awaitable[None]], *, waits_at_first: bool = False
-    ) -> None:
-        """Do work that is due, unless another process does it."""
-        now = self._runtime.now()
-        with self._claim_token() as token:
-            try:
-                if await self._database.write_aside(
-                    claim_job, name, every=every, now=now, token=token, waits_at_first=waits_at_first
-                ):
-                    await work()
-                    await self._database.write_aside(finish_job, name, token=token, next_run_at=now + every)
-            except DatabaseError as error:
-                log.warning("job.failed", job=name, detail=str(error))
-
-    @contextmanager
-    def _claim_token(self) -> Iterator[str]:
-        """Yield a token for a claim that is neither the poller's nor the sender's."""
-        token = self._worker.new_token()
-        self._job_tokens.add(token)
-        try:
-            yield token
-        finally:
-            self._job_tokens.discard(token)
-
-    @property
-    def _is_clock_doubtful(self) -> bool:
-        """Whether the clock was set forward less than a day ago: age is no reason to delete then."""
-        return self._loop.time() < self._prunes_after
-
-    async def _on_clock_changed(self, moved: timedelta) -> None:
-        if moved >= CLOCK_JUMP:
-            self._prunes_after = self._loop.time() + DAY.total_seconds()
-        if moved < timedelta():
-            await self._reschedule(lambda: self._database.write_aside(make_everything_due, self._runtime.now()))
-
-    async def _check_due_times(self) -> None:
-        """Make due what a clock of another machine, or of another day, has put off too far."""
-        longest = longest_wait(self._settings.polling.interval, self._settings.delivery.policy)
-
-        async def check() -> None:
-            now = self._runtime.now()
-            if await self._database.read(waits_impossibly, now + longest):
-                await self._database.write_aside(make_impossible_due, now, longest)
-
-        await self._reschedule(check)
-
-    async def _reschedule(self, work: Callable[[], Awaitable[None]]) -> None:
-        try:
-            await work()
-        except DatabaseError as error:
-            log.warning("clock.reschedule_failed", detail=str(error))
+        return {*self._jobs.tokens, *(token for worker in workers if worker is not None for token in worker.tokens)}
 
     async def _apply_polling_settings(self, changed_sources: Collection[str]) -> None:
         now, interval = self._runtime.now(), self._settings.polling.interval

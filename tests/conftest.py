@@ -116,11 +116,17 @@ def sqlite_migrated_url(sqlite_template: Path, tmp_path: Path) -> str:
     return copied_sqlite(sqlite_template, tmp_path)
 
 
+@pytest.fixture(scope="session")
+def postgresql_databases(postgres_url: str, postgresql_template: str) -> Iterator[postgres.Databases]:
+    databases = postgres.Databases(postgres_url, postgresql_template)
+    yield databases
+    databases.drop()
+
+
 @pytest.fixture
-def postgresql_migrated_url(postgres_url: str, postgresql_template: str) -> Iterator[str]:
-    url = postgres.create_database(postgres_url, template=postgresql_template)
-    yield url
-    postgres.drop_database(url)
+def postgresql_migrated_url(postgresql_databases: postgres.Databases) -> Iterator[str]:
+    with postgresql_databases.borrowed() as url:
+        yield url
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

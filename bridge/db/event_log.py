@@ -13,7 +13,6 @@ from sqlalchemy import Column, ColumnElement, Connection, Row, and_, bindparam, 
 
 from bridge.db.cursors import Offer, Raised, raise_cursors
 from bridge.db.engine import SYSTEM_LOG_LOCK, advisory_lock, count_events
-from bridge.db.notifications import notify
 from bridge.db.tables import events, rooms
 from bridge.events.bodies import Draft, RoomName
 from bridge.events.log import NewEvent, RoomLog, number_events
@@ -39,7 +38,6 @@ def append_events(connection: Connection, new: Sequence[NewEvent], offer: Offer 
     if not new:
         return Raised()
     count_events(connection, (event.type for event in new))
-    notify(connection)
     if offer is None or not offer.known:
         connection.execute(_INSERT_EVENTS, [_event_values(event) for event in new])
         return raise_cursors(connection, new)

@@ -9,6 +9,8 @@ transactions that are open for hours would stop every reader. SQLite has one wri
 
 from __future__ import annotations
 
+from threading import Lock
+
 from sqlalchemy import Connection, func, select, text
 
 from bridge.db.tables import events
@@ -18,9 +20,13 @@ MOST_OPEN = 2_000
 
 
 class FinalKeys:
-    """Looks at one database, again and again; each statement of a look must see what is committed by then."""
+    """Looks at one database, again and again, in any thread.
+
+    Each statement of a look must see what is committed by then, as in `Database.look` and `Database.read`.
+    """
 
     def __init__(self) -> None:
+        self._lock = Lock()
         self._final: int | None = None
         self._notes: list[tuple[int, frozenset[str]]] = []
         """Keys that are not final yet, oldest first, and the transactions that have been open since then."""
@@ -37,6 +43,10 @@ class FinalKeys:
 
     def look(self, connection: Connection) -> int:
         """Return the newest key that is final, as far as that is known; rather too low than too high."""
+        with self._lock:
+            return self._look(connection)
+
+    def _look(self, connection: Connection) -> int:
         if connection.dialect.name != "postgresql":
             self._final = connection.execute(_NEWEST).scalar_one()
             return self._final
@@ -48,7 +58,8 @@ class FinalKeys:
         writers = frozenset(connection.execute(_WRITERS).scalars())
         if not self._notes or self._notes[-1][0] != newest:
             self._notes.append((newest, writers))
-        self._notes = [(key, open_since & writers) for key, open_since in self._notes]
+        # After a failover that has lost transactions, keys are given out again: notes of these are void.
+        self._notes = [(key, open_since & writers) for key, open_since in self._notes if key <= newest]
         self._final = next((key for key, still_open in reversed(self._notes) if not still_open), self._final)
         self._notes = [(key, still_open) for key, still_open in self._notes if still_open]
         return self._final

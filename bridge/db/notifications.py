@@ -1,12 +1,13 @@
-"""Notifications of new events from other processes: LISTEN on a connection of its own; SQLite has nothing like it."""
+"""Notifications of new events from other processes: LISTEN on a connection of its own; SQLite has nothing like it.
+
+A trigger of the table notifies, at the end of a transaction that has appended events (migration 0001).
+"""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
-
-from sqlalchemy import Connection, text
 
 from bridge.db.engine import connection_arguments
 from bridge.logs import get_logger
@@ -15,15 +16,10 @@ if TYPE_CHECKING:
     from psycopg import AsyncConnection
 
 CHANNEL: Final = "bridge_events"
+"""The name in the trigger."""
 RECONNECT_SECONDS: Final = 1.0
 
 log = get_logger("bridge.db")
-
-
-def notify(connection: Connection) -> None:
-    """Tell processes that listen, once this transaction has committed."""
-    if connection.dialect.name == "postgresql":
-        connection.execute(_NOTIFY)
 
 
 class Listener:
@@ -68,6 +64,3 @@ async def _is_pooled(connection: AsyncConnection) -> bool:
     """Whether the server's session has another number than that of the connection."""
     cursor = await connection.execute("SELECT pg_backend_pid()")
     return await cursor.fetchone() != (connection.info.backend_pid,)
-
-
-_NOTIFY = text(f"NOTIFY {CHANNEL}")

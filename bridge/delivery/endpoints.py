@@ -191,7 +191,7 @@ def find_endpoint(connection: Connection, name: str) -> Row[Any]:
     found = select(endpoints).where(or_(endpoints.c.name == name, endpoints.c.public_id == name))
     row = connection.execute(found.order_by((endpoints.c.name == name).desc()).limit(1)).one_or_none()
     if row is None:
-        raise NotFoundError(f"no endpoint is named {name!r}: see `bridge endpoints list`")
+        raise NotFoundError(f"no endpoint is named {name!r}", "see `bridge endpoints list`")
     return row
 
 

@@ -107,7 +107,7 @@ def find_events(connection: Connection, event_ids: Sequence[str]) -> list[int]:
     found = {row.public_id: row.id for row in connection.execute(of_ids)}
     for event_id in event_ids:
         if event_id not in found:
-            raise NotFoundError(f"no event has the id {event_id!r}, or it was erased: see `bridge events list`")
+            raise NotFoundError(f"no event has the id {event_id!r}, or it was erased", "see `bridge events list`")
     return list(found.values())
 
 

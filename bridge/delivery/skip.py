@@ -56,7 +56,7 @@ def _find_event(connection: Connection, event_id: str) -> Row[Any]:
     found: Select[Any] = select(*columns).join(rooms, rooms.c.id == events.c.room_key)
     row = connection.execute(found.where(events.c.public_id == event_id)).one_or_none()
     if row is None:
-        raise NotFoundError(f"no event has the id {event_id!r}: see `bridge events list --json`")
+        raise NotFoundError(f"no event has the id {event_id!r}", "see `bridge events list --json`")
     return row
 
 
@@ -78,7 +78,7 @@ def _next_owed(connection: Connection, endpoint: Row[Any], event: Row[Any], curs
 
 def _reason(endpoint: Row[Any], event: Row[Any], cursor: Row[Any] | None, following: Row[Any] | None) -> str:
     if cursor is not None and event.sequence <= cursor.acked:
-        return f"endpoint {endpoint.name!r} has acknowledged it, or it was given up; see `bridge deliveries show`"
+        return f"endpoint {endpoint.name!r} has acknowledged it, or it was given up"
     if following is None or not matches(event.type, endpoint.events):
-        return f"it was never owed to endpoint {endpoint.name!r}; see `bridge deliveries show`"
+        return f"it was never owed to endpoint {endpoint.name!r}"
     return f"the next event owed to endpoint {endpoint.name!r} in this room is {following.public_id}: skip that first"

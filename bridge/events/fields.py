@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-from bridge.events.types import EventType
+from bridge.events.types import OWN_LOG, EventType
 from bridge.rules.delivery import DisableReason
 from bridge.rules.polling import UNAVAILABLE
 from bridge.rules.presence import EmptyReason, LeaveReason, TimeSource
@@ -66,9 +66,6 @@ BODY: Final[Mapping[str, Field]] = {
 }
 """Fields of every body."""
 
-_OWN_LOG: Final = ("source.*", "endpoint.*", "audit.*", "person.*")
-"""Types about the bridge itself, which belong to no room."""
-
 _PERSON: Final[Mapping[str, Field]] = {
     "visit_id": Field(
         Kind.TEXT,
@@ -96,9 +93,9 @@ _METADATA: Final = Field(
 )
 _ROOM: Final[Mapping[str, Field]] = {
     "source": Field(
-        Kind.TEXT, "the name of the source in the configuration; null in the bridge's own log", null_in=_OWN_LOG
+        Kind.TEXT, "the name of the source in the configuration; null in the bridge's own log", null_in=OWN_LOG
     ),
-    "room_id": Field(Kind.TEXT, "the upstream's room id, unchanged; null in the bridge's own log", null_in=_OWN_LOG),
+    "room_id": Field(Kind.TEXT, "the upstream's room id, unchanged; null in the bridge's own log", null_in=OWN_LOG),
 }
 _SEQUENCE: Final = Field(Kind.INTEGER, "the event's number in the log of its room: 1, 2, 3 … without gaps")
 

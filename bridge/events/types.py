@@ -29,19 +29,12 @@ DEFAULT_TYPES = (EventType.PEER_JOINED, EventType.PEER_LEFT, EventType.ROOM_EMPT
 """Types for an endpoint that names none."""
 
 
-OF_BRIDGE = frozenset(
-    {
-        EventType.SOURCE_UNAVAILABLE,
-        EventType.SOURCE_RECOVERED,
-        EventType.ENDPOINT_DISABLED,
-        EventType.ENDPOINT_RECOVERED,
-        EventType.AUDIT_CHECKPOINT,
-        EventType.PERSON_ERASED,
-    }
-)
-"""Types of the bridge's own log; the others are about a room."""
-
-
 def matches(value: str, globs: Iterable[str]) -> bool:
     """Whether one of the globs matches a type or room id (case-sensitive)."""
     return any(glob in ("*", value) or fnmatchcase(value, glob) for glob in globs)
+
+
+OWN_LOG = ("source.*", "endpoint.*", "audit.*", "person.*")
+"""Types about the bridge itself, which belong to no room."""
+OF_BRIDGE = frozenset(kind for kind in EventType if matches(kind, OWN_LOG))
+"""The same, one by one."""

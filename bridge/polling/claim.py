@@ -14,7 +14,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, and_, bindparam, exists, or_, select, update
 
 from bridge.db.tables import rooms, sources
-from bridge.errors import BridgeError, ConflictError
+from bridge.errors import BusyError, ConflictError
 from bridge.polling.plan import ClaimedRoom
 from bridge.polling.rooms import find_room
 from bridge.polling.source_state import lock_source, read_source, source_health
@@ -65,7 +65,7 @@ def claim_room(
     Raises:
         NotFoundError: the room is not tracked.
         ConflictError: the room is disabled.
-        BridgeError: the source has a rate limit to wait for.
+        BusyError: the source has a rate limit to wait for.
     """
     found = find_room(connection, room_id, source)
     # Rooms are locked before sources, as in T2: the other order would deadlock.
@@ -119,7 +119,8 @@ def _spend(
 def _refuse_while_limited(source: str, health: SourceHealth, now: datetime) -> None:
     if health.condition is Condition.RATE_LIMITED and health.is_paused(now) and health.paused_until is not None:
         seconds = (health.paused_until - now).total_seconds()
-        raise BridgeError(f"source {source!r} is rate-limited by the upstream: try again in {seconds:.0f} s")
+        message = f"source {source!r} is rate-limited by the upstream: try again in {seconds:.0f} s"
+        raise BusyError(message, seconds)
 
 
 _IS_DUE = and_(rooms.c.next_poll_at <= bindparam("now"), rooms.c.claim_token.is_(None))

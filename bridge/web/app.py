@@ -36,7 +36,6 @@ from bridge.web.state import AppState
 
 ROUTERS: tuple[APIRouter, ...] = (
     me.router,
-    stream.router,  # before the route of one event
     rooms.router,
     presence.router,
     sessions.router,

@@ -8,24 +8,23 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from typing import Final
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from bridge.config import Settings
+from bridge.errors import DatabaseError
 from bridge.web.auth import needs_tokens
 from bridge.web.bodies import limited
-from bridge.web.problems import ProblemError
+from bridge.web.problems import ProblemError, problem_of
 from bridge.web.proxies import Network, client_of, is_proxied, is_trusted, parse_address
 from bridge.web.routing import encode_segments
 from bridge.web.state import AppState
 
 PROBES: Final = frozenset({"/healthz", "/readyz"})
 ANY_HOST: Final = PROBES | {"/metrics"}
-ENCODED: Final = ("/api/", "/pokes/")
-"""Paths whose segments are ids, so that they may contain anything."""
 
 
 class Guard:
@@ -45,13 +44,16 @@ class Guard:
         has_trusted_proxy = peer is not None and is_trusted(peer[0], trusted)
         try:
             _check_url(scope)
-            self._check_host(scope["path"], headers, use_forwarded=has_trusted_proxy)
-            await self._check_proxy(scope["path"], headers)
+            guarded = _as_meant(scope)
+            self._check_host(guarded["path"], headers, use_forwarded=has_trusted_proxy)
+            await self._check_proxy(guarded["path"], headers)
             receive = limited(receive, headers)
         except ProblemError as error:
             await error.response()(scope, receive, send)
             return
-        guarded = _as_meant(scope)
+        except DatabaseError as error:
+            await problem_of(error)(scope, receive, send)
+            return
         if has_trusted_proxy:
             guarded.update(_as_forwarded(scope, headers, trusted))
         if scope["method"] == "HEAD":
@@ -84,11 +86,9 @@ def _check_url(scope: Scope) -> None:
 
 def _as_meant(scope: Scope) -> Scope:
     """Return the scope with the path for `ApiRoute`, and GET for HEAD."""
-    changes: Scope = {"method": "GET" if scope["method"] == "HEAD" else scope["method"]}
-    if scope["path"].startswith(ENCODED):
-        raw_path: bytes = scope.get("raw_path") or scope["path"].encode()
-        changes["path"] = encode_segments(raw_path.partition(b"?")[0])
-    return {**scope, **changes}
+    raw_path: bytes = scope.get("raw_path") or quote(scope["path"]).encode()
+    method = "GET" if scope["method"] == "HEAD" else scope["method"]
+    return {**scope, "method": method, "path": encode_segments(raw_path.partition(b"?")[0])}
 
 
 def _as_forwarded(scope: Scope, headers: Headers, trusted: Collection[Network]) -> Scope:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
@@ -16,6 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from bridge.errors import (
     AmbiguousError,
     BridgeError,
+    BusyError,
     ConflictError,
     DatabaseError,
     NotFoundError,
@@ -152,8 +154,15 @@ def _message(found: Mapping[str, Any]) -> str:
 
 
 async def _on_bridge_error(_request: Request, error: BridgeError) -> Response:
+    return problem_of(error)
+
+
+def problem_of(error: BridgeError) -> Response:
+    """Return the response for an error that was raised on purpose."""
     if isinstance(error, DatabaseError):
         return _database_problem(error)
+    if isinstance(error, BusyError):
+        return problem(503, str(error), {"Retry-After": str(math.ceil(error.seconds))})
     if isinstance(error, PositionError):
         return invalid(str(error), "query", "after").response()
     status = next(status for kind, status in _STATUS.items() if isinstance(error, kind))

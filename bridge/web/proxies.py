@@ -40,5 +40,5 @@ def client_of(peer: str, headers: Headers, trusted: Collection[Network]) -> str:
     client = peer
     hops = [hop.strip() for value in headers.getlist("x-forwarded-for") for hop in value.split(",")]
     while hops and is_trusted(client, trusted) and parse_address(hops[-1]) is not None:
-        client = hops.pop()
+        client = str(parse_address(hops.pop()))
     return client

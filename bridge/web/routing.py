@@ -16,9 +16,12 @@ from fastapi.routing import APIRoute
 from starlette.routing import Match
 from starlette.types import Scope
 
+from bridge.logs import get_logger
 from bridge.web.auth import requirements
 
 API = "/api/v1"
+
+log = get_logger("bridge.web")
 
 
 def api_router(prefix: str = API, **settings: Any) -> APIRouter:  # noqa: ANN401 - APIRouter's own
@@ -55,7 +58,13 @@ class ApiRoute(APIRoute):
             if unknown:
                 errors = [{"type": "extra_forbidden", "loc": ("query", name)} for name in dict.fromkeys(unknown)]
                 raise RequestValidationError(errors)
-            return await handle(request)
+            response = await handle(request)
+            if request.method != "GET":
+                name = getattr(getattr(request.state, "principal", None), "name", None)
+                log.info(
+                    "request.handled", method=request.method, route=self.path, token=name, status=response.status_code
+                )
+            return response
 
         return checked
 

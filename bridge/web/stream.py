@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from http import HTTPStatus
 from typing import Annotated, Final
 
 from fastapi import Header, Query, Request
 from fastapi.responses import Response, StreamingResponse
+from pydantic import AfterValidator
 from starlette.types import Send
 
 from bridge.admin.event_stream import StreamedEvent, StreamFilter, key_of
 from bridge.admin.listing import keys_of_room
+from bridge.config.checks import check_event_glob
 from bridge.errors import DatabaseError, NotFoundError
 from bridge.logs import get_logger
 from bridge.rules.access import Scope
@@ -31,6 +33,11 @@ HEADERS: Final = {"Cache-Control": "no-cache, no-transform", "X-Accel-Buffering"
 
 PROBLEM: Final = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
 EXAMPLE: Final = "id: evt_01m83vdq05j5t8wy0s6rc3ke9g\nevent: peer.left\ndata: {…}\n\n"
+
+TypeFilter = Annotated[
+    list[Annotated[str, AfterValidator(check_event_glob)]] | None,
+    Query(alias="type", description="Only events of these types; globs, as in `peer.*`."),
+]
 
 log = get_logger("bridge.web")
 router = api_router(tags=["events"])
@@ -55,9 +62,11 @@ class EventStream(StreamingResponse):
                 await _send(send, first)
                 async for chunk in chunks:
                     await _send(send, chunk)
-                await _send(send, b"", is_last=True)
             except TimeoutError:
                 log.info("stream.ended", reason=Ended.SLOW.value)
+                return
+            with suppress(TimeoutError):
+                await _send(send, b"", is_last=True)
 
 
 @router.get(
@@ -80,7 +89,7 @@ async def stream_events(
     request: Request,
     state: State,
     room: Annotated[str | None, Query(description="Only events of the room with this id.")] = None,
-    types: Annotated[list[str] | None, Query(alias="type", description="Only events of these types; globs.")] = None,
+    types: TypeFilter = None,
     last_event_id: Annotated[
         str | None, Header(description="The id of the last event that was received: the stream goes on after it.")
     ] = None,
@@ -119,7 +128,8 @@ async def _chunks(
             except DatabaseError as error:
                 log.warning("stream.failed", detail=str(error))
                 return
-        log.info("stream.ended", reason=client.ended.value)
+        if client.ended is not Ended.STOPPED:
+            log.info("stream.ended", reason=client.ended.value)
 
 
 async def _send(send: Send, chunk: bytes, *, is_last: bool = False) -> None:

@@ -51,7 +51,7 @@ class Client:
         self.wanted = wanted
         self.position = position
         self.passed: frozenset[int] = frozenset()
-        """Keys of events that were there before it began, although they were not final."""
+        """Keys of events that it has seen, or that were there before it began, although they were not final."""
         self.is_fed = False
         self.ended: Ended | None = None
         self._waiting: deque[StreamedEvent] = deque()
@@ -125,9 +125,10 @@ class EventTail:
         self._clients.add(client)
         try:
             position = await self._start()
-            if after is None:
+            if after is None or after > position:
                 client.position, client.is_fed = position, True
-                client.passed = await self._database.look(keys_above, position)
+                present = await self._database.look(keys_above, position)
+                client.passed = present if after is None else frozenset(key for key in present if key <= after)
             if self._is_closed:
                 client.end(Ended.STOPPED)
             yield client

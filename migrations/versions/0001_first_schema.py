@@ -226,6 +226,17 @@ def upgrade() -> None:
         sqlite_where=sa.text("visit_id IS NOT NULL"),
         postgresql_where=sa.text("visit_id IS NOT NULL"),
     )
+    if op.get_bind().dialect.name == "postgresql":
+        # Wakes the streams of other processes (bridge.db.notifications). A statement of its own in the transaction that
+        # appends events would be one more wait for the database.
+        op.execute(
+            "CREATE FUNCTION notify_bridge_events() RETURNS trigger LANGUAGE plpgsql AS"
+            " 'BEGIN NOTIFY bridge_events; RETURN NULL; END'"
+        )
+        op.execute(
+            "CREATE TRIGGER events_appended AFTER INSERT ON events"
+            " FOR EACH STATEMENT EXECUTE FUNCTION notify_bridge_events()"
+        )
     op.create_table(
         "sessions",
         sa.Column("id", sa.Integer(), nullable=False),

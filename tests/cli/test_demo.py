@@ -60,10 +60,10 @@ def test_it_prints_verified_deliveries_until_it_is_stopped_and_leaves_nothing_be
 ) -> None:
     (tmp_path / "bridge.toml").write_text("this is [ not toml, and none of the demo's business")
     with Demo(tmp_path) as program:
-        program.wait_for_deliveries(5)
-        assert {"room.occupied", "peer.joined"} <= {found["type"] for found in program.deliveries}
+        wanted = {"room.occupied", "peer.joined", "peer.left", "room.empty"}
+        wait_until(lambda: wanted <= {one["type"] for one in program.deliveries}, what=lambda: program.output)
         assert len(program.open_ports) == 3
-        assert httpx.get(program.url_of("dashboard"), trust_env=False).status_code == 200
+        assert httpx.get(program.url_of("dashboard"), trust_env=False, follow_redirects=True).status_code == 200
         assert program.stop(number, timeout=ENDING) == 0
     assert re.search(r"^(\d+) deliveries, \1 verified$", program.output, re.MULTILINE)
     assert "not verified" not in program.output

@@ -14,6 +14,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 README = ROOT / "README.md"
 CONTRIBUTING = ROOT / "CONTRIBUTING.md"
+API = ROOT / "docs/api.md"
 EVENTS = ROOT / "docs/events.md"
 DELIVERY = ROOT / "docs/delivery.md"
 VERIFYING = ROOT / "docs/verifying.md"

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import base64
 import json
 from collections.abc import Callable, Sequence
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -13,59 +11,20 @@ import httpx
 import pytest
 
 from bridge.events.formats import Format
-from bridge.rules.signing import Ed25519Secret, generate_secret, generate_signing_key, parse_secret
+from bridge.rules.signing import Ed25519Secret, generate_signing_key, parse_secret
 from tests.docs import pages
-from tests.docs.requests import Send, flipped, without
-from tests.harness import oracles
+from tests.docs.requests import Send
+from tests.docs.snippets import OTHER, POST, VERIFY, deliveries, python, request, run_javascript
 from tests.harness.receiver import SECRET, Delivery
 
 SIGNING_KEY = generate_signing_key(b"s" * 32)
 HUDDLE01_SECRET = "any text that both sides know"
-TOO_OLD, TOO_NEW = timedelta(seconds=310), timedelta(seconds=-310)
-
-VERIFY = """
-import { buffer } from "node:stream/consumers";
-import { verified } from "./snippet.mjs";
-
-for (const { first, headers, body, asText } of JSON.parse(await buffer(process.stdin))) {
-  const bytes = Buffer.from(body, "base64");
-  try {
-    console.log(JSON.stringify(await verified(...first, headers, asText ? bytes.toString() : bytes)));
-  } catch {
-    console.log("null");
-  }
-}
-"""
-POST = """
-import { once } from "node:events";
-import { buffer } from "node:stream/consumers";
-import { server } from "./snippet.mjs";
-
-console.log = () => {};
-await once(server.listen(0, "127.0.0.1"), "listening");
-const statuses = [];
-for (const { headers, body } of JSON.parse(await buffer(process.stdin))) {
-  const { host, "content-length": length, ...rest } = headers;
-  const sent = { method: "POST", headers: rest, body: Buffer.from(body, "base64") };
-  statuses.push((await fetch(`http://127.0.0.1:${server.address().port}/hooks/presence`, sent)).status);
-}
-process.stdout.write(JSON.stringify(statuses));
-server.close();
-server.closeAllConnections();
-"""
 
 
 def public_key() -> str:
     secret = parse_secret(SIGNING_KEY)
     assert isinstance(secret, Ed25519Secret)
     return str(secret.public_key)
-
-
-def python(name: str) -> dict[str, Any]:
-    """The names that a Python snippet defines."""
-    namespace: dict[str, Any] = {}
-    exec(compile(pages.block(pages.VERIFYING, f"python: {name}"), f"{name}.py", "exec"), namespace)  # noqa: S102 - our own page
-    return namespace
 
 
 def event_or_none(verified: Callable[..., Any], *arguments: object) -> Any:  # noqa: ANN401 - whatever the snippet returns
@@ -75,44 +34,13 @@ def event_or_none(verified: Callable[..., Any], *arguments: object) -> Any:  # n
         return None
 
 
-def run_javascript(directory: Path, name: str, driver: str, requests: Sequence[dict[str, Any]]) -> str:
-    oracles.require_oracles()
-    (directory / "node_modules").symlink_to(oracles.ORACLES / "node_modules")
-    (directory / "snippet.mjs").write_text(pages.block(pages.VERIFYING, f"javascript: {name}"), encoding="utf-8")
-    script = directory / "driver.mjs"
-    script.write_text(driver, encoding="utf-8")
-    return oracles.node(str(script), input=json.dumps(requests))
-
-
-def request(delivery: Delivery, *first: str, as_text: bool = False) -> dict[str, Any]:
-    body = base64.b64encode(delivery.body).decode()
-    return {"first": first, "headers": delivery.headers, "body": body, "asText": as_text}
-
-
-async def deliveries(send: Send, *secrets: str, other: str, style: Format = Format.STANDARD) -> list[Delivery]:
-    """A genuine delivery, then others: changed, unsigned, of another sender, too old, too new."""
-    genuine = await send(secrets=secrets, style=style)
-    header = "huddle01-signature" if style is Format.HUDDLE01 else "webhook-signature"
-    return [
-        genuine,
-        flipped(genuine),
-        without(genuine, header),
-        await send(secrets=(other,), style=style),
-        await send(secrets=secrets, style=style, age=TOO_OLD),
-        await send(secrets=secrets, style=style, age=TOO_NEW),
-    ]
-
-
 def assert_only_the_first(events: Sequence[Any], requests: Sequence[Delivery]) -> None:
     assert events == [requests[0].event, *[None] * (len(requests) - 1)]
 
 
-OTHER = generate_secret(b"o" * 32)
-
-
 async def test_the_python_snippets_for_v1_accept_only_what_they_should(send: Send) -> None:
     requests = await deliveries(send, SECRET, other=OTHER)
-    with_package, by_hand = python("v1")["verified"], python("by hand")["verified"]
+    with_package, by_hand = python(pages.VERIFYING, "v1")["verified"], python(pages.VERIFYING, "by hand")["verified"]
 
     assert_only_the_first([event_or_none(with_package, each.headers, each.body) for each in requests], requests)
     assert_only_the_first([event_or_none(by_hand, SECRET, each.headers, each.body) for each in requests], requests)
@@ -129,16 +57,16 @@ async def test_while_a_secret_is_changed_the_snippets_accept_both(send: Send, tm
     rotating = await send(secrets=(OTHER, SECRET))
 
     assert rotating.headers["webhook-signature"].count("v1,") == 2
-    assert python("v1")["verified"](rotating.headers, rotating.body) == rotating.event
+    assert python(pages.VERIFYING, "v1")["verified"](rotating.headers, rotating.body) == rotating.event
     for secret in (OTHER, SECRET):
-        assert python("by hand")["verified"](secret, rotating.headers, rotating.body) == rotating.event
+        assert python(pages.VERIFYING, "by hand")["verified"](secret, rotating.headers, rotating.body) == rotating.event
     assert json.loads(run_javascript(tmp_path, "v1", VERIFY, [request(rotating)])) == rotating.event
 
 
 async def test_the_python_verifier_for_v1a_accepts_only_what_it_should(send: Send) -> None:
     requests = await deliveries(send, SIGNING_KEY, other=generate_signing_key(b"o" * 32))
     requests.append(await send(secrets=(SECRET,)))
-    verified = python("v1a")["verified"]
+    verified = python(pages.VERIFYING, "v1a")["verified"]
 
     assert_only_the_first(
         [event_or_none(verified, public_key(), each.headers, each.body) for each in requests], requests
@@ -176,7 +104,7 @@ async def test_the_class_of_huddle01_refuses_a_buffer_and_has_room_for_one_signa
 
 async def test_the_python_receiver_responds_as_it_should(send: Send, capsys: pytest.CaptureFixture[str]) -> None:
     requests = await deliveries(send, SECRET, other=OTHER)
-    app = python("receiver")["app"]
+    app = python(pages.VERIFYING, "receiver")["app"]
 
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://receiver") as client:
         statuses = [

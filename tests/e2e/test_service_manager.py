@@ -67,7 +67,7 @@ def test_starts_reloads_and_stops_are_notified(configure: Configure, manager: Ma
     config = configure()
     with BridgeProcess(config, env={**manager.env, "WATCHDOG_USEC": LIMIT}) as program:
         assert manager.state() == "READY=1"
-        assert "bridge.started" in program.output
+        program.wait_for_output("bridge.started")
         assert [manager.receive() for _ in range(2)] == [PING, PING]
 
         for text, outcome in ((config.read_text(), "configuration.reloaded"), ("[[[", "configuration.rejected")):
@@ -78,7 +78,7 @@ def test_starts_reloads_and_stops_are_notified(configure: Configure, manager: Ma
             assert reloading == "RELOADING=1"
             assert before <= int(since) <= time.monotonic_ns() // 1000
             assert manager.state() == "READY=1"
-            assert outcome in program.output
+            program.wait_for_output(outcome)
 
         program.send(signal.SIGTERM)
         assert manager.state() == "STOPPING=1"

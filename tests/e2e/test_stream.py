@@ -42,7 +42,7 @@ class Subscriber:
         async with connected(url, after=self.ids[-1] if self.ids else None) as client:
             assert client.response.status == 200
             self.connections += 1
-            for _ in range(self._random.randint(1, 20)):
+            for _ in range(self._random.randint(1, 40)):
                 received = await client.read()
                 if received is None:
                     return
@@ -51,7 +51,7 @@ class Subscriber:
 
 @pytest.mark.parametrize(
     ("clients", "steps", "restarts"),
-    [(10, 300, False), pytest.param(30, 2000, True, marks=[pytest.mark.campaign, pytest.mark.timeout(540)])],
+    [(10, 300, False), pytest.param(12, 2000, True, marks=[pytest.mark.campaign, pytest.mark.timeout(540)])],
 )
 async def test_clients_that_drop_at_random_see_every_event_once_and_in_order(
     configure: Configure,
@@ -81,7 +81,11 @@ async def test_clients_that_drop_at_random_see_every_event_once_and_in_order(
         await asyncio.to_thread(simulator.wait_for_polls, 2, *ROOMS)
         assert await asyncio.to_thread(poller.stop) == 0
         log = [event_id for (event_id,) in rows(migrated_url, "SELECT public_id FROM events ORDER BY id")]
-        await until(lambda: all(one.ids[-1:] == log[-1:] for one in subscribers))
+        await until(
+            lambda: any(task.done() for task in running) or all(one.ids[-1:] == log[-1:] for one in subscribers)
+        )
+        for task in running:
+            assert not task.done(), task.result()
         assert await asyncio.to_thread(web.stop) == 0
         for task in running:
             task.cancel()

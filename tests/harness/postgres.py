@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, LiteralString
 from urllib.parse import urlsplit, urlunsplit
 
 import psycopg
@@ -65,6 +65,61 @@ def drop_database(url: str) -> None:
     name = urlsplit(url).path.removeprefix("/")
     with psycopg.connect(urlunsplit(urlsplit(url)._replace(path="/postgres")), autocommit=True) as connection:
         connection.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
+
+
+class Databases:
+    """Databases with the newest schema, for one test after the other: emptying one is much faster than making one."""
+
+    def __init__(self, server: str, template: str) -> None:
+        self._server = server
+        self._template = template
+        self._free: list[str] = []
+        self._schema: object = None
+
+    @contextmanager
+    def borrowed(self) -> Iterator[str]:
+        """Yield the url of an empty one."""
+        url = self._free.pop() if self._free else create_database(self._server, template=self._template)
+        yield url
+        with psycopg.connect(url, autocommit=True) as connection:
+            found = connection.execute(_SCHEMA).fetchone()
+            self._schema = self._schema or found
+            if found == self._schema:
+                connection.execute(_EMPTY)
+                self._free.append(url)
+        if found != self._schema:  # the test has changed more than rows, or has left very many
+            drop_database(url)
+
+    def drop(self) -> None:
+        """Remove those that nothing uses."""
+        for url in self._free:
+            drop_database(url)
+        self._free.clear()
+
+
+_SCHEMA: LiteralString = """
+    SELECT (SELECT sum(attrelid::bigint * attnum + atttypid::bigint + attnotnull::int)
+              FROM pg_attribute WHERE attrelid >= 16384 AND attnum > 0),
+           (SELECT sum(hashtext(pg_get_indexdef(indexrelid))) FROM pg_index WHERE indexrelid >= 16384),
+           (SELECT count(*) FROM pg_trigger WHERE tgenabled = 'O'), (SELECT count(*) FROM pg_constraint),
+           (SELECT count(*) FROM pg_db_role_setting JOIN pg_database ON pg_database.oid = setdatabase
+             WHERE datname = current_database()),
+           (SELECT version_num FROM alembic_version),
+           pg_database_size(current_database()) > 32 * 1024 * 1024
+"""
+"""What a test must leave as it was."""
+_EMPTY: LiteralString = """
+    DO $$ DECLARE one record; BEGIN
+        PERFORM pg_terminate_backend(pid) FROM pg_stat_activity
+          WHERE datname = current_database() AND pid <> pg_backend_pid();
+        SET LOCAL session_replication_role = replica;
+        FOR one IN SELECT relname FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace
+            AND relname <> 'alembic_version' LOOP EXECUTE format('DELETE FROM %I', one.relname); END LOOP;
+        FOR one IN SELECT relname FROM pg_class WHERE relkind = 'S' AND relnamespace = 'public'::regnamespace
+            LOOP PERFORM setval(one.relname::regclass, 1, false); END LOOP;
+    END $$
+"""
+"""Without triggers and foreign keys, in any order."""
 
 
 def dump(url: str) -> bytes:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from ipaddress import ip_network
 from urllib.parse import urlsplit
 
 import httpx
 import pytest
+from starlette.datastructures import Headers
 
 from bridge.web import bodies, server
+from bridge.web.proxies import client_of
 from tests.web.conftest import Web
 
 ROOMS = "/api/v1/rooms"
@@ -57,6 +60,23 @@ async def test_only_trusted_proxies_name_the_host(web: Web) -> None:
     async with web.client(token, address="10.1.1.1", **forwarded) as trusted, web.client(token, **forwarded) as other:
         assert (await trusted.get(ROOMS)).status_code == 421
         assert (await other.get(ROOMS)).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("peer", "forwarded", "client"),
+    [
+        ("192.0.2.1", ["127.0.0.1"], "192.0.2.1"),
+        ("10.0.0.1", ["192.0.2.1"], "192.0.2.1"),
+        ("10.0.0.1", ["127.0.0.1, 192.0.2.1, 10.0.0.2"], "192.0.2.1"),
+        ("10.0.0.1", ["127.0.0.1", "192.0.2.1"], "192.0.2.1"),
+        ("10.0.0.1", ["192.0.2.1, unknown"], "10.0.0.1"),
+        ("::ffff:10.0.0.1", ["[2001:db8::1]"], "2001:db8::1"),
+        ("10.0.0.1", [], "10.0.0.1"),
+    ],
+)
+def test_the_client_is_the_last_that_no_trusted_proxy_is(peer: str, forwarded: list[str], client: str) -> None:
+    headers = Headers(raw=[(b"x-forwarded-for", value.encode()) for value in forwarded])
+    assert client_of(peer, headers, [ip_network("10.0.0.0/8")]) == client
 
 
 async def chunks(*sizes: int) -> AsyncIterator[bytes]:

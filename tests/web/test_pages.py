@@ -89,6 +89,26 @@ async def test_the_policy_allows_nothing_inline_and_no_other_host(web: Web) -> N
     assert headers["x-content-type-options"] == "nosniff"
 
 
+async def test_the_first_page_weighs_little(web: Web) -> None:
+    for number in range(100):
+        web.store.track(f"room-{number:03}", name=f"Room number {number}")
+    web.store.poll(0, **{f"room-{number:03}": seen(*"abcdef") for number in range(100)})
+    web.now = 10
+    async with web.client() as client:
+        text = await page(client, "/")
+        elements = _Elements(text)
+        parts = [
+            "/",
+            *(str(one["src"]) for one in elements.all("script")),
+            *(str(one["href"]) for one in elements.all("link")),
+        ]
+        weight = 0
+        for part in parts:
+            async with client.stream("GET", part, headers={"accept-encoding": "gzip"}) as response:
+                weight += sum([len(chunk) async for chunk in response.aiter_raw()])
+    assert weight < 60_000
+
+
 async def test_pages_say_what_is_there_and_what_to_do_without_anything(web: Web) -> None:
     async with web.client() as client:
         assert "[[rooms]]" in await page(client, "/")

@@ -11,6 +11,7 @@ from fastapi.responses import StreamingResponse
 from structlog.testing import capture_logs
 
 from bridge.db.engine import Database
+from bridge.web.app import create_app
 from tests.web.conftest import Web
 
 
@@ -107,12 +108,13 @@ async def test_an_unexpected_error_is_500_and_logged_and_shows_nothing(web: Web)
 async def test_a_database_that_is_away_is_503(web: Web, path: str) -> None:
     away = {"sqlite": "sqlite:////nowhere/bridge.db", "postgresql": "postgresql://nobody@127.0.0.1:1/nothing"}
     database = Database(away[web.store.database.dialect])
-    web.app.state.state = replace(web.app.state.state, database=database)
+    web.app = create_app(replace(web.app.state.state, database=database))
     async with web.client("token") as client:
         response = await client.get(path)
+        proxied = await client.get(path, headers={"via": "1.1 proxy"})
     database.close()
 
-    assert response.status_code == 503
+    assert response.status_code == proxied.status_code == 503
     if path != "/readyz":
         assert is_problem(response, 503)
         assert response.headers["retry-after"]

@@ -9,14 +9,17 @@ from typing import Any
 import httpx
 import pytest
 from sqlalchemy import update
+from structlog.testing import capture_logs
 
 from bridge.admin.listing import Page, document
 from bridge.admin.rooms import list_rooms, show_room
 from bridge.db.tables import rooms
 from bridge.polling.claim import release_rooms
+from bridge.rules.presence import FailureKind
 from bridge.web.server import serve_app
 from tests.harness.builders import peer, seen
 from tests.harness.simulator import Simulator
+from tests.harness.store_driver import failed
 from tests.web.conftest import Web
 
 ROOMS = "/api/v1/rooms"
@@ -40,13 +43,16 @@ async def test_a_list_has_the_items_of_the_cli_and_ends_with_null(web: Web) -> N
 
 async def test_a_room_is_added_changed_shown_and_removed(web: Web) -> None:
     room = {"room_id": "a", "name": "Stand-up", "interval": "5s", "leave_after_missed": 2}
-    async with web.client(web.token("write")) as client:
-        added = await client.post(ROOMS, json=room)
+    async with web.client(web.token("write", name="ops")) as client:
+        with capture_logs() as logs:
+            added = await client.post(ROOMS, json=room)
         changed = await client.post(ROOMS, json={"room_id": "a", "source": "main", "interval": 2.5})
         shown = await client.get(f"{ROOMS}/a")
         removed = await client.delete(f"{ROOMS}/a")
         gone = [(await client.request(method, f"{ROOMS}/a")).status_code for method in ("GET", "DELETE")]
 
+    facts = [(line["event"], line["route"], line["token"], line["status"]) for line in logs]
+    assert facts == [("request.handled", ROOMS, "ops", 201)]
     assert (added.status_code, added.json()["interval_seconds"], added.json()["origin"]) == (201, 5, "manual")
     assert (changed.status_code, changed.json()["interval_seconds"], changed.json()["name"]) == (200, 2.5, None)
     assert shown.json() == changed.json()
@@ -143,6 +149,17 @@ async def test_a_poll_tells_its_outcome_and_its_changes(web: Web, simulator: Sim
     )
     assert [one["display_name"] for one in polled["peers"]] == ["Ann"]
     assert (again["outcome"], again["changes"], unknown.status_code) == ("complete", [], 404)
+
+
+async def test_a_poll_of_a_rate_limited_source_is_503_and_says_when(web: Web) -> None:
+    web.store.track("a")
+    web.store.poll(0, a=failed(FailureKind.RATE_LIMITED, retry_after=30))
+    web.now = 10
+
+    async with web.client(web.token("write")) as client:
+        response = await client.post(f"{ROOMS}/a/poll")
+
+    assert (response.status_code, response.headers["retry-after"]) == (503, "20")
 
 
 async def test_a_poll_waits_for_one_that_is_under_way(web: Web, simulator: Simulator) -> None:

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 
+import httpx
 import pytest
 from sqlalchemy import event, update
 
@@ -46,7 +47,10 @@ async def record(web: Web, seconds: float, *rooms: str, people: int = 2) -> None
     await asyncio.to_thread(web.store.record_joins, seconds, *rooms, people=people)
 
 
-async def test_it_begins_now_and_sends_every_event_as_it_is_stored(web: Web, url: str) -> None:
+async def test_it_begins_now_and_sends_every_event_at_once_as_it_is_stored(
+    web: Web, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tail, "LOOK_SECONDS", 1000)
     await record(web, 0, "a")
     before = len(log_of(web.store))
     async with connected(url) as client:
@@ -90,6 +94,9 @@ async def test_what_cannot_be_resumed_or_found_or_read_is_an_error(web: Web, url
         assert client.response.headers["content-type"] == "application/problem+json"
     async with connected(url, room="nowhere") as client:
         assert client.response.status == 404
+    async with connected(url, type="peer.jioned") as client:
+        assert client.response.status == 422
+        assert "peer.joined" in (await client.response.json(content_type=None))["detail"]
     token = web.token("hooks")
     async with connected(url, token=token) as client:
         assert client.response.status == 403
@@ -118,6 +125,27 @@ async def test_an_event_that_commits_late_is_neither_lost_nor_sent_twice(web: We
             async with connected(url, after=first[1].id) as again:
                 assert sent(await again.take(2)) == sent(first[2:])
     assert [one.id for one in first] == ["evt_101", "evt_103", "evt_104", "evt_105"]
+
+
+@pytest.mark.parametrize("migrated_url", ["postgresql"], indirect=True)
+async def test_an_id_from_elsewhere_may_be_newer_than_what_is_final(web: Web, url: str) -> None:
+    await record(web, 0, "a")
+    with writers(web.store, 2) as (late, other):
+        late.append(101)
+        other.append(102)
+        other.append(103)
+        other.commit()
+        async with connected(url, after="evt_102") as client:
+            late.commit()
+            assert [one.id for one in await client.take(2)] == ["evt_101", "evt_103"]
+
+
+async def test_head_has_the_headers_and_follows_nothing(web: Web, url: str) -> None:
+    async with httpx.AsyncClient() as client:
+        response = await client.head(f"{url}api/v1/events/stream")
+
+    assert response.headers["content-type"].startswith("text/event-stream")
+    await until(lambda: web.app.state.state.tail.clients == 0)
 
 
 async def test_other_processes_wake_the_tail(web: Web, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -160,7 +188,7 @@ async def test_a_thousand_idle_clients_cost_no_query_each(web: Web) -> None:
 async def test_a_client_that_reads_nothing_is_dropped_and_others_go_on(
     web: Web, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tail, "MOST_WAITING", 50)
+    monkeypatch.setattr(tail, "MOST_WAITING", 200)  # more than the events of one round
     monkeypatch.setattr(stream, "SEND_SECONDS", 0.2)
     follower: EventTail = web.app.state.state.tail
     big: Json = {"text": "x" * 8000}

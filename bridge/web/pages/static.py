@@ -6,9 +6,11 @@ from functools import cache
 from importlib.resources import files
 from typing import Final
 
+from fastapi import Request
 from fastapi.responses import Response
 
 from bridge.web.auth import OPEN
+from bridge.web.pages.compression import compress
 from bridge.web.problems import ProblemError
 from bridge.web.routing import api_router
 
@@ -19,13 +21,13 @@ router = api_router("/static", dependencies=[OPEN], include_in_schema=False)
 
 
 @router.get("/{name:path}")
-async def static_file(name: str, v: str = "") -> Response:  # noqa: ARG001 - a new version has a new address
+async def static_file(request: Request, name: str, v: str = "") -> Response:  # noqa: ARG001 - a new version has a new address
     """A file of the pages."""
     found = _files().get(name)
     if found is None:
         raise ProblemError(404, "there is nothing at this path")
     headers = {"cache-control": WEEK, "x-content-type-options": "nosniff"}
-    return Response(found, media_type=TYPES[name.rpartition(".")[2]], headers=headers)
+    return compress(Response(found, media_type=TYPES[name.rpartition(".")[2]], headers=headers), request)
 
 
 @cache

@@ -12,6 +12,7 @@ from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
 from bridge.rules.access import Scope, permits
 from bridge.web.auth import Principal, principal_of
+from bridge.web.pages.compression import compress
 from bridge.web.pages.render import render
 from bridge.web.state import AppState, state_of
 
@@ -66,7 +67,7 @@ class View:
             message=_message(self.request),
             **facts,
         )
-        response = HTMLResponse(text, status, dict(HEADERS))
+        response = compress(HTMLResponse(text, status, dict(HEADERS)), self.request)
         if MESSAGE in self.request.cookies:
             response.delete_cookie(MESSAGE, httponly=True, samesite="strict")
         return response
