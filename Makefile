@@ -15,7 +15,7 @@ ORACLES := tests/oracles/node_modules/.installed
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test campaign check bench screenshots lock clean environment
+.PHONY: help demo test campaign check bench screenshots lock clean environment livekit
 
 help: ## list the targets
 	@echo "usage: make TARGET [NAME=value]…"
@@ -27,7 +27,7 @@ demo: $(RUNTIME) ## see it work, with no account: until Ctrl-C, or for DURATION=
 test: environment ## run the tests on WORKERS=auto processes; ARGS="-k name" picks some
 	@$(PYTEST) -m "not campaign" $(ARGS)
 
-campaign: environment ## run what takes minutes: hundreds of kills, long replays, many random histories
+campaign: environment livekit ## run what takes minutes: hundreds of kills, long replays, many random histories
 	@$(PYTEST) -m "campaign or hypothesis" --hypothesis-profile campaign $(ARGS)
 
 check: environment ## lint, format, types, floors, then the tests
@@ -54,8 +54,11 @@ COMPILE := --quiet --universal --python-version 3.11 --custom-compile-command 'm
 
 environment: $(DEV) $(ORACLES) ## only make what the tests need
 
+livekit: environment ## only build the livekit-server that tests need (Go; some minutes, once)
+	@$(RUN) -m tests.harness.livekit
+
 clean: ## remove what was made: the environment, caches, builds
-	@rm -rf $(VENV) build dist tests/oracles/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	@rm -rf $(VENV) .cache build dist tests/oracles/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(RUN):

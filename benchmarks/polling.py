@@ -18,9 +18,9 @@ from bridge.polling.plan import PollingSettings
 from bridge.polling.poller import NoSender, Poller
 from bridge.polling.rooms import RoomSpec, configure_rooms, ensure_sources
 from bridge.runtime import system_runtime
-from bridge.sources.huddle01.client import open_transport
 from bridge.sources.kinds import open_source
 from bridge.sources.protocol import SourceSettings
+from bridge.sources.upstream import open_transport
 
 ROOMS = 500
 PEERS = 5

@@ -38,6 +38,7 @@ from bridge.polling.source_state import retry_sources
 from bridge.runtime import Runtime, system_runtime
 from bridge.scheduler import Job, scheduled
 from bridge.sources.kinds import open_source
+from bridge.sources.protocol import SourceSettings
 from bridge.workers import PAUSE_AFTER_ERROR, RELEASE_SECONDS
 
 if TYPE_CHECKING:
@@ -409,8 +410,12 @@ async def _keep_running(worker: Poller | Sender) -> None:
 
 def _changed_sources(before: Settings, after: Settings) -> Collection[str]:
     """Sources whose URL or key is another one now, or that are no longer configured."""
-    accounts = {source.name: (source.base_url, source.api_key) for source in after.sources}
-    return [one.name for one in before.sources if accounts.get(one.name) != (one.base_url, one.api_key)]
+    accounts = {source.name: _account(source) for source in after.sources}
+    return [one.name for one in before.sources if accounts.get(one.name) != _account(one)]
+
+
+def _account(source: SourceSettings) -> tuple[str, ...]:
+    return source.kind, source.base_url, source.api_key, source.api_secret
 
 
 def _not_emptied(before: Settings, after: Settings) -> Settings:

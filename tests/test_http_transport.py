@@ -20,8 +20,9 @@ from bridge.http_transport import SPARE, Transport, target_as_written
 from bridge.rules.delivery import Outcome
 from bridge.rules.egress import EgressPolicy
 from bridge.rules.presence import Snapshot
-from bridge.sources.huddle01.client import Huddle01Source, open_transport
+from bridge.sources.huddle01.client import Huddle01Source
 from bridge.sources.protocol import SourceSettings
+from bridge.sources.upstream import open_transport
 from tests.harness.wire import Wire, listening
 
 ROOMS = ("a", "b", "c")

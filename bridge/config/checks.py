@@ -143,6 +143,12 @@ def check_credential(text: str) -> str:
     return text
 
 
+def check_lower_case(text: str) -> str:
+    if text != text.lower():
+        raise ValueError(f'must be in lower case: "{text.lower()}"')
+    return check_label(text)
+
+
 def check_header_name(name: str) -> str:
     check_header(name, "")
     return name

@@ -43,7 +43,7 @@ from bridge.rules.delivery import DeliveryPolicy
 from bridge.rules.egress import EgressPolicy
 from bridge.rules.identity import IdentityPolicy
 from bridge.rules.presence import FirstSnapshot, PresencePolicy
-from bridge.sources.kinds import KINDS
+from bridge.sources.kinds import DEFAULT_KIND, KINDS, Kind
 from bridge.sources.protocol import MAX_RESPONSE_BYTES, SourceSettings
 
 if TYPE_CHECKING:
@@ -74,6 +74,7 @@ HeaderName = Annotated[str, AfterValidator(checks.check_header_name)]
 HeaderValue = Annotated[SecretText[str], AfterValidator(checks.check_header_value)]
 
 _DELIVERY: Final = DeliveryPolicy()
+_WEBSOCKET: Final = re.compile(r"^ws(s?)(?=://)", re.IGNORECASE)
 _PASSWORD: Final = re.compile(r"(?<=:)[^:@/][^/]*(?=@)|(?<=password=)[^&]*")
 
 
@@ -108,19 +109,54 @@ class DatabaseTable(Table):
         return _PASSWORD.sub("***", self.url)
 
 
-class SourceTable(Table):
-    """`[sources.NAME]`: one API key."""
+def _kind(values: dict[str, Any]) -> Kind:
+    """The kind that a table names; if it is a wrong one, that is the mistake to report."""
+    return KINDS[values.get("kind", DEFAULT_KIND)]
 
-    kind: Annotated[str, choice(KINDS)] = "huddle01"
-    base_url: Annotated[str, AfterValidator(checks.check_base_url)] = "https://api.huddle01.com/api/v2/sdk"
+
+class SourceTable(Table):
+    """`[sources.NAME]`: one API key; the kind comes first, because it decides what the others may be."""
+
+    kind: Annotated[str, choice(KINDS)] = DEFAULT_KIND
+    base_url: Annotated[str, AfterValidator(checks.check_base_url)] = Field(
+        default_factory=lambda values: _kind(values).base_url, validate_default=True
+    )
     api_key: Annotated[Secret[str], AfterValidator(checks.check_credential)]
+    api_secret: Secret[str | None] = Field(default=None, validate_default=True)
+    ignore_kinds: Listed[Annotated[str, AfterValidator(checks.check_lower_case)]] = ("egress",)
+    ignore_hidden: bool = True
     timeout: PositiveDuration = timedelta(seconds=8)
     max_concurrency: Count = 16
-    requests_per_second: Rate = 20.0
+    requests_per_second: Rate = Field(default_factory=lambda values: _kind(values).requests_per_second)
     max_response_bytes: Size = MAX_RESPONSE_BYTES
 
+    @field_validator("base_url", mode="before")
+    @classmethod
+    def _reads_websocket_urls(cls, url: object, info: ValidationInfo) -> object:
+        if url == "":
+            raise ValueError('is missing: write base_url = "https://…"')
+        if _kind(info.data).takes_websocket_urls and isinstance(url, str):
+            return _WEBSOCKET.sub(lambda scheme: f"http{scheme[1].lower()}", url)
+        return url
+
+    @field_validator("api_secret", "ignore_kinds", "ignore_hidden")
+    @classmethod
+    def _fits_the_kind(cls, value: T, info: ValidationInfo) -> T:
+        """Refuse a key that this kind does not have; the defaults of `ignore_…` are not validated."""
+        kind = info.data.get("kind")
+        if kind is not None and value is not None and info.field_name not in KINDS[kind].own_keys:
+            raise ValueError(f'has no meaning with kind = "{kind}": leave it out')
+        return value
+
+    @field_validator("api_secret")
+    @classmethod
+    def _is_given_if_needed(cls, secret: str | None, info: ValidationInfo) -> str | None:
+        if secret is None and "kind" in info.data and _kind(info.data).needs_secret:
+            raise ValueError('is missing: write api_secret = "…", api_secret = "env:NAME" or api_secret_file = "…"')
+        return None if secret is None else checks.check_credential(secret)
+
     def settings(self, name: str) -> SourceSettings:
-        return SourceSettings(name=name, **dict(self))
+        return SourceSettings(name=name, **{**dict(self), "api_secret": self.api_secret or ""})
 
 
 class PollingTable(Table):

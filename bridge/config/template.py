@@ -2,8 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from string import Template
 from typing import Final
+
+from bridge.sources.kinds import DEFAULT_KIND
+
+SOURCES: Final[Mapping[str, str]] = {
+    "huddle01": """\
+# The Huddle01 account. Its key stays out of this file: export HUDDLE01_API_KEY before starting the bridge, or name
+# a file that contains it: api_key_file = "/run/secrets/huddle01".
+[sources.main]
+kind = "huddle01"
+api_key = "env:HUDDLE01_API_KEY"
+""",
+    "livekit": """\
+# The LiveKit server or project. Key and secret stay out of this file: export LIVEKIT_API_KEY and LIVEKIT_API_SECRET
+# before starting the bridge, or name files that contain them: api_key_file = "…", api_secret_file = "…".
+[sources.main]
+kind = "livekit"
+base_url = "http://127.0.0.1:7880"  # CHANGE: your server, or https://YOUR-PROJECT.livekit.cloud
+api_key = "env:LIVEKIT_API_KEY"
+api_secret = "env:LIVEKIT_API_SECRET"
+# ignore_kinds = ["egress"]         # kinds of participants that never count, like "agent" or "sip"
+""",
+}
+"""The source of the file, by its kind."""
 
 _TEMPLATE: Final = Template("""\
 # The configuration of the presence bridge. Keys left out have their defaults.
@@ -18,11 +42,7 @@ timezone = "UTC"                    # for display and exports, like "Europe/Berl
 [database]
 url = "sqlite:///bridge.db"         # or postgresql://user:password@host/name, or "env:DATABASE_URL"
 
-# The Huddle01 account. Its key stays out of this file: export HUDDLE01_API_KEY before starting the bridge, or name
-# a file that contains it: api_key_file = "/run/secrets/huddle01".
-[sources.main]
-kind = "huddle01"
-api_key = "env:HUDDLE01_API_KEY"
+$source
 
 [polling]
 interval = "10s"                    # time between two polls of a room
@@ -51,6 +71,6 @@ listen = "127.0.0.1:8080"           # dashboard and API, on this machine only; "
 """)
 
 
-def render(secret: str) -> str:
-    """The text of the file, with this secret (`whsec_…`) for the endpoint."""
-    return _TEMPLATE.substitute(secret=secret)
+def render(secret: str, kind: str = DEFAULT_KIND) -> str:
+    """The text of the file, with this secret (`whsec_…`) for the endpoint and a source of this kind."""
+    return _TEMPLATE.substitute(secret=secret, source=SOURCES[kind].rstrip())

@@ -32,7 +32,8 @@ class Peer:
     """One participant of a snapshot; `join_time` is what the upstream reported, plausible or not.
 
     `person_key` and `display_name` are what the source itself calls the person and the peer; they count where the paths
-    of `[identity]` find nothing in `documents`, by default the metadata.
+    of `[identity]` find nothing in `documents`, by default the metadata. `has_id_per_visit`: every return has a new id,
+    so another `join_time` under the same id is none.
     """
 
     peer_id: str
@@ -41,6 +42,7 @@ class Peer:
     person_key: str | None = None
     display_name: str | None = None
     documents: tuple[Json, ...] = ()
+    has_id_per_visit: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -352,7 +354,7 @@ def _rejoined_at(visit: Visit, peer: Peer, now: datetime) -> datetime | None:
     A visit that began without a plausible `joinTime` may get one later: it is a return only if it lies after the peer
     was last seen, and was not reported before.
     """
-    join_time = _plausible(peer.join_time, now)
+    join_time = None if peer.has_id_per_visit else _plausible(peer.join_time, now)
     if join_time is None or _is_same(join_time, visit.reported_join_time) or _is_same(join_time, visit.join_time):
         return None
     known = visit.join_time if visit.join_time is not None else visit.last_seen_at

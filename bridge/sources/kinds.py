@@ -1,4 +1,4 @@
-"""The kinds of sources. A further kind is a folder beside this file (see `bridge.sources.protocol`) and one line here.
+"""The kinds of sources. A further kind is a folder beside this file (see `bridge.sources.protocol`) and an entry here.
 
 The client of a kind is imported when a source is opened: a configuration is validated without HTTP clients.
 """
@@ -6,6 +6,7 @@ The client of a kind is imported when a source is opened: a configuration is val
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from datetime import datetime
 from pkgutil import resolve_name
 from typing import Final, cast
@@ -16,21 +17,55 @@ Opener = Callable[[SourceSettings, Callable[[], datetime]], CheckableSource]
 PokeReader = Callable[[SourceSettings, Mapping[str, str], bytes, datetime], Poke]
 """Verifies a poke: settings, headers (names in any case), body, now. Raises VerificationError."""
 
-KINDS: Final[Mapping[str, str]] = {
-    "huddle01": "bridge.sources.huddle01.client:open_huddle01",
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kind:
+    """A kind of source; functions are named `module:name`.
+
+    Args:
+        opener: the `Opener`.
+        poke: the `PokeReader`, if its upstream has webhooks of its own.
+        base_url: the default; without one, the configuration must name it.
+        requests_per_second: the default.
+        own_keys: keys of `[sources.NAME]` that only some kinds have, and this one too.
+        needs_secret: whether `api_secret` must be given.
+        takes_websocket_urls: whether `ws://` and `wss://` stand for http and https.
+    """
+
+    opener: str
+    poke: str | None = None
+    base_url: str = ""
+    requests_per_second: float = 20.0
+    own_keys: frozenset[str] = frozenset()
+    needs_secret: bool = False
+    takes_websocket_urls: bool = False
+
+
+DEFAULT_KIND: Final = "huddle01"
+KINDS: Final[Mapping[str, Kind]] = {
+    "huddle01": Kind(
+        opener="bridge.sources.huddle01.client:open_huddle01",
+        poke="bridge.sources.huddle01.poke:read_poke",
+        base_url="https://api.huddle01.com/api/v2/sdk",
+    ),
+    "livekit": Kind(
+        opener="bridge.sources.livekit.client:open_livekit",
+        poke="bridge.sources.livekit.poke:read_poke",
+        requests_per_second=10.0,
+        own_keys=frozenset({"api_secret", "ignore_kinds", "ignore_hidden"}),
+        needs_secret=True,
+        takes_websocket_urls=True,
+    ),
 }
-"""The `Opener` of each kind, by the word that stands for it in the configuration."""
-POKES: Final[Mapping[str, str]] = {
-    "huddle01": "bridge.sources.huddle01.poke:read_poke",
-}
-"""The `PokeReader` of each kind whose upstream has webhooks of its own."""
+"""Every kind, by the word that stands for it in the configuration."""
 
 
 def open_source(settings: SourceSettings, now: Callable[[], datetime]) -> CheckableSource:
     """The source that the settings describe; it must be closed."""
-    return cast("Opener", resolve_name(KINDS[settings.kind]))(settings, now)
+    return cast("Opener", resolve_name(KINDS[settings.kind].opener))(settings, now)
 
 
 def poke_reader(kind: str) -> PokeReader | None:
     """The function that verifies pokes of a kind; None if its upstream sends none."""
-    return cast("PokeReader", resolve_name(POKES[kind])) if kind in POKES else None
+    name = KINDS[kind].poke
+    return None if name is None else cast("PokeReader", resolve_name(name))

@@ -26,7 +26,8 @@ class SourceSettings:
     """One upstream account (one API key).
 
     `requests_per_second` is the budget over all its rooms, 0 is unlimited; `max_response_bytes` limits a
-    response before and after decompression.
+    response before and after decompression. `api_secret`, `ignore_kinds` and `ignore_hidden` are of some kinds only
+    (`bridge.sources.kinds`).
     """
 
     name: str
@@ -37,6 +38,9 @@ class SourceSettings:
     max_concurrency: int = 16
     requests_per_second: float = 20.0
     max_response_bytes: int = MAX_RESPONSE_BYTES
+    api_secret: str = field(default="", repr=False)
+    ignore_kinds: tuple[str, ...] = ("egress",)
+    ignore_hidden: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,6 +14,7 @@ from bridge.rules.presence import Snapshot
 
 @dataclass(slots=True, kw_only=True)
 class _Entry:
+    digest: bytes
     snapshot: Snapshot
     size: int
     used: bool = True
@@ -28,21 +29,21 @@ class SnapshotCache:
         self._refused = 0
         self._entries: dict[str, _Entry] = {}
 
-    def recall(self, room_id: str, fingerprint: bytes) -> Snapshot | None:
+    def recall(self, room_id: str, digest: bytes) -> Snapshot | None:
         """The room's snapshot, if the response is still the same."""
         entry = self._entries.get(room_id)
-        if entry is None or entry.snapshot.fingerprint != fingerprint:
+        if entry is None or entry.digest != digest:
             return None
         entry.used = True
         return entry.snapshot
 
-    def remember(self, room_id: str, snapshot: Snapshot, size: int) -> None:
-        """Keep the snapshot of a response of `size` bytes, if there is space."""
+    def remember(self, room_id: str, digest: bytes, snapshot: Snapshot, size: int) -> None:
+        """Keep the snapshot of a response of this digest and `size` bytes, if there is space."""
         self.forget(room_id)
         if self._size + size > self._limit:
             self._refuse()
             return
-        self._entries[room_id] = _Entry(snapshot=snapshot, size=size)
+        self._entries[room_id] = _Entry(digest=digest, snapshot=snapshot, size=size)
         self._size += size
 
     def forget(self, room_id: str) -> None:

@@ -173,6 +173,16 @@ def test_init_writes_the_named_file(cli: Cli, monkeypatch: pytest.MonkeyPatch) -
         assert (cli.directory / name).stat().st_mode & 0o777 == 0o600
 
 
+def test_init_writes_a_source_of_the_named_kind(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(cli.directory)
+    for name in ("LIVEKIT_API_KEY", "LIVEKIT_API_SECRET"):
+        monkeypatch.setenv(name, "value")
+    assert run(["init", "meet.toml", "--source", "livekit"]) == 0
+    assert run(["--config", "meet.toml", "check"]) == 0
+    assert run(["init", "other.toml", "--source", "livekitt"]) == 2
+    assert not (cli.directory / "other.toml").exists()
+
+
 def test_check_points_out_what_is_missing(cli: Cli) -> None:
     message = cli("check").err
     assert "note: no room is listed" in message

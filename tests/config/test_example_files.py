@@ -22,12 +22,17 @@ from tests.config.conftest import LoadText, ProblemsIn
 EXAMPLE = Path(__file__).parents[2] / "bridge.toml"
 SECRET = generate_secret(bytes(range(32)))
 KEY = {"HUDDLE01_API_KEY": "k"}
-SECRETS = KEY | {"CRM_WEBHOOK_SECRET": SECRET, "BRIDGE_TOKEN": "t0ken"}
+SECRETS = KEY | {
+    "CRM_WEBHOOK_SECRET": SECRET,
+    "BRIDGE_TOKEN": "t0ken",
+    "LIVEKIT_API_KEY": "k",
+    "LIVEKIT_API_SECRET": "s",
+}
 
 
 def with_everything_on(text: str) -> str:
     """The example without the # before keys that are off."""
-    return re.sub(r"^#(?=\[\[|[a-z_]+ = )", "", text, flags=re.MULTILINE)
+    return re.sub(r"^#(?=\[|[a-z_]+ = )", "", text, flags=re.MULTILINE)
 
 
 def keys_in(value: object, prefix: str = "") -> Iterator[str]:

@@ -15,6 +15,8 @@ from bridge.errors import ConfigurationError
 from tests.config.conftest import LoadText, ProblemsIn
 
 SOURCE = '[sources.main]\napi_key = "k"\n'
+LIVEKIT = '[sources.meet]\nkind = "livekit"\napi_key = "k"\napi_secret = "s"\n'
+MEET = LIVEKIT + 'base_url = "https://a"\n'
 ROOM = SOURCE + '[[rooms]]\nid = "r"\n'
 ENDPOINT = '[[endpoints]]\nname = "crm"\nurl = "https://crm.example.com/"\n'
 WHSEC = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
@@ -58,7 +60,15 @@ SOME_VARIABLES = tuple(
         (SOURCE, "max_concurrency = 9223372036854775808", "sources.main.max_concurrency", "must be at most 1,000,000"),
         ("", '[endpoints]\nname = "crm"', "endpoints", "write each as [[endpoints]], with two brackets"),
         ("[sources.main]\n", 'api_key = "two words"', "sources.main.api_key", BAD_KEY),
-        (SOURCE, 'kind = "zoom"', "sources.main.kind", 'must be "huddle01"'),
+        (SOURCE, 'kind = "zoom"', "sources.main.kind", 'must be "huddle01" or "livekit"'),
+        (SOURCE, 'kind = "livekitt"', "sources.main.kind", 'did you mean "livekit"?'),
+        (SOURCE, 'api_secret = "s"', "sources.main.api_secret", 'has no meaning with kind = "huddle01": leave it out'),
+        (SOURCE, "ignore_hidden = true", "sources.main.ignore_hidden", 'has no meaning with kind = "huddle01"'),
+        (LIVEKIT, 'base_url = "wss://a/?x"', "sources.meet.base_url", "must end with the path: no ? and no #"),
+        (LIVEKIT, 'base_url = ""', "sources.meet.base_url", 'is missing: write base_url = "https://…"'),
+        (MEET, 'ignore_kinds = ["EGRESS"]', "sources.meet.ignore_kinds[0]", 'must be in lower case: "egress"'),
+        (MEET, 'ignore_kinds = "egress"', "sources.meet.ignore_kinds", "must be a list"),
+        (MEET, "ignore_hiden = true", "sources.meet.ignore_hiden", 'did you mean "ignore_hidden"?'),
         (SOURCE, 'base_url = "api.huddle01.com"', "sources.main.base_url", "must begin with https:// or http://"),
         (SOURCE, 'base_url = "https://a/?x=1"', "sources.main.base_url", "must end with the path: no ? and no #"),
         (SOURCE, "timeout = 0", "sources.main.timeout", "must be longer than zero"),

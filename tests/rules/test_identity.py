@@ -9,7 +9,7 @@ import pytest
 
 from bridge.rules.identity import IdentityPolicy, cut_metadata, find_display_name, find_person_key, keep_metadata
 from bridge.rules.presence import Json, PresencePolicy
-from bridge.sources.huddle01.participants import read_metadata
+from bridge.sources.values import read_metadata
 from tests.harness.builders import Room, peer
 
 BIG: Json = {"name": "Ann", "email": "ann@example.com", "picture": "x" * 9000}

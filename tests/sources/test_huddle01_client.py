@@ -18,8 +18,9 @@ from structlog.testing import capture_logs
 
 from bridge.http_transport import Transport
 from bridge.rules.presence import Failure, FailureKind, Snapshot
-from bridge.sources.huddle01.client import LARGE_BODY, Huddle01Source, open_transport
+from bridge.sources.huddle01.client import Huddle01Source
 from bridge.sources.protocol import SourceSettings
+from bridge.sources.upstream import LARGE_BODY, open_transport
 from tests.harness.certificates import self_signed
 from tests.harness.names import Names
 from tests.harness.sloppy import CLOSED, KEPT

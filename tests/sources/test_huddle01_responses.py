@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from bridge.rules.identity import cut_metadata
 from bridge.rules.presence import ABSENT, Absent, Failure, FailureKind, Json, Peer, Snapshot, same_json
-from bridge.sources.huddle01.responses import EXCERPT_LENGTH, interpret
+from bridge.sources.failures import EXCERPT_LENGTH
+from bridge.sources.huddle01.responses import interpret
 
 NOW = datetime(2026, 11, 23, 9, 30, tzinfo=UTC)
 JOINED = datetime(2024, 8, 28, 15, 2, 58, 134000, tzinfo=UTC)

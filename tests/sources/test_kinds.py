@@ -12,7 +12,9 @@ from bridge.sources.protocol import SourceSettings
 
 @pytest.mark.parametrize("kind", KINDS)
 async def test_every_kind_can_be_opened(kind: str) -> None:
-    settings = SourceSettings(name="main", kind=kind, base_url="https://upstream.example", api_key="key")
+    settings = SourceSettings(
+        name="main", kind=kind, base_url="https://upstream.example", api_key="key", api_secret="secret"
+    )
 
     source = open_source(settings, lambda: datetime.now(UTC))
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import hmac
 import json
+from base64 import b64encode
 from typing import Any
 
 import httpx
+import jwt
 import pytest
 
 from bridge.admin.rooms import show_room
@@ -14,6 +17,8 @@ from bridge.web.seen_pokes import REMEMBERED, SeenPokes
 from tests.harness.builders import at, peer, seen
 from tests.harness.config import API_KEY
 from tests.web.conftest import Web
+
+LIVEKIT_SECRET = "a-secret-of-livekit-that-is-long-enough"
 
 
 def signed(room: str, now: float, *, key: str = API_KEY, message: str = "1", **more: Any) -> dict[str, Any]:  # noqa: ANN401 - JSON
@@ -102,6 +107,29 @@ async def test_what_the_upstream_did_not_sign_is_refused(web: Web) -> None:
     assert statuses == [401, 401, 401, 404, 413, 405]
     assert web.store.claim(1) == []
     assert counted(web) == {"refused": 3}
+
+
+async def test_a_webhook_of_livekit_makes_its_room_due(web: Web) -> None:
+    account = {"kind": "livekit", "api_key": "devkey", "api_secret": LIVEKIT_SECRET, "base_url": "http://127.0.0.1:1"}
+    web.configure(sources={"main": {}, "meet": account})
+    web.store.track("a", source="meet")
+    web.store.record(web.store.claim(0, source="meet"), lambda _: seen(), 0)
+    content = b'{"event":"participant_joined","room":{"name":"a"}}'
+    digest = b64encode(hashlib.sha256(content).digest()).decode()
+    now = int(at(1).timestamp())
+    token = jwt.encode({"iss": "devkey", "nbf": now, "exp": now + 300, "sha256": digest}, LIVEKIT_SECRET)
+    headers = {"authorization": token, "content-type": "application/webhook+json"}
+    web.now = 1
+    async with web.client(web.token("admin")) as client:
+        forged = await poke(client, "/pokes/meet", content=content + b" ", headers=headers)
+        elsewhere = await poke(client, "/pokes/main", content=content, headers=headers)
+        undue = web.store.claim(1, source="meet")
+        found = await poke(client, "/pokes/meet", content=content, headers=headers)
+        repeated = await poke(client, "/pokes/meet", content=content, headers=headers)
+
+    assert (forged, elsewhere, undue, found, repeated) == (401, 401, [], 202, 202)
+    assert len(web.store.claim(1, source="meet")) == 1
+    assert counted(web) == {"refused": 1, "due": 1, "repeated": 1}, "refused once by each source"
 
 
 @pytest.mark.parametrize(("seconds", "is_known"), [(0.0, True), (1.0, False)])

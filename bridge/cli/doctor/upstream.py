@@ -88,7 +88,7 @@ async def _check_source(
         results = await asyncio.gather(*(_poll_room(room, source) for room in rooms))
     finally:
         await source.aclose()
-    return [_check_key(name, checkup), *_check_clock(name, host, checkup)], results
+    return [_check_key(account, checkup), *_check_clock(name, host, checkup)], results
 
 
 async def _dns_problem(host: str) -> str | None:
@@ -103,19 +103,22 @@ async def _dns_problem(host: str) -> str | None:
     return None
 
 
-def _check_key(name: str, checkup: Checkup) -> Finding:
+def _check_key(account: SourceSettings, checkup: Checkup) -> Finding:
+    name = account.name
     if checkup.failure is None:
         return ok(Check.API_KEY, name, f"accepted, response after {span(checkup.duration)}")
-    detail, advice = _explain(name, checkup.failure)
+    detail, advice = _explain(account, checkup.failure)
     rated = warn if checkup.failure.kind is FailureKind.RATE_LIMITED else fail
     return rated(Check.API_KEY, name, detail, advice)
 
 
-def _explain(name: str, failure: Failure) -> tuple[str, str]:
+def _explain(account: SourceSettings, failure: Failure) -> tuple[str, str]:
     """Return what went wrong, and what to do."""
+    name = account.name
     match failure.kind:
         case FailureKind.UNAUTHORIZED:
-            advice = f"correct api_key under [sources.{name}]: it must be the key of the rooms' project"
+            keys = "api_key and api_secret" if account.api_secret else "api_key"
+            advice = f"correct {keys} under [sources.{name}]: it must be the key of the rooms' project"
             return f"key refused ({failure.status})", advice
         case FailureKind.RATE_LIMITED:
             pause = "" if failure.retry_after is None else f", Retry-After is {span(failure.retry_after)}"

@@ -11,9 +11,10 @@ from http import HTTPStatus
 
 from bridge.rules.presence import ABSENT, Failure, Json
 from bridge.rules.reconcile import RecordedSession, RecordedVisit
-from bridge.sources.huddle01.participants import PEER_ID_LIMIT, read_join_time, read_metadata
-from bridge.sources.huddle01.responses import bad_response, interpret
+from bridge.sources.failures import bad_response
+from bridge.sources.huddle01.responses import interpret
 from bridge.sources.untrusted_json import decode_json
+from bridge.sources.values import PEER_ID_LIMIT, read_join_time, read_metadata
 
 
 def read_sessions(

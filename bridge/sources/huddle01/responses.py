@@ -8,23 +8,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from datetime import datetime, timedelta
+from datetime import datetime
 from hashlib import blake2b
 from http import HTTPStatus
 from typing import Final
 
 from bridge import __version__
-from bridge.rules.backoff import parse_retry_after
 from bridge.rules.presence import Failure, FailureKind, Json, Snapshot
-from bridge.sources.huddle01.participants import Listing, read_listing, read_number
+from bridge.sources.failures import bad_response, kind_of_status, read_failure
+from bridge.sources.huddle01.participants import Listing, read_listing
 from bridge.sources.untrusted_json import decode_json
-
-EXCERPT_LENGTH: Final = 200
-"""Characters of a response that a failure shows."""
+from bridge.sources.values import read_number
 
 _MAY_MEAN_NO_SESSION: Final = (HTTPStatus.OK, HTTPStatus.NOT_FOUND, HTTPStatus.PRECONDITION_FAILED)
-_UNAUTHORIZED: Final = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN)
-_REDIRECTION: Final = 3
 _READER: Final = f"huddle01 {__version__}".encode()
 
 _SUBJECT: Final = re.compile(r"\b(?:sessions?|rooms?|meetings?|participants?)\b", re.IGNORECASE)
@@ -55,6 +51,18 @@ NO_SESSION: Final = Snapshot(peers=(), no_session=True, fingerprint=fingerprint(
 """An empty room without a session."""
 
 
+def read_live_sessions(status: int, headers: Mapping[str, str], body: bytes, now: datetime) -> Failure | None:
+    """None if the response to a request for the live sessions is a list, or reports that there are none."""
+    try:
+        document = decode_json(body)
+    except ValueError:
+        document = None
+    if status == HTTPStatus.OK and isinstance(document, dict) and isinstance(document.get("liveSessions"), list):
+        return None
+    found = interpret(status, headers, body, now)
+    return found if isinstance(found, Failure) else None
+
+
 def interpret(status: int, headers: Mapping[str, str], body: bytes, now: datetime) -> Snapshot | Failure:
     """Interpret one response; never raises, whatever it contains.
 
@@ -69,18 +77,12 @@ def interpret(status: int, headers: Mapping[str, str], body: bytes, now: datetim
     except ValueError as error:
         document = None
         if status == HTTPStatus.OK:
-            return _failure(FailureKind.BAD_RESPONSE, status, body, f"the body is not JSON ({error})")
+            return bad_response(status, body, f"the body is not JSON ({error})")
     fields = document if isinstance(document, dict) else {}
     participants = fields.get("participants")
     if status == HTTPStatus.OK and isinstance(participants, list) and fields.get("ok") is not False:
         return _snapshot(read_listing(participants), fields.get("count"), body)
     return _without_list(status, headers, body, fields, now)
-
-
-def excerpt(body: bytes) -> str:
-    """The beginning of a body, printable."""
-    text = " ".join(body[: EXCERPT_LENGTH * 8].decode(errors="replace").split())
-    return "".join(character if character.isprintable() else "\ufffd" for character in text)[:EXCERPT_LENGTH]
 
 
 def _snapshot(listing: Listing, count: Json, body: bytes) -> Snapshot:
@@ -114,25 +116,12 @@ def _without_list(
 ) -> Snapshot | Failure:
     if status in _MAY_MEAN_NO_SESSION and _means_no_session(fields):
         return NO_SESSION
-    named = {name.lower(): value for name, value in headers.items()}
-    kind, what = _name_failure(status, fields)
-    if status // 100 == _REDIRECTION and "location" in named:
-        what = f"{what}, to {excerpt(named['location'].encode(errors='replace'))}"
-    return _failure(kind, status, body, what, parse_retry_after(named.get("retry-after"), now))
-
-
-def _name_failure(status: int, fields: Mapping[str, Json]) -> tuple[FailureKind, str]:
-    if status == HTTPStatus.TOO_MANY_REQUESTS:
-        return FailureKind.RATE_LIMITED, "too many requests"
-    if status in _UNAUTHORIZED or _means_bad_key(fields):
-        return FailureKind.UNAUTHORIZED, "the API key is not accepted"
-    if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-        return FailureKind.SERVER_ERROR, f"status {status}"
-    if status // 100 == _REDIRECTION:
-        return FailureKind.BAD_RESPONSE, f"status {status}, a redirect, which is not followed"
-    if status != HTTPStatus.OK:
-        return FailureKind.BAD_RESPONSE, f"status {status}"
-    return FailureKind.BAD_RESPONSE, "ok is false" if fields.get("ok") is False else "no list of participants"
+    kind, what = kind_of_status(status), None
+    if kind is not FailureKind.RATE_LIMITED and _means_bad_key(fields):
+        kind = FailureKind.UNAUTHORIZED
+    elif status == HTTPStatus.OK:
+        what = "ok is false" if fields.get("ok") is False else "no list of participants"
+    return read_failure(status, headers, body, now, kind=kind, what=what)
 
 
 def _means_bad_key(fields: Mapping[str, Json]) -> bool:
@@ -148,12 +137,3 @@ def _means_no_session(fields: Mapping[str, Json]) -> bool:
         return False
     about_a_session = _SUBJECT.search(message) and _ABSENCE.search(message)
     return about_a_session is not None and _ABOUT_SOMETHING_ELSE.search(message) is None
-
-
-def bad_response(status: int, body: bytes, what: str) -> Failure:
-    """A response that is not what was asked for."""
-    return _failure(FailureKind.BAD_RESPONSE, status, body, what)
-
-
-def _failure(kind: FailureKind, status: int, body: bytes, what: str, retry_after: timedelta | None = None) -> Failure:
-    return Failure(kind=kind, detail=f"{what}: {excerpt(body) or '(empty)'}", status=status, retry_after=retry_after)

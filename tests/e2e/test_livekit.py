@@ -1,0 +1,137 @@
+"""A real livekit-server with real participants: our events are its own record of the meeting, each signed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from tests.harness.config import Configure, write_config
+from tests.harness.deliveries import all_problems, wait_until_delivered
+from tests.harness.livekit import LiveKitServer, Participants, own_record
+from tests.harness.postgres import free_port
+from tests.harness.process import BridgeProcess
+from tests.harness.receiver import Event, Receiver
+from tests.harness.waiting import wait_until
+
+pytestmark = [pytest.mark.campaign, pytest.mark.timeout(1800)]  # the server may have to be built
+
+ROOM = "meeting/ä"
+CROWD = [f"guest-{number}" for number in range(20)]
+
+
+@pytest.fixture
+def own() -> Iterator[Receiver]:
+    """A receiver of the server's own webhooks: its record of the meeting."""
+    with Receiver() as receiver:
+        yield receiver
+
+
+@pytest.fixture
+def configure(tmp_path: Path, sqlite_migrated_url: str) -> Configure:
+    return partial(write_config, tmp_path / "bridge.toml", database_url=sqlite_migrated_url, upstream="")
+
+
+def present(events: list[Event]) -> list[str]:
+    """The people who are there, by the last word of the events about each peer."""
+    about = {event["data"]["peer_id"]: event for event in events if event["type"] in ("peer.joined", "peer.left")}
+    return sorted(event["data"]["person_key"] for event in about.values() if event["type"] == "peer.joined")
+
+
+def milliseconds(event: Event) -> int:
+    at = datetime.fromisoformat(event["data"]["joined_at"])
+    return round((at - datetime.fromtimestamp(0, at.tzinfo)) / timedelta(milliseconds=1))
+
+
+def failed_polls(bridge: BridgeProcess) -> int:
+    return len([line for line in bridge.lines("room.polled") if line["outcome"] == "unreachable"])
+
+
+def waiting_for(receiver: Receiver) -> Callable[..., list[Event]]:
+    def wait(*identities: str) -> list[Event]:
+        people = sorted(f"{identity}@example.com" for identity in identities)
+        return receiver.wait_for(lambda events: present(events) == people, f"{people} to be present", timeout=120)
+
+    return wait
+
+
+def test_the_events_of_a_meeting_are_the_servers_own_record(
+    configure: Configure, receiver: Receiver, own: Receiver, tmp_path: Path, sqlite_migrated_url: str
+) -> None:
+    wait = waiting_for(receiver)
+    with LiveKitServer(tmp_path, own.url) as server:
+        config = configure(
+            rooms=[ROOM], endpoints=[receiver.endpoint()], sources={"meet": {**server.source(), "timeout": "2s"}}
+        )
+        with BridgeProcess(config) as bridge, Participants(server, ROOM) as people:
+            people.join("ann", "bob")
+            wait("ann", "bob")
+            people.leave("ann")
+            wait("bob")
+            people.join("ann")
+            wait("ann", "bob")
+            with Participants(server, ROOM) as crowd:
+                crowd.join(*CROWD)
+                wait("ann", "bob", *CROWD)
+            wait("ann", "bob")  # the crowd was killed without a goodbye
+            server.call("RemoveParticipant", room=ROOM, identity="bob")
+            wait("ann")
+            server.call("DeleteRoom", room=ROOM)
+            wait()
+            with Participants(server, ROOM) as last:
+                last.join("cleo", "dora")
+                before = wait("cleo", "dora")
+                wait_until(lambda: len(own_record(own, "participant_joined")) == 25)
+                server.kill()
+                wait_until(lambda: failed_polls(bridge) >= 2, what=lambda: f"failed polls: {[*bridge.lines()][-5:]}")
+                assert receiver.events() == before, "a server that is down says nothing about who is there"
+            server.start()
+            after = wait()
+            with Participants(server, ROOM) as returned:
+                returned.join("cleo")
+                wait("cleo")
+            wait()
+            wait_until(lambda: len(own_record(own, "participant_left")) == 24)
+            wait_until_delivered(receiver, sqlite_migrated_url)
+            assert bridge.stop() == 0
+
+    events = receiver.events()
+    assert all_problems(receiver.deliveries, sqlite_migrated_url) == []
+    joined = {event["data"]["peer_id"]: event for event in events if event["type"] == "peer.joined"}
+    recorded = own_record(own, "participant_joined")
+    assert {sid: milliseconds(event) for sid, event in joined.items()} == {
+        sid: int(one["joinedAtMs"]) for sid, one in recorded.items()
+    }
+    for sid, event in joined.items():
+        assert event["data"]["metadata"]["identity"] == recorded[sid]["identity"]
+    cut_off = {event["data"]["peer_id"] for event in after[len(before) :] if event["type"] == "peer.left"}
+    left = [event["data"]["peer_id"] for event in events if event["type"] == "peer.left"]
+    assert sorted(left) == sorted({*own_record(own, "participant_left"), *cut_off})
+    assert len(cut_off) == 2, "those who were there when the server was killed, which records no leave of theirs"
+    assert [event["type"] for event in events].count("room.empty") == 3
+
+
+def test_its_own_webhooks_bring_the_events_at_once(configure: Configure, receiver: Receiver, tmp_path: Path) -> None:
+    wait = waiting_for(receiver)
+    port = free_port()
+    with LiveKitServer(tmp_path, f"http://127.0.0.1:{port}/pokes/meet") as server:
+        config = configure(
+            rooms=[ROOM],
+            endpoints=[receiver.endpoint()],
+            sources={"meet": server.source()},
+            polling={"interval": "1h"},
+            web={"listen": f"127.0.0.1:{port}"},
+        )
+        with BridgeProcess(config) as bridge, Participants(server, ROOM) as people:
+            bridge.wait_ready()
+            for _ in range(3):
+                people.join("ann", "bob")
+                wait("ann", "bob")
+                people.leave("ann")
+                wait("bob")
+                people.leave("bob")
+                wait()
+            assert bridge.stop() == 0
