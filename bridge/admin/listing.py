@@ -139,7 +139,7 @@ def _values(order: Order, position: str) -> list[Any]:
     try:
         values = json.loads(urlsafe_b64decode(position + "=" * (-len(position) % 4)))
         return [_value(column, value) for column, value in zip(order.columns, values, strict=True)]
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, OverflowError, RecursionError):
         raise PositionError("is not a position in this listing: use the `next` of its last page") from None
 
 
@@ -148,6 +148,7 @@ def _value(column: Column[Any], value: object) -> object:
         case str() if isinstance(column.type, UtcDateTime):
             return datetime.fromisoformat(value).astimezone(UTC)
         case str() if column.type.python_type is str and "\0" not in value:
+            value.encode()  # not every text of JSON is one of a database
             return value
         case int() if column.type.python_type is int and 0 <= value < LARGEST_KEY:
             return value
