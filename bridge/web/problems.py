@@ -116,7 +116,7 @@ async def _on_http_error(request: Request, error: HTTPException) -> Response:
         return error.response()
     if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
         allowed = _allowed_methods(request)
-        return problem(405, f"{request.method} is not possible here: {', '.join(allowed)} is", _allow(allowed))
+        return problem(405, f"{request.method} is not possible here, only {', '.join(allowed)}", _allow(allowed))
     detail = "there is nothing at this path" if error.status_code == HTTPStatus.NOT_FOUND else str(error.detail)
     return problem(error.status_code, detail, error.headers)
 
