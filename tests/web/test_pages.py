@@ -248,6 +248,7 @@ async def test_forms_do_what_they_say(met: Web) -> None:
         )
         assert "is tracked from now on" in await act("rooms/add", room_id="new", name="New room")
         assert "New room" in await page(client, "/")
+        assert "room_id: is missing" in await act("rooms/add", name="No id")
         assert "no longer tracked" in await act("rooms/remove", room_id="new", source="main")
         assert 'class="notice bad"' in await act("rooms/remove", room_id="nowhere", source="main")
 
