@@ -181,13 +181,14 @@ def document(record: DataclassInstance) -> dict[str, Any]:
     return {field.name: _plain(getattr(record, field.name)) for field in fields(record)}
 
 
-def keys_of_room(connection: Connection, room_id: str) -> list[int]:
-    """Return the keys of all rooms with that id, of any source, tracked or not: the logs of removed rooms stay.
+def keys_of_room(connection: Connection, room_id: str, source: str | None = None) -> list[int]:
+    """Return the keys of all rooms with that id, of any source or of one, tracked or not: logs of removed rooms stay.
 
     Raises:
         NotFoundError: there has never been one.
     """
-    keys = connection.execute(select(rooms.c.id).where(rooms.c.upstream_id == room_id)).scalars().all()
+    found = select(rooms.c.id).where(rooms.c.upstream_id == room_id)
+    keys = connection.execute(found if source is None else found.where(rooms.c.source == source)).scalars().all()
     if not keys:
         raise NotFoundError(f"no room has the id {room_id!r}", "see `bridge rooms list`")
     return list(keys)

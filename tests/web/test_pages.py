@@ -131,6 +131,15 @@ async def test_a_room_has_its_state_in_words(met: Web) -> None:
         )
 
 
+async def test_a_room_has_only_its_own_sessions(met: Web) -> None:
+    met.store.track("a", source="other")
+    async with met.client() as client:
+        assert "/sessions/ses_" in await page(client, "/room?id=a&source=main")
+        assert "/sessions/ses_" not in await page(client, "/room?id=a&source=other")
+        ambiguous = await client.get("/room?id=a", headers=HTML)
+        assert (ambiguous.status_code, "several sources" in ambiguous.text) == (409, True)
+
+
 async def test_with_a_token_pages_ask_for_a_sign_in_and_come_back(met: Web) -> None:
     token = met.token("read")
     async with met.client() as client:
@@ -239,6 +248,7 @@ async def test_forms_do_what_they_say(met: Web) -> None:
         )
         assert "is tracked from now on" in await act("rooms/add", room_id="new", name="New room")
         assert "New room" in await page(client, "/")
+        assert "room_id: is missing" in await act("rooms/add", name="No id")
         assert "no longer tracked" in await act("rooms/remove", room_id="new", source="main")
         assert 'class="notice bad"' in await act("rooms/remove", room_id="nowhere", source="main")
 

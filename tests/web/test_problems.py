@@ -135,3 +135,15 @@ async def test_a_database_that_is_away_is_503(web: Web, path: str) -> None:
     if path != "/readyz":
         assert is_problem(response, 503)
         assert response.headers["retry-after"]
+
+
+@pytest.mark.parametrize(
+    "body", [b"[" * 100_000, b'{"room_id": "\xff"}', b"9" * 5_000], ids=["deep", "latin", "digits"]
+)
+async def test_a_body_that_cannot_be_read_is_422(web: Web, body: bytes) -> None:
+    token = web.token("write")
+    async with web.client(token) as client:
+        response = await client.post("/api/v1/rooms", content=body, headers={"content-type": "application/json"})
+
+    assert is_problem(response, 422)
+    assert [error["loc"] for error in response.json()["errors"]] == [["body"]]
