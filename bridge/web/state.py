@@ -21,6 +21,7 @@ from bridge.web.seen_pokes import SeenPokes
 from bridge.web.standing import SharedAnswers
 from bridge.web.tail import EventTail
 from bridge.web.verification import LogVerification
+from bridge.web.viewers import Viewers
 
 
 def _nothing() -> None:
@@ -47,6 +48,7 @@ class AppState:
     """Let the poller of this process, if it has one, claim what is due."""
     seen_pokes: SeenPokes = field(default_factory=SeenPokes)
     verification: LogVerification = field(default_factory=LogVerification)
+    viewers: Viewers = field(default_factory=Viewers)
 
 
 def state_of(request: Request) -> AppState:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import re
+from contextlib import ExitStack
 from html.parser import HTMLParser
 
 import httpx
@@ -11,6 +12,7 @@ import pytest
 
 from bridge.admin.tokens import remove_token
 from bridge.web.links import OneTimeLinks
+from bridge.web.viewers import Viewers
 from tests.harness.builders import peer, seen
 from tests.harness.store_driver import GOOD, REJECTED
 from tests.web.conftest import Web
@@ -292,3 +294,13 @@ async def test_a_changed_cookie_is_no_session(web: Web) -> None:
 def _dead(text: str) -> str:
     found: str = re.findall(r"/events/(evt_\w+)", text)[0]
     return found
+
+
+def test_many_open_pages_are_renewed_less_often() -> None:
+    viewers = Viewers()
+    with ExitStack() as stack:
+        paces = []
+        for _ in range(100):
+            stack.enter_context(viewers.one_more())
+            paces.append(viewers.pace)
+    assert (paces[0], paces[-1], viewers.pace) == (0.5, 25, 0.5)
