@@ -26,6 +26,8 @@ from bridge.web.state import AppState
 
 PROBES: Final = frozenset({"/healthz", "/readyz"})
 _HOST: Final = re.compile(r"(?P<name>\[[^\[\]]*\]|[^:\[\]/?#@]*)(:[0-9]*)?")
+IS_HEAD: Final = "bridge.is_head"
+"""Key of the scope: whether a GET was sent as HEAD."""
 ANY_HOST: Final = PROBES | {"/metrics"}
 
 
@@ -89,8 +91,9 @@ def _check_url(scope: Scope) -> None:
 def _as_meant(scope: Scope) -> Scope:
     """Return the scope with the path for `ApiRoute`, and GET for HEAD."""
     raw_path: bytes = scope.get("raw_path") or quote(scope["path"]).encode()
-    method = "GET" if scope["method"] == "HEAD" else scope["method"]
-    return {**scope, "method": method, "path": encode_segments(raw_path.partition(b"?")[0])}
+    is_head = scope["method"] == "HEAD"
+    method = "GET" if is_head else scope["method"]
+    return {**scope, "method": method, IS_HEAD: is_head, "path": encode_segments(raw_path.partition(b"?")[0])}
 
 
 def _as_forwarded(scope: Scope, headers: Headers, trusted: Collection[Network]) -> Scope:

@@ -264,6 +264,7 @@ async def test_a_link_signs_in_once(web: Web) -> None:
     links: OneTimeLinks = web.app.state.state.links
     path = links.new_path()
     async with web.client() as client, web.client() as other:
+        assert (await other.head(path)).status_code == 200
         assert (await client.get(path)).status_code == 303
         assert "this machine" in await page(client, "/")
         assert (await other.get(path)).status_code == 401

@@ -11,6 +11,7 @@ from fastapi.responses import Response
 from bridge.rules.access import Scope, digest, permits
 from bridge.web import sign_in
 from bridge.web.auth import OPEN, find_principal, needs_tokens
+from bridge.web.guard import IS_HEAD
 from bridge.web.pages.forms import read_form
 from bridge.web.pages.view import OpenPageView, View, redirect
 from bridge.web.problems import ProblemError
@@ -28,7 +29,7 @@ async def show(
     view: OpenPageView, goes_to: Annotated[str, Query(alias="next")] = "/", code: str | None = None
 ) -> Response:
     """The form; with the code of a one-time link, signs in at once."""
-    if code is None:
+    if code is None or view.request.scope[IS_HEAD]:  # a check whether the link works does not use it up
         return await _form(view, goes_to)
     if not view.state.links.redeem(code):
         return await _form(view, goes_to, "This link was used already, or is from an earlier run of the bridge.", 401)
