@@ -9,7 +9,9 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import secrets
 import shutil
+import socket
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -22,13 +24,13 @@ import httpx
 import pytest
 from livekit import api
 
-from tests.harness.postgres import free_port
 from tests.harness.process import ROOT, Process, environment
 from tests.harness.receiver import Event, Receiver
 from tests.harness.waiting import wait_until
 
 VERSION = "v1.13.5"
 PROGRAM = ROOT / ".cache" / f"livekit-server-{VERSION}"
+QUIET_PORTS = range(20_000, 32_000)
 KEY, SECRET = "devkey", "only-for-tests-0123456789-0123456789"
 
 
@@ -66,6 +68,19 @@ def require_server() -> Path:
         pytest.skip(str(error))
 
 
+def find_port() -> int:
+    """Return a port that is free for TCP and UDP, and that the system gives to no outgoing connection.
+
+    While the server is down, its clients try again and again: to a port of that range they would connect to themselves.
+    """
+    while True:
+        port = secrets.choice(QUIET_PORTS)
+        with socket.socket() as tcp, socket.socket(type=socket.SOCK_DGRAM) as udp, suppress(OSError):
+            tcp.bind(("", port))
+            udp.bind(("", port))
+            return port
+
+
 class LiveKitServer:
     """A server that sends its own webhooks to some URLs; use as a context manager. It can be killed and restarted."""
 
@@ -73,14 +88,14 @@ class LiveKitServer:
         self._program = require_server()
         self._directory = directory
         self._config = directory / "livekit.json"  # YAML is a superset
-        port = free_port()
+        port = find_port()
         self.url = f"http://127.0.0.1:{port}"
         document = {
             "port": port,
             "bind_addresses": ["127.0.0.1"],
             "rtc": {
-                "tcp_port": free_port(),
-                "udp_port": free_port(),
+                "tcp_port": find_port(),
+                "udp_port": find_port(),
                 "use_external_ip": False,
                 "node_ip": "127.0.0.1",
             },

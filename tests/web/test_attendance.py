@@ -141,11 +141,15 @@ async def test_a_session_is_reconciled_at_once(web: Web, simulator: Simulator) -
         corrected, again, unknown = [await client.post(each) for each in (path, path, "/api/v1/sessions/x/reconcile")]
         web.configure(sources={"other": {}}, upstream=simulator.url)
         without_source = await client.post(path)
+        web.configure(sources={"main": {"kind": "livekit", "api_secret": "s" * 32}}, upstream=simulator.url)
+        without_record = await client.post(path)
 
     facts = {"session_id": session, "source": "main", "room_id": "a", "outcome": "reconciled", "notes": ["1 corrected"]}
     assert corrected.json() == {**facts, "changed": True}
     assert (again.json()["outcome"], again.json()["changed"]) == ("reconciled", False)
     assert [row["total_seconds"] for row in rows(web, View.PERSON)] == [14.0]
-    assert [one.status_code for one in (under_way, unknown, without_source)] == [409, 404, 409]
+    refused = (under_way, unknown, without_source, without_record)
+    assert [one.status_code for one in refused] == [409, 404, 409, 409]
     assert "under way" in under_way.json()["detail"]
     assert "not configured" in without_source.json()["detail"]
+    assert "keeps no record" in without_record.json()["detail"]
