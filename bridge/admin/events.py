@@ -90,7 +90,7 @@ def find_event(connection: Connection, event_id: str) -> LoggedEvent:
     found = select(*_LOGGED).where(events.c.public_id == event_id, events.c.body.is_not(None))
     row = connection.execute(found).one_or_none()
     if row is None:
-        raise NotFoundError(f"no event has the id {event_id!r}", "see `bridge events list --json`")
+        raise NotFoundError(f"no event has the id {event_id!r}, or it was erased", "see `bridge events list --json`")
     return LoggedEvent(**row._asdict())
 
 

@@ -139,7 +139,7 @@ def _values(order: Order, position: str) -> list[Any]:
     try:
         values = json.loads(urlsafe_b64decode(position + "=" * (-len(position) % 4)))
         return [_value(column, value) for column, value in zip(order.columns, values, strict=True)]
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, OverflowError, RecursionError):
         raise PositionError("is not a position in this listing: use the `next` of its last page") from None
 
 
@@ -148,6 +148,7 @@ def _value(column: Column[Any], value: object) -> object:
         case str() if isinstance(column.type, UtcDateTime):
             return datetime.fromisoformat(value).astimezone(UTC)
         case str() if column.type.python_type is str and "\0" not in value:
+            value.encode()  # not every text of JSON is one of a database
             return value
         case int() if column.type.python_type is int and 0 <= value < LARGEST_KEY:
             return value
@@ -180,13 +181,14 @@ def document(record: DataclassInstance) -> dict[str, Any]:
     return {field.name: _plain(getattr(record, field.name)) for field in fields(record)}
 
 
-def keys_of_room(connection: Connection, room_id: str) -> list[int]:
-    """Return the keys of all rooms with that id, of any source, tracked or not: the logs of removed rooms stay.
+def keys_of_room(connection: Connection, room_id: str, source: str | None = None) -> list[int]:
+    """Return the keys of all rooms with that id, of any source or of one, tracked or not: logs of removed rooms stay.
 
     Raises:
         NotFoundError: there has never been one.
     """
-    keys = connection.execute(select(rooms.c.id).where(rooms.c.upstream_id == room_id)).scalars().all()
+    found = select(rooms.c.id).where(rooms.c.upstream_id == room_id)
+    keys = connection.execute(found if source is None else found.where(rooms.c.source == source)).scalars().all()
     if not keys:
         raise NotFoundError(f"no room has the id {room_id!r}", "see `bridge rooms list`")
     return list(keys)

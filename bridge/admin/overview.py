@@ -70,7 +70,8 @@ def read_room(
     Raises:
         NotFoundError: no such room is tracked, or several sources have one with that id.
     """
-    return show_room(connection, room_id, source), list_sessions(connection, page, room=room_id)
+    room = show_room(connection, room_id, source)
+    return room, list_sessions(connection, page, room=room_id, source=room.source)
 
 
 def read_endpoints(connection: Connection, page: Page) -> tuple[Listing[ListedEndpoint], dict[str, datetime]]:

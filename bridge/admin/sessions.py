@@ -36,17 +36,18 @@ def list_sessions(
     page: Page,
     *,
     room: str | None = None,
+    source: str | None = None,
     since: datetime | None = None,
     until: datetime | None = None,
 ) -> Listing[ListedSession]:
-    """Return sessions (of a room, those that overlap [since, until)) in the order in which they were recorded.
+    """Return sessions in the order in which they were recorded: of a room (of `source`, or any), or in [since, until).
 
     Raises:
         NotFoundError: there is no such room.
     """
     query = _SESSIONS
     if room is not None:
-        query = query.where(sessions.c.room_key.in_(keys_of_room(connection, room)))
+        query = query.where(sessions.c.room_key.in_(keys_of_room(connection, room, source)))
     if since is not None:
         query = query.where(or_(sessions.c.ended_at.is_(None), sessions.c.ended_at > since))
     if until is not None:

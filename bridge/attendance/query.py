@@ -120,7 +120,7 @@ def _conditions(connection: Connection, selection: Selection, report: Report) ->
     if selection.session is not None:
         conditions.append(sessions.c.public_id == selection.session)
         if connection.execute(select(sessions.c.id).where(conditions[-1])).one_or_none() is None:
-            raise NotFoundError(f"no session has the id {selection.session!r}: `bridge attendance show` lists them")
+            raise NotFoundError(f"no session has the id {selection.session!r}", "`bridge attendance show` lists them")
     if selection.person is not None:
         theirs = visits.alias()
         was_there = (theirs.c.session_key == sessions.c.id, theirs.c.person_key == selection.person)

@@ -109,7 +109,7 @@ def find_ended(connection: Connection, selection: Selection) -> list[EndedSessio
         query = query.where(sessions.c.public_id == selection.session)
         known = select(sessions.c.id).where(sessions.c.public_id == selection.session)
         if connection.execute(known).one_or_none() is None:
-            raise NotFoundError(f"no session has the id {selection.session!r}: see `bridge attendance show`")
+            raise NotFoundError(f"no session has the id {selection.session!r}", "see `bridge attendance show`")
     return [EndedSession(**row._asdict()) for row in connection.execute(query)]
 
 

@@ -6,6 +6,7 @@ caller on this machine), size and duration of the body. It also answers HEAD whe
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection
 from typing import Final
 from urllib.parse import quote, urlsplit
@@ -24,6 +25,7 @@ from bridge.web.routing import encode_segments
 from bridge.web.state import AppState
 
 PROBES: Final = frozenset({"/healthz", "/readyz"})
+_HOST: Final = re.compile(r"(?P<name>\[[^\[\]]*\]|[^:\[\]/?#@]*)(:[0-9]*)?")
 ANY_HOST: Final = PROBES | {"/metrics"}
 
 
@@ -104,6 +106,8 @@ def _as_forwarded(scope: Scope, headers: Headers, trusted: Collection[Network]) 
 def is_known_host(host: str, settings: Settings) -> bool:
     """Return whether a `Host` header (with or without a port) is an address or a name of this service."""
     name = _name_of(host)
+    if name is None:
+        return False
     return parse_address(name) is not None or name in {"", "localhost"} or name in _own_names(settings)
 
 
@@ -112,11 +116,9 @@ def _own_names(settings: Settings) -> set[str]:
     return {name.lower().rstrip(".") for name in (public, *settings.web.hosts) if name}
 
 
-def _name_of(host: str) -> str:
-    text = host.strip().lower()
-    if text.startswith("["):
-        return text.partition("]")[0] + "]"
-    return text.partition(":")[0].rstrip(".")
+def _name_of(host: str) -> str | None:
+    found = _HOST.fullmatch(host.strip().lower())
+    return None if found is None else found["name"].rstrip(".")
 
 
 async def _without_body(app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:

@@ -116,7 +116,7 @@ async def _on_http_error(request: Request, error: HTTPException) -> Response:
         return error.response()
     if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
         allowed = _allowed_methods(request)
-        return problem(405, f"{request.method} is not possible here: {', '.join(allowed)} is", _allow(allowed))
+        return problem(405, f"{request.method} is not possible here, only {', '.join(allowed)}", _allow(allowed))
     detail = "there is nothing at this path" if error.status_code == HTTPStatus.NOT_FOUND else str(error.detail)
     return problem(error.status_code, detail, error.headers)
 
@@ -133,12 +133,12 @@ def _allowed_methods(request: Request) -> list[str]:
 
 
 async def _on_invalid_request(_request: Request, error: RequestValidationError) -> Response:
-    errors = [{"loc": list(found["loc"]), "msg": _message(found)} for found in error.errors()]
+    errors = [{"loc": list(found["loc"]), "msg": message_of(found)} for found in error.errors()]
     detail = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in errors[:3])
     return problem(422, detail, errors=errors)
 
 
-def _message(found: Mapping[str, Any]) -> str:
+def message_of(found: Mapping[str, Any]) -> str:
     """Return pydantic's message; that of our own checks without its prefix."""
     match found["type"]:
         case "value_error":

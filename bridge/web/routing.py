@@ -6,20 +6,25 @@ A route checks the token before it reads the body, and refuses query parameters 
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
-from typing import Any
+from http import HTTPStatus
+from typing import Any, Final
 from urllib.parse import unquote
 
 from fastapi import APIRouter, Request, Response
 from fastapi.dependencies.utils import get_flat_params
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
+from starlette.exceptions import HTTPException
 from starlette.routing import Match
 from starlette.types import Scope
 
 from bridge.logs import get_logger
 from bridge.web.auth import requirements
+from bridge.web.problems import invalid
 
 API = "/api/v1"
+UNREADABLE: Final = (ValueError, RecursionError)
+"""Errors of reading JSON for which FastAPI responds 400."""
 
 log = get_logger("bridge.web")
 
@@ -58,7 +63,12 @@ class ApiRoute(APIRoute):
             if unknown:
                 errors = [{"type": "extra_forbidden", "loc": ("query", name)} for name in dict.fromkeys(unknown)]
                 raise RequestValidationError(errors)
-            response = await handle(request)
+            try:
+                response = await handle(request)
+            except HTTPException as error:
+                if error.status_code == HTTPStatus.BAD_REQUEST and isinstance(error.__cause__, UNREADABLE):
+                    raise invalid("is not JSON in UTF-8, or too deep, or has too large a number", "body") from None
+                raise
             if request.method != "GET":
                 name = getattr(getattr(request.state, "principal", None), "name", None)
                 log.info(

@@ -67,9 +67,9 @@ async def session_of(request: Request, state: AppState) -> SignedIn | None:
     try:
         name, expires_at, _nonce = json.loads(_decoded(payload))
         given = _decoded(signature)
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, RecursionError):
         return None
-    if not isinstance(name, str) or not isinstance(expires_at, int):
+    if not isinstance(name, str) or not isinstance(expires_at, int) or not name.isprintable():
         return None
     if state.runtime.now().timestamp() >= expires_at:
         return None
@@ -81,10 +81,16 @@ async def session_of(request: Request, state: AppState) -> SignedIn | None:
     return None
 
 
-def is_from_here(request: Request) -> bool:
-    """Return whether a form was sent by a page of this host, as far as the browser says."""
+def is_from_here(request: Request, public_url: str) -> bool:
+    """Return whether a form was sent by a page of this host, as far as the browser says.
+
+    Behind a proxy that names itself in `Host`, the browser knows this host only by its public URL.
+    """
     origin = request.headers.get("origin")
-    return origin is None or urlsplit(origin).netloc == request.headers.get("host", "")
+    if origin is None:
+        return True
+    given = origin.partition("://")[2]  # nothing of `null`, which is a page without a host
+    return given != "" and given in {request.headers.get("host"), urlsplit(public_url).netloc}
 
 
 def is_csrf_valid(session: SignedIn, given: str) -> bool:

@@ -15,7 +15,7 @@ OK = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("max_concurrency", [1, 4])
+@pytest.mark.parametrize("max_concurrency", [1, pytest.param(4, marks=pytest.mark.campaign)])
 def test_what_a_connection_says_unasked_changes_nothing(
     configure: Configure, migrated_url: str, simulator: Simulator, receiver: Receiver, max_concurrency: int
 ) -> None:

@@ -25,6 +25,12 @@ ANN: Json = {"displayName": "Ann", "email": "ann@example.com"}
 
 
 @pytest.fixture
+def migrated_url(sqlite_migrated_url: str) -> str:
+    """One kind of database is enough: what is tried is on the other side of the API."""
+    return sqlite_migrated_url
+
+
+@pytest.fixture
 def config(configure: Configure) -> Path:
     return configure(rooms=["standup", "other"], web={"listen": "127.0.0.1:0"})
 

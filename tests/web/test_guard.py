@@ -17,6 +17,7 @@ from bridge.web.proxies import client_of
 from tests.web.conftest import Web
 
 ROOMS = "/api/v1/rooms"
+NO_HOSTS = ["[::1", "[::1]evil.example", "localhost:80@evil.example", "127.0.0.1:80/x?"]
 
 
 @pytest.mark.parametrize(
@@ -30,7 +31,9 @@ async def test_addresses_and_own_names_are_hosts(web: Web, host: str) -> None:
         assert (await client.get(ROOMS)).status_code == 200
 
 
-@pytest.mark.parametrize("host", ["evil.example", "localhost.evil.example", "2130706433", "127.1", "a@localhost"])
+@pytest.mark.parametrize(
+    "host", ["evil.example", "localhost.evil.example", "2130706433", "127.1", "a@localhost", *NO_HOSTS]
+)
 @pytest.mark.parametrize("path", [ROOMS, "/", "/api/v1/openapi.json", "/nowhere"])
 async def test_other_names_are_refused_everywhere(web: Web, host: str, path: str) -> None:
     async with web.client(web.token("admin"), host=host) as client:

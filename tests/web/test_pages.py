@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import re
 from html.parser import HTMLParser
 
@@ -130,6 +131,15 @@ async def test_a_room_has_its_state_in_words(met: Web) -> None:
         )
 
 
+async def test_a_room_has_only_its_own_sessions(met: Web) -> None:
+    met.store.track("a", source="other")
+    async with met.client() as client:
+        assert "/sessions/ses_" in await page(client, "/room?id=a&source=main")
+        assert "/sessions/ses_" not in await page(client, "/room?id=a&source=other")
+        ambiguous = await client.get("/room?id=a", headers=HTML)
+        assert (ambiguous.status_code, "several sources" in ambiguous.text) == (409, True)
+
+
 async def test_with_a_token_pages_ask_for_a_sign_in_and_come_back(met: Web) -> None:
     token = met.token("read")
     async with met.client() as client:
@@ -181,6 +191,39 @@ async def test_a_form_of_another_site_is_refused(met: Web) -> None:
         assert (await client.get("/", headers=HTML)).status_code == 303
 
 
+async def test_a_form_that_came_through_a_proxy_is_from_here(web: Web) -> None:
+    token = web.token("read")
+
+    async def status_of(origin: str) -> int:
+        async with web.client(origin=origin) as client:
+            return (await client.post("/sign-in", data={"token": token})).status_code
+
+    assert await status_of("http://127.0.0.1:8080") == 303
+    assert await status_of("https://rooms.example") == 403
+    assert await status_of("null") == 403
+    assert await status_of("http://[") == 403
+    web.configure(web={"public_url": "https://rooms.example/bridge"})
+    assert await status_of("https://rooms.example") == 303
+    assert await status_of("https://evil.example") == 403
+
+
+@pytest.mark.parametrize("message", [b'["good", "\\ud800"]', b'[[], "x"]', b"[" * 3000, b"nothing"])
+async def test_a_message_that_is_none_is_not_shown(web: Web, message: bytes) -> None:
+    cookie = f"bridge_message={base64.urlsafe_b64encode(message).decode()}"
+    async with web.client(cookie=cookie) as client:
+        await page(client, "/")
+
+
+async def test_a_long_message_fits_into_a_cookie(met: Web) -> None:
+    async with met.client() as client:
+        csrf = await sign_in(client, met.token("write"))
+        form = {"csrf": csrf, "room_id": "💥" * 5_000, "source": "main"}
+        response = await client.post("/actions/rooms/remove", data=form)
+        assert len(response.cookies["bridge_message"]) < 4_000
+        assert 'class="notice bad"' in await page(client, "/")
+        assert (await client.post("/actions/rooms/poll", data=form | {"room_id": "a\0"})).status_code == 422
+
+
 async def test_forms_do_what_they_say(met: Web) -> None:
     async with met.client() as client:
         csrf = await sign_in(client, met.token("write"))
@@ -205,6 +248,7 @@ async def test_forms_do_what_they_say(met: Web) -> None:
         )
         assert "is tracked from now on" in await act("rooms/add", room_id="new", name="New room")
         assert "New room" in await page(client, "/")
+        assert "room_id: is missing" in await act("rooms/add", name="No id")
         assert "no longer tracked" in await act("rooms/remove", room_id="new", source="main")
         assert 'class="notice bad"' in await act("rooms/remove", room_id="nowhere", source="main")
 
@@ -237,7 +281,8 @@ async def test_a_changed_cookie_is_no_session(web: Web) -> None:
     async with web.client() as client:
         await sign_in(client, token)
         value = client.cookies["bridge_session"]
-        for changed in (value[:-2], value.replace(".", "x.", 1), "x", ".", "e30.e30"):
+        surrogate = base64.urlsafe_b64encode(b'["\\ud800", 9999999999, "x"]').decode()
+        for changed in (value[:-2], value.replace(".", "x.", 1), "x", ".", "e30.e30", f"{surrogate}.x", "W1tb" * 5000):
             response = await web.client(cookie=f"bridge_session={changed}").get("/", headers=HTML)
             assert response.status_code == 303, changed
         web.now += 31 * 86_400

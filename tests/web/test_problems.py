@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from base64 import urlsafe_b64encode
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any
@@ -20,6 +22,11 @@ def is_problem(response: Any, status: int) -> bool:  # noqa: ANN401 - httpx's re
     assert response.headers["content-type"] == "application/problem+json"
     assert body.keys() >= {"type", "title", "status", "detail"}
     return bool(body["status"] == response.status_code == status)
+
+
+def _at(*values: str) -> str:
+    """A position as a client may invent it."""
+    return urlsafe_b64encode(json.dumps(values).encode()).decode().rstrip("=")
 
 
 @pytest.mark.parametrize("path", ["/nowhere", "/api/v1/nowhere", "/api/v1", "/api/v1/me/", "/api/v1//me"])
@@ -81,10 +88,20 @@ async def test_a_wrong_query_parameter_is_422(web: Web, query: str, location: li
     assert [error["loc"] for error in response.json()["errors"]] == [location]
 
 
-@pytest.mark.parametrize("after", ["", "x", "W10", "WzEsMl0", "bnVsbA", "💥"])
+@pytest.mark.parametrize("after", ["", "x", "W10", "WzEsMl0", "bnVsbA", "💥", "W" * 1999, _at("\ud800", "x")])
 async def test_a_wrong_position_is_422(web: Web, after: str) -> None:
     async with web.client() as client:
         response = await client.get("/api/v1/rooms", params={"after": after})
+
+    assert is_problem(response, 422)
+    assert [error["loc"] for error in response.json()["errors"]] == [["query", "after"]]
+
+
+async def test_a_position_at_no_time_is_422(web: Web) -> None:
+    web.store.track("a")
+    async with web.client() as client:
+        after = _at("0001-01-01T00:00:00+14:00", "p1")
+        response = await client.get("/api/v1/rooms/a/peers", params={"after": after})
 
     assert is_problem(response, 422)
     assert [error["loc"] for error in response.json()["errors"]] == [["query", "after"]]
@@ -118,3 +135,15 @@ async def test_a_database_that_is_away_is_503(web: Web, path: str) -> None:
     if path != "/readyz":
         assert is_problem(response, 503)
         assert response.headers["retry-after"]
+
+
+@pytest.mark.parametrize(
+    "body", [b"[" * 100_000, b'{"room_id": "\xff"}', b"9" * 5_000], ids=["deep", "latin", "digits"]
+)
+async def test_a_body_that_cannot_be_read_is_422(web: Web, body: bytes) -> None:
+    token = web.token("write")
+    async with web.client(token) as client:
+        response = await client.post("/api/v1/rooms", content=body, headers={"content-type": "application/json"})
+
+    assert is_problem(response, 422)
+    assert [error["loc"] for error in response.json()["errors"]] == [["body"]]

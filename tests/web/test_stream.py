@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from itertools import count
 
 import httpx
 import pytest
@@ -22,7 +23,7 @@ from tests.harness.builders import peer, seen
 from tests.harness.open_writers import writers
 from tests.harness.sse import Received, connected
 from tests.harness.store_driver import StoreDriver
-from tests.harness.waiting import until
+from tests.harness.waiting import PATIENCE, until
 from tests.web.conftest import Web
 
 
@@ -218,6 +219,32 @@ async def test_it_ends_with_its_token_and_with_the_service(web: Web, url: str, m
         assert one.comments > 0
         web.app.state.state.tail.close()
         assert await other.take(1) == []
+
+
+async def test_busy_pages_end_with_their_token_too(web: Web, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stream, "HEARTBEAT_SECONDS", 0.3)
+    monkeypatch.setattr(standing, "SHARED_SECONDS", 0)
+    token = web.token("read")
+
+    async def keep_busy() -> None:
+        for number in count():
+            await record(web, number, f"r{number}", people=1)
+
+    headers = {"authorization": f"Bearer {token}"}
+    async with (
+        asyncio.timeout(PATIENCE),
+        httpx.AsyncClient(base_url=url, headers=headers, timeout=PATIENCE) as client,
+        client.stream("GET", "/live") as response,
+    ):
+        busy = asyncio.create_task(keep_busy())
+        chunks = response.aiter_text()
+        while "changed" not in await anext(chunks):
+            pass
+        await asyncio.to_thread(web.store.write, remove_token, "read")
+        async for _ in chunks:
+            pass
+        assert not busy.done()
+        busy.cancel()
 
 
 async def disconnect_listener(web: Web) -> None:

@@ -20,7 +20,7 @@ from bridge.web.endpoint_bodies import NewEndpoint
 from bridge.web.pages.forms import SignedForm
 from bridge.web.pages.render import room_path
 from bridge.web.pages.view import PageView, redirect
-from bridge.web.problems import ProblemError
+from bridge.web.problems import ProblemError, message_of
 from bridge.web.routing import api_router
 from bridge.web.state import AppState
 
@@ -207,8 +207,7 @@ def _words(error: Exception) -> str:
             return str(error.detail)
         case ValidationError():
             first = error.errors()[0]
-            reason = first["ctx"]["error"] if first["type"] == "value_error" else first["msg"]
-            return f"{'.'.join(map(str, first['loc']))}: {reason}"
+            return f"{'.'.join(map(str, first['loc']))}: {message_of(first)}"
         case KeyError():
             return f"the form has no field {error}"
         case _:

@@ -11,6 +11,7 @@ from fastapi import Depends, Request
 from bridge.web.auth import principal_of
 from bridge.web.problems import ProblemError
 from bridge.web.sign_in import is_csrf_valid, is_from_here
+from bridge.web.state import state_of
 
 MOST_FIELDS = 50
 
@@ -21,13 +22,16 @@ async def read_form(request: Request) -> Mapping[str, str]:
     Raises:
         ProblemError: 403: another site has sent it; 422: it is no form.
     """
-    if not is_from_here(request):
+    if not is_from_here(request, state_of(request).settings().web.public_url):
         raise ProblemError(403, "the form was sent by another site")
     try:
         text = (await request.body()).decode()
-        return dict(parse_qsl(text, keep_blank_values=True, max_num_fields=MOST_FIELDS, errors="strict"))
+        fields = dict(parse_qsl(text, keep_blank_values=True, max_num_fields=MOST_FIELDS, errors="strict"))
     except ValueError:
         raise ProblemError(422, "the body is no form") from None
+    if any("\0" in value for value in fields.values()):
+        raise ProblemError(422, "the form contains a null character, which is in no text of the bridge")
+    return fields
 
 
 async def read_signed_form(request: Request) -> Mapping[str, str]:

@@ -12,10 +12,11 @@ from fastapi.responses import Response
 from bridge.admin.event_stream import StreamFilter
 from bridge.errors import DatabaseError
 from bridge.rules.access import Scope
+from bridge.web import stream
 from bridge.web.auth import is_still_permitted, requires
 from bridge.web.routing import api_router
 from bridge.web.state import State
-from bridge.web.stream import HEARTBEAT_SECONDS, EventStream
+from bridge.web.stream import EventStream
 from bridge.web.tail import Ended, EventTail
 
 PACE_SECONDS: Final = 0.5
@@ -31,16 +32,19 @@ async def live(request: Request, state: State) -> Response:
 
 
 async def _changes(tail: EventTail, is_permitted: Callable[[], Awaitable[bool]]) -> AsyncGenerator[bytes]:
+    loop = asyncio.get_running_loop()
     async with tail.follow(StreamFilter(), None) as client:
         yield b": connected\n\n"
+        beat_at = loop.time() + stream.HEARTBEAT_SECONDS
         while client.ended is None:
             try:
-                if await tail.take(client, HEARTBEAT_SECONDS):
+                if await tail.take(client, max(0, beat_at - loop.time())):
                     yield b"event: changed\ndata:\n\n"
                     await asyncio.sleep(PACE_SECONDS)
-                elif await is_permitted():
+                if loop.time() >= beat_at:
+                    beat_at = loop.time() + stream.HEARTBEAT_SECONDS
+                    if not await is_permitted():
+                        client.end(Ended.REVOKED)
                     yield b":\n\n"
-                else:
-                    client.end(Ended.REVOKED)
             except DatabaseError:
                 return  # the browser connects again

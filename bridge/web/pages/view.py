@@ -17,6 +17,8 @@ from bridge.web.pages.render import render
 from bridge.web.state import AppState, state_of
 
 MESSAGE: Final = "bridge_message"
+LONGEST_MESSAGE: Final = 700
+"""Browsers ignore a cookie that is larger than 4096 bytes."""
 HEADERS: Final = {
     "content-security-policy": (
         "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; connect-src 'self'; "
@@ -104,8 +106,9 @@ def redirect(path: str, message: str | None = None, kind: str = "good") -> Respo
     """Go to a page of ours, which shows the message once."""
     response = RedirectResponse(local_path(path), 303)
     if message is not None:
-        text = base64.urlsafe_b64encode(json.dumps([kind, message[:1000]]).encode()).decode()
-        response.set_cookie(MESSAGE, text, max_age=60, httponly=True, samesite="strict")
+        text = json.dumps([kind, message[:LONGEST_MESSAGE]], ensure_ascii=False).encode("utf-8", "replace")
+        value = base64.urlsafe_b64encode(text).decode()
+        response.set_cookie(MESSAGE, value, max_age=60, httponly=True, samesite="strict")
     return response
 
 
@@ -118,6 +121,7 @@ def local_path(path: str) -> str:
 def _message(request: Request) -> dict[str, str] | None:
     try:
         kind, text = json.loads(base64.urlsafe_b64decode(request.cookies.get(MESSAGE, "")))
-    except (ValueError, TypeError):
+        shown = str(text).encode("utf-8", "replace").decode()
+    except (ValueError, TypeError, RecursionError):
         return None
-    return {"kind": str(kind) if kind in {"good", "bad", "warn"} else "", "text": str(text)}
+    return {"kind": kind if kind in ("good", "bad", "warn") else "", "text": shown}
