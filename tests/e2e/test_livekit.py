@@ -68,6 +68,19 @@ def wait_for_record(own: Receiver, kind: str, count: int) -> None:
     wait_until(lambda: len(own_record(own, kind)) == count, what=f"{count} {kind} by the server itself")
 
 
+def assert_recorded(events: list[Event], own: Receiver, cut_off: set[str]) -> None:
+    """The server has recorded every join with its time, and every leave but those of who was cut off."""
+    joined = {event["data"]["peer_id"]: event for event in events if event["type"] == "peer.joined"}
+    recorded = own_record(own, "participant_joined")
+    assert {sid: milliseconds(event) for sid, event in joined.items()} == {
+        sid: int(one["joinedAtMs"]) for sid, one in recorded.items()
+    }
+    for sid, event in joined.items():
+        assert event["data"]["metadata"]["identity"] == recorded[sid]["identity"]
+    left = [event["data"]["peer_id"] for event in events if event["type"] == "peer.left"]
+    assert sorted(left) == sorted({*own_record(own, "participant_left"), *cut_off})
+
+
 def test_the_events_of_a_meeting_are_the_servers_own_record(
     configure: Configure, receiver: Receiver, own: Receiver, tmp_path: Path, sqlite_migrated_url: str
 ) -> None:
@@ -118,16 +131,8 @@ def test_the_events_of_a_meeting_are_the_servers_own_record(
 
     events = receiver.events()
     assert all_problems(receiver.deliveries, sqlite_migrated_url) == []
-    joined = {event["data"]["peer_id"]: event for event in events if event["type"] == "peer.joined"}
-    recorded = own_record(own, "participant_joined")
-    assert {sid: milliseconds(event) for sid, event in joined.items()} == {
-        sid: int(one["joinedAtMs"]) for sid, one in recorded.items()
-    }
-    for sid, event in joined.items():
-        assert event["data"]["metadata"]["identity"] == recorded[sid]["identity"]
     cut_off = {event["data"]["peer_id"] for event in after[len(before) :] if event["type"] == "peer.left"}
-    left = [event["data"]["peer_id"] for event in events if event["type"] == "peer.left"]
-    assert sorted(left) == sorted({*own_record(own, "participant_left"), *cut_off})
+    assert_recorded(events, own, cut_off)
     assert len(cut_off) == 2, "those who were there when the server was killed, which records no leave of theirs"
     assert [event["type"] for event in events].count("room.empty") == 3
 
