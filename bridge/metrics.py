@@ -206,6 +206,12 @@ class Metrics:
         """The endpoints that have been attempted."""
         return frozenset(self._by_endpoint)
 
+    @property
+    def clock_skews(self) -> dict[str, timedelta]:
+        """Lead of this machine's clock, by source, as far as this process has measured it."""
+        samples = [sample for metric in self._clock_skew.collect() for sample in metric.samples]
+        return {sample.labels["source"]: timedelta(seconds=sample.value) for sample in samples}
+
     def keep_sources(self, names: Collection[str]) -> None:
         """End the series of sources that this process no longer polls."""
         for name in self._by_source.keys() - names:

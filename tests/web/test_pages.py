@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import re
 from contextlib import ExitStack
+from datetime import timedelta
 from html.parser import HTMLParser
 
 import httpx
@@ -305,3 +306,11 @@ def test_many_open_pages_are_renewed_less_often() -> None:
             stack.enter_context(viewers.one_more())
             paces.append(viewers.pace)
     assert (paces[0], paces[-1], viewers.pace) == (0.5, 25, 0.5)
+
+
+async def test_a_source_has_its_condition_and_its_clock(met: Web) -> None:
+    met.app.state.state.metrics.of_source("main").show_clock_skew(timedelta(seconds=-7))
+    async with met.client() as client:
+        text = await page(client, "/sources")
+    assert 'class="state ok"' in text
+    assert "7s ahead" in text
