@@ -66,7 +66,7 @@ def test_each_harms_only_itself(
                 ),
                 receiver.endpoint("healthy"),
             ],
-            delivery={"timeout": "1s"},
+            delivery={"timeout": "4s"},
         )
         with BridgeProcess(config) as program:
             for round_number in range(4):
