@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import pytest
 from sqlalchemy import Connection, event, text
 
 from bridge.admin.attempts import AttemptFilter, list_attempts, list_dead_letters
@@ -20,7 +21,7 @@ from bridge.admin.presence import list_peers, list_presence
 from bridge.admin.rooms import RoomState, failing_sources, list_rooms, show_room
 from bridge.admin.sessions import list_sessions, show_session
 from bridge.admin.tokens import find_token, has_tokens
-from bridge.db.engine import Database
+from bridge.db.engine import Database, allow_long_transaction
 from bridge.db.final_keys import FinalKeys
 from bridge.db.liveness import read_claims
 from bridge.delivery.claim import claim_cursors, claim_redeliveries
@@ -76,6 +77,20 @@ def fill(connection: Connection) -> None:
         connection.execute(text(f"{head}{numbers if ' n ' in rest else ''} SELECT{rest}"), given)
 
 
+def fill_one_room(connection: Connection, count: int) -> None:
+    """Add many events to the log of one room, a second apart."""
+    allow_long_transaction(connection)
+    shifted = "CAST(:now AS timestamptz) + i * INTERVAL '1 s'"
+    now: object = at(0)
+    if connection.dialect.name == "sqlite":
+        shifted, now = "strftime('%Y-%m-%d %H:%M:%S.000000', :now, i || ' seconds')", f"{at(0):%Y-%m-%d %H:%M:%S.%f}"
+    statement = f"""INSERT INTO events (public_id, room_key, sequence, type, recorded_at, body, salt, commitment, hash)
+        WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {count})
+        SELECT 'evt_of_one_' || i, rooms.id, i + 1, type, {shifted}, body, salt, commitment, hash
+        FROM n, rooms, (SELECT * FROM events ORDER BY id LIMIT 1) AS model WHERE upstream_id = 'room-7'"""  # noqa: S608 - constants
+    connection.execute(text(statement), {"now": now})
+
+
 def is_expensive(statement: str, plan: str) -> bool:
     """Whether a whole table is read; to read it until there are as many rows as the LIMIT says is cheap."""
     stops_early = "LIMIT" in statement and not SORT.search(plan)
@@ -110,12 +125,16 @@ def two_pages(read: Callable[..., Listing[Any]], connection: Connection, **wante
     read(connection, page=Page(limit=5, after=first.next, count=True), **wanted)
 
 
-def test_nothing_reads_a_whole_table(store: StoreDriver) -> None:
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("more_events", [0, pytest.param(1_000_000, marks=pytest.mark.campaign)])
+def test_nothing_reads_a_whole_table(store: StoreDriver, more_events: int) -> None:
     store.subscribe()
     store.track("model")
     store.poll(0, model=seen(peer("a")))
     store.deliver(0)
     store.write(fill)
+    if more_events:
+        store.write(fill_one_room, more_events)
     store.track("due", "failing")
     if store.database.dialect == "postgresql":
         store.write(lambda connection: connection.execute(text("ANALYZE")))

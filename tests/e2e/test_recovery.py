@@ -156,7 +156,8 @@ def test_a_frozen_process_is_replaced_within_seconds_and_writes_nothing_when_it_
     assert registered(fleet.database_url) == []
 
 
-@pytest.mark.parametrize("kind", ["stall", pytest.param("cut", marks=pytest.mark.campaign)])
+@pytest.mark.campaign
+@pytest.mark.parametrize("kind", ["stall", "cut"])
 def test_an_outage_of_the_database_declares_nobody_dead(
     kind: str, fleet_on: Callable[[str], Fleet], postgresql_migrated_url: str
 ) -> None:

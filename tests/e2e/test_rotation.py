@@ -99,6 +99,9 @@ def public_key(config: Path, name: str) -> str:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    "migrated_url", ["postgresql", pytest.param("sqlite", marks=pytest.mark.campaign)], indirect=True
+)
 def test_no_verification_fails_whenever_the_receiver_switches(
     configure: Configure, simulator: Simulator, seed: int
 ) -> None:

@@ -89,6 +89,9 @@ def key_of(source: str) -> str:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    "migrated_url", ["postgresql", pytest.param("sqlite", marks=pytest.mark.campaign)], indirect=True
+)
 def test_no_fault_makes_a_peer_leave(
     configure: Configure, migrated_url: str, simulator: Simulator, receiver: Receiver
 ) -> None:

@@ -22,7 +22,16 @@ from tests.harness.builders import at
 from tests.harness.config import write_config
 from tests.harness.store_driver import StoreDriver
 
+ON_SQLITE = {"test_auth", "test_guard", "test_openapi", "test_pages", "test_problems"}
+"""What these test is above the database: on PostgreSQL they run in the campaign."""
 BASE = "http://127.0.0.1:8080"
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.path.parent == Path(__file__).parent and item.path.stem in ON_SQLITE and "postgresql" in item.name:
+            item.add_marker(pytest.mark.campaign)
 
 
 @dataclass(slots=True, kw_only=True)
