@@ -34,7 +34,7 @@ from bridge.rules.signing import parse_secret, sign
 from bridge.runtime import system_runtime
 
 ROOMS = 400
-EVENTS_PER_ROOM = 40
+EVENTS_PER_ROOM = 60
 SECRET = new_secret("v1")
 
 
