@@ -1,7 +1,7 @@
 """The metrics of one process: names, labels and values are those of docs/operations.md, "Metrics".
 
 Counters and histograms are counted where the facts are known, in children that are bound once per source or endpoint.
-Gauges are read from the database when somebody asks (`bridge.admin.gauges`). No room, peer or person is ever a label.
+Gauges are read from the database at a scrape (`bridge.admin.gauges`). No room, peer or person is ever a label.
 """
 
 from __future__ import annotations

@@ -30,9 +30,7 @@ def stays_of_rooms(
     It reads the sessions of the rooms by time, and then their visits.
     """
     found: dict[tuple[str, str], list[Stay]] = defaultdict(list)
-    by_id: dict[str, set[str]] = defaultdict(set)
-    for source, room_id in wanted:
-        by_id[room_id].add(source)
+    by_id = _sources_by_id(wanted)
     overlapping = (
         select(rooms.c.source, rooms.c.upstream_id, visits.c.joined_at, func.coalesce(visits.c.left_at, until))
         .select_from(rooms)
@@ -53,9 +51,7 @@ def stays_of_rooms(
 
 def names_in_rooms(connection: Connection, wanted: Collection[tuple[str, str]]) -> dict[tuple[str, str], Present]:
     """Return who is in occupied rooms, given by source and id."""
-    by_id: dict[str, set[str]] = defaultdict(set)
-    for source, room_id in wanted:
-        by_id[room_id].add(source)
+    by_id = _sources_by_id(wanted)
     present = (
         select(rooms.c.source, rooms.c.upstream_id, sessions.c.started_at, visits.c.display_name)
         .select_from(rooms)
@@ -69,3 +65,10 @@ def names_in_rooms(connection: Connection, wanted: Collection[tuple[str, str]]) 
         if source in by_id[room_id]:
             found.setdefault((source, room_id), Present(started_at=started_at)).names.append(name)
     return found
+
+
+def _sources_by_id(wanted: Collection[tuple[str, str]]) -> dict[str, set[str]]:
+    by_id: dict[str, set[str]] = defaultdict(set)
+    for source, room_id in wanted:
+        by_id[room_id].add(source)
+    return by_id

@@ -18,7 +18,7 @@ from bridge.rules.presence import Presence
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OccupiedRoom:
-    """A room with somebody in it; its peers are in the order in which they joined."""
+    """An occupied room; its peers are in the order in which they joined."""
 
     source: str
     room_id: str

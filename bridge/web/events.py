@@ -58,7 +58,7 @@ async def list_logged(
 ) -> Response:
     """Events in the order in which they were recorded; `since` and `until` compare that time. Erased ones are left out.
 
-    With `room` and `after_sequence`, the events that somebody has missed.
+    With `room` and `after_sequence`, the events that a receiver has missed.
     """
     wanted = EventFilter(
         room=room,

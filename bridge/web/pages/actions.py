@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -19,7 +18,7 @@ from bridge.web.auth import requires
 from bridge.web.endpoint_bodies import NewEndpoint
 from bridge.web.pages.forms import SignedForm
 from bridge.web.pages.render import room_path
-from bridge.web.pages.view import PageView, redirect
+from bridge.web.pages.view import PageView, facts_of, redirect
 from bridge.web.problems import ProblemError, message_of
 from bridge.web.routing import api_router
 from bridge.web.state import AppState
@@ -70,7 +69,7 @@ async def act(view: PageView, name: str, form: SignedForm) -> Response:
 async def _add_room(state: AppState, form: Form) -> Done:
     given = {key: form[key] for key in ("room_id", "name", "source") if form.get(key)}
     response = await rooms.add(state, rooms.NewRoom.model_validate(given))
-    shown = _facts(response)
+    shown = facts_of(response)
     return Done(path=room_path(shown["room_id"], shown["source"]), message="The room is tracked from now on.")
 
 
@@ -80,7 +79,7 @@ async def _remove_room(state: AppState, form: Form) -> Done:
 
 
 async def _poll_room(state: AppState, form: Form) -> Done:
-    result = _facts(await rooms.poll(state, form["room_id"], form["source"]))
+    result = facts_of(await rooms.poll(state, form["room_id"], form["source"]))
     outcome = str(result["outcome"]).replace("_", " ")
     detail = f": {result['detail']}" if result["detail"] else ""
     is_complete = result["outcome"] in {"complete", "no_session"}
@@ -91,7 +90,7 @@ async def _poll_room(state: AppState, form: Form) -> Done:
 async def _add_endpoint(state: AppState, form: Form) -> Done:
     given: dict[str, Any] = {key: form[key] for key in ("name", "url", "style") if form.get(key)}
     given |= {key: _listed(form[key]) for key in ("events", "rooms") if form.get(key)}
-    shown = _facts(await endpoints.add(state, NewEndpoint.model_validate(given)))
+    shown = facts_of(await endpoints.add(state, NewEndpoint.model_validate(given)))
     return Done(path=f"/endpoints/{shown['id']}", message=f"Secret of {shown['name']}", secret=shown["secret"])
 
 
@@ -111,7 +110,7 @@ async def _disable(state: AppState, form: Form) -> Done:
 
 
 async def _send_test(state: AppState, form: Form) -> Done:
-    sent = _facts(await endpoints.send_test(state, form["endpoint"]))
+    sent = facts_of(await endpoints.send_test(state, form["endpoint"]))
     is_good = sent["outcome"] == "delivered"
     detail = "" if is_good or not sent["detail"] else f": {sent['detail']}"
     message = f"Test {sent['outcome']}, {sent['status'] or 'no response'}{detail}"
@@ -119,19 +118,19 @@ async def _send_test(state: AppState, form: Form) -> Done:
 
 
 async def _rotate(state: AppState, form: Form) -> Done:
-    shown = _facts(await endpoints.rotate(state, form["endpoint"]))
+    shown = facts_of(await endpoints.rotate(state, form["endpoint"]))
     return Done(path=_endpoint(form), message=f"New secret of {shown['name']}", secret=shown["secret"])
 
 
 async def _replay(state: AppState, form: Form) -> Done:
     body = endpoints.Replay(since=form["since"], until=form.get("until") or None, failed=bool(form.get("failed")))
-    count = _facts(await endpoints.replay(state, form["endpoint"], body))["count"]
+    count = facts_of(await endpoints.replay(state, form["endpoint"], body))["count"]
     return Done(path=_endpoint(form), message=f"{count_of(count, 'event')} will be sent again.")
 
 
 async def _redeliver(state: AppState, form: Form) -> Done:
     body = deliveries.AtEndpoint(endpoint=form["endpoint"])
-    count = _facts(await deliveries.redeliver(state, form["event"], body))["count"]
+    count = facts_of(await deliveries.redeliver(state, form["event"], body))["count"]
     message = "The event is sent again." if count else "That was requested already, and is still to be done."
     return Done(path=_event(form), message=message)
 
@@ -142,7 +141,7 @@ async def _skip(state: AppState, form: Form) -> Done:
 
 
 async def _reconcile(state: AppState, form: Form) -> Done:
-    outcome = _facts(await attendance.reconcile(state, form["session"]))["outcome"]
+    outcome = facts_of(await attendance.reconcile(state, form["session"]))["outcome"]
     is_final = outcome in {"reconciled", "contradicted"}
     message = f"Exact times from the source: {str(outcome).replace('_', ' ')}."
     return Done(path=f"/sessions/{form['session']}", message=message, kind="good" if is_final else "warn")
@@ -156,7 +155,7 @@ async def _verify(state: AppState, _form: Form) -> Done:
 async def _erase(state: AppState, form: Form) -> Done:
     if not form["person"] or form["person"] != form.get("confirm"):
         raise ValueError("the two keys differ: nothing was erased")
-    count = _facts(await people.erase(state, form["person"]))["visits"]
+    count = facts_of(await people.erase(state, form["person"]))["visits"]
     return Done(path="/audit", message=f"{count_of(count, 'visit')} erased.")
 
 
@@ -189,11 +188,6 @@ ACTIONS: Final[Mapping[str, Action]] = {
     "audit/verify": Action(do=_verify, back=lambda _: "/audit"),
     "people/erase": Action(do=_erase, back=lambda _: "/audit", scope=Scope.ADMIN),
 }
-
-
-def _facts(response: Response) -> dict[str, Any]:
-    facts: dict[str, Any] = json.loads(bytes(response.body))
-    return facts
 
 
 def _listed(text: str) -> list[str]:

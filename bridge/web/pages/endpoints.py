@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -20,7 +19,7 @@ from bridge.rules.delivery import Circuit, Outcome
 from bridge.web.auth import requires
 from bridge.web.endpoints import Replay, replay
 from bridge.web.pages.render import in_words
-from bridge.web.pages.view import PageView
+from bridge.web.pages.view import PageView, facts_of
 from bridge.web.paging import After
 from bridge.web.params import moment
 from bridge.web.routing import api_router
@@ -87,7 +86,7 @@ async def _count_replay(view: PageView, endpoint_id: str, since: str | None, *, 
         return None
     body = Replay(since=begin.isoformat(), failed=failed, dry_run=True)
     response = await replay(view.state, endpoint_id, body)
-    return {"count": json.loads(bytes(response.body))["count"], "since": begin, "failed": failed}
+    return {"count": facts_of(response)["count"], "since": begin, "failed": failed}
 
 
 def condition(endpoint: ListedEndpoint) -> str:

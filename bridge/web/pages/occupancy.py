@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from itertools import accumulate
 
 WIDTH = 96
 """Columns; each is a quarter of an hour of a day."""
@@ -23,29 +24,30 @@ def draw_spark(stays: Sequence[tuple[datetime, datetime]], since: datetime, unti
     """Draw the largest number of peers in each column; `scale` peers reach the top, in all drawings of a page."""
     step = (until - since) / WIDTH
     counts = [0] * WIDTH
-    most = 0
-    present = 0
-    changes = sorted([(start, 1) for start, _ in stays] + [(end, -1) for _, end in stays])
-    at = 0
-    for moment, change in changes:
+    present = at = 0
+    for moment, change in _changes(stays):
         column = min(int((moment - since) / step), WIDTH - 1)
         for between in range(at, column + 1):
             counts[between] = max(counts[between], present)
         at, present = column, present + change
         counts[column] = max(counts[column], present)
-        most = max(most, present)
     for between in range(at, WIDTH):
         counts[between] = max(counts[between], present)
-    return Spark(path=_path(counts, max(scale, 1)), most=most)
+    return Spark(path=_path(counts, max(scale, 1)), most=largest(stays))
 
 
 def largest(stays: Sequence[tuple[datetime, datetime]]) -> int:
     """The largest number of stays at once."""
-    return draw_spark(stays, min(start for start, _ in stays), max(end for _, end in stays), 1).most if stays else 0
+    return max(accumulate(change for _, change in _changes(stays)), default=0)
 
 
 def day_before(now: datetime) -> datetime:
     return now - timedelta(days=1)
+
+
+def _changes(stays: Sequence[tuple[datetime, datetime]]) -> list[tuple[datetime, int]]:
+    """Arrivals and departures by time; who leaves makes room before the next one arrives."""
+    return sorted([(start, 1) for start, _ in stays] + [(end, -1) for _, end in stays])
 
 
 def _path(counts: Sequence[int], scale: int) -> str:

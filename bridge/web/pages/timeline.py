@@ -138,8 +138,8 @@ def _ticks(whole: Span, zone: ZoneInfo) -> list[Tick]:
     step = next((step for step in STEPS if length / step <= MOST_TICKS), length / MOST_TICKS)
     size = max(int(step.total_seconds() * 1000), 1)
     offset = _local(whole[0], zone).utcoffset() or timedelta()
-    shift = int(offset.total_seconds() * 1000)
-    first = -(-(whole[0] + shift) // size) * size - shift
+    ahead = int(offset.total_seconds() * 1000)
+    first = -(-(whole[0] + ahead) // size) * size - ahead
     text = "%H:%M:%S" if step < timedelta(minutes=1) else "%H:%M" if length <= timedelta(hours=26) else "%d %b %H:%M"
     return [
         Tick(x=round(_x(moment, whole), 2), text=f"{_local(moment, zone):{text}}")

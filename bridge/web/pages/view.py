@@ -112,6 +112,12 @@ def redirect(path: str, message: str | None = None, kind: str = "good") -> Respo
     return response
 
 
+def facts_of(response: Response) -> dict[str, Any]:
+    """Return the document in a response of the API, whose handlers pages call."""
+    facts: dict[str, Any] = json.loads(bytes(response.body))
+    return facts
+
+
 def local_path(path: str) -> str:
     """Return the path if it is one of this host, else that of the first page."""
     is_local = path.startswith("/") and not path.startswith(("//", "/\\")) and path.isprintable()
