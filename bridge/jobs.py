@@ -26,6 +26,7 @@ from bridge.db.jobs import claim_job, clock_has_jumped, finish_job
 from bridge.db.liveness import Worker
 from bridge.errors import DatabaseError
 from bridge.logs import get_logger
+from bridge.polling.discovery import forget_rooms, has_discovered_rooms
 from bridge.runtime import Runtime
 from bridge.scheduler import Job
 from bridge.sources.kinds import open_source
@@ -77,6 +78,7 @@ class Jobs:
             Job(name="retention", every=PRUNE_CHECK, run=self._forget),
             Job(name="reconcile", every=PRUNE_CHECK, run=self._reconcile),
             Job(name="checkpoint", every=PRUNE_CHECK, run=self._checkpoint),
+            Job(name="forget rooms", every=PRUNE_CHECK, run=self._forget_rooms),
         ]
 
     @contextmanager
@@ -152,6 +154,34 @@ class Jobs:
         if total.events:
             log.info("events.pruned", events=total.events, visits=total.visits, sessions=total.sessions)
 
+    async def _forget_rooms(self) -> None:
+        """Stop tracking discovered rooms that have not been live for long."""
+        sources = self._settings.sources
+        if self._is_clock_doubtful or not (sources and await self._has_discovered_rooms()):
+            return
+        every = min(max(min(one.discover_forget for one in sources) / 10, PRUNE_CHECK), LONGEST_PRUNE_INTERVAL)
+        await self._in_one_process("forget rooms", every, self._forget_rooms_now)
+
+    async def _has_discovered_rooms(self) -> bool:
+        try:
+            return await self._database.look(has_discovered_rooms)
+        except DatabaseError as error:
+            log.warning("job.failed", job="forget rooms", detail=str(error))
+            return False
+
+    async def _forget_rooms_now(self) -> None:
+        for source in self._settings.sources:
+            now = self._runtime.now()
+            while forgotten := await self._database.write_aside(
+                forget_rooms,
+                source.name,
+                is_listed=source.discover,
+                before=now - source.discover_forget,
+                now=now,
+                new_id=self._runtime.new_id,
+            ):
+                log.info("rooms.forgotten", source=source.name, rooms=forgotten)
+
     async def _reconcile(self) -> None:
         """Ask for the records of sessions that have ended; a claim is a write, so it is made only if one is due."""
         try:
@@ -215,7 +245,8 @@ class Jobs:
 
     async def _check_due_times(self) -> None:
         """Make due what a clock of another machine, or of another day, has put off too far."""
-        longest = longest_wait(self._settings.polling.interval, self._settings.delivery.policy)
+        polling = self._settings.polling
+        longest = longest_wait(max(polling.interval, polling.idle_interval), self._settings.delivery.policy)
 
         async def check() -> None:
             now = self._runtime.now()

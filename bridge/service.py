@@ -148,6 +148,7 @@ class Service:
         self._database.write_now(
             apply_configuration,
             sources=[account.name for account in settings.sources],
+            discovering=settings.polling.discovering,
             rooms=settings.rooms,
             endpoints=settings.endpoints,
             context=endpoint_context(settings, self._runtime),
@@ -300,6 +301,8 @@ class Service:
     def _wake(self, due: DueWork) -> None:
         if due.polls and self._poller is not None:
             self._poller.wake()
+        if due.lists and self._poller is not None:
+            self._poller.wake_lists()
         if due.deliveries and self._sender is not None:
             self._sender.wake()
         if due.redeliveries and self._sender is not None:
@@ -315,7 +318,7 @@ class Service:
 
     def _wake_threadsafe(self) -> None:
         """Claims were freed."""
-        everything = DueWork(polls=True, deliveries=True, redeliveries=True)
+        everything = DueWork(polls=True, deliveries=True, redeliveries=True, lists=True)
         with contextlib.suppress(RuntimeError):  # the loop is closed: the process ends
             self._loop.call_soon_threadsafe(self._wake, everything)
 
@@ -324,10 +327,10 @@ class Service:
         return {*self._jobs.tokens, *(token for worker in workers if worker is not None for token in worker.tokens)}
 
     async def _apply_polling_settings(self, changed_sources: Collection[str]) -> None:
-        now, interval = self._runtime.now(), self._settings.polling.interval
+        now, polling = self._runtime.now(), self._settings.polling
         try:
             await self._database.write_aside(retry_sources, changed_sources, now)
-            await self._database.write_aside(apply_shorter_intervals, interval, now)
+            await self._database.write_aside(apply_shorter_intervals, polling, now)
         except DatabaseError as error:
             log.warning("claim.failed", pool="poll", detail=str(error))
 

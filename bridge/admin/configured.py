@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from sqlalchemy import Connection, select
 
@@ -13,6 +13,7 @@ from bridge.db.tables import rooms as rooms_table
 from bridge.delivery.endpoints import EndpointSpec, configure_endpoints, lock_all_endpoints
 from bridge.delivery.secrets import EndpointContext
 from bridge.errors import BridgeError
+from bridge.polling.discovery import configure_discovery
 from bridge.polling.rooms import (
     RoomSpec,
     configure_rooms,
@@ -26,6 +27,7 @@ def apply_configuration(
     connection: Connection,
     *,
     sources: Iterable[str],
+    discovering: Collection[str] = (),
     rooms: Sequence[RoomSpec],
     endpoints: Sequence[EndpointSpec],
     context: EndpointContext,
@@ -50,6 +52,7 @@ def apply_configuration(
     lock_all_endpoints(connection)
     configure_rooms(connection, rooms, changes, context.now, context.new_id)
     configure_endpoints(connection, endpoints, context)
+    configure_discovery(connection, discovering, context.now)
     reencrypt_all(connection, context.cipher, context.now)
 
 

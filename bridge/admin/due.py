@@ -9,6 +9,7 @@ from sqlalchemy import Connection, select
 
 from bridge.delivery.claim import CURSORS_DUE, REDELIVERIES_DUE
 from bridge.polling.claim import ROOMS_DUE
+from bridge.polling.discovery import LISTS_DUE
 
 
 class DueWork(NamedTuple):
@@ -17,6 +18,7 @@ class DueWork(NamedTuple):
     polls: bool
     deliveries: bool
     redeliveries: bool
+    lists: bool
 
 
 def find_due_work(connection: Connection, now: datetime) -> DueWork:
@@ -24,4 +26,4 @@ def find_due_work(connection: Connection, now: datetime) -> DueWork:
     return DueWork(*connection.execute(_DUE_WORK, {"now": now}).one())
 
 
-_DUE_WORK = select(ROOMS_DUE, CURSORS_DUE, REDELIVERIES_DUE)
+_DUE_WORK = select(ROOMS_DUE, CURSORS_DUE, REDELIVERIES_DUE, LISTS_DUE)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
@@ -12,8 +12,9 @@ from sqlalchemy import Connection, Select, and_, case, func, select
 
 from bridge.admin.listing import Listing, Order, Page, columns_of, copy_fields, fetch_page
 from bridge.db.tables import rooms, sessions, sources, visits
-from bridge.db.visits import load_presence
+from bridge.db.visits import BATCH_SIZE, batched, load_presence
 from bridge.errors import ConflictError
+from bridge.polling.plan import PollingSettings
 from bridge.polling.rooms import RoomSpec, add_room, apply_shorter_intervals, find_room, remove_room
 from bridge.rules.polling import Condition
 from bridge.rules.presence import Visit
@@ -147,7 +148,7 @@ def show_room(connection: Connection, room_id: str, source: str | None = None) -
 
 
 def add_manual_room(
-    connection: Connection, spec: RoomSpec, default_interval: timedelta, now: datetime, new_id: Callable[[str], str]
+    connection: Connection, spec: RoomSpec, settings: PollingSettings, now: datetime, new_id: Callable[[str], str]
 ) -> bool:
     """Track a room, or change the settings of one that was added before; returns whether it was not tracked.
 
@@ -157,7 +158,7 @@ def add_manual_room(
     _refuse_configured(connection, spec.upstream_id, spec.source)
     is_new = add_room(connection, spec, now, new_id)
     if not is_new:
-        apply_shorter_intervals(connection, default_interval, now)
+        apply_shorter_intervals(connection, settings, now)
     return is_new
 
 
@@ -180,7 +181,7 @@ def _refuse_configured(connection: Connection, room_id: str, source: str | None)
 
 
 def origin_of(connection: Connection, room_id: str, source: str | None = None) -> str | None:
-    """Return `config` or `manual` for a tracked room; None if it is not tracked.
+    """Return `config`, `manual` or `discovered` for a tracked room; None if it is not tracked.
 
     Raises:
         NotFoundError: several sources have one with that id.
@@ -192,6 +193,16 @@ def origin_of(connection: Connection, room_id: str, source: str | None = None) -
         return None
     origin: str = find_room(connection, room_id, source).origin
     return origin
+
+
+def tracked_ids(connection: Connection, source: str, room_ids: Sequence[str]) -> set[str]:
+    """Return those ids of a source's rooms that are tracked."""
+    tracked = select(rooms.c.upstream_id).where(rooms.c.source == source, rooms.c.tracked)
+    return {
+        room_id
+        for some in batched(room_ids, BATCH_SIZE)
+        for room_id in connection.execute(tracked.where(rooms.c.upstream_id.in_(some))).scalars()
+    }
 
 
 def present_peer(visit: Visit) -> PresentPeer:

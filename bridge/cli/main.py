@@ -39,8 +39,9 @@ COMMANDS: Mapping[str, tuple[str | Mapping[str, str], str]] = {
             "show": "rooms.show",
             "add": "room_changes.add",
             "remove": "room_changes.remove",
+            "discover": "room_discovery.discover",
         },
-        "List, show, add and remove tracked rooms.",
+        "List, show, add, remove and discover tracked rooms.",
     ),
     "endpoints": (
         {

@@ -57,7 +57,7 @@ def add(
         origin = database.read_now(origin_of, room, spec.source)
         _refuse_configured(settings, room, spec.source, origin, config)
         is_new = database.write_now(add_room, spec, runtime.now(), runtime.new_id)
-        database.write_now(apply_shorter_intervals, settings.polling.interval, runtime.now())
+        database.write_now(apply_shorter_intervals, settings.polling, runtime.now())
         if as_json:
             print_json(document(database.read_now(show_room, room, spec.source)))
     print_message(
@@ -72,9 +72,12 @@ def remove(room: RoomArgument, source: SourceOption = None, config: ConfigOption
     settings = load_settings(config)
     runtime = system_runtime()
     with open_database(settings) as database:
-        _refuse_configured(settings, room, source, database.read_now(origin_of, room, source), config)
+        origin = database.read_now(origin_of, room, source)
+        _refuse_configured(settings, room, source, origin, config)
         changes = database.write_now(remove_room, room, source, runtime.now(), runtime.new_id)
     print_message(f"{room} is no longer tracked; {_events_written(changes, runtime.now())}")
+    if origin == "discovered" and any(account.discover for account in settings.sources):
+        print_message("it is tracked again when it is live: to leave it out, change discover_rooms of its source")
 
 
 def _refuse_configured(

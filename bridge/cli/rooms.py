@@ -143,7 +143,7 @@ def _print_room(room: ShownRoom, settings: Settings) -> None:
             "peers": room.peer_count,
             "session": room.session_id,
             "session so far": None if room.session is None else _so_far(room.session, now),
-            "interval": span(interval),
+            "interval": _interval(room, interval, settings),
             "leave after": count_of(missed, "missed snapshot"),
             "polled": from_now(room.polled_at, now),
             "next poll": _next_poll(room, now),
@@ -154,6 +154,13 @@ def _print_room(room: ShownRoom, settings: Settings) -> None:
     if room.peers:
         print_line("")
         print_peers(room.peers, now, settings)
+
+
+def _interval(room: ShownRoom, interval: timedelta, settings: Settings) -> str:
+    idle = settings.polling.idle_interval
+    if room.source in settings.polling.discovering and idle > interval:
+        return f"{span(interval)}; {span(idle)} while it is not live"
+    return span(interval)
 
 
 def _so_far(session: CurrentSession, now: datetime) -> str:

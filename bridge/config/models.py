@@ -129,6 +129,9 @@ class SourceTable(Table):
     max_concurrency: Count = 16
     requests_per_second: Rate = Field(default_factory=lambda values: _kind(values).requests_per_second)
     max_response_bytes: Size = MAX_RESPONSE_BYTES
+    discover: bool = False
+    discover_rooms: NotEmpty[Label] = ("*",)
+    discover_forget: PositiveDuration = timedelta(hours=24)
 
     @field_validator("base_url", mode="before")
     @classmethod
@@ -139,10 +142,10 @@ class SourceTable(Table):
             return _WEBSOCKET.sub(lambda scheme: f"http{scheme[1].lower()}", url)
         return url
 
-    @field_validator("api_secret", "ignore_kinds", "ignore_hidden")
+    @field_validator("api_secret", "ignore_kinds", "ignore_hidden", "discover", "discover_rooms", "discover_forget")
     @classmethod
     def _fits_the_kind(cls, value: T, info: ValidationInfo) -> T:
-        """Refuse a key that this kind does not have; the defaults of `ignore_…` are not validated."""
+        """Refuse a key that this kind does not have; the defaults of the others are not validated."""
         kind = info.data.get("kind")
         if kind is not None and value is not None and info.field_name not in KINDS[kind].own_keys:
             raise ValueError(f'has no meaning with kind = "{kind}": leave it out')
@@ -163,16 +166,19 @@ class PollingTable(Table):
     """`[polling]`."""
 
     interval: PositiveDuration = timedelta(seconds=10)
+    idle_interval: PositiveDuration = timedelta(minutes=2)
     leave_after_missed: Count = 1
     first_snapshot: Annotated[FirstSnapshot, choice(FirstSnapshot)] = FirstSnapshot.EMIT
 
-    def settings(self, identity: IdentityPolicy) -> PollingSettings:
+    def settings(self, identity: IdentityPolicy, discovering: frozenset[str]) -> PollingSettings:
         from bridge.polling.plan import PollingSettings  # noqa: PLC0415 - see the head of this file
 
         policy = PresencePolicy(
             leave_after_missed=self.leave_after_missed, first_snapshot=self.first_snapshot, identity=identity
         )
-        return PollingSettings(interval=self.interval, policy=policy)
+        return PollingSettings(
+            interval=self.interval, idle_interval=self.idle_interval, discovering=discovering, policy=policy
+        )
 
 
 class IdentityTable(Table):
@@ -367,7 +373,8 @@ class Settings(Table):
 
     @cached_property
     def polling(self) -> PollingSettings:
-        return self.polling_table.settings(self.identity.policy())
+        discovering = frozenset(name for name, table in self.source_tables.items() if table.discover)
+        return self.polling_table.settings(self.identity.policy(), discovering)
 
     @cached_property
     def rooms(self) -> tuple[RoomSpec, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any, Final
 
 from pydantic import ValidationError
@@ -26,10 +26,6 @@ _MESSAGES: Final = {
     "greater_than_equal": "must be at least {ge}",
     "less_than_equal": "must be at most {le:,}",
 }
-_WITHOUT_EFFECT: Final[Mapping[tuple[str, str], str]] = {
-    ("sources", "discover"): "this version does not discover rooms: list them under [[rooms]], and leave this out",
-}
-"""Keys of later versions, by table and name: refused, for to accept them would be a promise."""
 _KEY_OF_A_TABLE: Final = "[key]"
 
 
@@ -68,8 +64,6 @@ def _missing(path: KeyPath) -> str:
 
 def _unknown_key(path: KeyPath) -> str:
     key = str(path[-1])
-    if len(path) > 1 and (reason := _WITHOUT_EFFECT.get((str(path[0]), key))) is not None:
-        return f"has no effect yet: {reason}"
     table = type_at(Settings, path[:-1])
     siblings = keys_of(table) if is_table(table) else {}
     if (meant := nearest(key, siblings)) is not None:

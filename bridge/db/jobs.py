@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-from sqlalchemy import Connection, or_, select, update
+from sqlalchemy import ColumnElement, Connection, or_, select, update
 
 from bridge.db.engine import upsert
 from bridge.db.tables import jobs
@@ -22,9 +22,18 @@ def claim_job(
     connection.execute(
         upsert(connection.dialect.name)(jobs).values(name=name, next_run_at=first_at).on_conflict_do_nothing()
     )
-    is_due = or_(jobs.c.next_run_at <= now, jobs.c.next_run_at > now + every)
-    claim = update(jobs).where(jobs.c.name == name, jobs.c.claim_token.is_(None), is_due).values(claim_token=token)
-    return connection.execute(claim).rowcount == 1
+    claim = update(jobs).where(jobs.c.name == name, jobs.c.claim_token.is_(None), _is_due(every, now))
+    return connection.execute(claim.values(claim_token=token)).rowcount == 1
+
+
+def _is_due(every: timedelta, now: datetime) -> ColumnElement[bool]:
+    return or_(jobs.c.next_run_at <= now, jobs.c.next_run_at > now + every)
+
+
+def is_job_due(connection: Connection, name: str, *, every: timedelta, now: datetime) -> bool:
+    """Whether `claim_job` would claim a job that has been planned before."""
+    due = select(jobs.c.name).where(jobs.c.name == name, jobs.c.claim_token.is_(None), _is_due(every, now))
+    return connection.execute(due).first() is not None
 
 
 def clock_has_jumped(connection: Connection, name: str, *, every: timedelta, now: datetime) -> bool:

@@ -9,11 +9,20 @@ import asyncio
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
+from sqlalchemy import Connection, text
+
 from bridge.db.engine import connection_arguments
 from bridge.logs import get_logger
 
 if TYPE_CHECKING:
     from psycopg import AsyncConnection
+
+
+def notify_due(connection: Connection) -> None:
+    """Wake the pollers and senders of other processes at the end of this transaction."""
+    if connection.dialect.name == "postgresql":
+        connection.execute(text("NOTIFY bridge_due"))
+
 
 CHANNEL: Final = "bridge_events"
 """The name in the trigger."""

@@ -26,6 +26,7 @@ from sqlalchemy import (
     Text,
     TypeDecorator,
     UniqueConstraint,
+    false,
 )
 
 
@@ -100,6 +101,10 @@ rooms = Table(
     Column("session_key", Integer),
     Column("last_sequence", BigInteger, nullable=False, server_default="0"),
     Column("chain_head", LargeBinary, nullable=False),
+    Column("listed", Boolean, nullable=False, server_default=false()),  # on the source's last list of live rooms
+    Column("listed_count", Integer),  # the number of peers there, if the list tells it
+    Column("live_until", UtcDateTime),  # when the room was no longer on the list
+    Column("expected", Text),  # what the next poll should find if a poke is true
     UniqueConstraint("source", "upstream_id"),
 )
 

@@ -23,27 +23,35 @@ from bridge.rules.rate import Rate
 
 
 def claim_rooms(
-    connection: Connection, source: str, *, requests_per_second: float, limit: int, now: datetime, token: str
+    connection: Connection,
+    source: str,
+    *,
+    requests_per_second: float,
+    limit: int,
+    now: datetime,
+    token: str,
+    live_first: bool = False,
 ) -> list[ClaimedRoom]:
     """Claim up to `limit` due rooms of a source, within its request budget; the longest due first.
 
-    Of a source that is not ok only one room is claimed, as a probe: the one that failed least.
+    Of a source that is not ok only one room is claimed, as a probe: the one that failed least. With `live_first`, rooms
+    that are occupied or on the list of live rooms come before all others.
     """
     rate = Rate(requests_per_second)
     row = read_source(connection, source)
     if row is None or rate.per_second > 0 or source_health(row).condition is not Condition.OK:
         row = lock_source(connection, source)
     health = source_health(row)
-    limit = min(limit, _available(row, health, rate, now))
+    limit = min(limit, available_requests(row, health, rate, now))
     if limit <= 0:
         return []
     is_probe = health.condition is not Condition.OK
     wanted = {"source": source, "now": now, "limit": limit}
-    due = connection.execute(_DUE_TO_PROBE if is_probe else _DUE, wanted).all()
+    due = connection.execute(_DUE_TO_PROBE if is_probe else _LIVE_DUE_FIRST if live_first else _DUE, wanted).all()
     if not due:
         return []
     connection.execute(_CLAIM, {"keys": [room.id for room in due], "token": token})
-    _spend(connection, row, rate, len(due), now, token if is_probe else None)
+    spend_requests(connection, row, rate, len(due), now, token if is_probe else None)
     return [
         ClaimedRoom(
             key=room.id,
@@ -79,7 +87,7 @@ def claim_room(
         return None
     connection.execute(_CLAIM, {"keys": [room.id], "token": token})
     is_probe = health.condition is not Condition.OK
-    _spend(connection, row, rate, 1, now, token if is_probe else None)
+    spend_requests(connection, row, rate, 1, now, token if is_probe else None)
     return ClaimedRoom(
         key=room.id, source=source, upstream_id=room_id, due_at=room.next_poll_at, token=token, is_probe=is_probe
     )
@@ -94,7 +102,8 @@ def release_rooms(connection: Connection, claimed: Sequence[ClaimedRoom]) -> Non
         connection.execute(END_PROBE, probes)
 
 
-def _available(row: Row[Any], health: SourceHealth, rate: Rate, now: datetime) -> int:
+def available_requests(row: Row[Any], health: SourceHealth, rate: Rate, now: datetime) -> int:
+    """The requests that may be sent now to a source of this row."""
     if health.is_paused(now):
         return 0
     available = rate.available(row.next_request_at, now)
@@ -103,7 +112,7 @@ def _available(row: Row[Any], health: SourceHealth, rate: Rate, now: datetime) -
     return 0 if row.claim_token is not None else min(available, 1)
 
 
-def _spend(
+def spend_requests(
     connection: Connection, row: Row[Any], rate: Rate, count: int, now: datetime, probe_token: str | None
 ) -> None:
     """Take requests out of the budget; no other room of the source is claimed until a probe has been recorded."""
@@ -131,6 +140,9 @@ _OF_SOURCE = (
     .with_for_update(skip_locked=True)
 )
 _DUE = _OF_SOURCE.order_by(rooms.c.next_poll_at, rooms.c.id)
+_LIVE_DUE_FIRST = _OF_SOURCE.order_by(
+    or_(rooms.c.listed, rooms.c.session_key.is_not(None)).desc(), rooms.c.next_poll_at, rooms.c.id
+)
 _DUE_TO_PROBE = _OF_SOURCE.order_by(rooms.c.failures, rooms.c.next_poll_at, rooms.c.id)
 ROOMS_DUE = exists().where(
     or_(sources.c.paused_until.is_(None), sources.c.paused_until <= bindparam("now")),

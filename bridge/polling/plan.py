@@ -17,7 +17,10 @@ from bridge.db.visits import PresenceWrites
 from bridge.events.bodies import Draft, RoomName, draft, draft_source
 from bridge.events.log import NewEvent, RoomLog, number_events
 from bridge.events.subscription import NO_ENDPOINT
+from bridge.rules.live_rooms import poll_interval
+from bridge.rules.pokes import Expected
 from bridge.rules.polling import (
+    FOLLOW_UP,
     UNAVAILABLE,
     Condition,
     SourceHealth,
@@ -31,10 +34,20 @@ from bridge.rules.presence import Change, Failure, Presence, PresencePolicy, Sna
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PollingSettings:
-    """Polling of rooms that have no settings of their own (`[polling]`)."""
+    """Polling of rooms that have no settings of their own (`[polling]`).
+
+    `idle_interval` is for rooms that are not live, of the sources in `discovering`, which list the live ones.
+    """
 
     interval: timedelta = timedelta(seconds=10)
+    idle_interval: timedelta = timedelta(minutes=2)
+    discovering: frozenset[str] = frozenset()
     policy: PresencePolicy = field(default_factory=PresencePolicy)
+
+    def interval_of(self, room: StoredRoom, *, is_live: bool) -> timedelta:
+        """The interval of a room that is occupied or listed as live, or of one that is not."""
+        interval = self.interval if room.interval is None else room.interval
+        return poll_interval(interval, self.idle_interval if room.source in self.discovering else None, is_live=is_live)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,6 +97,8 @@ class StoredRoom:
     last_sequence: int
     chain_head: bytes
     next_poll_at: datetime | None = None
+    listed: bool = False
+    expected: Expected | None = None
 
     @property
     def log(self) -> RoomLog:
@@ -164,6 +179,8 @@ class PollPlan:
     seen: list[SeenRoom] = field(default_factory=list)
     failed: list[FailedRoom] = field(default_factory=list)
     skipped: list[int] = field(default_factory=list)
+    answered: list[int] = field(default_factory=list)
+    """Keys of rooms whose poll has shown whether a poke is true."""
     presence: PresenceWrites = field(default_factory=PresenceWrites)
     events: list[NewEvent] = field(default_factory=list)
     sources: dict[str, SourceHealth] = field(default_factory=dict)
@@ -210,28 +227,39 @@ def _plan_poll(
     settings: PollingSettings,
     new_id: Callable[[str], str],
 ) -> RecordedPoll:
-    interval = settings.interval if room.interval is None else room.interval
     match poll.result:
         case Skipped():
             plan.skipped.append(room.id)
             return RecordedPoll()
         case Failure() as failure:
+            is_live = room.listed or room.session_key is not None or room.complete_at is None
+            interval = settings.interval_of(room, is_live=is_live)
             plan.failed.append(_plan_failure(poll, room, failure, interval, suspects=room.id in loaded.with_suspects))
             return RecordedPoll()
-        case Snapshot() if not may_change(poll, room):
-            due_at = _next_poll(poll, room, interval, suspects=False)
+        case Snapshot() as snapshot if not may_change(poll, room):
+            interval = settings.interval_of(room, is_live=room.listed or room.session_key is not None)
+            due_at = _next_poll(plan, poll, room, snapshot, interval, suspects=False)
             plan.quiet.append(QuietRoom(key=room.id, polled_at=poll.at, next_poll_at=due_at))
             return RecordedPoll()
         case Snapshot() as snapshot:
-            policy = _policy(room, settings)
-            return _plan_snapshot(plan, poll, room, snapshot, loaded.presence[room.id], policy, interval, new_id)
+            return _plan_snapshot(plan, poll, room, snapshot, loaded.presence[room.id], settings, new_id)
 
 
-def _next_poll(poll: Poll, room: StoredRoom, interval: timedelta, *, suspects: bool) -> datetime:
-    """When a room is polled next; one that was made due while the poll was under way stays due."""
+def _next_poll(
+    plan: PollPlan, poll: Poll, room: StoredRoom, snapshot: Snapshot, interval: timedelta, *, suspects: bool
+) -> datetime:
+    """When a room is polled next; one that was made due while the poll was under way stays due.
+
+    A poll that contradicts a poke is repeated once: the list of peers may lag behind.
+    """
     due_at = next_poll(poll.room.due_at, poll.at, interval, suspects=suspects)
-    was_changed = room.next_poll_at is not None and room.next_poll_at != poll.room.due_at
-    return min(due_at, room.next_poll_at) if room.next_poll_at is not None and was_changed else due_at
+    if room.next_poll_at is not None and room.next_poll_at != poll.room.due_at:
+        return min(due_at, room.next_poll_at)
+    if room.expected is not None:
+        plan.answered.append(room.id)
+        if not room.expected.agrees_with(snapshot):
+            return min(due_at, poll.at + FOLLOW_UP)
+    return due_at
 
 
 def _plan_failure(poll: Poll, room: StoredRoom, failure: Failure, interval: timedelta, *, suspects: bool) -> FailedRoom:
@@ -254,10 +282,10 @@ def _plan_snapshot(
     room: StoredRoom,
     snapshot: Snapshot,
     before: Presence,
-    policy: PresencePolicy,
-    interval: timedelta,
+    settings: PollingSettings,
     new_id: Callable[[str], str],
 ) -> RecordedPoll:
+    policy = _policy(room, settings)
     difference = diff(before, snapshot, policy, poll.at, new_id)
     session_id = plan.presence.add(room.id, before, difference, complete=snapshot.complete)
     drafts = [
@@ -267,10 +295,11 @@ def _plan_snapshot(
     log, events = number_events(room.log, drafts, poll.at, new_id)
     plan.events += events
     suspects = difference.after.has_suspects
+    interval = settings.interval_of(room, is_live=room.listed or bool(difference.after.visits))
     plan.seen.append(
         SeenRoom(
             polled_at=poll.at,
-            next_poll_at=_next_poll(poll, room, interval, suspects=suspects),
+            next_poll_at=_next_poll(plan, poll, room, snapshot, interval, suspects=suspects),
             complete_at=difference.after.complete_at,
             fingerprint=snapshot.fingerprint if snapshot.complete and not suspects else None,
             session_id=session_id,
@@ -320,11 +349,17 @@ def _health_after(polls: Sequence[Poll], source: StoredSource, rooms: Mapping[in
 
 
 def _notices(name: str, before: SourceHealth, after: SourceHealth, polls: Sequence[Poll]) -> list[Draft]:
+    failures = [poll.result for poll in polls if isinstance(poll.result, Failure)]
+    return source_notices(name, before, after, failures[-1] if failures else None, max(poll.at for poll in polls))
+
+
+def source_notices(
+    name: str, before: SourceHealth, after: SourceHealth, failure: Failure | None, at: datetime
+) -> list[Draft]:
+    """What endpoints are told if a source has become unavailable by a failure, or available again."""
     was_away, is_away = before.condition in UNAVAILABLE, after.condition in UNAVAILABLE
     if was_away == is_away:
         return []
-    at = max(poll.at for poll in polls)
-    failures = [poll.result for poll in polls if isinstance(poll.result, Failure)]
     affected = before if was_away else after
     return [
         draft_source(
@@ -332,7 +367,7 @@ def _notices(name: str, before: SourceHealth, after: SourceHealth, polls: Sequen
             source=name,
             condition=affected.condition.value,
             since=affected.since or at,
-            detail=failures[-1].detail if failures and is_away else None,
+            detail=failure.detail if failure is not None and is_away else None,
             observed_at=at,
         )
     ]

@@ -17,12 +17,13 @@ from bridge.db.liveness import Worker
 from bridge.logs import get_logger
 from bridge.metrics import Metrics, PollOutcome, SourceMetrics
 from bridge.polling.claim import claim_rooms, release_rooms
+from bridge.polling.lister import Lister
 from bridge.polling.plan import ClaimedRoom, Poll, PollingSettings, RecordedPoll, Skipped
 from bridge.polling.record import record_polls
 from bridge.rules.polling import pause_at_once
 from bridge.rules.presence import Failure, FailureKind, PeerJoined, PeerLeft, Snapshot
 from bridge.runtime import Runtime
-from bridge.sources.protocol import Source, SourceSettings
+from bridge.sources.protocol import ListingSource, Source, SourceSettings
 from bridge.workers import Claimed, WorkerPool
 
 log = get_logger("bridge.polling")
@@ -82,6 +83,11 @@ class Poller:
             SourcePoller(database, account, source, commits, runtime, worker, sender, metrics.of_source(account.name))
             for account, source in sources.values()
         ]
+        self._listers = [
+            Lister(database, account, source, settings.interval, runtime, worker, on_due=self.wake)
+            for account, source in sources.values()
+            if account.discover and isinstance(source, ListingSource)
+        ]
 
     async def _record(self, polls: Sequence[Poll]) -> Sequence[RecordedPoll]:
         offer = self._sender.offer(self._worker.new_token())
@@ -94,13 +100,22 @@ class Poller:
         for poller in self._pollers:
             poller.pool.wake()
 
+    def wake_lists(self) -> None:
+        """Ask soon for the lists of live rooms that are due."""
+        for lister in self._listers:
+            lister.pool.wake()
+
     @property
     def tokens(self) -> set[str]:
         """The tokens of its claims."""
-        return {room.token for poller in self._pollers for room in poller.pool.claimed}
+        rooms = {room.token for poller in self._pollers for room in poller.pool.claimed}
+        return rooms | {one.token for lister in self._listers for one in lister.pool.claimed}
 
     async def tick(self) -> int:
-        """Poll what is due now and record it; returns the number of rooms."""
+        """Ask for the lists that are due, then poll what is due and record it; returns the number of rooms."""
+        for lister in self._listers:
+            await lister.pool.tick()
+            await lister.pool.drain()
         polled = sum([await poller.pool.tick() for poller in self._pollers])
         for poller in self._pollers:
             await poller.pool.drain()
@@ -111,10 +126,13 @@ class Poller:
         async with asyncio.TaskGroup() as group:
             for poller in self._pollers:
                 group.create_task(poller.pool.run())
+            for lister in self._listers:
+                group.create_task(lister.pool.run())
 
     async def stop(self, grace: float) -> int:
         """Stop claiming, finish within `grace` seconds; returns the number of cancelled polls (they are due again)."""
-        return sum(await asyncio.gather(*(poller.stop(grace) for poller in self._pollers)))
+        stopping = (*(one.stop(grace) for one in self._pollers), *(one.pool.stop(grace) for one in self._listers))
+        return sum(await asyncio.gather(*stopping))
 
 
 class SourcePoller:
@@ -165,6 +183,7 @@ class SourcePoller:
             limit=slots,
             now=self._runtime.now(),
             token=self._worker.new_token(),
+            live_first=self._account.discover,
         )
         return Claimed(rooms, may_have_more=len(rooms) == slots)
 

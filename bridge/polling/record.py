@@ -39,6 +39,7 @@ from bridge.polling.source_state import (
     source_health,
     write_source_health,
 )
+from bridge.rules.pokes import Expected
 from bridge.rules.polling import SourceHealth
 from bridge.rules.presence import Failure, Snapshot
 
@@ -115,6 +116,7 @@ def _write(
         (_WRITE_SEEN, [_seen_values(room) for room in plan.seen]),
         (_WRITE_FAILED, [room._asdict() for room in plan.failed]),
         (_RELEASE, [{"key": key} for key in plan.skipped]),
+        (_END_EXPECTATION, [{"key": key} for key in plan.answered]),
         (END_PROBE, [{"key": poll.room.source, "token": poll.room.token} for poll in polls if poll.room.is_probe]),
     ):
         if values:
@@ -143,6 +145,8 @@ def _stored_room(row: Row[Any]) -> StoredRoom:
         last_sequence=row.last_sequence,
         chain_head=row.chain_head,
         next_poll_at=row.next_poll_at,
+        listed=row.listed,
+        expected=None if row.expected is None else Expected.parse(row.expected),
     )
 
 
@@ -167,6 +171,7 @@ _LOCK_ROOMS = (
     .with_for_update(of=rooms)
 )
 _RELEASE = update(rooms).where(rooms.c.id == bindparam("key")).values(claim_token=None)
+_END_EXPECTATION = update(rooms).where(rooms.c.id == bindparam("key")).values(expected=None)
 _SUCCEEDED = _RELEASE.values(failures=0, last_failure=None)
 _WRITE_FAILED = _RELEASE.values(bind("next_poll_at", "polled_at", "failures", "last_failure"))
 _WRITE_QUIET = _SUCCEEDED.values(**bind("next_poll_at", "polled_at"), complete_at=bindparam("polled_at"))

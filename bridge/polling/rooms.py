@@ -1,23 +1,28 @@
-"""Tracked rooms: adding, changing and removing them, by configuration or by an operator."""
+"""Tracked rooms: adding, changing and removing them, by configuration, by an operator or by discovery."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Connection, Row, delete, insert, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Row, RowMapping, and_, delete, insert, not_, select, update
 
 from bridge.db.engine import upsert
 from bridge.db.event_log import append_events, room_log
+from bridge.db.notifications import notify_due
 from bridge.db.tables import rooms, sources
 from bridge.db.visits import BATCH_SIZE, PresenceWrites, batched, load_presence
 from bridge.errors import AmbiguousError, NotFoundError
 from bridge.events.bodies import draft
 from bridge.events.log import number_events
 from bridge.logs import get_logger
+from bridge.polling.plan import PollingSettings
 from bridge.rules.chain import GENESIS
+from bridge.rules.live_rooms import poll_interval
+from bridge.rules.pokes import Expected
+from bridge.rules.polling import extra_poll
 from bridge.rules.presence import Change, end_tracking
 
 log = get_logger("bridge.db")
@@ -100,9 +105,30 @@ def configure_rooms(
         if change.spec is None:
             stop_tracking(connection, change.row.id, now, new_id, tracked=False)
         else:
-            if change.row.tracked and change.row.origin == "manual":
+            if change.row.tracked and change.row.origin != "config":
                 log.info("configuration.adopted", room=change.row.upstream_id, source=change.row.source)
             _change(connection, change.row, change.spec, "config", now, new_id)
+
+
+def discover_rooms(
+    connection: Connection, source: str, counts: Mapping[str, int | None], now: datetime, new_id: Callable[[str], str]
+) -> None:
+    """Track rooms that are live, with their numbers of peers; those that are tracked already stay as they are."""
+    for some in batched(counts, BATCH_SIZE):
+        stored = {row.upstream_id: row for row in _lock_rooms(connection, source, some)}
+        listed = {room_id: {"listed": True, "listed_count": counts[room_id]} for room_id in some}
+        new = [
+            _room_values(RoomSpec(source=source, upstream_id=room_id), "discovered", now) | listed[room_id]
+            for room_id in some
+            if room_id not in stored
+        ]
+        if new:  # one that somebody else adds at the same time is on the next list again
+            connection.execute(upsert(connection.dialect.name)(rooms).on_conflict_do_nothing(), new)
+        for room_id, row in stored.items():
+            if not row.tracked:
+                spec = RoomSpec(source=source, upstream_id=room_id)
+                _change(connection, row, spec, "discovered", now, new_id)
+                connection.execute(update(rooms).where(rooms.c.id == row.id).values(**listed[room_id]))
 
 
 def add_room(connection: Connection, spec: RoomSpec, now: datetime, new_id: Callable[[str], str]) -> bool:
@@ -130,16 +156,30 @@ def remove_room(
     return stop_tracking(connection, row.id, now, new_id, tracked=False)
 
 
-def apply_shorter_intervals(connection: Connection, default: timedelta, now: datetime) -> None:
+def apply_shorter_intervals(connection: Connection, settings: PollingSettings, now: datetime) -> None:
     """Let no healthy room wait longer than its interval, which may have become shorter.
 
-    `default` is the interval of `[polling]`. Rooms that fail keep their back-off.
+    Rooms that fail keep their back-off.
     """
     intervals = select(rooms.c.interval_seconds).where(rooms.c.next_poll_at.is_not(None)).distinct()
+    is_idle = _is_idle(settings)
     for seconds in connection.execute(intervals).scalars().all():
-        due_at = now + (default if seconds is None else timedelta(seconds=seconds))
+        interval = settings.interval if seconds is None else timedelta(seconds=seconds)
         waiting = (rooms.c.interval_seconds.is_not_distinct_from(seconds), rooms.c.failures == 0)
-        connection.execute(update(rooms).where(*waiting, rooms.c.next_poll_at > due_at).values(next_poll_at=due_at))
+        for is_live, condition in ((True, not_(is_idle)), (False, is_idle)):
+            due_at = now + poll_interval(interval, settings.idle_interval, is_live=is_live)
+            late = update(rooms).where(*waiting, condition, rooms.c.next_poll_at > due_at)
+            connection.execute(late.values(next_poll_at=due_at))
+
+
+def _is_idle(settings: PollingSettings) -> ColumnElement[bool]:
+    """As `bridge.polling.plan` decides it for the room that it polls."""
+    return and_(
+        rooms.c.source.in_(settings.discovering),
+        not_(rooms.c.listed),
+        rooms.c.session_key.is_(None),
+        rooms.c.complete_at.is_not(None),
+    )
 
 
 def is_polled(connection: Connection, source: str, upstream_id: str) -> bool:
@@ -147,10 +187,38 @@ def is_polled(connection: Connection, source: str, upstream_id: str) -> bool:
     return connection.execute(select(rooms.c.id).where(*_polled(source, upstream_id))).one_or_none() is not None
 
 
-def make_due(connection: Connection, source: str, upstream_id: str, now: datetime) -> None:
-    """Let a room be polled at once; if a poll of it is under way, once more after that."""
-    waits = or_(rooms.c.next_poll_at > now, rooms.c.claim_token.is_not(None))
-    connection.execute(update(rooms).where(*_polled(source, upstream_id), waits).values(next_poll_at=now))
+def make_due(
+    connection: Connection, source: str, upstream_id: str, now: datetime, expected: Expected | None = None
+) -> None:
+    """Let a room be polled at once; if a poll of it is under way, once more after that.
+
+    Args:
+        connection: of a writing transaction.
+        source: its source.
+        upstream_id: its id.
+        now: the time.
+        expected: what the poll should find, if the message that asks for it is true.
+    """
+    found = select(*DUE_COLUMNS).where(*_polled(source, upstream_id)).with_for_update()
+    row = connection.execute(found).mappings().one_or_none()
+    if row is not None:
+        values: dict[str, Any] = {"next_poll_at": sooner(row, now)}
+        if expected is not None:
+            values["expected"] = str(expected)
+        connection.execute(update(rooms).where(rooms.c.id == row["id"]).values(**values))
+        notify_due(connection)
+
+
+def sooner(row: RowMapping, now: datetime) -> datetime:
+    """When a room of the columns `DUE_COLUMNS` is due, now that its source has said something about it."""
+    polled_at, next_poll_at = row["polled_at"], row["next_poll_at"]
+    is_under_way = row["claim_token"] is not None
+    due_at: datetime = extra_poll(now, polled_at, is_under_way=is_under_way)
+    is_due_later = is_under_way and next_poll_at <= now  # that is the due time of the poll under way
+    return due_at if is_due_later else min(due_at, next_poll_at)
+
+
+DUE_COLUMNS: Final = (rooms.c.id, rooms.c.claim_token, rooms.c.polled_at, rooms.c.next_poll_at)
 
 
 def _polled(source: str, upstream_id: str) -> tuple[ColumnElement[bool], ...]:
@@ -202,6 +270,9 @@ def stop_tracking(
             failures=0,
             last_failure=None,
             fingerprint=None,
+            expected=None,
+            listed=False,
+            listed_count=None,
             session_key=None,
             last_sequence=log.last_sequence,
             chain_head=log.chain_head,
@@ -215,6 +286,11 @@ _CONFIGURED = (
     *(rooms.c.interval_seconds, rooms.c.leave_after_missed, rooms.c.enabled, rooms.c.tracked),
 )
 """What a change by the configuration depends on: a start reads it of every room."""
+
+
+def _lock_rooms(connection: Connection, source: str, upstream_ids: Collection[str]) -> Sequence[Row[Any]]:
+    found = select(rooms).where(rooms.c.source == source, rooms.c.upstream_id.in_(upstream_ids))
+    return connection.execute(found.order_by(rooms.c.id).with_for_update()).all()
 
 
 def _lock_room(connection: Connection, source: str, upstream_id: str) -> Row[Any] | None:

@@ -17,6 +17,8 @@ from bridge.rules.presence import Failure, FailureKind
 
 FOLLOW_UP: Final = timedelta(seconds=2)
 """Delay of the poll that confirms a suspected leave."""
+EXTRA_POLL_GAP: Final = timedelta(seconds=1)
+"""The least time between two polls of a room that nothing but messages of its source ask for."""
 LONGEST_ROOM_BACKOFF: Final = timedelta(minutes=1)
 LONGEST_ROOM_RETRY_AFTER: Final = timedelta(minutes=5)
 """Of failures other than 429: a proxy's maintenance page must not stop the polling of a room for a day."""
@@ -30,6 +32,16 @@ SHORTEST_PAUSE: Final = timedelta(seconds=1)
 """A `Retry-After` of 0 must not become a busy loop."""
 HIGHEST_FAILURE_SCORE: Final = 8
 LOWEST_FAILURE_LIMIT: Final = 3
+
+
+def extra_poll(now: datetime, polled_at: datetime | None, *, is_under_way: bool) -> datetime:
+    """Due time of a room about which the source said something: at once, but a second after the last poll.
+
+    A poll that is under way may have been asked too early, so there will be one more.
+    """
+    if is_under_way:
+        return now + EXTRA_POLL_GAP
+    return now if polled_at is None or polled_at > now else max(now, polled_at + EXTRA_POLL_GAP)
 
 
 def next_poll(due_at: datetime, now: datetime, interval: timedelta, *, suspects: bool) -> datetime:

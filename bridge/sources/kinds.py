@@ -41,18 +41,21 @@ class Kind:
     takes_websocket_urls: bool = False
 
 
+_DISCOVERY: Final = frozenset({"discover", "discover_rooms", "discover_forget"})
+"""Keys of kinds whose source is a `ListingSource`."""
 DEFAULT_KIND: Final = "huddle01"
 KINDS: Final[Mapping[str, Kind]] = {
     "huddle01": Kind(
         opener="bridge.sources.huddle01.client:open_huddle01",
         poke="bridge.sources.huddle01.poke:read_poke",
         base_url="https://api.huddle01.com/api/v2/sdk",
+        own_keys=_DISCOVERY,
     ),
     "livekit": Kind(
         opener="bridge.sources.livekit.client:open_livekit",
         poke="bridge.sources.livekit.poke:read_poke",
         requests_per_second=10.0,
-        own_keys=frozenset({"api_secret", "ignore_kinds", "ignore_hidden"}),
+        own_keys=frozenset({"api_secret", "ignore_kinds", "ignore_hidden"}) | _DISCOVERY,
         needs_secret=True,
         takes_websocket_urls=True,
     ),

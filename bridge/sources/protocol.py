@@ -3,7 +3,8 @@
 A kind is a folder beside this file, with a client that does all I/O and a pure function that interprets a response, and
 one line in `kinds.py`. Its source is a `CheckableSource`: `name`, `clock_skew`, `fetch`, `check_up`, `aclose`. `fetch`
 never raises: it returns a `Snapshot` of the room, or a `Failure`, which changes nothing (both in
-`bridge.rules.presence`).
+`bridge.rules.presence`). What only some upstreams can do are protocols of their own: `ListingSource`,
+`RecordKeepingSource`.
 """
 
 from __future__ import annotations
@@ -12,7 +13,10 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final, Protocol, runtime_checkable
 
+from bridge.rules.pokes import Expected
+
 if TYPE_CHECKING:
+    from bridge.rules.live_rooms import LiveRooms
     from bridge.rules.presence import Failure, Snapshot
     from bridge.rules.reconcile import RecordedSession, RecordedVisit
     from bridge.sources.checkup import Checkup
@@ -27,7 +31,8 @@ class SourceSettings:
 
     `requests_per_second` is the budget over all its rooms, 0 is unlimited; `max_response_bytes` limits a
     response before and after decompression. `api_secret`, `ignore_kinds` and `ignore_hidden` are of some kinds only
-    (`bridge.sources.kinds`).
+    (`bridge.sources.kinds`). With `discover`, live rooms that one of the globs in `discover_rooms` matches are tracked,
+    until `discover_forget` after they were last live.
     """
 
     name: str
@@ -41,17 +46,27 @@ class SourceSettings:
     api_secret: str = field(default="", repr=False)
     ignore_kinds: tuple[str, ...] = ("egress",)
     ignore_hidden: bool = True
+    discover: bool = False
+    discover_rooms: tuple[str, ...] = ("*",)
+    discover_forget: timedelta = timedelta(hours=24)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Poke:
-    """A verified message of the upstream: who is in this room may have changed. Nothing else of it is used.
+    """A verified message of the upstream: who is in this room may have changed. Nothing that it says is believed.
 
-    `room_id` is None if it names no room; `fingerprint` is the same for the same message only.
+    `room_id` is None if it names no room; `fingerprint` is the same for the same message only; `expected` is what a
+    poll should find if the message is true.
     """
 
     room_id: str | None
     fingerprint: bytes
+    expected: Expected | None = None
+
+    @property
+    def may_be_live(self) -> bool:
+        """Whether the message leaves open that somebody is in the room."""
+        return self.expected is None or self.expected.peer_id is not None
 
 
 class Source(Protocol):
@@ -91,6 +106,15 @@ class RecordKeepingSource(Protocol):
 
     async def fetch_visits(self, session_id: str) -> tuple[RecordedVisit, ...] | Failure:
         """The visits of a session."""
+        ...
+
+
+@runtime_checkable
+class ListingSource(Protocol):
+    """A source that can tell which of its rooms are live."""
+
+    async def fetch_live_rooms(self) -> LiveRooms | Failure:
+        """Ask once for the rooms that are live; never raises, as `fetch`."""
         ...
 
 

@@ -131,14 +131,15 @@ class Upstream:
         except Exception as error:  # noqa: BLE001 - as in fetch_snapshot
             return self._fail(error, call)
 
-    async def check_up(self, call: Call, read: Read[None]) -> Checkup:
+    async def check_up(self, call: Call, read: Read[object]) -> Checkup:
         """Find out if the upstream responds and accepts the key."""
         asked_at, date = self._clock(), None
         failure: Failure | None
         try:
             async with asyncio.timeout(self._seconds):
                 response = await self._send(call)
-            failure = self._read(call, response, read)
+            found = self._read(call, response, read)
+            failure = found if isinstance(found, Failure) else None
             date = response.headers.get("date")
         except Exception as error:  # noqa: BLE001 - as in fetch_snapshot
             failure = self._fail(error, call)

@@ -1,4 +1,4 @@
-"""Values as upstreams write them: numbers, times, metadata, and lists that name a peer twice. Pure."""
+"""Values as upstreams write them: numbers, times, metadata, room ids, and lists that name a peer twice. Pure."""
 
 from __future__ import annotations
 
@@ -9,11 +9,15 @@ from typing import Final
 
 from bridge.rules.epoch import EPOCH, read_epoch
 from bridge.rules.identity import cut_metadata
+from bridge.rules.live_rooms import LiveRooms
 from bridge.rules.presence import Absent, Json, Peer
 from bridge.sources.untrusted_json import decode_json_text, encode_json
 
 PEER_ID_LIMIT: Final = 512
 """Characters; the ids of upstreams have some 28, and a database index would not take a much longer one."""
+
+ROOM_ID_LIMIT: Final = 512
+"""Characters, for the same reason."""
 
 _END: Final = datetime(9999, 1, 1, tzinfo=UTC)
 _NUMBER: Final = re.compile(r"\s*[0-9]+(?:\.[0-9]+)?\s*", re.ASCII)
@@ -45,6 +49,33 @@ def read_join_time(value: Json) -> datetime | None:
 def read_metadata(value: Json) -> Json:
     """The metadata, with JSON text that is an object decoded."""
     return _read_object(value) if isinstance(value, str) and value.lstrip().startswith("{") else value
+
+
+def read_room_id(value: Json) -> str | None:
+    """The id of a room, if a room of that id can be tracked: the configuration takes the same ones."""
+    if not isinstance(value, str) or not 0 < len(value) <= ROOM_ID_LIMIT:
+        return None
+    return value if value.isprintable() and value == value.strip() and value not in (".", "..") else None
+
+
+def live_rooms(items: Iterable[tuple[Json, int | None]], *, unreadable: int) -> LiveRooms:
+    """The list of ids with their numbers of peers. It is complete unless some items are `unreadable`.
+
+    A room whose id nobody could track is left out: it is not missing.
+    """
+    counts, unusable = dict[str, int | None](), 0
+    for value, count in items:
+        room_id = read_room_id(value)
+        if room_id is None:
+            unusable += 1
+        else:
+            counts[room_id] = count
+    notes = []
+    if unreadable:
+        notes.append(f"{unreadable} cannot be read: no room counts as no longer live")
+    if unusable:
+        notes.append(f"{unusable} left out: no room of such an id can be tracked")
+    return LiveRooms(peer_counts=counts, complete=not unreadable, notes=tuple(notes))
 
 
 def distinct_peers(peers: Iterable[Peer]) -> tuple[Peer, ...]:

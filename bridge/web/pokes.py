@@ -9,11 +9,12 @@ from fastapi import Request
 from fastapi.responses import Response
 
 from bridge.errors import NotFoundError, VerificationError
+from bridge.events.types import matches
 from bridge.logs import get_logger
 from bridge.metrics import PokeOutcome
-from bridge.polling.rooms import is_polled, make_due
+from bridge.polling.rooms import discover_rooms, is_polled, make_due
 from bridge.sources.kinds import poke_reader
-from bridge.sources.protocol import Poke
+from bridge.sources.protocol import Poke, SourceSettings
 from bridge.web.auth import OPEN
 from bridge.web.problems import MEDIA_TYPE, ProblemError
 from bridge.web.routing import api_router
@@ -53,21 +54,26 @@ async def poke(request: Request, state: State, source: str) -> Response:
         count(source, PokeOutcome.REFUSED)
         log.info("poke.refused", source=source, detail=str(error))
         raise ProblemError(401, str(error), {"WWW-Authenticate": "Signature"}) from None
-    outcome = await _take(state, source, found, now)
+    outcome = await _take(state, account, found, now)
     count(source, outcome)
     log.debug("poke.received", source=source, room=found.room_id, outcome=outcome.value)
     return Response(status_code=202)
 
 
-async def _take(state: AppState, source: str, found: Poke, now: datetime) -> PokeOutcome:
+async def _take(state: AppState, account: SourceSettings, found: Poke, now: datetime) -> PokeOutcome:
     """Make the room due, unless this very message has done so already."""
     if found.room_id is None:
         return PokeOutcome.NO_ROOM
-    if state.seen_pokes.has(source, found.fingerprint):
+    if state.seen_pokes.has(account.name, found.fingerprint):
         return PokeOutcome.REPEATED
-    is_tracked = await state.database.look(is_polled, source, found.room_id)
-    if is_tracked:
-        await state.database.write(make_due, source, found.room_id, now)
+    outcome = PokeOutcome.DUE
+    if await state.database.look(is_polled, account.name, found.room_id):
+        await state.database.write(make_due, account.name, found.room_id, now, found.expected)
+    elif account.discover and found.may_be_live and matches(found.room_id, account.discover_rooms):
+        await state.database.write(discover_rooms, account.name, {found.room_id: None}, now, state.runtime.new_id)
+    else:
+        outcome = PokeOutcome.UNTRACKED
+    if outcome is PokeOutcome.DUE:
         state.wake_poller()
-    state.seen_pokes.add(source, found.fingerprint, now)
-    return PokeOutcome.DUE if is_tracked else PokeOutcome.UNTRACKED
+    state.seen_pokes.add(account.name, found.fingerprint, now)
+    return outcome

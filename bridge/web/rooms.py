@@ -90,9 +90,9 @@ async def list_tracked(
 )
 async def add(state: State, room: NewRoom) -> Response:
     """Track a room (201), or change the settings of one that was added before (200)."""
-    spec, interval = room.spec(_source_of(room, state)), state.settings().polling.interval
+    spec, polling = room.spec(_source_of(room, state)), state.settings().polling
     runtime = state.runtime
-    is_new = await state.database.write_aside(add_manual_room, spec, interval, runtime.now(), runtime.new_id)
+    is_new = await state.database.write_aside(add_manual_room, spec, polling, runtime.now(), runtime.new_id)
     shown = await state.database.read(show_room, spec.upstream_id, spec.source)
     return JSONResponse(document(shown), 201 if is_new else 200)
 

@@ -90,10 +90,10 @@ def test_no_room_waits_longer_than_its_interval_when_that_becomes_shorter(store:
     store.poll(0, own=seen(), default=seen())
     load(store, rooms=(room("own", interval=timedelta(seconds=7)), room("default")), seconds=60)
 
-    store.write(apply_shorter_intervals, timedelta(seconds=5), at(60))
+    store.write(apply_shorter_intervals, PollingSettings(interval=timedelta(seconds=5)), at(60))
     due = {row.upstream_id: row.next_poll_at for row in store.rooms()}
     assert due == {"own": at(67), "default": at(65)}
-    store.write(apply_shorter_intervals, timedelta(hours=9), at(60))
+    store.write(apply_shorter_intervals, PollingSettings(interval=timedelta(hours=9)), at(60))
     assert store.room("own").next_poll_at == at(67)
 
 

@@ -11,6 +11,7 @@ import httpx
 
 from bridge import __version__
 from bridge.http_transport import Transport, target_as_written
+from bridge.rules.live_rooms import LiveRooms
 from bridge.rules.presence import Failure, FailureKind, Snapshot
 from bridge.rules.reconcile import RecordedSession, RecordedVisit
 from bridge.sources.checkup import Checkup
@@ -82,6 +83,10 @@ class Huddle01Source:
         query = urlencode({"sessionId": session_id}, errors="replace")
         target = self._rooms + f"participant-list?{query}".encode("ascii")
         return await self._upstream.fetch_record(Call(target=target), read_visits)
+
+    async def fetch_live_rooms(self) -> LiveRooms | Failure:
+        """Ask once for the live sessions."""
+        return await self._upstream.fetch_record(Call(target=self._sessions), read_live_sessions)
 
     async def check_up(self) -> Checkup:
         """Ask once for the live rooms: that needs a key, but no room."""

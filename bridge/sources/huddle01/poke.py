@@ -14,9 +14,13 @@ from typing import Any, Final
 
 from bridge.errors import VerificationError
 from bridge.rules.epoch import read_epoch
+from bridge.rules.identity import storable
+from bridge.rules.pokes import Expected
+from bridge.rules.presence import Json
 from bridge.rules.signing import TOLERANCE
 from bridge.sources.protocol import Poke, SourceSettings
 from bridge.sources.untrusted_json import decode_json, encode_json
+from bridge.sources.values import PEER_ID_LIMIT, read_room_id
 
 HEADER: Final = "huddle01-signature"
 _SIGNATURE: Final = re.compile(r"t=([0-9]{1,15}),(sha256|sha512)=([0-9a-f]{64,128})")
@@ -45,10 +49,21 @@ def read_poke(settings: SourceSettings, headers: Mapping[str, str], body: bytes,
     macs = (hmac.digest(key, start + text, algorithm).hex() for text in (body, canonical))
     if not any(hmac.compare_digest(mac, given) for mac in macs):
         raise VerificationError(f"{HEADER} is not by the API key of the source {settings.name!r}")
-    return Poke(room_id=_room_id(document), fingerprint=bytes.fromhex(given))
+    found = document.get("payload")
+    payload = found if isinstance(found, dict) else {}
+    return Poke(
+        room_id=read_room_id(payload.get("roomId")),
+        fingerprint=bytes.fromhex(given),
+        expected=_expected(document.get("event"), payload),
+    )
 
 
-def _room_id(document: dict[str, Any]) -> str | None:
-    payload = document.get("payload")
-    room_id = payload.get("roomId") if isinstance(payload, dict) else None
-    return room_id if isinstance(room_id, str) and room_id and "\0" not in room_id else None
+def _expected(event: Json, payload: Mapping[str, Any]) -> Expected | None:
+    peer_id = payload.get("id")
+    match event:
+        case "meeting:ended":
+            return Expected(peer_id=None)
+        case "peer:joined" | "peer:left" if isinstance(peer_id, str) and peer_id:
+            return Expected(peer_id=storable(peer_id[:PEER_ID_LIMIT]), present=event == "peer:joined")
+        case _:
+            return None

@@ -14,11 +14,12 @@ from http import HTTPStatus
 from typing import Final
 
 from bridge import __version__
+from bridge.rules.live_rooms import LiveRooms
 from bridge.rules.presence import Failure, FailureKind, Json, Snapshot
 from bridge.sources.failures import bad_response, kind_of_status, read_failure
 from bridge.sources.huddle01.participants import Listing, read_listing
 from bridge.sources.untrusted_json import decode_json
-from bridge.sources.values import read_number
+from bridge.sources.values import live_rooms, read_number
 
 _MAY_MEAN_NO_SESSION: Final = (HTTPStatus.OK, HTTPStatus.NOT_FOUND, HTTPStatus.PRECONDITION_FAILED)
 _READER: Final = f"huddle01 {__version__}".encode()
@@ -51,16 +52,27 @@ NO_SESSION: Final = Snapshot(peers=(), no_session=True, fingerprint=fingerprint(
 """An empty room without a session."""
 
 
-def read_live_sessions(status: int, headers: Mapping[str, str], body: bytes, now: datetime) -> Failure | None:
-    """None if the response to a request for the live sessions is a list, or reports that there are none."""
+def read_live_sessions(status: int, headers: Mapping[str, str], body: bytes, now: datetime) -> LiveRooms | Failure:
+    """Interpret a response to a request for the live sessions; it may report that there are none."""
     try:
         document = decode_json(body)
     except ValueError:
         document = None
-    if status == HTTPStatus.OK and isinstance(document, dict) and isinstance(document.get("liveSessions"), list):
-        return None
-    found = interpret(status, headers, body, now)
-    return found if isinstance(found, Failure) else None
+    listed = document.get("liveSessions") if isinstance(document, dict) else None
+    if status == HTTPStatus.OK and isinstance(listed, list):
+        found = [room_id for item in listed if isinstance(room_id := _room_id(item), str)]
+        return live_rooms(((room_id, None) for room_id in found), unreadable=len(listed) - len(found))
+    found_room = interpret(status, headers, body, now)
+    if isinstance(found_room, Failure):
+        return found_room
+    if found_room.no_session:
+        return LiveRooms(peer_counts={})
+    return bad_response(status, body, "no list of live sessions")
+
+
+def _room_id(item: Json) -> Json:
+    """Documentation and SDK disagree about the key's spelling."""
+    return item.get("roomId", item.get("roomid")) if isinstance(item, dict) else None
 
 
 def interpret(status: int, headers: Mapping[str, str], body: bytes, now: datetime) -> Snapshot | Failure:

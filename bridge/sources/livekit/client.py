@@ -11,6 +11,7 @@ import httpx
 
 from bridge import __version__
 from bridge.http_transport import Transport, target_as_written
+from bridge.rules.live_rooms import LiveRooms
 from bridge.rules.presence import Failure, Snapshot
 from bridge.sources.checkup import Checkup
 from bridge.sources.livekit.participants import Ignored
@@ -64,13 +65,20 @@ class LiveKitSource:
         call = self._call(b"ListParticipants", {"room": room_id}, self._tokens.for_room(room_id))
         return await self._upstream.fetch_snapshot(room_id, call, self._interpret)
 
+    async def fetch_live_rooms(self) -> LiveRooms | Failure:
+        """Ask once for the rooms; those with participants are live."""
+        return await self._upstream.fetch_record(self._list_rooms(), read_rooms)
+
     async def check_up(self) -> Checkup:
         """Ask once for the rooms: that needs the key and its secret, but no room."""
-        return await self._upstream.check_up(self._call(b"ListRooms", {}, self._tokens.for_list()), read_rooms)
+        return await self._upstream.check_up(self._list_rooms(), read_rooms)
 
     async def aclose(self) -> None:
         """Release the connections."""
         await self._upstream.aclose()
+
+    def _list_rooms(self) -> Call:
+        return self._call(b"ListRooms", {}, self._tokens.for_list())
 
     def _call(self, method: bytes, message: dict[str, str], token: str) -> Call:
         return Call(

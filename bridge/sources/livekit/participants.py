@@ -44,8 +44,8 @@ def read_listing(items: Sequence[Json], ignored: Ignored) -> Listing:
         if not isinstance(item, dict):
             skipped += 1
             continue
-        state = _word(_field(item, "state"), STATES)
-        if state in _NOT_PRESENT or _is_ignored(item, ignored):
+        state = _word(field_of(item, "state"), STATES)
+        if state in _NOT_PRESENT or is_ignored(item, ignored):
             continue
         peer = _read_peer(item) if state in _PRESENT else None
         if peer is None:
@@ -55,29 +55,30 @@ def read_listing(items: Sequence[Json], ignored: Ignored) -> Listing:
     return Listing(peers=distinct_peers(peers), skipped=skipped)
 
 
-def _is_ignored(item: Mapping[str, Json], ignored: Ignored) -> bool:
-    permission = _field(item, "permission")
-    is_hidden = isinstance(permission, dict) and _field(permission, "hidden") is True
-    return (ignored.hidden and is_hidden) or _word(_field(item, "kind"), KINDS) in ignored.kinds
+def is_ignored(item: Mapping[str, Json], ignored: Ignored) -> bool:
+    """Whether a participant is never counted."""
+    permission = field_of(item, "permission")
+    is_hidden = isinstance(permission, dict) and field_of(permission, "hidden") is True
+    return (ignored.hidden and is_hidden) or _word(field_of(item, "kind"), KINDS) in ignored.kinds
 
 
 def _read_peer(item: Mapping[str, Json]) -> Peer | None:
-    sid = _field(item, "sid")
+    sid = field_of(item, "sid")
     if not isinstance(sid, str) or not 0 < len(sid) <= PEER_ID_LIMIT:
         return None
     identity, name = _text(item, "identity"), _text(item, "name")
-    attributes = _field(item, "attributes")
-    metadata = read_metadata(_field(item, "metadata"))
+    attributes = field_of(item, "attributes")
+    metadata = read_metadata(field_of(item, "metadata"))
     envelope: dict[str, Json] = {
         "identity": identity,
         "name": name,
-        "kind": _word(_field(item, "kind"), KINDS),
+        "kind": _word(field_of(item, "kind"), KINDS),
         "attributes": attributes if isinstance(attributes, dict) else {},
         "metadata": "" if metadata is None else metadata,
     }
     return Peer(
         peer_id=storable(sid),
-        join_time=read_join_time(_field(item, "joined_at_ms")) or read_join_time(_field(item, "joined_at")),
+        join_time=read_join_time(field_of(item, "joined_at_ms")) or read_join_time(field_of(item, "joined_at")),
         metadata=envelope,
         person_key=storable(identity)[:KEY_LIMIT] or None,
         display_name=storable(name or identity) or None,
@@ -86,7 +87,7 @@ def _read_peer(item: Mapping[str, Json]) -> Peer | None:
     )
 
 
-def _field(item: Mapping[str, Json], name: str) -> Json:
+def field_of(item: Mapping[str, Json], name: str) -> Json:
     """The value of a field in snake_case, or as camelCase; None if it is absent."""
     value = item.get(name)
     if value is not None or "_" not in name:
@@ -96,7 +97,7 @@ def _field(item: Mapping[str, Json], name: str) -> Json:
 
 
 def _text(item: Mapping[str, Json], name: str) -> str:
-    value = _field(item, name)
+    value = field_of(item, name)
     return value if isinstance(value, str) else ""
 
 

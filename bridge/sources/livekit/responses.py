@@ -15,10 +15,12 @@ from http import HTTPStatus
 from typing import Final
 
 from bridge import __version__
+from bridge.rules.live_rooms import LiveRooms
 from bridge.rules.presence import Absent, Failure, FailureKind, Json, Snapshot
 from bridge.sources.failures import kind_of_status, read_failure
-from bridge.sources.livekit.participants import Ignored, Listing, read_listing
+from bridge.sources.livekit.participants import Ignored, Listing, field_of, read_listing
 from bridge.sources.untrusted_json import decode_json, encode_json
+from bridge.sources.values import live_rooms, read_number
 
 _READER: Final = f"livekit {__version__}".encode()
 _CODES: Final = {
@@ -53,12 +55,22 @@ def interpret(
     return _failure("participants", document, status, headers, body, now)
 
 
-def read_rooms(status: int, headers: Mapping[str, str], body: bytes, now: datetime) -> Failure | None:
-    """None if the response to `ListRooms` is a list."""
+def read_rooms(status: int, headers: Mapping[str, str], body: bytes, now: datetime) -> LiveRooms | Failure:
+    """Interpret a response to `ListRooms`: it lists empty rooms too, so the live ones are those with participants."""
     document = _read_object(body)
-    if status == HTTPStatus.OK and _list_in(document, "rooms") is not None:
-        return None
+    if status == HTTPStatus.OK and (listed := _list_in(document, "rooms")) is not None:
+        found = [room for room in map(_read_room, listed) if room is not None]
+        return live_rooms(((name, count) for name, count in found if count), unreadable=len(listed) - len(found))
     return _failure("rooms", document, status, headers, body, now)
+
+
+def _read_room(item: Json) -> tuple[str, int] | None:
+    """The name, and the number of participants."""
+    if not isinstance(item, dict):
+        return None
+    name, number = item.get("name"), field_of(item, "num_participants")
+    count = 0 if number is None else read_number(number)
+    return None if not isinstance(name, str) or count is None else (name, int(count))
 
 
 def _read_object(body: bytes) -> dict[str, Json] | None:

@@ -1,0 +1,257 @@
+"""Discovery: the list of a source's live rooms, from claim to record, and rooms that are forgotten again.
+
+One process at a time asks a source for its list, under the job "discover NAME". A room that is new on the list is
+tracked; one whose place on it has changed is polled at once. Locks are taken in the order of `bridge.db.tables`: rooms,
+sources, jobs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+from sqlalchemy import Connection, bindparam, delete, exists, func, literal_column, or_, select, update
+
+from bridge.db.engine import upsert
+from bridge.db.event_log import append_events, number_system_events
+from bridge.db.jobs import claim_job, finish_job, is_job_due
+from bridge.db.tables import jobs, rooms, sessions
+from bridge.db.visits import BATCH_SIZE, batched
+from bridge.events.types import matches
+from bridge.polling.claim import END_PROBE, available_requests, spend_requests
+from bridge.polling.plan import source_notices
+from bridge.polling.rooms import DUE_COLUMNS, discover_rooms, sooner, stop_tracking
+from bridge.polling.source_state import (
+    load_sources,
+    lock_source,
+    poll_failed_rooms_now,
+    source_health,
+    write_source_health,
+)
+from bridge.rules.live_rooms import KnownRoom, ListChanges, LiveRooms, compare_lists
+from bridge.rules.polling import Condition, failure_limit, update_source_health
+from bridge.rules.presence import Failure, FailureKind
+from bridge.rules.rate import Rate
+
+_JOB: Final = "discover "
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClaimedList:
+    """A list that this process asks for; a probe finds out if a paused source without rooms has recovered."""
+
+    source: str
+    token: str
+    is_probe: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordedList:
+    """What a list has changed; nothing was written if `fenced`."""
+
+    fenced: bool = False
+    new: Sequence[str] = ()
+    due: int = 0
+
+
+def job_of(source: str) -> str:
+    """The name of the job that asks a source for its list."""
+    return _JOB + source
+
+
+def configure_discovery(connection: Connection, names: Collection[str], now: datetime) -> None:
+    """Ask for the lists of these sources at once, and for no other's any more."""
+    wanted = [job_of(name) for name in names]
+    connection.execute(delete(jobs).where(jobs.c.name.startswith(_JOB), jobs.c.name.not_in(wanted)))
+    if wanted:
+        due = upsert(connection.dialect.name)(jobs).on_conflict_do_update(
+            index_elements=[jobs.c.name], set_={"next_run_at": now}
+        )
+        connection.execute(due, [{"name": name, "next_run_at": now} for name in sorted(wanted)])
+
+
+def claim_list(
+    connection: Connection, source: str, *, requests_per_second: float, every: timedelta, now: datetime, token: str
+) -> ClaimedList | None:
+    """Claim the list of a source, if it is due and the request budget has room for it.
+
+    While a source is not ok, its rooms are the probes; a list is one only if there is no room to poll.
+    """
+    job, rate = job_of(source), Rate(requests_per_second)
+    if not is_job_due(connection, job, every=every, now=now):
+        return None
+    row = lock_source(connection, source)
+    health = source_health(row)
+    is_probe = health.condition is not Condition.OK
+    available = available_requests(row, health, rate, now)
+    if available <= 0 or (is_probe and _has_rooms(connection, source)):
+        wait = every if is_probe else timedelta()
+        connection.execute(update(jobs).where(*_unclaimed(job)).values(next_run_at=now + wait))
+        return None
+    if not claim_job(connection, job, every=every, now=now, token=token):
+        return None
+    spend_requests(connection, row, rate, 1, now, token if is_probe else None)
+    return ClaimedList(source=source, token=token, is_probe=is_probe)
+
+
+def release_list(connection: Connection, claimed: ClaimedList) -> None:
+    """Give a list back that is not asked for after all: it is due as it was."""
+    if claimed.is_probe:
+        connection.execute(END_PROBE, [{"key": claimed.source, "token": claimed.token}])
+    ours = (jobs.c.name == job_of(claimed.source), jobs.c.claim_token == claimed.token)
+    connection.execute(update(jobs).where(*ours).values(claim_token=None))
+
+
+def record_list(
+    connection: Connection,
+    claimed: ClaimedList,
+    found: LiveRooms | Failure,
+    *,
+    globs: Sequence[str],
+    every: timedelta,
+    now: datetime,
+    jitter: float,
+    new_id: Callable[[str], str],
+) -> RecordedList:
+    """Record a list, or that there was none.
+
+    Args:
+        connection: of a writing transaction.
+        claimed: the claim under which it was asked for.
+        found: the response.
+        globs: of the ids of rooms to track.
+        every: the time to the next list.
+        now: the time of the response.
+        jitter: uniform in [0, 1).
+        new_id: makes a public id with a prefix.
+    """
+    source, job = claimed.source, job_of(claimed.source)
+    ours = select(jobs.c.name).where(jobs.c.name == job, jobs.c.claim_token == claimed.token)
+    if connection.execute(ours).first() is None:
+        return RecordedList(fenced=True)
+    changes = ListChanges(new=(), listed={}, unlisted=())
+    if isinstance(found, LiveRooms):
+        known = _known_rooms(connection, source, found.peer_counts)
+        changes = compare_lists(found, known, is_wanted=lambda room_id: matches(room_id, globs))
+        _write_changes(connection, changes, now)
+        discover_rooms(connection, source, {name: found.peer_counts[name] for name in changes.new}, now, new_id)
+    _update_health(connection, claimed, found if isinstance(found, Failure) else None, now, jitter, new_id)
+    finish_job(connection, job, token=claimed.token, next_run_at=now + every)
+    return RecordedList(new=changes.new, due=len(changes.listed) + len(changes.unlisted))
+
+
+def has_discovered_rooms(connection: Connection) -> bool:
+    """Whether rooms are tracked because they were live."""
+    return connection.execute(_DISCOVERED.limit(1)).first() is not None
+
+
+def forget_rooms(
+    connection: Connection,
+    source: str,
+    *,
+    is_listed: bool,
+    before: datetime,
+    now: datetime,
+    new_id: Callable[[str], str],
+) -> list[str]:
+    """Stop tracking discovered rooms that were last live before a time; returns their ids. Their log stays.
+
+    `is_listed`: the source is asked for its list, so that a room on it is live.
+    """
+    last_seen = func.coalesce(rooms.c.live_until, rooms.c.tracked_since)
+    idle = select(rooms.c.id, rooms.c.upstream_id).where(
+        rooms.c.source == source,
+        rooms.c.origin == "discovered",
+        rooms.c.tracked,
+        rooms.c.session_key.is_(None),
+        or_(last_seen.is_(None), last_seen < before),
+        ~exists().where(sessions.c.room_key == rooms.c.id, sessions.c.ended_at >= before),
+    )
+    if is_listed:
+        idle = idle.where(~rooms.c.listed)
+    rows = connection.execute(idle.order_by(rooms.c.id).limit(BATCH_SIZE).with_for_update(of=rooms)).all()
+    for row in rows:
+        stop_tracking(connection, row.id, now, new_id, tracked=False)
+    return [row.upstream_id for row in rows]
+
+
+def _known_rooms(connection: Connection, source: str, named: Collection[str]) -> list[KnownRoom]:
+    """The rooms that the list names, and those that the last one named."""
+    found = {
+        row.key: row
+        for some in batched(named, BATCH_SIZE)
+        for row in connection.execute(_NAMED, {"source": source, "names": some})
+    }
+    found |= {row.key: row for row in connection.execute(_LISTED_BEFORE, {"source": source})}
+    return [KnownRoom(**row._asdict()) for row in found.values()]
+
+
+def _write_changes(connection: Connection, changes: ListChanges, now: datetime) -> None:
+    keys = sorted({*changes.listed, *changes.unlisted})
+    for some in batched(keys, BATCH_SIZE):
+        for row in connection.execute(_LOCKED, {"keys": some}).mappings().all():
+            key: int = row["id"]
+            values: dict[str, Any] = {"listed": key in changes.listed, "listed_count": changes.listed.get(key)}
+            if key not in changes.listed:
+                values["live_until"] = now
+            if row["next_poll_at"] is not None:
+                values["next_poll_at"] = sooner(row, now)
+            connection.execute(update(rooms).where(rooms.c.id == key).values(**values))
+
+
+def _update_health(
+    connection: Connection,
+    claimed: ClaimedList,
+    failure: Failure | None,
+    now: datetime,
+    jitter: float,
+    new_id: Callable[[str], str],
+) -> None:
+    """A list that fails beside rooms that can be polled says nothing about them, unless there are too many requests."""
+    source = claimed.source
+    stored = load_sources(connection, [source], failing=[source])[source]
+    before = stored.health
+    counts = not stored.has_healthy_room or (failure is not None and failure.kind is FailureKind.RATE_LIMITED)
+    if claimed.is_probe or (failure is not None and counts):
+        after = update_source_health(
+            before,
+            failure,
+            is_probe=claimed.is_probe,
+            limit=failure_limit(stored.room_count),
+            now=now,
+            jitter=jitter,
+        )
+        if after != before:
+            write_source_health(connection, {source: after})
+        if after.condition is Condition.OK and before.condition is not Condition.OK:
+            poll_failed_rooms_now(connection, [source], now)
+        notices = source_notices(source, before, after, failure, now)
+        append_events(connection, number_system_events(connection, notices, now, new_id))
+    if claimed.is_probe:
+        connection.execute(END_PROBE, [{"key": source, "token": claimed.token}])
+
+
+def _has_rooms(connection: Connection, source: str) -> bool:
+    polled = select(rooms.c.id).where(rooms.c.source == source, rooms.c.next_poll_at.is_not(None)).limit(1)
+    return connection.execute(polled).first() is not None
+
+
+def _unclaimed(job: str) -> tuple[Any, ...]:
+    return jobs.c.name == job, jobs.c.claim_token.is_(None)
+
+
+_KNOWN = select(
+    rooms.c.id.label("key"), rooms.c.upstream_id.label("room_id"), rooms.c.tracked, rooms.c.listed, rooms.c.listed_count
+).where(rooms.c.source == bindparam("source"))
+_DISCOVERED = select(rooms.c.id).where(rooms.c.origin == "discovered", rooms.c.tracked)
+_NAMED = _KNOWN.where(rooms.c.upstream_id.in_(bindparam("names", expanding=True)))
+_LISTED_BEFORE = _KNOWN.where(literal_column("listed"))  # as in `ix_rooms_listed`
+_LOCKED = (
+    select(*DUE_COLUMNS).where(rooms.c.id.in_(bindparam("keys", expanding=True))).order_by(rooms.c.id).with_for_update()
+)
+LISTS_DUE = exists().where(
+    jobs.c.name.startswith(_JOB), jobs.c.next_run_at <= bindparam("now"), jobs.c.claim_token.is_(None)
+)
+"""Whether a source can be asked for its list, its request budget aside."""
