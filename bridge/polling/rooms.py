@@ -11,6 +11,7 @@ from sqlalchemy import ColumnElement, Connection, Row, delete, insert, or_, sele
 
 from bridge.db.engine import upsert
 from bridge.db.event_log import append_events, room_log
+from bridge.db.notifications import notify_due
 from bridge.db.tables import rooms, sources
 from bridge.db.visits import BATCH_SIZE, PresenceWrites, batched, load_presence
 from bridge.errors import AmbiguousError, NotFoundError
@@ -109,6 +110,7 @@ def add_room(connection: Connection, spec: RoomSpec, now: datetime, new_id: Call
     """Track a room; returns whether it was not tracked before. A room of the configuration stays as the file has it."""
     row = _lock_room(connection, spec.source, spec.upstream_id)
     ensure_sources(connection, [spec.source])
+    notify_due(connection)
     if row is None:
         connection.execute(insert(rooms).values(_room_values(spec, "manual", now)))
         return True
@@ -150,7 +152,9 @@ def is_polled(connection: Connection, source: str, upstream_id: str) -> bool:
 def make_due(connection: Connection, source: str, upstream_id: str, now: datetime) -> None:
     """Let a room be polled at once; if a poll of it is under way, once more after that."""
     waits = or_(rooms.c.next_poll_at > now, rooms.c.claim_token.is_not(None))
-    connection.execute(update(rooms).where(*_polled(source, upstream_id), waits).values(next_poll_at=now))
+    made_due = connection.execute(update(rooms).where(*_polled(source, upstream_id), waits).values(next_poll_at=now))
+    if made_due.rowcount:
+        notify_due(connection)
 
 
 def _polled(source: str, upstream_id: str) -> tuple[ColumnElement[bool], ...]:
