@@ -8,6 +8,7 @@ from sqlalchemy import Connection, select
 
 from bridge.db.encryption import reencrypt_all
 from bridge.db.engine import CONFIGURATION_LOCK, advisory_lock, allow_long_transaction
+from bridge.db.notifications import notify_due
 from bridge.db.tables import endpoints as endpoints_table
 from bridge.db.tables import rooms as rooms_table
 from bridge.delivery.endpoints import EndpointSpec, configure_endpoints, lock_all_endpoints
@@ -54,6 +55,7 @@ def apply_configuration(
     configure_endpoints(connection, endpoints, context)
     configure_discovery(connection, discovering, context.now)
     reencrypt_all(connection, context.cipher, context.now)
+    notify_due(connection)
 
 
 def _refuse_to_empty(connection: Connection) -> None:

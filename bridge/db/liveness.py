@@ -33,6 +33,7 @@ from typing import Final, Protocol
 from sqlalchemy import Connection, Table, delete, func, insert, literal, select, tuple_, union, update
 
 from bridge.db.engine import Database
+from bridge.db.notifications import notify_due
 from bridge.db.tables import cursors, jobs, redeliveries, rooms, sources, workers
 from bridge.errors import DatabaseError
 from bridge.logs import get_logger
@@ -373,7 +374,10 @@ def free_claims(connection: Connection, table_name: str, tokens: Collection[str]
     (key,) = table.primary_key
     claimed = select(key).where(table.c.claim_token.is_not(None), table.c.claim_token.in_(sorted(tokens)))
     freeing = update(table).where(key.in_(claimed.with_for_update(skip_locked=True))).values(claim_token=None)
-    return connection.execute(freeing).rowcount
+    freed = connection.execute(freeing).rowcount
+    if freed:
+        notify_due(connection)
+    return freed
 
 
 def _touched_at(path: Path) -> int | None:

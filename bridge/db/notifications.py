@@ -1,6 +1,7 @@
-"""Notifications of new events from other processes: LISTEN on a connection of its own; SQLite has nothing like it.
+"""Notifications of new events and due work: LISTEN on a connection of its own; SQLite has nothing like it.
 
-A trigger of the table notifies, at the end of a transaction that has appended events (migration 0001).
+A trigger of the table notifies, at the end of a transaction that has appended events (migration 0001). What makes work
+due that another process may have to do calls `notify_due`.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ import asyncio
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection
 
 from bridge.db.engine import connection_arguments
 from bridge.logs import get_logger
@@ -17,15 +18,9 @@ from bridge.logs import get_logger
 if TYPE_CHECKING:
     from psycopg import AsyncConnection
 
-
-def notify_due(connection: Connection) -> None:
-    """Wake the pollers and senders of other processes at the end of this transaction."""
-    if connection.dialect.name == "postgresql":
-        connection.execute(text("NOTIFY bridge_due"))
-
-
 CHANNEL: Final = "bridge_events"
 """The name in the trigger."""
+DUE_CHANNEL: Final = "bridge_due"
 RECONNECT_SECONDS: Final = 1.0
 
 log = get_logger("bridge.db")
@@ -67,6 +62,12 @@ class Listener:
                 self.is_listening = False
                 self._on_notified()
             await asyncio.sleep(RECONNECT_SECONDS)
+
+
+def notify_due(connection: Connection) -> None:
+    """Let pollers and senders of every process look for due work as soon as this transaction is committed."""
+    if connection.dialect.name == "postgresql":
+        connection.exec_driver_sql(f"NOTIFY {DUE_CHANNEL}")
 
 
 async def _is_pooled(connection: AsyncConnection) -> bool:

@@ -12,6 +12,7 @@ from sqlalchemy import Connection, Row, delete, insert, or_, select, update
 
 from bridge.db.encryption import SecretCipher, check_keys
 from bridge.db.engine import allow_long_transaction
+from bridge.db.notifications import notify_due
 from bridge.db.tables import cursors, endpoint_secrets, endpoints
 from bridge.delivery.secrets import (
     EndpointContext,
@@ -180,6 +181,7 @@ def reset_health(connection: Connection, endpoint_key: int, now: datetime) -> No
         .where(cursors.c.endpoint_key == endpoint_key, *waiting)
         .values(next_attempt_at=now, failed_attempts=0, rejections=0, last_failed_at=None)
     )
+    notify_due(connection)
 
 
 def find_endpoint(connection: Connection, name: str) -> Row[Any]:

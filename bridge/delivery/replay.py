@@ -14,6 +14,7 @@ from sqlalchemy import ColumnElement, Connection, and_, exists, func, insert, se
 
 from bridge.db.engine import Database
 from bridge.db.event_log import is_in_audience
+from bridge.db.notifications import notify_due
 from bridge.db.tables import dead_letters, endpoints, events, redeliveries, rooms
 from bridge.errors import NotFoundError
 from bridge.events.subscription import Subscription, subscription
@@ -192,4 +193,5 @@ def _add(connection: Connection, endpoint_key: int, event_keys: Sequence[int], n
     owed = {"endpoint_key": endpoint_key, "requested_at": now, "next_attempt_at": now, "state": RedeliveryState.OWED}
     if event_keys:
         connection.execute(insert(redeliveries), [{"event_key": key, **owed} for key in event_keys])
+        notify_due(connection)
     return len(event_keys)

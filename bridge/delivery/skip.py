@@ -8,6 +8,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, Select, select, update
 
 from bridge.db.event_log import is_in_audience
+from bridge.db.notifications import notify_due
 from bridge.db.tables import cursors, endpoints, events, rooms
 from bridge.delivery.endpoints import find_endpoint
 from bridge.delivery.plan import NewDeadLetter
@@ -49,6 +50,7 @@ def skip_event(connection: Connection, endpoint_name: str, event_id: str, now: d
             last_failed_at=None,
         )
     )
+    notify_due(connection)
 
 
 def _find_event(connection: Connection, event_id: str) -> Row[Any]:

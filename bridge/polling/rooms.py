@@ -114,6 +114,8 @@ def discover_rooms(
     connection: Connection, source: str, counts: Mapping[str, int | None], now: datetime, new_id: Callable[[str], str]
 ) -> None:
     """Track rooms that are live, with their numbers of peers; those that are tracked already stay as they are."""
+    ensure_sources(connection, [source])
+    notify_due(connection)
     for some in batched(counts, BATCH_SIZE):
         stored = {row.upstream_id: row for row in _lock_rooms(connection, source, some)}
         listed = {room_id: {"listed": True, "listed_count": counts[room_id]} for room_id in some}
@@ -135,6 +137,7 @@ def add_room(connection: Connection, spec: RoomSpec, now: datetime, new_id: Call
     """Track a room; returns whether it was not tracked before. A room of the configuration stays as the file has it."""
     row = _lock_room(connection, spec.source, spec.upstream_id)
     ensure_sources(connection, [spec.source])
+    notify_due(connection)
     if row is None:
         connection.execute(insert(rooms).values(_room_values(spec, "manual", now)))
         return True
