@@ -1,6 +1,6 @@
 """`python -m benchmarks.livekit`: LiveKit's own webhooks beside the bridge's, pokes, 1,000 rooms, a flood of pokes.
 
-Run by hand: it takes about half an hour, and the first two need a livekit-server (`make livekit`). Prints Markdown.
+Run by hand: it takes about 25 minutes, and the first two need a livekit-server (`make livekit`). Prints Markdown.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from benchmarks.livekit import flood, many_rooms, poked, rig, side_by_side
 from bridge import __version__
 
 PARTS: dict[str, tuple[rig.Measure, float]] = {
-    "side_by_side": (side_by_side.measure, 150),
-    "poked": (poked.measure, 150),
-    "many_rooms": (many_rooms.measure, 180),
+    "side_by_side": (side_by_side.measure, 60),
+    "poked": (poked.measure, 120),
+    "many_rooms": (many_rooms.measure, 120),
     "flood": (flood.measure, 20),
 }
 

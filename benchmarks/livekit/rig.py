@@ -55,13 +55,40 @@ def running_bridge(
     sources: Mapping[str, Mapping[str, object]],
     rooms: Mapping[str, Iterable[str]],
     interval: str,
+    intervals: Mapping[str, str] | None = None,
+    delivery: Mapping[str, object] | None = None,
 ) -> Iterator[Bridge]:
-    """Run the bridge with defaults in all that is not an argument, on SQLite; `rooms` are ids by source."""
+    """Run the bridge on SQLite, with defaults in all that is not an argument.
+
+    Args:
+        receiver: of every event of rooms.
+        port: of the web server.
+        sources: tables of `[sources]`.
+        rooms: ids by source.
+        interval: of polls.
+        intervals: of rooms that have their own, by id.
+        delivery: keys of `[delivery]`.
+    """
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)
         url = f"sqlite:///{directory}/bridge.db"
         config = directory / "bridge.toml"
-        config.write_text(_configuration(receiver, url, port, sources, rooms, interval))
+        lines = [
+            f'database = {{ url = "{url}" }}',
+            f'polling = {{ interval = "{interval}" }}',
+            f'web = {{ listen = "127.0.0.1:{port}" }}',
+            'log = { format = "json" }',
+            "[delivery]",
+            *_pairs({"allow_private_networks": ["127.0.0.0/8"], **(delivery or {})}),
+            "[[endpoints]]",
+            *_pairs({"name": "receiver", "url": f"{receiver.url}/ours", "secret": SECRET, "events": ROOM_EVENTS}),
+        ]
+        for source, settings in sources.items():
+            lines += [f"[sources.{source}]", *_pairs(settings)]
+        for source, room_id in ((source, room_id) for source, ids in rooms.items() for room_id in ids):
+            own = {"interval": intervals[room_id]} if intervals and room_id in intervals else {}
+            lines += ["[[rooms]]", *_pairs({"id": room_id, "source": source, **own})]
+        config.write_text("\n".join(lines) + "\n")
         with Process(bridge_command("run", "--config", str(config)), directory) as process:
             process.wait_for_output(READY)
             yield Bridge(process=process, url=f"http://127.0.0.1:{port}", database_url=url)
@@ -71,31 +98,6 @@ def running_bridge(
 def choose_port() -> int:
     """A free port."""
     return free_port()
-
-
-def _configuration(
-    receiver: Receiver,
-    url: str,
-    port: int,
-    sources: Mapping[str, Mapping[str, object]],
-    rooms: Mapping[str, Iterable[str]],
-    interval: str,
-) -> str:
-    lines = [
-        f'database = {{ url = "{url}" }}',
-        f'polling = {{ interval = "{interval}" }}',
-        f'web = {{ listen = "127.0.0.1:{port}" }}',
-        'delivery = { allow_private_networks = ["127.0.0.0/8"] }',
-        'log = { format = "json" }',
-        "[[endpoints]]",
-        *_pairs({"name": "receiver", "url": f"{receiver.url}/ours", "secret": SECRET, "events": ROOM_EVENTS}),
-    ]
-    for source, settings in sources.items():
-        lines += [f"[sources.{source}]", *_pairs(settings)]
-    for source, ids in rooms.items():
-        for room_id in ids:
-            lines += ["[[rooms]]", *_pairs({"id": room_id, "source": source})]
-    return "\n".join(lines) + "\n"
 
 
 def _pairs(settings: Mapping[str, object]) -> list[str]:
