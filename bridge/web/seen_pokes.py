@@ -11,6 +11,8 @@ from bridge.rules.signing import TOLERANCE
 
 REMEMBERED: Final = 2 * TOLERANCE
 """By then, the timestamp of a message is out of tolerance, even if it was ahead of this clock."""
+KEPT: Final = 10_000
+"""Whatever a flood sends: a message that is forgotten earlier costs one more poll if it comes again."""
 
 
 @dataclass(slots=True)
@@ -25,7 +27,7 @@ class SeenPokes:
 
     def add(self, source: str, fingerprint: bytes, now: datetime) -> None:
         """Remember a poke, and forget those that are too old to be accepted again."""
-        while self._by_time and self._by_time[0][0] < now - REMEMBERED:
+        while self._by_time and (self._by_time[0][0] < now - REMEMBERED or len(self._by_time) >= KEPT):
             self._seen.discard(self._by_time.popleft()[1])
         if not self.has(source, fingerprint):
             self._seen.add((source, fingerprint))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,13 +15,15 @@ from tests.harness.config import Configure, write_config
 from tests.harness.deliveries import all_problems, wait_until_delivered
 from tests.harness.livekit import LiveKitServer, Participants, own_record
 from tests.harness.postgres import free_port
-from tests.harness.process import BridgeProcess
+from tests.harness.process import BridgeProcess, command
 from tests.harness.receiver import Event, Receiver
 from tests.harness.waiting import wait_until
 
 pytestmark = [pytest.mark.campaign, pytest.mark.timeout(1800)]  # the server may have to be built
 
 ROOM = "meeting/ä"
+CLASS = "class-7"
+DISCOVERING = {"discover": True, "discover_rooms": ["class-*"]}
 CROWD = [f"guest-{number}" for number in range(20)]
 
 
@@ -53,6 +57,21 @@ def milliseconds(event: Event) -> int:
 
 def failed_polls(bridge: BridgeProcess) -> int:
     return len([line for line in bridge.lines("room.polled") if line["outcome"] == "unreachable"])
+
+
+def tracked(config: Path) -> list[dict[str, Any]]:
+    rooms: list[dict[str, Any]] = json.loads(command(config, "rooms", "list", "--json"))
+    return rooms
+
+
+def outcomes(bridge: BridgeProcess, room: str) -> list[str]:
+    """Of the server's own messages about a room."""
+    return [line["outcome"] for line in bridge.lines("poke.received") if line["room"] == room]
+
+
+def listed(bridge: BridgeProcess) -> list[int]:
+    """The number of live rooms on each list so far."""
+    return [line["live"] for line in bridge.lines("rooms.listed")]
 
 
 def waiting_for(receiver: Receiver) -> Callable[..., list[Event]]:
@@ -137,7 +156,9 @@ def test_the_events_of_a_meeting_are_the_servers_own_record(
     assert [event["type"] for event in events].count("room.empty") == 3
 
 
-def test_its_own_webhooks_bring_the_events_at_once(configure: Configure, receiver: Receiver, tmp_path: Path) -> None:
+def test_its_own_webhooks_bring_the_events_at_once(
+    configure: Configure, receiver: Receiver, tmp_path: Path, sqlite_migrated_url: str
+) -> None:
     wait = waiting_for(receiver)
     port = free_port()
     with LiveKitServer(tmp_path, f"http://127.0.0.1:{port}/pokes/meet") as server:
@@ -147,6 +168,7 @@ def test_its_own_webhooks_bring_the_events_at_once(configure: Configure, receive
             sources={"meet": server.source()},
             polling={"interval": "1h"},
             web={"listen": f"127.0.0.1:{port}"},
+            log={"level": "debug"},
         )
         with BridgeProcess(config) as bridge, Participants(server, ROOM) as people:
             bridge.wait_ready()
@@ -157,4 +179,107 @@ def test_its_own_webhooks_bring_the_events_at_once(configure: Configure, receive
                 wait("bob")
                 people.leave("bob")
                 wait()
+            with Participants(server, ROOM) as vanishing:
+                vanishing.join("cleo", "dora", "emil")
+                wait("cleo", "dora", "emil")
+                server.call("RemoveParticipant", room=ROOM, identity="emil")
+                wait("cleo", "dora")
+            wait()  # the two were killed without a goodbye, the process being gone
+            people.join("ann")
+            wait("ann")
+            server.call("DeleteRoom", room=ROOM)
+            wait()
+            with Participants(server, "elsewhere") as others:
+                others.join("fred")
+                wait_until(lambda: "untracked" in outcomes(bridge, "elsewhere"), what="a poke for the other room")
+            assert [room["room_id"] for room in tracked(config)] == [ROOM]
+            wait_until_delivered(receiver, sqlite_migrated_url)
             assert bridge.stop() == 0
+    assert all_problems(receiver.deliveries, sqlite_migrated_url) == []
+
+
+def test_rooms_are_tracked_while_they_are_live(
+    configure: Configure, receiver: Receiver, tmp_path: Path, sqlite_migrated_url: str
+) -> None:
+    wait = waiting_for(receiver)
+    with LiveKitServer(tmp_path) as server:
+        config = configure(
+            endpoints=[receiver.endpoint()],
+            sources={"meet": {**server.source(), **DISCOVERING, "discover_forget": "1s"}},
+            polling={"interval": "500ms", "idle_interval": "1h"},
+            log={"level": "debug"},
+        )
+        with (
+            BridgeProcess(config) as bridge,
+            Participants(server, "staff") as others,
+            Participants(server, CLASS) as people,
+        ):
+            others.join("zoe")
+            people.join("ann", "bob")
+            wait("ann", "bob")
+            wait_until(lambda: 2 in listed(bridge), what=lambda: f"both rooms on a list: {listed(bridge)}")
+            assert [(room["room_id"], room["origin"]) for room in tracked(config)] == [(CLASS, "discovered")]
+            people.leave("ann", "bob")
+            wait()
+            wait_until(lambda: not tracked(config), what="the room to be forgotten")
+            kept = json.loads(command(config, "events", "list", "--room", CLASS, "--json"))
+            assert sorted(event["id"] for event in kept) == sorted(event["id"] for event in receiver.events())
+            people.join("ann")
+            wait("ann")
+            assert [room["room_id"] for room in tracked(config)] == [CLASS]
+            wait_until_delivered(receiver, sqlite_migrated_url)
+            assert bridge.stop() == 0
+    assert all_problems(receiver.deliveries, sqlite_migrated_url) == []
+    assert {event["data"]["room_id"] for event in receiver.events()} == {CLASS}
+
+
+def test_its_own_webhooks_find_rooms_at_once(configure: Configure, receiver: Receiver, tmp_path: Path) -> None:
+    wait = waiting_for(receiver)
+    port = free_port()
+    with LiveKitServer(tmp_path, f"http://127.0.0.1:{port}/pokes/meet") as server:
+        config = configure(
+            endpoints=[receiver.endpoint()],
+            sources={"meet": {**server.source(), **DISCOVERING}},
+            polling={"interval": "1h"},
+            web={"listen": f"127.0.0.1:{port}"},
+            log={"level": "debug"},
+        )
+        with (
+            BridgeProcess(config) as bridge,
+            Participants(server, "staff") as others,
+            Participants(server, CLASS) as people,
+        ):
+            wait_until(lambda: listed(bridge), what="the only list within an hour")
+            others.join("zoe")
+            people.join("ann")
+            wait("ann")
+            wait_until(lambda: "untracked" in outcomes(bridge, "staff"), what="a poke for the other room")
+            assert [room["room_id"] for room in tracked(config)] == [CLASS]
+            people.leave("ann")
+            wait()
+            assert listed(bridge) == [0]
+            assert bridge.stop() == 0
+
+
+def test_the_command_tracks_what_is_live(configure: Configure, tmp_path: Path) -> None:
+    with (
+        LiveKitServer(tmp_path) as server,
+        Participants(server, "staff") as others,
+        Participants(server, CLASS) as people,
+    ):
+        config = configure(sources={"meet": {**server.source(), "discover_rooms": ["class-*"]}})
+        others.join("zoe")
+        people.join("ann", "bob")
+
+        def discover(*options: str) -> list[tuple[str, int, bool, bool]]:
+            found = json.loads(command(config, "rooms", "discover", "--json", *options))
+            return [(room["room_id"], room["peer_count"], room["tracked"], room["new"]) for room in found]
+
+        wait_until(
+            lambda: discover("--dry-run") == [(CLASS, 2, True, True), ("staff", 1, False, False)],
+            what=lambda: f"the server's list, which lags by some seconds: {discover('--dry-run')}",
+        )
+        assert tracked(config) == []
+        assert discover() == [(CLASS, 2, True, True), ("staff", 1, False, False)]
+        assert [(room["room_id"], room["origin"]) for room in tracked(config)] == [(CLASS, "discovered")]
+        assert discover() == [(CLASS, 2, True, False), ("staff", 1, False, False)]

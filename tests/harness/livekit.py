@@ -170,9 +170,9 @@ class Participants:
     def __exit__(self, *_: object) -> None:
         self.kill()
 
-    def join(self, *identities: str) -> None:
-        """Connect them, all at once."""
-        self._do(join={identity: token(self._room, identity) for identity in identities})
+    def join(self, *identities: str) -> dict[str, str]:
+        """Connect them, all at once; returns the sid of each."""
+        return self._do(join={identity: token(self._room, identity) for identity in identities})
 
     def leave(self, *identities: str) -> None:
         """Disconnect them, with a goodbye."""
@@ -182,11 +182,14 @@ class Participants:
         self._process.kill()
         self._process.communicate()
 
-    def _do(self, **command: object) -> None:
+    def _do(self, **command: object) -> dict[str, str]:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         print(json.dumps(command), file=self._process.stdin, flush=True)
-        assert self._process.stdout.readline() == "done\n", command
+        response = self._process.stdout.readline()
+        assert response, f"the participants have ended at {command}"
+        sids: dict[str, str] = json.loads(response)
+        return sids
 
 
 def own_record(receiver: Receiver, *kinds: str) -> dict[str, dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""Participants of LiveKit rooms, on command: a line of JSON for each, answered by `done`."""
+"""Participants of LiveKit rooms, on command: a line of JSON for each, answered by the sids of those that joined."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ async def _run(url: str) -> None:
         await asyncio.gather(*(room.connect(url, command["join"][identity]) for identity, room in joining.items()))
         rooms |= joining
         await asyncio.gather(*(rooms.pop(identity).disconnect() for identity in command.get("leave", ())))
-        print("done", flush=True)  # noqa: T201 - a program
+        sids = {identity: room.local_participant.sid for identity, room in joining.items()}
+        print(json.dumps(sids), flush=True)  # noqa: T201 - a program
 
 
 if __name__ == "__main__":

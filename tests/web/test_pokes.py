@@ -13,7 +13,7 @@ import jwt
 import pytest
 
 from bridge.admin.rooms import show_room
-from bridge.web.seen_pokes import REMEMBERED, SeenPokes
+from bridge.web.seen_pokes import KEPT, REMEMBERED, SeenPokes
 from tests.harness.builders import at, peer, seen
 from tests.harness.config import API_KEY
 from tests.web.conftest import Web
@@ -182,3 +182,10 @@ def test_signatures_are_forgotten_when_their_time_is_out_of_tolerance(seconds: f
     pokes.add("main", b"1", at(0))
     pokes.add("main", b"2", at(later))
     assert (pokes.has("main", b"1"), pokes.has("main", b"2"), pokes.has("other", b"2")) == (is_known, True, False)
+
+
+def test_a_flood_of_signatures_forgets_the_oldest() -> None:
+    pokes = SeenPokes()
+    for number in range(KEPT + 1):
+        pokes.add("main", number.to_bytes(4), at(0))
+    assert [pokes.has("main", number.to_bytes(4)) for number in (0, 1, KEPT)] == [False, True, True]

@@ -1,0 +1,177 @@
+"""LiveKit's own webhooks against the bridge's: one meeting of flapping participants, receivers that fail alike.
+
+A fifth of all requests get a 503, and for some seconds every connection is cut. One more receiver, which never fails,
+is LiveKit's own record: it says when LiveKit gave up those who were killed. There are two bridges: one with the default
+`retry_schedule`, one that tries again as soon as LiveKit does.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+from threading import Event
+
+from benchmarks.livekit import rig
+from benchmarks.livekit.meeting import Meeting, Pace, Visit
+from tests.harness.deliveries import wait_until_delivered
+from tests.harness.livekit import LiveKitServer
+from tests.harness.receiver import Receiver, Response
+
+ROOMS = ("physics", "history", "latin", "music", "art", "sports")
+GROUPS = [(room, [f"{room}-{number}" for number in range(3)]) for room in ROOMS]
+PACE = Pace(stay=(0.3, 6), away=(0.1, 3), killed=0.2)
+QUICK = ["1s", "2s", "4s", "8s", *["15s"] * 20]
+"""As LiveKit, which gives up after the fourth."""
+FAILING, OUTAGE_SECONDS, LATE_SECONDS = 0.2, 15.0, 10.0
+JOINED, LEFT = "joined", "left"
+
+
+@dataclass(frozen=True, slots=True)
+class Word:
+    """An accepted message: who joined or left which room, its place in the sender's own order, and when it came."""
+
+    kind: str
+    sid: str
+    room: str
+    order: int
+    at: float
+
+
+def measure(seconds: float) -> Iterator[str]:
+    """Run the meeting for a while, then wait until all senders have nothing left to send."""
+    meeting, outage, ports = Meeting(), Event(), [rig.choose_port() for _ in range(2)]
+    with (
+        Receiver() as ours,
+        Receiver() as quick,
+        Receiver() as theirs,
+        Receiver() as record,
+        tempfile.TemporaryDirectory() as directory,
+    ):
+        for number, receiver in enumerate((ours, quick, theirs)):
+            receiver.script(*_faults(outage, Random(number)))  # noqa: S311 - a seed, not secrecy
+        urls = (theirs.url, record.url, *(f"http://127.0.0.1:{port}/pokes/meet" for port in ports))
+        with LiveKitServer(Path(directory), *urls) as server, ExitStack() as bridges:
+            for receiver, port, delivery in ((ours, ports[0], {}), (quick, ports[1], {"retry_schedule": QUICK})):
+                running = rig.running_bridge(
+                    receiver,
+                    port=port,
+                    sources={"meet": server.source()},
+                    rooms={"meet": ROOMS},
+                    interval="2s",
+                    delivery=delivery,
+                )
+                bridge = bridges.enter_context(running)
+                bridges.callback(wait_until_delivered, receiver, bridge.database_url, timeout=1200)
+            with meeting.running(server, GROUPS, PACE):
+                time.sleep(seconds / 2)
+                outage.set()
+                time.sleep(OUTAGE_SECONDS)
+                outage.clear()
+                time.sleep(max(0.0, seconds / 2 - OUTAGE_SECONDS))
+            rig.wait_for_quiet(record, 45)  # twice the time after which LiveKit gives up who was killed
+            rig.wait_for_quiet(theirs, 45)
+    given_up = {word.sid: word.at for word in _their_words(record) if word.kind == LEFT}
+    killed = sum(visit.left_at is None for visit in meeting.visits.values())
+    yield (
+        f"{len(meeting.visits):,} visits in {len(ROOMS)} rooms within {seconds:.0f} s, {killed} of them ended"
+        f" by a kill; {FAILING:.0%} of requests fail, and all for {OUTAGE_SECONDS:.0f} s."
+    )
+    yield ""
+    words = (_their_words(theirs), _our_words(ours), _our_words(quick))
+    sides = [_judge(some, meeting.visits, given_up) for some in words]
+    head = ("", "LiveKit's webhooks", "the bridge's", "the same, `retry_schedule` from 1 s")
+    yield from rig.table(head, ((name, *(side[name] for side in sides)) for name in sides[0]))
+    seen = {word.sid for word in (*words[1], *words[2])}
+    unseen = [visit.ended_at - visit.joined_at for sid, visit in meeting.visits.items() if sid not in seen]
+    yield ""
+    longest = rig.duration(max(unseen, default=0))
+    yield f"Visits that no poll of either bridge saw: {len(unseen)}, the longest of {longest}."
+    yield f"Connections that were not made: {meeting.failed}."
+
+
+def _faults(outage: Event, rng: Random) -> tuple[Response, ...]:
+    return (
+        Response(reset=True, when=lambda _: outage.is_set()),
+        Response(status=503, when=lambda _: rng.random() < FAILING),
+    )
+
+
+def _our_words(receiver: Receiver) -> list[Word]:
+    kinds = {"peer.joined": JOINED, "peer.left": LEFT}
+    return [
+        Word(
+            kinds[one.event["type"]],
+            one.event["data"]["peer_id"],
+            one.event["data"]["room_id"],
+            one.event["data"]["sequence"],
+            rig.wall_time(one),
+        )
+        for one in receiver.accepted
+        if one.event["type"] in kinds
+    ]
+
+
+def _their_words(receiver: Receiver) -> list[Word]:
+    kinds = {"participant_joined": JOINED, "participant_left": LEFT}
+    return [
+        Word(
+            kinds[one.event["event"]],
+            one.event["participant"]["sid"],
+            one.event["room"]["name"],
+            int(one.event["createdAt"]),
+            rig.wall_time(one),
+        )
+        for one in receiver.accepted
+        if one.event.get("event") in kinds
+    ]
+
+
+def _judge(words: Sequence[Word], visits: Mapping[str, Visit], given_up: Mapping[str, float]) -> dict[str, object]:
+    first = {(word.kind, word.sid): word for word in reversed(words) if word.sid in visits}
+    wanted = [(kind, sid) for sid in visits for kind in (JOINED, LEFT)]
+    delays = {
+        JOINED: [first[JOINED, sid].at - visit.joined_at for sid, visit in visits.items() if (JOINED, sid) in first],
+        LEFT: [
+            first[LEFT, sid].at - (given_up[sid] if visit.left_at is None else visit.left_at)
+            for sid, visit in visits.items()
+            if (LEFT, sid) in first
+        ],
+    }
+    lost = {kind: sum(one[0] == kind and one not in first for one in wanted) for kind in (JOINED, LEFT)}
+    return {
+        "joins lost": lost[JOINED],
+        "leaves lost": lost[LEFT],
+        f"late: more than {LATE_SECONDS:.0f} s": sum(
+            delay > LATE_SECONDS for some in delays.values() for delay in some
+        ),
+        "join to webhook: p50 / p99 / most": rig.spread(delays[JOINED]),
+        "leave to webhook: p50 / p99 / most": rig.spread(delays[LEFT]),
+        "out of order in their room": _out_of_order(first.values()),
+        "leaves before their join": sum(
+            (JOINED, sid) in first and (LEFT, sid) in first and first[LEFT, sid].at < first[JOINED, sid].at
+            for sid in visits
+        ),
+        "accepted twice": len([word for word in words if word.sid in visits]) - len(first),
+        "people still there for the receiver at the end": _still_there(first.values()),
+    }
+
+
+def _out_of_order(words: Iterable[Word]) -> int:
+    """Those that came after a later one of their room, by the sender's own order."""
+    latest: dict[str, int] = {}
+    count = 0
+    for word in sorted(words, key=lambda word: word.at):
+        count += word.order < latest.get(word.room, 0)
+        latest[word.room] = max(word.order, latest.get(word.room, 0))
+    return count
+
+
+def _still_there(words: Iterable[Word]) -> int:
+    """Those whose last word is that they joined."""
+    last = {word.sid: word.kind for word in sorted(words, key=lambda word: word.at)}
+    return sum(kind == JOINED for kind in last.values())
