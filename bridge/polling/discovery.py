@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Final
+from typing import Any
 
 from sqlalchemy import Connection, bindparam, delete, exists, func, literal_column, or_, select, update
 
@@ -24,6 +24,8 @@ from bridge.polling.claim import END_PROBE, available_requests, spend_requests
 from bridge.polling.plan import source_notices
 from bridge.polling.rooms import DUE_COLUMNS, discover_rooms, sooner, stop_tracking
 from bridge.polling.source_state import (
+    LIST_JOB,
+    list_job,
     load_sources,
     lock_source,
     poll_failed_rooms_now,
@@ -34,8 +36,6 @@ from bridge.rules.live_rooms import KnownRoom, ListChanges, LiveRooms, compare_l
 from bridge.rules.polling import Condition, failure_limit, update_source_health
 from bridge.rules.presence import Failure, FailureKind
 from bridge.rules.rate import Rate
-
-_JOB: Final = "discover "
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,15 +56,10 @@ class RecordedList:
     due: int = 0
 
 
-def job_of(source: str) -> str:
-    """The name of the job that asks a source for its list."""
-    return _JOB + source
-
-
 def configure_discovery(connection: Connection, names: Collection[str], now: datetime) -> None:
     """Ask for the lists of these sources at once, and for no other's any more."""
-    wanted = [job_of(name) for name in names]
-    connection.execute(delete(jobs).where(jobs.c.name.startswith(_JOB), jobs.c.name.not_in(wanted)))
+    wanted = [list_job(name) for name in names]
+    connection.execute(delete(jobs).where(jobs.c.name.startswith(LIST_JOB), jobs.c.name.not_in(wanted)))
     if wanted:
         due = upsert(connection.dialect.name)(jobs).on_conflict_do_update(
             index_elements=[jobs.c.name], set_={"next_run_at": now}
@@ -79,7 +74,7 @@ def claim_list(
 
     While a source is not ok, its rooms are the probes; a list is one only if there is no room to poll.
     """
-    job, rate = job_of(source), Rate(requests_per_second)
+    job, rate = list_job(source), Rate(requests_per_second)
     if not is_job_due(connection, job, every=every, now=now):
         return None
     row = lock_source(connection, source)
@@ -100,7 +95,7 @@ def release_list(connection: Connection, claimed: ClaimedList) -> None:
     """Give a list back that is not asked for after all: it is due as it was."""
     if claimed.is_probe:
         connection.execute(END_PROBE, [{"key": claimed.source, "token": claimed.token}])
-    ours = (jobs.c.name == job_of(claimed.source), jobs.c.claim_token == claimed.token)
+    ours = (jobs.c.name == list_job(claimed.source), jobs.c.claim_token == claimed.token)
     connection.execute(update(jobs).where(*ours).values(claim_token=None))
 
 
@@ -127,7 +122,7 @@ def record_list(
         jitter: uniform in [0, 1).
         new_id: makes a public id with a prefix.
     """
-    source, job = claimed.source, job_of(claimed.source)
+    source, job = claimed.source, list_job(claimed.source)
     ours = select(jobs.c.name).where(jobs.c.name == job, jobs.c.claim_token == claimed.token)
     if connection.execute(ours).first() is None:
         return RecordedList(fenced=True)
@@ -246,6 +241,6 @@ _LOCKED = (
     select(*DUE_COLUMNS).where(rooms.c.id.in_(bindparam("keys", expanding=True))).order_by(rooms.c.id).with_for_update()
 )
 LISTS_DUE = exists().where(
-    jobs.c.name.startswith(_JOB), jobs.c.next_run_at <= bindparam("now"), jobs.c.claim_token.is_(None)
+    jobs.c.name.startswith(LIST_JOB), jobs.c.next_run_at <= bindparam("now"), jobs.c.claim_token.is_(None)
 )
 """Whether a source can be asked for its list, its request budget aside."""

@@ -198,6 +198,18 @@ def test_a_list_takes_from_the_budget_of_the_source(lists: Lists) -> None:
     assert lists.store.claim(1, rate=1) == []
 
 
+def test_rooms_leave_a_request_for_the_list_that_is_due(lists: Lists) -> None:
+    lists.store.track("a", "b")
+
+    def rooms_at(seconds: float) -> list[str]:
+        limits: dict[str, Any] = {"requests_per_second": 1, "limit": 9, "now": at(seconds), "live_first": True}
+        return [room.upstream_id for room in lists.store.write(claim_rooms, "main", token="t", **limits)]
+
+    assert rooms_at(0) == [], "else a source with too small a budget would never be asked for its list"
+    lists.record(lists.claim(0, rate=1), LiveRooms(peer_counts={}), 0)
+    assert (rooms_at(1), rooms_at(2)) == (["a"], ["b"])
+
+
 def test_without_rooms_the_list_tells_whether_the_source_works(lists: Lists) -> None:
     lists.record(lists.claim(0), failed(FailureKind.UNAUTHORIZED), 0)
     (source,) = lists.store.rows(sources)
