@@ -7,22 +7,22 @@ sources, jobs.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Final
 
-from sqlalchemy import Connection, bindparam, delete, exists, func, literal_column, or_, select, update
+from sqlalchemy import Connection, Row, bindparam, delete, exists, func, literal_column, or_, select, update
 
 from bridge.db.engine import upsert
 from bridge.db.event_log import append_events, number_system_events
 from bridge.db.jobs import claim_job, finish_job, is_job_due
 from bridge.db.tables import jobs, rooms, sessions
-from bridge.db.visits import BATCH_SIZE, batched
+from bridge.db.visits import BATCH_SIZE, batched, bind
 from bridge.events.types import matches
 from bridge.polling.claim import END_PROBE, available_requests, spend_requests
 from bridge.polling.plan import source_notices
-from bridge.polling.rooms import DUE_COLUMNS, discover_rooms, sooner, stop_tracking
+from bridge.polling.rooms import discover_rooms, lock_rooms, sooner, stop_tracking
 from bridge.polling.source_state import (
     LIST_JOB,
     list_job,
@@ -36,6 +36,9 @@ from bridge.rules.live_rooms import KnownRoom, ListChanges, LiveRooms, compare_l
 from bridge.rules.polling import Condition, failure_limit, update_source_health
 from bridge.rules.presence import Failure, FailureKind
 from bridge.rules.rate import Rate
+
+FORGOTTEN_AT_ONCE: Final = 100
+"""Rooms per transaction, so that nothing else waits for long."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,8 +133,12 @@ def record_list(
     if isinstance(found, LiveRooms):
         known = _known_rooms(connection, source, found.peer_counts)
         changes = compare_lists(found, known, is_wanted=lambda room_id: matches(room_id, globs))
-        _write_changes(connection, changes, now)
-        discover_rooms(connection, source, {name: found.peer_counts[name] for name in changes.new}, now, new_id)
+        new = {name: found.peer_counts[name] for name in changes.new}
+        forgotten = [room.key for room in known if room.room_id in new]
+        _write_changes(
+            connection, changes, lock_rooms(connection, [*changes.listed, *changes.unlisted, *forgotten]), now
+        )
+        discover_rooms(connection, source, new, now)
     _update_health(connection, claimed, found if isinstance(found, Failure) else None, now, jitter, new_id)
     finish_job(connection, job, token=claimed.token, next_run_at=now + every)
     return RecordedList(new=changes.new, due=len(changes.listed) + len(changes.unlisted))
@@ -146,7 +153,7 @@ def forget_rooms(
     now: datetime,
     new_id: Callable[[str], str],
 ) -> list[str]:
-    """Stop tracking discovered rooms that were last live before a time; returns their ids. Their log stays.
+    """Stop tracking some discovered rooms that were last live before a time; returns their ids. Their log stays.
 
     `is_listed`: the source is asked for its list, so that a room on it is live.
     """
@@ -161,7 +168,7 @@ def forget_rooms(
     )
     if is_listed:
         idle = idle.where(~rooms.c.listed)
-    rows = connection.execute(idle.order_by(rooms.c.id).limit(BATCH_SIZE).with_for_update(of=rooms)).all()
+    rows = connection.execute(idle.order_by(rooms.c.id).limit(FORGOTTEN_AT_ONCE).with_for_update(of=rooms)).all()
     for row in rows:
         stop_tracking(connection, row.id, now, new_id, tracked=False)
     return [row.upstream_id for row in rows]
@@ -178,17 +185,17 @@ def _known_rooms(connection: Connection, source: str, named: Collection[str]) ->
     return [KnownRoom(**row._asdict()) for row in found.values()]
 
 
-def _write_changes(connection: Connection, changes: ListChanges, now: datetime) -> None:
-    keys = sorted({*changes.listed, *changes.unlisted})
-    for some in batched(keys, BATCH_SIZE):
-        for row in connection.execute(_LOCKED, {"keys": some}).mappings().all():
-            key: int = row["id"]
-            values: dict[str, Any] = {"listed": key in changes.listed, "listed_count": changes.listed.get(key)}
-            if key not in changes.listed:
-                values["live_until"] = now
-            if row["next_poll_at"] is not None:
-                values["next_poll_at"] = sooner(row, now)
-            connection.execute(update(rooms).where(rooms.c.id == key).values(**values))
+def _write_changes(connection: Connection, changes: ListChanges, locked: Iterable[Row[Any]], now: datetime) -> None:
+    listed, unlisted, absent = [], [], frozenset(changes.unlisted)
+    for row in locked:
+        due_at = None if row.next_poll_at is None else sooner(row, now)
+        if row.id in changes.listed:
+            listed.append({"key": row.id, "next_poll_at": due_at, "listed_count": changes.listed[row.id]})
+        elif row.id in absent:
+            unlisted.append({"key": row.id, "next_poll_at": due_at, "live_until": now})
+    for statement, values in ((_LIST, listed), (_UNLIST, unlisted)):
+        if values:
+            connection.execute(statement, values)
 
 
 def _update_health(
@@ -237,9 +244,9 @@ _KNOWN = select(
 ).where(rooms.c.source == bindparam("source"))
 _NAMED = _KNOWN.where(rooms.c.upstream_id.in_(bindparam("names", expanding=True)))
 _LISTED_BEFORE = _KNOWN.where(literal_column("listed"))  # as in `ix_rooms_listed`
-_LOCKED = (
-    select(*DUE_COLUMNS).where(rooms.c.id.in_(bindparam("keys", expanding=True))).order_by(rooms.c.id).with_for_update()
-)
+_CHANGE = update(rooms).where(rooms.c.id == bindparam("key"))
+_LIST = _CHANGE.values(bind("next_poll_at", "listed_count")).values(listed=True)
+_UNLIST = _CHANGE.values(bind("next_poll_at", "live_until")).values(listed=False, listed_count=None)
 LISTS_DUE = exists().where(
     jobs.c.name.startswith(LIST_JOB), jobs.c.next_run_at <= bindparam("now"), jobs.c.claim_token.is_(None)
 )

@@ -8,7 +8,7 @@ from itertools import pairwise, product
 from typing import Any
 
 import pytest
-from sqlalchemy import update
+from sqlalchemy import Connection, update
 
 from bridge.admin.due import find_due_work
 from bridge.db.tables import jobs, rooms, sources
@@ -27,6 +27,7 @@ from bridge.polling.rooms import apply_shorter_intervals, discover_rooms, make_d
 from bridge.rules.live_rooms import LiveRooms
 from bridge.rules.presence import Failure, FailureKind
 from tests.harness.builders import at, seen
+from tests.harness.statements import executed_statements
 from tests.harness.store_driver import StoreDriver, failed
 
 EVERY = timedelta(seconds=10)
@@ -296,9 +297,26 @@ def test_many_rooms_at_once(lists: Lists) -> None:
     assert not [row for row in lists.store.rooms() if row.listed]
 
 
+def test_a_list_takes_as_many_statements_whatever_its_length(lists: Lists) -> None:
+    def forget_all(connection: Connection) -> None:
+        connection.execute(update(rooms).where(rooms.c.source == "main").values(tracked=False, next_poll_at=None))
+
+    def statements(seconds: float, *lengths: int) -> int:
+        for number, length in enumerate(lengths):
+            claimed = lists.claim(seconds + number * 10)
+            found = LiveRooms(peer_counts={f"{length}-{room}": room for room in range(length)})
+            with executed_statements(lists.store.database) as executed:
+                lists.record(claimed, found, seconds + number * 10)
+            if number:
+                lists.store.write(forget_all)
+        return len(executed)
+
+    assert statements(0, 2, 3, 2, 3) == statements(100, 40, 50, 40, 50)
+
+
 def test_a_room_of_a_poke_is_tracked_only_once(store: StoreDriver) -> None:
     for seconds in (0, 1):
-        store.write(discover_rooms, "main", {"a": None}, at(seconds), store.new_id)
+        store.write(discover_rooms, "main", {"a": None}, at(seconds))
     assert [row.added_at for row in store.rooms() if row.upstream_id == "a"] == [at(0)]
 
 
