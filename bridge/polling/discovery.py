@@ -163,6 +163,7 @@ def forget_rooms(
         rooms.c.origin == "discovered",
         rooms.c.tracked,
         rooms.c.session_key.is_(None),
+        rooms.c.claim_token.is_(None),  # a poll under way may find somebody
         or_(last_seen.is_(None), last_seen < before),
         ~exists().where(sessions.c.room_key == rooms.c.id, sessions.c.ended_at >= before),
     )
@@ -206,12 +207,15 @@ def _update_health(
     jitter: float,
     new_id: Callable[[str], str],
 ) -> None:
-    """A list that fails beside rooms that can be polled says nothing about them, unless there are too many requests."""
+    """A list says nothing of a source with rooms that can be polled, unless there are too many requests."""
     source = claimed.source
     stored = load_sources(connection, [source], failing=[source])[source]
     before = stored.health
-    counts = not stored.has_healthy_room or (failure is not None and failure.kind is FailureKind.RATE_LIMITED)
-    if claimed.is_probe or (failure is not None and counts):
+    if failure is None:
+        counts = stored.room_count == 0
+    else:
+        counts = not stored.has_healthy_room or failure.kind is FailureKind.RATE_LIMITED
+    if claimed.is_probe or counts:
         after = update_source_health(
             before,
             failure,

@@ -324,7 +324,7 @@ def _room_values(spec: RoomSpec, origin: str, now: datetime) -> dict[str, Any]:
 
 
 def _begin_tracking(now: datetime) -> dict[str, Any]:
-    return {"tracked_since": now, "next_poll_at": now}
+    return {"tracked_since": now, "next_poll_at": now, "live_until": None}
 
 
 def _spec_values(spec: RoomSpec, origin: str) -> dict[str, Any]:
@@ -360,6 +360,7 @@ _TRACK_AGAIN = (
         **_spec_values(RoomSpec(source="", upstream_id=""), "discovered"),
         tracked_since=bindparam("now"),
         next_poll_at=bindparam("now"),
+        live_until=None,
         listed=True,
         listed_count=bindparam("count"),
     )

@@ -225,6 +225,14 @@ def test_without_rooms_the_list_tells_whether_the_source_works(lists: Lists) -> 
     assert lists.store.event_types(None) == ["source.unavailable", "source.recovered"]
 
 
+def test_without_rooms_lists_that_fail_now_and_then_make_no_source_unavailable(lists: Lists) -> None:
+    for seconds in range(0, 300, 30):
+        lists.record(lists.claim(seconds), failed(), seconds)
+        for later in (10, 20):
+            lists.take(seconds + later)
+    assert lists.store.rows(sources)[0].condition == "ok"
+
+
 @pytest.mark.parametrize("kind", [FailureKind.UNAUTHORIZED, FailureKind.SERVER_ERROR, FailureKind.TIMEOUT])
 def test_a_list_that_fails_beside_rooms_that_are_well_stops_no_poll(lists: Lists, kind: FailureKind) -> None:
     lists.store.track("a")
@@ -266,6 +274,29 @@ def test_a_discovered_room_is_forgotten_and_found_again(lists: Lists) -> None:
     store.poll(50, gone=seen("r"), occupied=seen("q"))
     assert tracked(store)["gone"] == "discovered"
     assert store.log("gone")[-1]["data"]["sequence"] == 6
+
+
+def test_a_room_that_is_being_polled_is_not_forgotten(lists: Lists) -> None:
+    store = lists.store
+    lists.take(0, a=1)
+    store.poll(0, a=seen())
+    lists.take(10)
+    claimed = store.claim(1000)
+    forgetting: dict[str, Any] = {"is_listed": True, "before": at(900), "now": at(1000), "new_id": store.new_id}
+    assert store.write(forget_rooms, "main", **forgetting) == []
+    store.record(claimed, lambda _: seen("p"), 1001)
+    assert store.write(forget_rooms, "main", **forgetting) == [], "it is occupied"
+    assert store.event_types("a") == ["room.occupied", "peer.joined"]
+
+
+def test_a_room_that_is_found_again_was_not_last_live_before_that(lists: Lists) -> None:
+    store = lists.store
+    forgetting: dict[str, Any] = {"is_listed": False, "new_id": store.new_id}
+    lists.take(0, a=1)
+    lists.take(10)
+    assert store.write(forget_rooms, "main", before=at(900), now=at(1000), **forgetting) == ["a"]
+    store.write(discover_rooms, "main", {"a": 1}, at(1000))
+    assert store.write(forget_rooms, "main", before=at(910), now=at(1010), **forgetting) == []
 
 
 def test_what_an_operator_adds_is_not_forgotten(lists: Lists) -> None:
