@@ -7,13 +7,15 @@ from typing import Final
 
 from sqlalchemy import Column, Connection, exists, func, or_, select, update
 
-from bridge.db.tables import attempts, cursors, endpoints, events, redeliveries, rooms, sources
+from bridge.db.tables import attempts, cursors, endpoints, events, jobs, redeliveries, rooms, sources
+from bridge.polling.source_state import LIST_JOB
 from bridge.rules.backoff import JITTER, LONGEST_RETRY_AFTER
 from bridge.rules.delivery import Circuit, DeliveryPolicy
 from bridge.rules.polling import UNAVAILABLE
 
 TOLERANCE: Final = timedelta(seconds=10)
 """A record this far in the future is no sign of a changed clock: those of several machines differ."""
+_IS_LIST = jobs.c.name.startswith(LIST_JOB)
 
 
 def clock_lag(connection: Connection, now: datetime) -> timedelta:
@@ -47,6 +49,7 @@ def waits_impossibly(connection: Connection, latest: datetime) -> bool:
                 endpoints.c.redeliveries_paused_until > latest,
             )
         ),
+        select(jobs.c.name).where(_IS_LIST, jobs.c.next_run_at > latest),
     )
     return any(connection.execute(query.limit(1)).first() is not None for query in waiting)
 
@@ -58,13 +61,14 @@ def make_impossible_due(connection: Connection, now: datetime, longest: timedelt
     _end_long_pauses(connection, now)
     for due in (cursors.c.next_attempt_at, redeliveries.c.next_attempt_at):
         _make_due(connection, due, now, longest)
+    _make_lists_due(connection, now, longest)
 
 
 def make_everything_due(connection: Connection, now: datetime) -> None:
     """Make everything due that waits for a later time.
 
     Pauses that others asked for (a rate limit, a `Retry-After`) stay, unless they are longer than any can be.
-    Tables are changed in the order in which everything locks: rooms, sources, endpoints, cursors.
+    Tables are changed in the order in which everything locks: rooms, sources, endpoints, cursors, jobs.
     """
     _make_due(connection, rooms.c.next_poll_at, now)
     unavailable = sources.c.condition.in_([condition.value for condition in UNAVAILABLE])
@@ -76,6 +80,12 @@ def make_everything_due(connection: Connection, now: datetime) -> None:
         _make_due(connection, next_at, now)
     for due in (cursors.c.next_attempt_at, redeliveries.c.next_attempt_at):
         _make_due(connection, due, now)
+    _make_lists_due(connection, now)
+
+
+def _make_lists_due(connection: Connection, now: datetime, after: timedelta = timedelta()) -> None:
+    """Other jobs look at the clock themselves (`bridge.db.jobs`)."""
+    connection.execute(update(jobs).where(_IS_LIST, jobs.c.next_run_at > now + after).values(next_run_at=now))
 
 
 def _end_long_pauses(connection: Connection, now: datetime) -> None:

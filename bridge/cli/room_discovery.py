@@ -95,7 +95,7 @@ def _take_list(
     rooms = _rooms(account, found, database.read_now(tracked_ids, account.name, tuple(found.peer_counts)))
     new = {room.room_id: room.peer_count for room in rooms if room.new}
     if new and not dry_run:
-        database.write_now(discover_rooms, account.name, new, runtime.now(), runtime.new_id)
+        database.write_now(discover_rooms, account.name, new, runtime.now())
     return rooms
 
 

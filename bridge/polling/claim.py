@@ -13,11 +13,11 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, and_, bindparam, exists, or_, select, update
 
-from bridge.db.tables import rooms, sources
+from bridge.db.tables import jobs, rooms, sources
 from bridge.errors import BusyError, ConflictError
 from bridge.polling.plan import ClaimedRoom
 from bridge.polling.rooms import find_room
-from bridge.polling.source_state import lock_source, read_source, source_health
+from bridge.polling.source_state import list_job, lock_source, read_source, source_health
 from bridge.rules.polling import Condition, SourceHealth
 from bridge.rules.rate import Rate
 
@@ -35,17 +35,20 @@ def claim_rooms(
     """Claim up to `limit` due rooms of a source, within its request budget; the longest due first.
 
     Of a source that is not ok only one room is claimed, as a probe: the one that failed least. With `live_first`, rooms
-    that are occupied or on the list of live rooms come before all others.
+    that are occupied or on the list of live rooms come before all others, and a list that is due before all rooms.
     """
     rate = Rate(requests_per_second)
     row = read_source(connection, source)
     if row is None or rate.per_second > 0 or source_health(row).condition is not Condition.OK:
         row = lock_source(connection, source)
     health = source_health(row)
-    limit = min(limit, available_requests(row, health, rate, now))
+    is_probe = health.condition is not Condition.OK
+    available = available_requests(row, health, rate, now)
+    if live_first and not is_probe and _is_list_due(connection, source, now):
+        available -= 1
+    limit = min(limit, available)
     if limit <= 0:
         return []
-    is_probe = health.condition is not Condition.OK
     wanted = {"source": source, "now": now, "limit": limit}
     due = connection.execute(_DUE_TO_PROBE if is_probe else _LIVE_DUE_FIRST if live_first else _DUE, wanted).all()
     if not due:
@@ -112,6 +115,10 @@ def available_requests(row: Row[Any], health: SourceHealth, rate: Rate, now: dat
     return 0 if row.claim_token is not None else min(available, 1)
 
 
+def _is_list_due(connection: Connection, source: str, now: datetime) -> bool:
+    return connection.execute(_LIST_DUE, {"job": list_job(source), "now": now}).first() is not None
+
+
 def spend_requests(
     connection: Connection, row: Row[Any], rate: Rate, count: int, now: datetime, probe_token: str | None
 ) -> None:
@@ -144,6 +151,9 @@ _LIVE_DUE_FIRST = _OF_SOURCE.order_by(
     or_(rooms.c.listed, rooms.c.session_key.is_not(None)).desc(), rooms.c.next_poll_at, rooms.c.id
 )
 _DUE_TO_PROBE = _OF_SOURCE.order_by(rooms.c.failures, rooms.c.next_poll_at, rooms.c.id)
+_LIST_DUE = select(jobs.c.name).where(
+    jobs.c.name == bindparam("job"), jobs.c.next_run_at <= bindparam("now"), jobs.c.claim_token.is_(None)
+)
 ROOMS_DUE = exists().where(
     or_(sources.c.paused_until.is_(None), sources.c.paused_until <= bindparam("now")),
     exists().where(rooms.c.source == sources.c.name, _IS_DUE),

@@ -7,23 +7,25 @@ sources, jobs.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from sqlalchemy import Connection, bindparam, delete, exists, func, literal_column, or_, select, update
+from sqlalchemy import Connection, Row, bindparam, delete, exists, func, literal_column, or_, select, update
 
 from bridge.db.engine import upsert
 from bridge.db.event_log import append_events, number_system_events
 from bridge.db.jobs import claim_job, finish_job, is_job_due
 from bridge.db.tables import jobs, rooms, sessions
-from bridge.db.visits import BATCH_SIZE, batched
+from bridge.db.visits import BATCH_SIZE, batched, bind
 from bridge.events.types import matches
 from bridge.polling.claim import END_PROBE, available_requests, spend_requests
 from bridge.polling.plan import source_notices
-from bridge.polling.rooms import DUE_COLUMNS, discover_rooms, sooner, stop_tracking
+from bridge.polling.rooms import discover_rooms, lock_rooms, sooner, stop_tracking
 from bridge.polling.source_state import (
+    LIST_JOB,
+    list_job,
     load_sources,
     lock_source,
     poll_failed_rooms_now,
@@ -35,7 +37,8 @@ from bridge.rules.polling import Condition, failure_limit, update_source_health
 from bridge.rules.presence import Failure, FailureKind
 from bridge.rules.rate import Rate
 
-_JOB: Final = "discover "
+FORGOTTEN_AT_ONCE: Final = 100
+"""Rooms per transaction, so that nothing else waits for long."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,15 +59,10 @@ class RecordedList:
     due: int = 0
 
 
-def job_of(source: str) -> str:
-    """The name of the job that asks a source for its list."""
-    return _JOB + source
-
-
 def configure_discovery(connection: Connection, names: Collection[str], now: datetime) -> None:
     """Ask for the lists of these sources at once, and for no other's any more."""
-    wanted = [job_of(name) for name in names]
-    connection.execute(delete(jobs).where(jobs.c.name.startswith(_JOB), jobs.c.name.not_in(wanted)))
+    wanted = [list_job(name) for name in names]
+    connection.execute(delete(jobs).where(jobs.c.name.startswith(LIST_JOB), jobs.c.name.not_in(wanted)))
     if wanted:
         due = upsert(connection.dialect.name)(jobs).on_conflict_do_update(
             index_elements=[jobs.c.name], set_={"next_run_at": now}
@@ -79,7 +77,7 @@ def claim_list(
 
     While a source is not ok, its rooms are the probes; a list is one only if there is no room to poll.
     """
-    job, rate = job_of(source), Rate(requests_per_second)
+    job, rate = list_job(source), Rate(requests_per_second)
     if not is_job_due(connection, job, every=every, now=now):
         return None
     row = lock_source(connection, source)
@@ -100,7 +98,7 @@ def release_list(connection: Connection, claimed: ClaimedList) -> None:
     """Give a list back that is not asked for after all: it is due as it was."""
     if claimed.is_probe:
         connection.execute(END_PROBE, [{"key": claimed.source, "token": claimed.token}])
-    ours = (jobs.c.name == job_of(claimed.source), jobs.c.claim_token == claimed.token)
+    ours = (jobs.c.name == list_job(claimed.source), jobs.c.claim_token == claimed.token)
     connection.execute(update(jobs).where(*ours).values(claim_token=None))
 
 
@@ -127,7 +125,7 @@ def record_list(
         jitter: uniform in [0, 1).
         new_id: makes a public id with a prefix.
     """
-    source, job = claimed.source, job_of(claimed.source)
+    source, job = claimed.source, list_job(claimed.source)
     ours = select(jobs.c.name).where(jobs.c.name == job, jobs.c.claim_token == claimed.token)
     if connection.execute(ours).first() is None:
         return RecordedList(fenced=True)
@@ -135,8 +133,12 @@ def record_list(
     if isinstance(found, LiveRooms):
         known = _known_rooms(connection, source, found.peer_counts)
         changes = compare_lists(found, known, is_wanted=lambda room_id: matches(room_id, globs))
-        _write_changes(connection, changes, now)
-        discover_rooms(connection, source, {name: found.peer_counts[name] for name in changes.new}, now, new_id)
+        new = {name: found.peer_counts[name] for name in changes.new}
+        forgotten = [room.key for room in known if room.room_id in new]
+        _write_changes(
+            connection, changes, lock_rooms(connection, [*changes.listed, *changes.unlisted, *forgotten]), now
+        )
+        discover_rooms(connection, source, new, now)
     _update_health(connection, claimed, found if isinstance(found, Failure) else None, now, jitter, new_id)
     finish_job(connection, job, token=claimed.token, next_run_at=now + every)
     return RecordedList(new=changes.new, due=len(changes.listed) + len(changes.unlisted))
@@ -151,7 +153,7 @@ def forget_rooms(
     now: datetime,
     new_id: Callable[[str], str],
 ) -> list[str]:
-    """Stop tracking discovered rooms that were last live before a time; returns their ids. Their log stays.
+    """Stop tracking some discovered rooms that were last live before a time; returns their ids. Their log stays.
 
     `is_listed`: the source is asked for its list, so that a room on it is live.
     """
@@ -161,12 +163,13 @@ def forget_rooms(
         rooms.c.origin == "discovered",
         rooms.c.tracked,
         rooms.c.session_key.is_(None),
+        rooms.c.claim_token.is_(None),  # a poll under way may find somebody
         or_(last_seen.is_(None), last_seen < before),
         ~exists().where(sessions.c.room_key == rooms.c.id, sessions.c.ended_at >= before),
     )
     if is_listed:
         idle = idle.where(~rooms.c.listed)
-    rows = connection.execute(idle.order_by(rooms.c.id).limit(BATCH_SIZE).with_for_update(of=rooms)).all()
+    rows = connection.execute(idle.order_by(rooms.c.id).limit(FORGOTTEN_AT_ONCE).with_for_update(of=rooms)).all()
     for row in rows:
         stop_tracking(connection, row.id, now, new_id, tracked=False)
     return [row.upstream_id for row in rows]
@@ -183,17 +186,17 @@ def _known_rooms(connection: Connection, source: str, named: Collection[str]) ->
     return [KnownRoom(**row._asdict()) for row in found.values()]
 
 
-def _write_changes(connection: Connection, changes: ListChanges, now: datetime) -> None:
-    keys = sorted({*changes.listed, *changes.unlisted})
-    for some in batched(keys, BATCH_SIZE):
-        for row in connection.execute(_LOCKED, {"keys": some}).mappings().all():
-            key: int = row["id"]
-            values: dict[str, Any] = {"listed": key in changes.listed, "listed_count": changes.listed.get(key)}
-            if key not in changes.listed:
-                values["live_until"] = now
-            if row["next_poll_at"] is not None:
-                values["next_poll_at"] = sooner(row, now)
-            connection.execute(update(rooms).where(rooms.c.id == key).values(**values))
+def _write_changes(connection: Connection, changes: ListChanges, locked: Iterable[Row[Any]], now: datetime) -> None:
+    listed, unlisted, absent = [], [], frozenset(changes.unlisted)
+    for row in locked:
+        due_at = None if row.next_poll_at is None else sooner(row, now)
+        if row.id in changes.listed:
+            listed.append({"key": row.id, "next_poll_at": due_at, "listed_count": changes.listed[row.id]})
+        elif row.id in absent:
+            unlisted.append({"key": row.id, "next_poll_at": due_at, "live_until": now})
+    for statement, values in ((_LIST, listed), (_UNLIST, unlisted)):
+        if values:
+            connection.execute(statement, values)
 
 
 def _update_health(
@@ -204,12 +207,15 @@ def _update_health(
     jitter: float,
     new_id: Callable[[str], str],
 ) -> None:
-    """A list that fails beside rooms that can be polled says nothing about them, unless there are too many requests."""
+    """A list says nothing of a source with rooms that can be polled, unless there are too many requests."""
     source = claimed.source
     stored = load_sources(connection, [source], failing=[source])[source]
     before = stored.health
-    counts = not stored.has_healthy_room or (failure is not None and failure.kind is FailureKind.RATE_LIMITED)
-    if claimed.is_probe or (failure is not None and counts):
+    if failure is None:
+        counts = stored.room_count == 0
+    else:
+        counts = not stored.has_healthy_room or failure.kind is FailureKind.RATE_LIMITED
+    if claimed.is_probe or counts:
         after = update_source_health(
             before,
             failure,
@@ -242,10 +248,10 @@ _KNOWN = select(
 ).where(rooms.c.source == bindparam("source"))
 _NAMED = _KNOWN.where(rooms.c.upstream_id.in_(bindparam("names", expanding=True)))
 _LISTED_BEFORE = _KNOWN.where(literal_column("listed"))  # as in `ix_rooms_listed`
-_LOCKED = (
-    select(*DUE_COLUMNS).where(rooms.c.id.in_(bindparam("keys", expanding=True))).order_by(rooms.c.id).with_for_update()
-)
+_CHANGE = update(rooms).where(rooms.c.id == bindparam("key"))
+_LIST = _CHANGE.values(bind("next_poll_at", "listed_count")).values(listed=True)
+_UNLIST = _CHANGE.values(bind("next_poll_at", "live_until")).values(listed=False, listed_count=None)
 LISTS_DUE = exists().where(
-    jobs.c.name.startswith(_JOB), jobs.c.next_run_at <= bindparam("now"), jobs.c.claim_token.is_(None)
+    jobs.c.name.startswith(LIST_JOB), jobs.c.next_run_at <= bindparam("now"), jobs.c.claim_token.is_(None)
 )
 """Whether a source can be asked for its list, its request budget aside."""

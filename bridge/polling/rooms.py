@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Final
+from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, RowMapping, and_, delete, insert, not_, select, update
+from sqlalchemy import ColumnElement, Connection, Row, Select, and_, bindparam, delete, insert, not_, select, update
 
 from bridge.db.engine import upsert
 from bridge.db.event_log import append_events, room_log
@@ -110,27 +110,37 @@ def configure_rooms(
             _change(connection, change.row, change.spec, "config", now, new_id)
 
 
-def discover_rooms(
-    connection: Connection, source: str, counts: Mapping[str, int | None], now: datetime, new_id: Callable[[str], str]
-) -> None:
+def discover_rooms(connection: Connection, source: str, counts: Mapping[str, int | None], now: datetime) -> None:
     """Track rooms that are live, with their numbers of peers; those that are tracked already stay as they are."""
     ensure_sources(connection, [source])
     notify_due(connection)
-    for some in batched(counts, BATCH_SIZE):
-        stored = {row.upstream_id: row for row in _lock_rooms(connection, source, some)}
-        listed = {room_id: {"listed": True, "listed_count": counts[room_id]} for room_id in some}
-        new = [
-            _room_values(RoomSpec(source=source, upstream_id=room_id), "discovered", now) | listed[room_id]
-            for room_id in some
-            if room_id not in stored
-        ]
-        if new:  # one that somebody else adds at the same time is on the next list again
-            connection.execute(upsert(connection.dialect.name)(rooms).on_conflict_do_nothing(), new)
-        for room_id, row in stored.items():
-            if not row.tracked:
-                spec = RoomSpec(source=source, upstream_id=room_id)
-                _change(connection, row, spec, "discovered", now, new_id)
-                connection.execute(update(rooms).where(rooms.c.id == row.id).values(**listed[room_id]))
+    found = select(rooms.c.id, rooms.c.upstream_id).where(rooms.c.source == source)
+    stored: dict[str, int] = {
+        row.upstream_id: row.id
+        for some in batched(counts, BATCH_SIZE)
+        for row in connection.execute(found.where(rooms.c.upstream_id.in_(some)))
+    }
+    new = [
+        _room_values(RoomSpec(source=source, upstream_id=room_id), "discovered", now)
+        | {"listed": True, "listed_count": counts[room_id]}
+        for room_id in sorted(counts.keys() - stored.keys())  # in one order, as rows are locked
+    ]
+    forgotten = [
+        {"key": row.id, "count": counts[row.upstream_id], "now": now}
+        for row in lock_rooms(connection, stored.values())
+        if not row.tracked
+    ]
+    if new:  # one that another process adds at the same time is on the next list again
+        connection.execute(upsert(connection.dialect.name)(rooms).on_conflict_do_nothing(), new)
+    if forgotten:
+        connection.execute(_TRACK_AGAIN, forgotten)
+
+
+def lock_rooms(connection: Connection, keys: Iterable[int]) -> list[Row[Any]]:
+    """Lock rooms, in the order of their keys; returns the columns on which a change by discovery depends."""
+    return [
+        row for some in batched(sorted(keys), BATCH_SIZE) for row in connection.execute(_LOCK_ROOMS, {"keys": some})
+    ]
 
 
 def add_room(connection: Connection, spec: RoomSpec, now: datetime, new_id: Callable[[str], str]) -> bool:
@@ -202,26 +212,23 @@ def make_due(
         now: the time.
         expected: what the poll should find, if the message that asks for it is true.
     """
-    found = select(*DUE_COLUMNS).where(*_polled(source, upstream_id)).with_for_update()
-    row = connection.execute(found).mappings().one_or_none()
+    found: Select[Any] = select(*_DUE_COLUMNS).where(*_polled(source, upstream_id)).with_for_update()
+    row = connection.execute(found).one_or_none()
     if row is not None:
         values: dict[str, Any] = {"next_poll_at": sooner(row, now)}
         if expected is not None:
             values["expected"] = str(expected)
-        connection.execute(update(rooms).where(rooms.c.id == row["id"]).values(**values))
+        connection.execute(update(rooms).where(rooms.c.id == row.id).values(**values))
         notify_due(connection)
 
 
-def sooner(row: RowMapping, now: datetime) -> datetime:
-    """When a room of the columns `DUE_COLUMNS` is due, now that its source has said something about it."""
-    polled_at, next_poll_at = row["polled_at"], row["next_poll_at"]
-    is_under_way = row["claim_token"] is not None
-    due_at: datetime = extra_poll(now, polled_at, is_under_way=is_under_way)
+def sooner(row: Row[Any], now: datetime) -> datetime:
+    """When a locked room is due, now that its source has said something about it."""
+    next_poll_at: datetime = row.next_poll_at
+    is_under_way = row.claim_token is not None
+    due_at = extra_poll(now, row.polled_at, is_under_way=is_under_way)
     is_due_later = is_under_way and next_poll_at <= now  # that is the due time of the poll under way
     return due_at if is_due_later else min(due_at, next_poll_at)
-
-
-DUE_COLUMNS: Final = (rooms.c.id, rooms.c.claim_token, rooms.c.polled_at, rooms.c.next_poll_at)
 
 
 def _polled(source: str, upstream_id: str) -> tuple[ColumnElement[bool], ...]:
@@ -291,9 +298,13 @@ _CONFIGURED = (
 """What a change by the configuration depends on: a start reads it of every room."""
 
 
-def _lock_rooms(connection: Connection, source: str, upstream_ids: Collection[str]) -> Sequence[Row[Any]]:
-    found = select(rooms).where(rooms.c.source == source, rooms.c.upstream_id.in_(upstream_ids))
-    return connection.execute(found.order_by(rooms.c.id).with_for_update()).all()
+_DUE_COLUMNS = (rooms.c.id, rooms.c.claim_token, rooms.c.polled_at, rooms.c.next_poll_at)
+_LOCK_ROOMS: Select[Any] = (
+    select(*_DUE_COLUMNS, rooms.c.upstream_id, rooms.c.tracked)
+    .where(rooms.c.id.in_(bindparam("keys", expanding=True)))
+    .order_by(rooms.c.id)
+    .with_for_update()
+)
 
 
 def _lock_room(connection: Connection, source: str, upstream_id: str) -> Row[Any] | None:
@@ -313,7 +324,7 @@ def _room_values(spec: RoomSpec, origin: str, now: datetime) -> dict[str, Any]:
 
 
 def _begin_tracking(now: datetime) -> dict[str, Any]:
-    return {"tracked_since": now, "next_poll_at": now}
+    return {"tracked_since": now, "next_poll_at": now, "live_until": None}
 
 
 def _spec_values(spec: RoomSpec, origin: str) -> dict[str, Any]:
@@ -340,3 +351,17 @@ def _change(
     if spec.enabled and not row.enabled:
         values |= _begin_tracking(now)
     connection.execute(update(rooms).where(rooms.c.id == row.id).values(**values))
+
+
+_TRACK_AGAIN = (
+    update(rooms)
+    .where(rooms.c.id == bindparam("key"))
+    .values(
+        **_spec_values(RoomSpec(source="", upstream_id=""), "discovered"),
+        tracked_since=bindparam("now"),
+        next_poll_at=bindparam("now"),
+        live_until=None,
+        listed=True,
+        listed_count=bindparam("count"),
+    )
+)

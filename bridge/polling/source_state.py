@@ -17,8 +17,15 @@ from bridge.rules.polling import HIGHEST_FAILURE_SCORE, UNAVAILABLE, Condition, 
 HEALTH_COLUMNS = (
     sources.c.condition, sources.c.since, sources.c.paused_until, sources.c.failure_score, sources.c.pauses
 )  # fmt: skip
+LIST_JOB: Final = "discover "
+"""The beginning of the name of a source's job to ask for its list of live rooms (`jobs`)."""
 WELL_SOURCE: Final = StoredSource(health=SourceHealth(), room_count=HIGHEST_FAILURE_SCORE, has_healthy_room=True)
 """A source that nothing is wrong with, and of which no poll fails."""
+
+
+def list_job(source: str) -> str:
+    """The name of the job that asks a source for its list of live rooms."""
+    return LIST_JOB + source
 
 
 def read_source(connection: Connection, name: str) -> Row[Any] | None:

@@ -70,7 +70,7 @@ async def _take(state: AppState, account: SourceSettings, found: Poke, now: date
     if await state.database.look(is_polled, account.name, found.room_id):
         await state.database.write(make_due, account.name, found.room_id, now, found.expected)
     elif account.discover and found.may_be_live and matches(found.room_id, account.discover_rooms):
-        await state.database.write(discover_rooms, account.name, {found.room_id: None}, now, state.runtime.new_id)
+        await state.database.write(discover_rooms, account.name, {found.room_id: None}, now)
     else:
         outcome = PokeOutcome.UNTRACKED
     if outcome is PokeOutcome.DUE:

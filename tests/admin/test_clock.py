@@ -14,8 +14,10 @@ from bridge.admin.clock import (
     make_impossible_due,
     waits_impossibly,
 )
-from bridge.db.tables import cursors, endpoints, redeliveries, rooms, sources
+from bridge.admin.due import find_due_work
+from bridge.db.tables import cursors, endpoints, jobs, redeliveries, rooms, sources
 from bridge.delivery.replay import Range, find_range, request_some
+from bridge.polling.discovery import configure_discovery
 from bridge.rules.delivery import DeliveryPolicy
 from bridge.rules.presence import FailureKind
 from tests.harness.builders import at, peer, seen
@@ -41,6 +43,13 @@ def test_rooms_are_due(store: StoreDriver) -> None:
     assert store.claim(-HOUR) == []
     store.write(make_everything_due, at(-HOUR))
     assert [room.upstream_id for room in store.claim(-HOUR)] == ["a"]
+
+
+def test_lists_of_live_rooms_are_due(store: StoreDriver) -> None:
+    store.write(configure_discovery, {"main"}, at(0))
+    assert not store.database.read_now(find_due_work, at(-HOUR)).lists
+    store.write(make_everything_due, at(-HOUR))
+    assert store.database.read_now(find_due_work, at(-HOUR)).lists
 
 
 def test_cursors_that_wait_for_a_retry_are_due(store: StoreDriver) -> None:
@@ -117,7 +126,8 @@ def test_only_times_beyond_every_rule_are_due(store: StoreDriver) -> None:
     key = with_backlog(store)
     set_times(store, cursors, next_attempt_at=at(DAY))
     longest = longest_wait(timedelta(seconds=10), DeliveryPolicy())
-    for late in (rooms.c.next_poll_at, cursors.c.next_attempt_at, endpoints.c.paused_until):
+    store.write(configure_discovery, {"main"}, at(0))
+    for late in (rooms.c.next_poll_at, cursors.c.next_attempt_at, endpoints.c.paused_until, jobs.c.next_run_at):
         set_times(store, late.table, **{late.name: at(2 * DAY)})
         assert store.database.read_now(waits_impossibly, at(0) + longest)
         store.write(make_impossible_due, at(0), longest)

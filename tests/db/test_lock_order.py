@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from datetime import timedelta
+from typing import Any
 
 import pytest
 from sqlalchemy import Connection, select, update
@@ -21,10 +23,12 @@ from bridge.delivery.redeliver import Redelivered, record_redelivery
 from bridge.delivery.replay import Range, find_range, request_some
 from bridge.delivery.snapshots import append_snapshots
 from bridge.delivery.targets import TargetCache
+from bridge.polling.discovery import ClaimedList, claim_list, record_list
 from bridge.polling.plan import ClaimedRoom
 from bridge.polling.record import record_polls
-from bridge.polling.rooms import RoomSpec, add_room
+from bridge.polling.rooms import RoomSpec, add_room, discover_rooms, remove_room
 from bridge.rules.delivery import PostResult
+from bridge.rules.live_rooms import LiveRooms
 from bridge.rules.presence import FailureKind
 from tests.harness import postgres
 from tests.harness.builders import at, seen
@@ -32,6 +36,7 @@ from tests.harness.deadlocks import crossings, meeting
 from tests.harness.store_driver import GONE, RETRYABLE, SECRET, StoreDriver, attempted, busy, failed, polled_room
 
 NOW = 100
+EVERY = timedelta(seconds=10)
 CRM, ERP = (
     EndpointSpec(name=name, url=f"https://{name}.example.com/", secret=SECRET, events=("*",)) for name in ("crm", "erp")
 )
@@ -42,12 +47,13 @@ A, B = (RoomSpec(source="main", upstream_id=upstream_id) for upstream_id in ("a"
 class Transactions:
     """Three rooms of two sources, three endpoints, and every kind of transaction on them; `hand` is a REST hook.
 
-    T1 has claimed all rooms. The source of `c`, which was added by hand, is unavailable, so that its recovery is an
-    event of the bridge's own log.
+    Before them is `old`, which was forgotten. The last list of live rooms named `b`. T1 has claimed all rooms. The
+    source of `c`, which was added by hand, is unavailable, so that its recovery is an event of the bridge's own log.
     """
 
     store: StoreDriver
     rooms: list[ClaimedRoom]
+    live_rooms: ClaimedList
     cursors: list[ClaimedCursor]
     redeliveries: ClaimedRedeliveries
     targets: TargetCache
@@ -72,6 +78,26 @@ class Transactions:
         """Remove a room, a source and an endpoint; change an endpoint."""
         crm = replace(CRM, max_concurrency=3)
         apply_configuration(connection, sources=["main"], rooms=[A], endpoints=[crm], context=self.store.context(NOW))
+
+    def adopt(self, connection: Connection) -> None:
+        """Rooms that the list names become the configuration's, and a new one is added before them."""
+        specs = [RoomSpec(source="main", upstream_id=one, name="N") for one in ("new-2", "new-1", "old", "a", "b")]
+        apply_configuration(
+            connection, sources=["main"], rooms=specs, endpoints=[CRM, ERP], context=self.store.context(NOW)
+        )
+
+    def discover(self, connection: Connection) -> None:
+        """A list with a forgotten room, new ones, and a change of a tracked room; another room is gone."""
+        found = LiveRooms(peer_counts={"new-1": 1, "old": 1, "a": 2, "new-2": 1})
+        new_id = self.store.new_id
+        recorded = record_list(
+            connection, self.live_rooms, found, globs=("*",), every=EVERY, now=at(NOW), jitter=0.5, new_id=new_id
+        )
+        assert (set(recorded.new), recorded.due) == ({"new-1", "old", "new-2"}, 2)
+
+    def discover_by_hand(self, connection: Connection) -> None:
+        """`bridge rooms discover`."""
+        discover_rooms(connection, "main", {"new-2": 1, "new-1": 1, "old": 1}, at(NOW))
 
     def make_due(self, connection: Connection) -> None:
         make_everything_due(connection, at(NOW - 3600))
@@ -121,7 +147,10 @@ class Transactions:
 
 def prepare(store: StoreDriver) -> Transactions:
     context = store.context()
-    store.write(apply_configuration, sources=["main", "second"], rooms=[A, B], endpoints=[CRM, ERP], context=context)
+    store.track("old")
+    store.write(remove_room, "old", None, at(0), store.new_id)
+    configured: dict[str, Any] = {"rooms": [A, B], "endpoints": [CRM, ERP], "context": context}
+    store.write(apply_configuration, sources=["main", "second"], discovering={"main"}, **configured)
     store.track("c", source="second")
     hand = store.subscribe("hand")
     store.poll(0, a=seen("p"), b=seen("p"))
@@ -142,10 +171,21 @@ def prepare(store: StoreDriver) -> Transactions:
     store.write(lambda connection: connection.execute(open_circuit))
     waiting = update(endpoints).where(endpoints.c.name == "erp").values(snapshots_after=0)
     store.write(lambda connection: connection.execute(waiting))
-    rooms = [*store.claim(NOW), *store.claim(NOW, source="second")]
+    listed = {"listed": True, "listed_count": 1}
+    store.write(lambda connection: connection.execute(update(rooms).where(rooms.c.upstream_id == "b").values(listed)))
+    claimed_list = store.write(claim_list, "main", requests_per_second=0, every=EVERY, now=at(NOW), token=store.token())
+    assert claimed_list is not None
+    claimed_rooms = [*store.claim(NOW), *store.claim(NOW, source="second")]
     targets = TargetCache(store.cipher)
     store.write(lambda connection: targets.load(connection, connection.execute(select(endpoints)).all(), at(NOW)))
-    return Transactions(store=store, rooms=rooms, cursors=mine, redeliveries=redeliveries, targets=targets)
+    return Transactions(
+        store=store,
+        rooms=claimed_rooms,
+        live_rooms=claimed_list,
+        cursors=mine,
+        redeliveries=redeliveries,
+        targets=targets,
+    )
 
 
 def request_replay(store: StoreDriver, endpoint: int) -> None:
@@ -214,6 +254,12 @@ PAIRS = [
     ("poll", "make_due"),
     ("make_due", "attempts"),
     ("make_due", "configure"),
+    ("discover", "configure"),
+    ("discover", "adopt"),
+    ("discover", "poll"),
+    ("discover", "make_due"),
+    ("discover", "discover_by_hand"),
+    ("discover_by_hand", "adopt"),
 ]
 
 

@@ -8,7 +8,7 @@ from itertools import pairwise, product
 from typing import Any
 
 import pytest
-from sqlalchemy import update
+from sqlalchemy import Connection, update
 
 from bridge.admin.due import find_due_work
 from bridge.db.tables import jobs, rooms, sources
@@ -27,6 +27,7 @@ from bridge.polling.rooms import apply_shorter_intervals, discover_rooms, make_d
 from bridge.rules.live_rooms import LiveRooms
 from bridge.rules.presence import Failure, FailureKind
 from tests.harness.builders import at, seen
+from tests.harness.statements import executed_statements
 from tests.harness.store_driver import StoreDriver, failed
 
 EVERY = timedelta(seconds=10)
@@ -198,6 +199,18 @@ def test_a_list_takes_from_the_budget_of_the_source(lists: Lists) -> None:
     assert lists.store.claim(1, rate=1) == []
 
 
+def test_rooms_leave_a_request_for_the_list_that_is_due(lists: Lists) -> None:
+    lists.store.track("a", "b")
+
+    def rooms_at(seconds: float) -> list[str]:
+        limits: dict[str, Any] = {"requests_per_second": 1, "limit": 9, "now": at(seconds), "live_first": True}
+        return [room.upstream_id for room in lists.store.write(claim_rooms, "main", token="t", **limits)]
+
+    assert rooms_at(0) == [], "else a source with too small a budget would never be asked for its list"
+    lists.record(lists.claim(0, rate=1), LiveRooms(peer_counts={}), 0)
+    assert (rooms_at(1), rooms_at(2)) == (["a"], ["b"])
+
+
 def test_without_rooms_the_list_tells_whether_the_source_works(lists: Lists) -> None:
     lists.record(lists.claim(0), failed(FailureKind.UNAUTHORIZED), 0)
     (source,) = lists.store.rows(sources)
@@ -210,6 +223,14 @@ def test_without_rooms_the_list_tells_whether_the_source_works(lists: Lists) -> 
     lists.record(claimed, LiveRooms(peer_counts={}), 61)
     assert lists.store.rows(sources)[0].condition == "ok"
     assert lists.store.event_types(None) == ["source.unavailable", "source.recovered"]
+
+
+def test_without_rooms_lists_that_fail_now_and_then_make_no_source_unavailable(lists: Lists) -> None:
+    for seconds in range(0, 300, 30):
+        lists.record(lists.claim(seconds), failed(), seconds)
+        for later in (10, 20):
+            lists.take(seconds + later)
+    assert lists.store.rows(sources)[0].condition == "ok"
 
 
 @pytest.mark.parametrize("kind", [FailureKind.UNAUTHORIZED, FailureKind.SERVER_ERROR, FailureKind.TIMEOUT])
@@ -255,6 +276,29 @@ def test_a_discovered_room_is_forgotten_and_found_again(lists: Lists) -> None:
     assert store.log("gone")[-1]["data"]["sequence"] == 6
 
 
+def test_a_room_that_is_being_polled_is_not_forgotten(lists: Lists) -> None:
+    store = lists.store
+    lists.take(0, a=1)
+    store.poll(0, a=seen())
+    lists.take(10)
+    claimed = store.claim(1000)
+    forgetting: dict[str, Any] = {"is_listed": True, "before": at(900), "now": at(1000), "new_id": store.new_id}
+    assert store.write(forget_rooms, "main", **forgetting) == []
+    store.record(claimed, lambda _: seen("p"), 1001)
+    assert store.write(forget_rooms, "main", **forgetting) == [], "it is occupied"
+    assert store.event_types("a") == ["room.occupied", "peer.joined"]
+
+
+def test_a_room_that_is_found_again_was_not_last_live_before_that(lists: Lists) -> None:
+    store = lists.store
+    forgetting: dict[str, Any] = {"is_listed": False, "new_id": store.new_id}
+    lists.take(0, a=1)
+    lists.take(10)
+    assert store.write(forget_rooms, "main", before=at(900), now=at(1000), **forgetting) == ["a"]
+    store.write(discover_rooms, "main", {"a": 1}, at(1000))
+    assert store.write(forget_rooms, "main", before=at(910), now=at(1010), **forgetting) == []
+
+
 def test_what_an_operator_adds_is_not_forgotten(lists: Lists) -> None:
     lists.take(0, a=1)
     lists.store.track("a")
@@ -284,9 +328,26 @@ def test_many_rooms_at_once(lists: Lists) -> None:
     assert not [row for row in lists.store.rooms() if row.listed]
 
 
+def test_a_list_takes_as_many_statements_whatever_its_length(lists: Lists) -> None:
+    def forget_all(connection: Connection) -> None:
+        connection.execute(update(rooms).where(rooms.c.source == "main").values(tracked=False, next_poll_at=None))
+
+    def statements(seconds: float, *lengths: int) -> int:
+        for number, length in enumerate(lengths):
+            claimed = lists.claim(seconds + number * 10)
+            found = LiveRooms(peer_counts={f"{length}-{room}": room for room in range(length)})
+            with executed_statements(lists.store.database) as executed:
+                lists.record(claimed, found, seconds + number * 10)
+            if number:
+                lists.store.write(forget_all)
+        return len(executed)
+
+    assert statements(0, 2, 3, 2, 3) == statements(100, 40, 50, 40, 50)
+
+
 def test_a_room_of_a_poke_is_tracked_only_once(store: StoreDriver) -> None:
     for seconds in (0, 1):
-        store.write(discover_rooms, "main", {"a": None}, at(seconds), store.new_id)
+        store.write(discover_rooms, "main", {"a": None}, at(seconds))
     assert [row.added_at for row in store.rooms() if row.upstream_id == "a"] == [at(0)]
 
 

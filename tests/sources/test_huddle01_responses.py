@@ -498,6 +498,7 @@ def test_a_list_of_live_rooms_with_an_item_that_cannot_be_read_is_incomplete(ite
     [
         (200, "{}", FailureKind.BAD_RESPONSE),
         (200, '{"count": 0, "participants": []}', FailureKind.BAD_RESPONSE),
+        (200, '{"ok": false, "liveSessions": []}', FailureKind.BAD_RESPONSE),
         (200, "<html>", FailureKind.BAD_RESPONSE),
         (401, '{"message": "Incorrect or no API key provided"}', FailureKind.UNAUTHORIZED),
         (404, "404 Not Found", FailureKind.BAD_RESPONSE),

@@ -269,7 +269,13 @@ def test_a_list_of_rooms_names_those_with_participants(body: str, live: dict[str
     assert (found.peer_counts, found.complete) == (live, True)
 
 
-@pytest.mark.parametrize("item", ["7", "{}", '{"name": 1}', '{"name": "a", "num_participants": "many"}', "[]"])
+@pytest.mark.parametrize(
+    "item",
+    [
+        *("7", "{}", "[]", '{"name": 1}'),
+        *(f'{{"name": "a", "num_participants": {count}}}' for count in ('"many"', -1, 1 << 31, f'"{"9" * 400}"')),
+    ],
+)
 def test_a_list_with_an_item_that_cannot_be_read_is_incomplete(item: str) -> None:
     found = read_rooms(200, {}, f'{{"rooms": [{item}, {{"name": "b", "num_participants": 1}}]}}'.encode(), NOW)
     assert isinstance(found, LiveRooms)

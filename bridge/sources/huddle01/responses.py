@@ -58,7 +58,8 @@ def read_live_sessions(status: int, headers: Mapping[str, str], body: bytes, now
         document = decode_json(body)
     except ValueError:
         document = None
-    listed = document.get("liveSessions") if isinstance(document, dict) else None
+    fields = document if isinstance(document, dict) else {}
+    listed = None if fields.get("ok") is False else fields.get("liveSessions")
     if status == HTTPStatus.OK and isinstance(listed, list):
         found = [room_id for item in listed if isinstance(room_id := _room_id(item), str)]
         return live_rooms(((room_id, None) for room_id in found), unreadable=len(listed) - len(found))

@@ -32,6 +32,7 @@ _CODES: Final = {
     ),
 }
 """Failures by Twirp's error code, which says more than the status: older versions gave `resource_exhausted` a 403."""
+_END_OF_COUNTS: Final = 1 << 31
 _NO_ROOM: Final = re.compile(r"\broom\b.* (?:does not exist|not found)\b", re.IGNORECASE)
 
 
@@ -65,12 +66,14 @@ def read_rooms(status: int, headers: Mapping[str, str], body: bytes, now: dateti
 
 
 def _read_room(item: Json) -> tuple[str, int] | None:
-    """The name, and the number of participants."""
+    """The name, and the number of participants (of 32 bits, of which the database stores 31)."""
     if not isinstance(item, dict):
         return None
     name, number = item.get("name"), field_of(item, "num_participants")
     count = 0 if number is None else read_number(number)
-    return None if not isinstance(name, str) or count is None else (name, int(count))
+    if not isinstance(name, str) or count is None or not 0 <= count < _END_OF_COUNTS:
+        return None
+    return name, int(count)
 
 
 def _read_object(body: bytes) -> dict[str, Json] | None:
