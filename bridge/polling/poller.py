@@ -6,7 +6,7 @@ Each source has a pool of its own, so that a slow source delays no other.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Protocol
 
@@ -78,10 +78,10 @@ class Poller:
         self._worker = worker
         self._sender = sender
         commits, metrics = GroupCommit(self._record), metrics or Metrics()
-        self._pollers = [
-            SourcePoller(database, account, source, commits, runtime, worker, sender, metrics.of_source(account.name))
-            for account, source in sources.values()
-        ]
+        self._pollers = {
+            name: SourcePoller(database, account, source, commits, runtime, worker, sender, metrics.of_source(name))
+            for name, (account, source) in sources.items()
+        }
 
     async def _record(self, polls: Sequence[Poll]) -> Sequence[RecordedPoll]:
         offer = self._sender.offer(self._worker.new_token())
@@ -89,32 +89,33 @@ class Poller:
             record_polls, polls, settings=self._settings, new_id=self._runtime.new_id, offer=offer
         )
 
-    def wake(self) -> None:
-        """Claim due rooms soon."""
-        for poller in self._pollers:
-            poller.pool.wake()
+    def wake(self, sources: Collection[str] | None = None) -> None:
+        """Claim due rooms soon, of these sources or of all."""
+        for name, poller in self._pollers.items():
+            if sources is None or name in sources:
+                poller.pool.wake()
 
     @property
     def tokens(self) -> set[str]:
         """The tokens of its claims."""
-        return {room.token for poller in self._pollers for room in poller.pool.claimed}
+        return {room.token for poller in self._pollers.values() for room in poller.pool.claimed}
 
     async def tick(self) -> int:
         """Poll what is due now and record it; returns the number of rooms."""
-        polled = sum([await poller.pool.tick() for poller in self._pollers])
-        for poller in self._pollers:
+        polled = sum([await poller.pool.tick() for poller in self._pollers.values()])
+        for poller in self._pollers.values():
             await poller.pool.drain()
         return polled
 
     async def run(self) -> None:
         """Poll until `stop`."""
         async with asyncio.TaskGroup() as group:
-            for poller in self._pollers:
+            for poller in self._pollers.values():
                 group.create_task(poller.pool.run())
 
     async def stop(self, grace: float) -> int:
         """Stop claiming, finish within `grace` seconds; returns the number of cancelled polls (they are due again)."""
-        return sum(await asyncio.gather(*(poller.stop(grace) for poller in self._pollers)))
+        return sum(await asyncio.gather(*(poller.stop(grace) for poller in self._pollers.values())))
 
 
 class SourcePoller:
