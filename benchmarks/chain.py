@@ -12,7 +12,6 @@ import time
 from argparse import Namespace
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from ipaddress import ip_network
 
@@ -20,6 +19,7 @@ from sqlalchemy import Connection, func, select
 
 from benchmarks import rig
 from bridge import __version__
+from bridge.admin.due import DueWork
 from bridge.compose import new_secret
 from bridge.db.encryption import SecretCipher
 from bridge.db.engine import Database
@@ -29,6 +29,7 @@ from bridge.delivery.client import WebhookClient
 from bridge.delivery.endpoints import EndpointSpec, add_endpoint
 from bridge.delivery.secrets import EndpointContext
 from bridge.delivery.sender import Sender
+from bridge.due_work import WorkFinder
 from bridge.polling.plan import PollingSettings
 from bridge.polling.poller import Poller
 from bridge.polling.rooms import RoomSpec, configure_rooms, ensure_sources
@@ -36,7 +37,6 @@ from bridge.rules.delivery import DeliveryPolicy, PostResult
 from bridge.rules.egress import EgressPolicy
 from bridge.rules.presence import Peer, Snapshot
 from bridge.runtime import system_runtime
-from bridge.service import TICK
 from bridge.sources.protocol import SourceSettings
 
 CALM_ROOMS = 50
@@ -65,22 +65,6 @@ class RevolvingSource:
         """There is nothing to release."""
 
 
-@dataclass
-class Chain:
-    """A poller and a sender at work, and the delays that they had."""
-
-    poller: Poller
-    sender: Sender
-    delays: list[float] = field(default_factory=list)
-
-    async def run_for(self, seconds: float, tick: timedelta) -> None:
-        """Wake both as the service does."""
-        for _ in range(int(seconds / tick.total_seconds())):
-            self.poller.wake()
-            self.sender.wake()
-            await asyncio.sleep(tick.total_seconds())
-
-
 async def measure(options: Namespace) -> AsyncIterator[rig.Figure]:
     """Latency at a calm pace, then events per second of processor time, for each database."""
     with rig.receiver() as address:
@@ -103,19 +87,19 @@ async def measure(options: Namespace) -> AsyncIterator[rig.Figure]:
 
 async def _calm(bench: rig.BenchDatabase, address: str, seconds: float) -> tuple[list[float], float]:
     interval = timedelta(seconds=CALM_ROOMS / EVENTS_PER_SECOND)
-    async with _chain(bench.database, address, CALM_ROOMS, interval, rate=EVENTS_PER_SECOND) as chain:
-        await chain.run_for(1, TICK)
-        chain.delays.clear()
+    async with _chain(bench.database, address, CALM_ROOMS, interval, rate=EVENTS_PER_SECOND) as delays:
+        await asyncio.sleep(1)
+        delays.clear()
         before = bench.cpu_seconds()
-        await chain.run_for(seconds, TICK)
-        return chain.delays, len(chain.delays) / (bench.cpu_seconds() - before)
+        await asyncio.sleep(seconds)
+        return delays, len(delays) / (bench.cpu_seconds() - before)
 
 
 async def _busy(bench: rig.BenchDatabase, address: str, seconds: float) -> tuple[float, float]:
-    async with _chain(bench.database, address, BUSY_ROOMS, timedelta(microseconds=1), rate=0) as chain:
-        await chain.run_for(1, TICK)
+    async with _chain(bench.database, address, BUSY_ROOMS, timedelta(microseconds=1), rate=0):
+        await asyncio.sleep(1)
         done, cpu, start = bench.database.read_now(_attempts), bench.cpu_seconds(), time.perf_counter()
-        await chain.run_for(seconds, TICK)
+        await asyncio.sleep(seconds)
         done = bench.database.read_now(_attempts) - done
         return done / (bench.cpu_seconds() - cpu), done / (time.perf_counter() - start)
 
@@ -127,7 +111,8 @@ def _attempts(connection: Connection) -> int:
 @asynccontextmanager
 async def _chain(
     database: Database, address: str, room_count: int, interval: timedelta, *, rate: float
-) -> AsyncIterator[Chain]:
+) -> AsyncIterator[list[float]]:
+    """A poller and a sender at work, woken as the service wakes them; yields the delays that they have, in ms."""
     runtime, source = system_runtime(), RevolvingSource()
     context = EndpointContext(now=runtime.now(), new_id=runtime.new_id, new_secret=new_secret)
     rooms = [RoomSpec(source="main", upstream_id=f"room-{number}") for number in range(room_count)]
@@ -152,7 +137,19 @@ async def _chain(
             settings = PollingSettings(interval=interval)
             sender = Sender(database, client, DeliveryPolicy(), runtime, worker, cipher=SecretCipher())
             poller = Poller(database, {"main": (account, source)}, settings, runtime, worker, sender)
+
+            def wake(due: DueWork) -> None:
+                if due.sources:
+                    poller.wake()
+                if due.deliveries:
+                    sender.wake()
+
+            finder = WorkFinder(
+                database, runtime.now, polls=True, deliveries=True, on_due=wake, is_notified=lambda: False
+            )
+            looking = asyncio.create_task(finder.run())
             running = [asyncio.create_task(poller.run()), asyncio.create_task(sender.run())]
-            yield Chain(poller, sender, delays)
+            yield delays
+            looking.cancel()
             await asyncio.gather(poller.stop(5), sender.stop(5))
             await asyncio.gather(*running)

@@ -8,10 +8,9 @@ import os
 import signal
 from collections.abc import AsyncIterator, Callable, Collection, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
-from datetime import timedelta
 from enum import StrEnum
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from bridge import __version__
 from bridge.admin.clock import (
@@ -19,14 +18,16 @@ from bridge.admin.clock import (
     make_everything_due,
 )
 from bridge.admin.configured import apply_configuration
-from bridge.admin.due import DueWork, find_due_work
+from bridge.admin.due import DueWork
 from bridge.compose import append_all_snapshots, endpoint_context, open_webhook_client
 from bridge.config import Settings
 from bridge.db.encryption import SecretCipher
 from bridge.db.engine import Database
 from bridge.db.liveness import Worker
+from bridge.db.notifications import DUE_CHANNEL, EVENTS_CHANNEL, Listener
 from bridge.db.schema import ensure_schema
 from bridge.delivery.sender import Sender
+from bridge.due_work import REGULAR_LOOK, WorkFinder
 from bridge.errors import BridgeError, ConfigurationError, DatabaseError
 from bridge.jobs import Jobs
 from bridge.logs import FLUSH_SECONDS, flush_logs, get_logger
@@ -44,8 +45,6 @@ from bridge.workers import PAUSE_AFTER_ERROR, RELEASE_SECONDS
 if TYPE_CHECKING:
     from bridge.web.state import AppState
 
-TICK = timedelta(milliseconds=200)
-"""Interval of the check for due work. Work that this process creates wakes its workers at once."""
 RELOAD_DRAIN_SECONDS = 2.0
 """Time that a reload gives to what is under way; the rest is given back and comes again."""
 CLOSE_SECONDS = 0.5
@@ -99,6 +98,15 @@ class Service:
         self._jobs = Jobs(self._database, self._runtime, self._worker, lambda: self._settings, self._wake_sender)
         self._poller: Poller | None = None
         self._sender: Sender | None = None
+        self._finder = WorkFinder(
+            self._database,
+            self._runtime.now,
+            polls=Role.POLLER in roles,
+            deliveries=Role.SENDER in roles,
+            on_due=self._wake,
+            is_notified=self._is_notified,
+        )
+        self._listener = Listener(settings.database.listen_url or settings.database.url, self._channels())
 
     async def run(self) -> None:
         """Run until stopped: by `stop`, SIGTERM or Ctrl-C.
@@ -173,6 +181,7 @@ class Service:
             self._web() as url,
             self._probes(),
             scheduled(self._scheduled_jobs(), now=self._runtime.now, on_clock_changed=self._jobs.on_clock_changed),
+            self._looking(),
         ):
             roles = sorted(role.value for role in self._roles)
             log.info("bridge.started", version=__version__, roles=roles, database=self._database.name)
@@ -199,15 +208,13 @@ class Service:
             if Role.POLLER in self._roles and self._settings.sources:
                 self._poller = await self._open_poller(stack)
                 workers.append(self._poller)
-            running = [asyncio.create_task(_keep_running(worker)) for worker in workers]
-            try:
-                yield
-            finally:
-                await self._stop_workers(workers)
-                self._poller = self._sender = None
-                for task in running:
-                    task.cancel()
-                await asyncio.gather(*running, return_exceptions=True)
+            async with _running(*workers):
+                self._wake(DueWork.possibly(source.name for source in self._settings.sources))
+                try:
+                    yield
+                finally:
+                    await self._stop_workers(workers)
+                    self._poller = self._sender = None
 
     async def _open_sender(self, stack: AsyncExitStack) -> Sender:
         client = await stack.enter_async_context(open_webhook_client(self._settings, self._runtime))
@@ -289,18 +296,32 @@ class Service:
     def _scheduled_jobs(self) -> list[Job]:
         jobs = self._jobs.all()
         if self._roles & {Role.POLLER, Role.SENDER}:
-            jobs.append(Job(name="look for work", every=TICK, run=self._look_for_work))
+            jobs.append(Job(name="look for work", every=REGULAR_LOOK, run=self._finder.check))
         return jobs
 
-    async def _look_for_work(self) -> None:
-        try:
-            self._wake(await self._database.look(find_due_work, self._runtime.now()))
-        except DatabaseError as error:
-            log.warning("claim.failed", detail=str(error))
+    @asynccontextmanager
+    async def _looking(self) -> AsyncIterator[None]:
+        """Look for due work, of which other processes notify this one."""
+        if not self._roles & {Role.POLLER, Role.SENDER}:
+            yield
+            return
+        async with _running(self._finder, self._listener):
+            yield
+
+    def _channels(self) -> dict[str, Callable[[], None]]:
+        """The notifications that concern this process: of events only if it sends what others have polled."""
+        channels: dict[str, Callable[[], None]] = {DUE_CHANNEL: self._finder.wake}
+        if Role.POLLER not in self._roles:
+            channels[EVENTS_CHANNEL] = self._wake_sender
+        return channels
+
+    def _is_notified(self) -> bool:
+        is_idle = not any(worker.tokens for worker in (self._poller, self._sender) if worker is not None)
+        return is_idle and self._listener.is_listening
 
     def _wake(self, due: DueWork) -> None:
-        if due.polls and self._poller is not None:
-            self._poller.wake()
+        if due.sources and self._poller is not None:
+            self._poller.wake(due.sources)
         if due.lists and self._poller is not None:
             self._poller.wake_lists()
         if due.deliveries and self._sender is not None:
@@ -318,9 +339,8 @@ class Service:
 
     def _wake_threadsafe(self) -> None:
         """Claims were freed."""
-        everything = DueWork(polls=True, deliveries=True, redeliveries=True, lists=True)
         with contextlib.suppress(RuntimeError):  # the loop is closed: the process ends
-            self._loop.call_soon_threadsafe(self._wake, everything)
+            self._loop.call_soon_threadsafe(self._finder.wake)
 
     def _tokens_in_use(self) -> Collection[str]:
         workers = (self._poller, self._sender)
@@ -401,7 +421,23 @@ class Service:
         self._stop_requested.set()
 
 
-async def _keep_running(worker: Poller | Sender) -> None:
+class _Runs(Protocol):
+    async def run(self) -> None: ...
+
+
+@asynccontextmanager
+async def _running(*workers: _Runs) -> AsyncIterator[None]:
+    """Run workers until the block is left."""
+    tasks = [asyncio.create_task(_keep_running(worker)) for worker in workers]
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _keep_running(worker: _Runs) -> None:
     """Run a worker; after an unexpected error it is run again, and the rest of the process goes on."""
     while True:
         try:

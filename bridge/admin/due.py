@@ -1,29 +1,72 @@
-"""Whether anything is due: what a process reads at each tick, so that an idle one writes nothing."""
+"""What is due, and when the next thing will be: one reading statement, so that an idle process writes nothing."""
 
 from __future__ import annotations
 
-from datetime import datetime
-from typing import NamedTuple
+from collections.abc import Iterable
+from datetime import datetime, timedelta
+from functools import cache
+from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, Text, cast, literal, null, select, union_all
 
-from bridge.delivery.claim import CURSORS_DUE, REDELIVERIES_DUE
-from bridge.polling.claim import ROOMS_DUE
-from bridge.polling.discovery import LISTS_DUE
+from bridge.db.tables import jobs
+from bridge.delivery.claim import NEXT_DELIVERY, NEXT_REDELIVERY
+from bridge.polling.claim import NEXT_POLLS
+from bridge.polling.discovery import LISTS_WAITING
+from bridge.rules.rate import LONGEST_AHEAD
+
+HORIZON = timedelta(seconds=1)
+"""What is due later is left to a later look."""
 
 
 class DueWork(NamedTuple):
-    """The kinds of work that can be claimed now."""
+    """Work that can be claimed now.
 
-    polls: bool
-    deliveries: bool
-    redeliveries: bool
-    lists: bool
+    `sources`: those with rooms to poll; `lists`: whether a list of live rooms is due. `next_at`: the earliest time of
+    what is due or will be within `HORIZON`.
+    """
+
+    sources: frozenset[str] = frozenset()
+    lists: bool = False
+    deliveries: bool = False
+    redeliveries: bool = False
+    next_at: datetime | None = None
+
+    @classmethod
+    def possibly(cls, sources: Iterable[str]) -> DueWork:
+        """Everything, before the first look."""
+        return cls(frozenset(sources), lists=True, deliveries=True, redeliveries=True)
 
 
-def find_due_work(connection: Connection, now: datetime) -> DueWork:
-    """Look for work that is due and that no limit forbids."""
-    return DueWork(*connection.execute(_DUE_WORK, {"now": now}).one())
+def find_due_work(connection: Connection, now: datetime, *, polls: bool = True, deliveries: bool = True) -> DueWork:
+    """Look for polls and deliveries that are due and that no limit forbids."""
+    times = {"until": now + HORIZON, "latest": now + LONGEST_AHEAD}
+    rows = connection.execute(_waiting(polls=polls, deliveries=deliveries), times)
+    waiting = [row for row in rows if row.at is not None]
+    due = [row for row in waiting if row.at <= now]
+    kinds = {row.kind for row in due}
+    return DueWork(
+        sources=frozenset(row.source for row in due if row.kind == _POLL),
+        lists=_LIST in kinds,
+        deliveries=_DELIVERY in kinds,
+        redeliveries=_REDELIVERY in kinds,
+        next_at=min((row.at for row in waiting), default=None),
+    )
 
 
-_DUE_WORK = select(ROOMS_DUE, CURSORS_DUE, REDELIVERIES_DUE, LISTS_DUE)
+@cache
+def _waiting(*, polls: bool, deliveries: bool) -> Any:  # noqa: ANN401 - a UNION
+    """Times by kind; those of polls by source."""
+    source, poll_at = NEXT_POLLS
+    of_polls = select(literal(_POLL).label("kind"), source.label("source"), poll_at.label("at"))
+    of_lists = select(literal(_LIST).label("kind"), cast(null(), Text).label("source"), jobs.c.next_run_at.label("at"))
+    of_deliveries = [
+        select(literal(kind).label("kind"), cast(null(), Text).label("source"), at.label("at"))
+        for kind, at in ((_DELIVERY, NEXT_DELIVERY), (_REDELIVERY, NEXT_REDELIVERY))
+    ]
+    return union_all(
+        *([of_polls, of_lists.where(LISTS_WAITING)] if polls else []), *(of_deliveries if deliveries else [])
+    )
+
+
+_POLL, _LIST, _DELIVERY, _REDELIVERY = "poll", "list", "delivery", "redelivery"

@@ -17,6 +17,7 @@ from typing import Any
 
 from sqlalchemy import (
     Connection,
+    Integer,
     Row,
     Text,
     and_,
@@ -29,6 +30,7 @@ from sqlalchemy import (
     select,
 )
 
+from bridge.db.arrays import as_arrays, unnested
 from bridge.db.engine import upsert
 from bridge.db.tables import cursors, endpoints, redeliveries
 from bridge.events.log import NewEvent
@@ -133,7 +135,8 @@ def raise_cursors(
         connection.execute(_raise_statement(connection.dialect.name), [_values(cursor) for cursor in raised])
         return Raised(to_claim=frozenset(cursor.room_key for cursor in raised))
     values = [_values(cursor) | _claim_values(cursor, ranks, at_once, offer.token) for cursor in raised]
-    stored = connection.execute(_raise_and_claim_statement(connection.dialect.name), values).all()
+    parameters = as_arrays(values) if connection.dialect.name == "postgresql" else values
+    stored = connection.execute(_raise_and_claim_statement(connection.dialect.name), parameters).all()
     return _raised(stored, wanting, new, offer.token, event_keys or {})
 
 
@@ -249,14 +252,20 @@ def _raise_statement(dialect: str) -> Any:  # noqa: ANN401 - the INSERT of a dia
 
 @cache
 def _raise_and_claim_statement(dialect: str) -> Any:  # noqa: ANN401 - the INSERT of a dialect
-    token = bindparam("token", type_=Text)
-    busy = select(BUSY_CURSORS).where(endpoints.c.id == bindparam("of_endpoint")).scalar_subquery()
-    is_allowed = busy + bindparam("rank") <= bindparam("at_once")
-    columns = ("endpoint_key", "room_key", "acked", "head", "next_attempt_at")
-    statement = upsert(dialect)(cursors).values(
-        **{name: bindparam(name) for name in columns},
-        claim_token=case((token.is_(None), null()), (is_allowed, token), else_=None),
-    )
+    columns = {name: cursors.c[name].type for name in ("endpoint_key", "room_key", "acked", "head", "next_attempt_at")}
+    types = columns | {"of_endpoint": Integer(), "token": Text(), "rank": Integer(), "at_once": Integer()}
+    rows = unnested(types)
+    new = rows.c if dialect == "postgresql" else {name: bindparam(name, type_=type_) for name, type_ in types.items()}
+    busy = select(BUSY_CURSORS).where(endpoints.c.id == new["of_endpoint"]).scalar_subquery()
+    is_allowed = busy + new["rank"] <= new["at_once"]
+    values = {name: new[name] for name in columns} | {
+        "claim_token": case((new["token"].is_(None), null()), (is_allowed, new["token"]), else_=None)
+    }
+    statement = upsert(dialect)(cursors)
+    if dialect == "postgresql":
+        statement = statement.from_select(list(values), select(*values.values()).select_from(rows))
+    else:
+        statement = statement.values(**values)
     may_be_taken = and_(_OWES_NOTHING, cursors.c.claim_token.is_(None))
     claim = case((may_be_taken, statement.excluded.claim_token), else_=cursors.c.claim_token)
     return statement.on_conflict_do_update(

@@ -17,11 +17,25 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
+from datetime import datetime
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
-from sqlalchemy import Connection, Dialect, Engine, create_engine, event, func, make_url, select, text
+from sqlalchemy import (
+    Case,
+    ColumnElement,
+    Connection,
+    Dialect,
+    Engine,
+    case,
+    create_engine,
+    event,
+    func,
+    make_url,
+    select,
+    text,
+)
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, OperationalError, SQLAlchemyError
 from sqlalchemy.pool import ConnectionPoolEntry
@@ -346,6 +360,12 @@ def upsert(dialect: str) -> Callable[..., Any]:
     """The INSERT with ON CONFLICT of a kind of database, imported when it is used: the other one is not needed."""
     insert: Callable[..., Any] = import_module(f"sqlalchemy.dialects.{dialect}").insert
     return insert
+
+
+def latest(time: ColumnElement[datetime | None], *others: ColumnElement[datetime | None]) -> Case[datetime | None]:
+    """The latest of these times, of those that are not null; `time` never is."""
+    later = case((others[0] > time, others[0]), else_=time)
+    return latest(later, *others[1:]) if others[1:] else later
 
 
 def count_events(connection: Connection, types: Iterable[str]) -> None:

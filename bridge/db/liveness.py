@@ -30,7 +30,7 @@ from itertools import count
 from pathlib import Path
 from typing import Final, Protocol
 
-from sqlalchemy import Connection, Table, delete, func, insert, literal, select, tuple_, union, update
+from sqlalchemy import Connection, Table, bindparam, delete, func, insert, literal, select, tuple_, union, update
 
 from bridge.db.engine import Database
 from bridge.db.notifications import notify_due
@@ -242,16 +242,15 @@ class WorkerRows:
         self._database.write_now(lambda connection: connection.execute(new))
 
     def renew(self, worker_id: str, *, has_claims: bool) -> bool:  # noqa: ARG002 - a row is renewed in any case
-        renewal = update(workers).where(workers.c.id == worker_id).values(seen_at=func.clock_timestamp())
-        return self._database.write_now(lambda connection: connection.execute(renewal).rowcount == 1)
+        key = {"key": worker_id}
+        return self._database.write_now(lambda connection: connection.execute(_RENEW, key).rowcount == 1)
 
     def remove(self, worker_id: str) -> None:
         removal = delete(workers).where(workers.c.id == worker_id)
         self._database.write_now(lambda connection: connection.execute(removal))
 
     def living(self, tokens: Collection[str]) -> Collection[str]:  # noqa: ARG002 - a row shows that its worker lives
-        age = func.extract("epoch", func.clock_timestamp() - workers.c.seen_at).label("age")
-        found = self._database.look_now(lambda connection: connection.execute(select(workers, age)).all())
+        found = self._database.look_now(lambda connection: connection.execute(_WORKERS).all())
         unchanged = self._unchanged.seconds({row.id: row.seen_at for row in found})
         # By the age alone it could be alive, by an own clock alone a restart would watch for longer than it must.
         dead = [
@@ -405,6 +404,8 @@ def _is_locked(path: Path) -> bool:
     return False
 
 
+_RENEW = update(workers).where(workers.c.id == bindparam("key")).values(seen_at=func.clock_timestamp())
+_WORKERS = select(workers, func.extract("epoch", func.clock_timestamp() - workers.c.seen_at).label("age"))
 _CLAIMS = union(
     *(
         select(literal(name).label("table_name"), table.c.claim_token).where(table.c.claim_token.is_not(None))

@@ -7,7 +7,7 @@ due that another process may have to do calls `notify_due`.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Final
 
 from sqlalchemy import Connection
@@ -18,7 +18,7 @@ from bridge.logs import get_logger
 if TYPE_CHECKING:
     from psycopg import AsyncConnection
 
-CHANNEL: Final = "bridge_events"
+EVENTS_CHANNEL: Final = "bridge_events"
 """The name in the trigger."""
 DUE_CHANNEL: Final = "bridge_due"
 RECONNECT_SECONDS: Final = 1.0
@@ -27,14 +27,14 @@ log = get_logger("bridge.db")
 
 
 class Listener:
-    """Calls `on_notified` when another process has appended events, and whenever some may have been missed.
+    """Calls the function of a channel when a process has notified it, and all of them when that may have been missed.
 
     A pooler in transaction mode passes nothing on: then `is_listening` stays false, and the caller must look by itself.
     """
 
-    def __init__(self, url: str, on_notified: Callable[[], None]) -> None:
+    def __init__(self, url: str, calls: Mapping[str, Callable[[], None]]) -> None:
         self._arguments = connection_arguments(url)
-        self._on_notified = on_notified
+        self._calls = calls
         self.is_listening = False
 
     async def run(self) -> None:
@@ -49,19 +49,24 @@ class Listener:
                 async with await AsyncConnection.connect(**arguments, autocommit=True) as connection:
                     if await _is_pooled(connection):
                         self._arguments = None
-                        log.warning("listen.impossible", detail="a pooler is in between: set database.listen_url")
+                        log.info("listen.impossible", detail="a pooler is in between: set database.listen_url")
                         return
-                    await connection.execute(f"LISTEN {CHANNEL}")
+                    for channel in self._calls:
+                        await connection.execute(f"LISTEN {channel}")
                     self.is_listening = True
-                    self._on_notified()
-                    async for _ in connection.notifies():
-                        self._on_notified()
+                    self._call_all()
+                    async for notification in connection.notifies():
+                        self._calls[notification.channel]()
             except (Error, OSError) as error:
                 log.warning("listen.failed", detail=str(error).strip().partition("\n")[0])
             finally:
                 self.is_listening = False
-                self._on_notified()
+                self._call_all()
             await asyncio.sleep(RECONNECT_SECONDS)
+
+    def _call_all(self) -> None:
+        for call in self._calls.values():
+            call()
 
 
 def notify_due(connection: Connection) -> None:

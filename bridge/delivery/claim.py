@@ -15,9 +15,23 @@ from datetime import datetime
 from types import MappingProxyType
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, Select, and_, bindparam, func, or_, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Row,
+    Select,
+    and_,
+    bindparam,
+    case,
+    func,
+    literal_column,
+    or_,
+    select,
+    update,
+)
 
 from bridge.db.cursors import BUSY_CURSORS, EVENTS_AT_ONCE, REDELIVERING, TakenCursor
+from bridge.db.engine import latest
 from bridge.db.event_log import is_in_audience
 from bridge.db.tables import anchors, cursors, endpoints, events, redeliveries, rooms
 from bridge.delivery.limits import (
@@ -329,6 +343,20 @@ def _lock(condition: ColumnElement[bool]) -> Select[Any]:
     )
 
 
+def _next_at(
+    name: str, times: Sequence[ColumnElement[Any]], *conditions: ColumnElement[bool]
+) -> ColumnElement[datetime | None]:
+    """The earliest time at which an endpoint that satisfies the conditions may be called.
+
+    For each that is the latest of `times`, the first of which is null if nothing is owed, and of what its rate allows.
+    """
+    rate_allows_at = case((endpoints.c.rate_per_second > 0, endpoints.c.next_delivery_at))
+    labelled = [time.label(f"at_{number}") for number, time in enumerate((*times, rate_allows_at))]
+    found = select(*labelled).where(times[0].is_not(None), *conditions).cte(name).prefix_with("MATERIALIZED")
+    owed_at, *others = found.c
+    return func.min(latest(owed_at, *others))
+
+
 def _claim_rows(table: Any) -> Any:  # noqa: ANN401 - a Table, an UPDATE
     return update(table).where(table.c.id.in_(bindparam("keys", expanding=True))).values(claim_token=bindparam("token"))
 
@@ -354,9 +382,8 @@ _EVENT = (
 
 # Cursors
 
-_IS_DUE = and_(
-    cursors.c.acked < cursors.c.head, cursors.c.next_attempt_at <= bindparam("now"), cursors.c.claim_token.is_(None)
-)
+_IS_OWED = and_(cursors.c.acked < cursors.c.head, cursors.c.claim_token.is_(None))
+_IS_DUE = and_(_IS_OWED, cursors.c.next_attempt_at <= bindparam("now"))
 _IS_NOT_PAUSED = or_(endpoints.c.paused_until.is_(None), endpoints.c.paused_until <= bindparam("now"))
 _MAY_BE_CALLED = and_(endpoints.c.state == "active", _IS_NOT_PAUSED)
 _DUE_SINCE = (
@@ -365,8 +392,18 @@ _DUE_SINCE = (
     .scalar_subquery()
 )
 _WITH_DUE = _ready(_DUE_SINCE, _MAY_BE_CALLED, CURSORS_AT_ONCE > BUSY_CURSORS)
-CURSORS_DUE = _WITH_DUE.exists()
-"""Whether a cursor can be claimed."""
+_NEXT_OWED = (
+    select(func.min(cursors.c.next_attempt_at))
+    .where(cursors.c.endpoint_key == endpoints.c.id, _IS_OWED, cursors.c.next_attempt_at <= bindparam("until"))
+    .scalar_subquery()
+)
+NEXT_DELIVERY = _next_at(
+    "next_deliveries",
+    (_NEXT_OWED, endpoints.c.paused_until),
+    endpoints.c.state == "active",
+    CURSORS_AT_ONCE > BUSY_CURSORS,
+)
+"""When the next cursor can be claimed, of an endpoint with a free slot; null if nothing waits."""
 _READY = _in_turn(_WITH_DUE)
 _LOCK_READY = _lock(_MAY_BE_CALLED)
 _OWED = (
@@ -414,11 +451,8 @@ _BEYOND_WINDOW = (
 )
 # Redeliveries: a disabled endpoint gets them too, which is how it is tried out before it is enabled.
 
-_IS_REQUESTED = and_(
-    redeliveries.c.state == "owed",
-    redeliveries.c.next_attempt_at <= bindparam("now"),
-    redeliveries.c.claim_token.is_(None),
-)
+_IS_OPEN = and_(redeliveries.c.state == literal_column("'owed'"), redeliveries.c.claim_token.is_(None))
+_IS_REQUESTED = and_(_IS_OPEN, redeliveries.c.next_attempt_at <= bindparam("now"))
 _MAY_BE_REDELIVERED_TO = and_(
     or_(
         endpoints.c.state != "active", endpoints.c.paused_until.is_(None), endpoints.c.paused_until <= bindparam("now")
@@ -431,8 +465,18 @@ _REQUESTED_SINCE = (
     .scalar_subquery()
 )
 _WITH_REQUESTED = _ready(_REQUESTED_SINCE, _MAY_BE_REDELIVERED_TO, ~REDELIVERING)
-REDELIVERIES_DUE = _WITH_REQUESTED.exists()
-"""Whether a redelivery can be claimed."""
+_NEXT_REQUESTED = (
+    select(func.min(redeliveries.c.next_attempt_at))
+    .where(
+        redeliveries.c.endpoint_key == endpoints.c.id, _IS_OPEN, redeliveries.c.next_attempt_at <= bindparam("until")
+    )
+    .scalar_subquery()
+)
+_PAUSED_IF_ACTIVE = case((endpoints.c.state == "active", endpoints.c.paused_until))
+NEXT_REDELIVERY = _next_at(
+    "next_redeliveries", (_NEXT_REQUESTED, endpoints.c.redeliveries_paused_until, _PAUSED_IF_ACTIVE), ~REDELIVERING
+)
+"""When the next redelivery can be claimed, of an endpoint that no sender is working on; null if none waits."""
 _READY_TO_REDELIVER = _in_turn(_WITH_REQUESTED)
 _LOCK_READY_TO_REDELIVER = _lock(_MAY_BE_REDELIVERED_TO)
 _WITH_REDELIVERIES = select(endpoints.c.id).where(endpoints.c.id.in_(bindparam("keys", expanding=True)), REDELIVERING)

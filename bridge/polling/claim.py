@@ -1,4 +1,4 @@
-"""T1: claims the rooms that are due. The statement is `_DUE`, which finds and locks them.
+"""T1: claims the rooms that are due. The statement is `_CLAIM_DUE`, which finds, locks and marks them.
 
 A claim sets the room's token, which names the process (`bridge.db.liveness`): a crashed process's rooms are due again
 once it counts as dead. The row of the source is locked only where it is changed, to spend its request budget exactly
@@ -11,8 +11,9 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, and_, bindparam, exists, or_, select, update
+from sqlalchemy import Connection, Row, and_, bindparam, case, func, not_, or_, select, update
 
+from bridge.db.engine import latest
 from bridge.db.tables import jobs, rooms, sources
 from bridge.errors import BusyError, ConflictError
 from bridge.polling.plan import ClaimedRoom
@@ -38,8 +39,8 @@ def claim_rooms(
     that are occupied or on the list of live rooms come before all others, and a list that is due before all rooms.
     """
     rate = Rate(requests_per_second)
-    row = read_source(connection, source)
-    if row is None or rate.per_second > 0 or source_health(row).condition is not Condition.OK:
+    row = None if rate.per_second > 0 else read_source(connection, source)
+    if row is None or source_health(row).condition is not Condition.OK:
         row = lock_source(connection, source)
     health = source_health(row)
     is_probe = health.condition is not Condition.OK
@@ -49,11 +50,12 @@ def claim_rooms(
     limit = min(limit, available)
     if limit <= 0:
         return []
-    wanted = {"source": source, "now": now, "limit": limit}
-    due = connection.execute(_DUE_TO_PROBE if is_probe else _LIVE_DUE_FIRST if live_first else _DUE, wanted).all()
-    if not due:
+    wanted = {"of_source": source, "now": now, "limit": limit, "token": token}
+    claim = _CLAIM_DUE_TO_PROBE if is_probe else _CLAIM_LIVE_DUE_FIRST if live_first else _CLAIM_DUE
+    claimed = connection.execute(claim, wanted).all()
+    if not claimed:
         return []
-    connection.execute(_CLAIM, {"keys": [room.id for room in due], "token": token})
+    due = sorted(claimed, key=lambda room: (room.next_poll_at, room.id))
     spend_requests(connection, row, rate, len(due), now, token if is_probe else None)
     return [
         ClaimedRoom(
@@ -88,7 +90,7 @@ def claim_room(
     _refuse_while_limited(source, health, now)
     if room.claim_token is not None:
         return None
-    connection.execute(_CLAIM, {"keys": [room.id], "token": token})
+    connection.execute(_CLAIM, {"key": room.id, "token": token})
     is_probe = health.condition is not Condition.OK
     spend_requests(connection, row, rate, 1, now, token if is_probe else None)
     return ClaimedRoom(
@@ -141,25 +143,49 @@ def _refuse_while_limited(source: str, health: SourceHealth, now: datetime) -> N
 
 _IS_DUE = and_(rooms.c.next_poll_at <= bindparam("now"), rooms.c.claim_token.is_(None))
 _OF_SOURCE = (
-    select(rooms.c.id, rooms.c.upstream_id, rooms.c.next_poll_at)
-    .where(rooms.c.source == bindparam("source"), _IS_DUE)
+    select(rooms.c.id)
+    .where(rooms.c.source == bindparam("of_source"), _IS_DUE)
     .limit(bindparam("limit"))
     .with_for_update(skip_locked=True)
 )
-_DUE = _OF_SOURCE.order_by(rooms.c.next_poll_at, rooms.c.id)
-_LIVE_DUE_FIRST = _OF_SOURCE.order_by(
-    or_(rooms.c.listed, rooms.c.session_key.is_not(None)).desc(), rooms.c.next_poll_at, rooms.c.id
+_NEXT_DUE = (
+    select(func.min(rooms.c.next_poll_at))
+    .where(rooms.c.source == sources.c.name, rooms.c.next_poll_at <= bindparam("until"), rooms.c.claim_token.is_(None))
+    .scalar_subquery()
 )
-_DUE_TO_PROBE = _OF_SOURCE.order_by(rooms.c.failures, rooms.c.next_poll_at, rooms.c.id)
+_BY_SOURCE = (
+    select(
+        sources.c.name,
+        sources.c.paused_until,
+        case((sources.c.next_request_at <= bindparam("latest"), sources.c.next_request_at)).label("next_request_at"),
+        _NEXT_DUE.label("due_at"),
+    )
+    .where(sources.c.claim_token.is_(None))
+    .cte("next_polls")
+    .prefix_with("MATERIALIZED")  # else PostgreSQL looks for the room once for each time that it is compared
+)
+NEXT_POLLS = (_BY_SOURCE.c.name, latest(_BY_SOURCE.c.due_at, _BY_SOURCE.c.paused_until, _BY_SOURCE.c.next_request_at))
+"""When the next room of each source can be claimed; null if none is due `:until` then. No row while
+a probe is under way.
+
+Request times after `:latest` are those of another clock (`rules.rate`).
+"""
+_SET_TOKEN = update(rooms).values(claim_token=bindparam("token"))
 _LIST_DUE = select(jobs.c.name).where(
     jobs.c.name == bindparam("job"), jobs.c.next_run_at <= bindparam("now"), jobs.c.claim_token.is_(None)
 )
-ROOMS_DUE = exists().where(
-    or_(sources.c.paused_until.is_(None), sources.c.paused_until <= bindparam("now")),
-    exists().where(rooms.c.source == sources.c.name, _IS_DUE),
+_CLAIM = _SET_TOKEN.where(rooms.c.id == bindparam("key"))
+_IS_IDLE = not_(or_(rooms.c.listed, rooms.c.session_key.is_not(None)))
+_CLAIM_DUE, _CLAIM_LIVE_DUE_FIRST, _CLAIM_DUE_TO_PROBE = (
+    _SET_TOKEN.where(
+        rooms.c.id.in_(select(_OF_SOURCE.order_by(*order).cte("due").prefix_with("MATERIALIZED").c.id))
+    ).returning(rooms.c.id, rooms.c.upstream_id, rooms.c.next_poll_at)
+    for order in (
+        (rooms.c.next_poll_at, rooms.c.id),
+        (_IS_IDLE, rooms.c.next_poll_at, rooms.c.id),
+        (rooms.c.failures, rooms.c.next_poll_at, rooms.c.id),
+    )
 )
-"""Whether a room of any source can be claimed, its request budget aside."""
-_CLAIM = update(rooms).where(rooms.c.id.in_(bindparam("keys", expanding=True))).values(claim_token=bindparam("token"))
 _RELEASE = (
     update(rooms)
     .where(rooms.c.id == bindparam("key"), rooms.c.claim_token == bindparam("token"))

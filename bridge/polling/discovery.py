@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from sqlalchemy import Connection, Row, bindparam, delete, exists, func, literal_column, or_, select, update
+from sqlalchemy import Connection, Row, and_, bindparam, delete, exists, func, literal_column, or_, select, update
 
 from bridge.db.engine import upsert
 from bridge.db.event_log import append_events, number_system_events
@@ -251,7 +251,7 @@ _LISTED_BEFORE = _KNOWN.where(literal_column("listed"))  # as in `ix_rooms_liste
 _CHANGE = update(rooms).where(rooms.c.id == bindparam("key"))
 _LIST = _CHANGE.values(bind("next_poll_at", "listed_count")).values(listed=True)
 _UNLIST = _CHANGE.values(bind("next_poll_at", "live_until")).values(listed=False, listed_count=None)
-LISTS_DUE = exists().where(
-    jobs.c.name.startswith(LIST_JOB), jobs.c.next_run_at <= bindparam("now"), jobs.c.claim_token.is_(None)
+LISTS_WAITING = and_(
+    jobs.c.name.startswith(LIST_JOB), jobs.c.next_run_at <= bindparam("until"), jobs.c.claim_token.is_(None)
 )
-"""Whether a source can be asked for its list, its request budget aside."""
+"""The jobs of lists that are to be asked for."""

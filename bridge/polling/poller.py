@@ -6,7 +6,7 @@ Each source has a pool of its own, so that a slow source delays no other.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Protocol
 
@@ -79,10 +79,10 @@ class Poller:
         self._worker = worker
         self._sender = sender
         commits, metrics = GroupCommit(self._record), metrics or Metrics()
-        self._pollers = [
-            SourcePoller(database, account, source, commits, runtime, worker, sender, metrics.of_source(account.name))
-            for account, source in sources.values()
-        ]
+        self._pollers = {
+            name: SourcePoller(database, account, source, commits, runtime, worker, sender, metrics.of_source(name))
+            for name, (account, source) in sources.items()
+        }
         self._listers = [
             Lister(database, account, source, settings.interval, runtime, worker, on_due=self.wake)
             for account, source in sources.values()
@@ -95,10 +95,11 @@ class Poller:
             record_polls, polls, settings=self._settings, new_id=self._runtime.new_id, offer=offer
         )
 
-    def wake(self) -> None:
-        """Claim due rooms soon."""
-        for poller in self._pollers:
-            poller.pool.wake()
+    def wake(self, sources: Collection[str] | None = None) -> None:
+        """Claim due rooms soon, of these sources or of all."""
+        for name, poller in self._pollers.items():
+            if sources is None or name in sources:
+                poller.pool.wake()
 
     def wake_lists(self) -> None:
         """Ask soon for the lists of live rooms that are due."""
@@ -108,7 +109,7 @@ class Poller:
     @property
     def tokens(self) -> set[str]:
         """The tokens of its claims."""
-        rooms = {room.token for poller in self._pollers for room in poller.pool.claimed}
+        rooms = {room.token for poller in self._pollers.values() for room in poller.pool.claimed}
         return rooms | {one.token for lister in self._listers for one in lister.pool.claimed}
 
     async def tick(self) -> int:
@@ -116,23 +117,23 @@ class Poller:
         for lister in self._listers:
             await lister.pool.tick()
             await lister.pool.drain()
-        polled = sum([await poller.pool.tick() for poller in self._pollers])
-        for poller in self._pollers:
+        polled = sum([await poller.pool.tick() for poller in self._pollers.values()])
+        for poller in self._pollers.values():
             await poller.pool.drain()
         return polled
 
     async def run(self) -> None:
         """Poll until `stop`."""
         async with asyncio.TaskGroup() as group:
-            for poller in self._pollers:
+            for poller in self._pollers.values():
                 group.create_task(poller.pool.run())
             for lister in self._listers:
                 group.create_task(lister.pool.run())
 
     async def stop(self, grace: float) -> int:
         """Stop claiming, finish within `grace` seconds; returns the number of cancelled polls (they are due again)."""
-        stopping = (*(one.stop(grace) for one in self._pollers), *(one.pool.stop(grace) for one in self._listers))
-        return sum(await asyncio.gather(*stopping))
+        pollers = [poller.stop(grace) for poller in self._pollers.values()]
+        return sum(await asyncio.gather(*pollers, *(lister.pool.stop(grace) for lister in self._listers)))
 
 
 class SourcePoller:

@@ -18,7 +18,7 @@ from typing import Final
 from bridge.admin.event_stream import StreamedEvent, StreamFilter, keys_above, look_at_log, read_step
 from bridge.db.engine import Database
 from bridge.db.final_keys import FinalKeys
-from bridge.db.notifications import Listener
+from bridge.db.notifications import EVENTS_CHANNEL, Listener
 from bridge.errors import DatabaseError
 from bridge.logs import get_logger
 
@@ -95,7 +95,7 @@ class EventTail:
 
     def __init__(self, database: Database, listen_url: str | None = None) -> None:
         self._database = database
-        self._listener = Listener(listen_url or database.url, self.wake)
+        self._listener = Listener(listen_url or database.url, {EVENTS_CHANNEL: self.wake})
         self._clients: set[Client] = set()
         self._starting = asyncio.Lock()
         self._woken = asyncio.Event()
