@@ -112,8 +112,9 @@ def test_a_dry_run_only_counts(had: Cli, receiver: Receiver) -> None:
         ("evt_x",),
     ],
 )
-def test_an_endpoint_and_either_events_or_a_range_are_required(arguments: tuple[str, ...], had: Cli) -> None:
-    had.refuses("deliveries", "replay", *arguments, code=2)
+def test_an_endpoint_and_either_events_or_a_range_are_required(arguments: tuple[str, ...], cli: Cli) -> None:
+    cli.take_up()
+    cli.refuses("deliveries", "replay", *arguments, code=2)
 
 
 def test_unknown_names_request_nothing(had: Cli, receiver: Receiver) -> None:

@@ -15,7 +15,7 @@ from tests.harness.process import command
 from tests.harness.store_driver import GOOD, REJECTED
 from tests.web.conftest import Web
 
-EVENTS = 5_000
+EVENTS = 1_500
 PAIRS = [
     ("rooms list", "/rooms", {}),
     ("rooms show a", "/rooms/a", {}),
