@@ -9,6 +9,8 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 PYTEST := $(RUN) -m pytest -n $(WORKERS) --dist worksteal
 PIP := $(RUN) -m pip --quiet --disable-pip-version-check --no-input
+# Dozens of tests start the program, and each process of pytest imports all of them: they must not compile it each time.
+unexport PYTHONDONTWRITEBYTECODE
 RUNTIME := $(VENV)/.runtime-installed
 DEV := $(VENV)/.dev-installed
 ORACLES := tests/oracles/node_modules/.installed

@@ -6,20 +6,24 @@ import os
 import signal
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import hypothesis
 import pytest
 import structlog
+from sqlalchemy import event
 
 from bridge.db.engine import Database
 from tests.harness import postgres
+from tests.harness.compiled import share_compiled_statements
 from tests.harness.receiver import Receiver
 from tests.harness.schemas import delivered_problems
 from tests.harness.simulator import Simulator
 from tests.harness.store_driver import StoreDriver, copied_sqlite, migrated_postgresql, migrated_sqlite
 
+share_compiled_statements()
 SERVER = pytest.StashKey[Path]()
 
 # Every TLS context would load the system's authorities, which takes longer than most tests: here is one, long expired.
@@ -136,25 +140,32 @@ def migrated_url(request: pytest.FixtureRequest) -> str:
     return url
 
 
-@pytest.fixture
-def store(migrated_url: str) -> Iterator[StoreDriver]:
-    database = Database(migrated_url)
+@contextmanager
+def opened(url: str) -> Iterator[StoreDriver]:
+    """A store that never syncs to disk, which would be most of the time of a short transaction."""
+    database = Database(url)
+    if database.dialect == "sqlite":
+        event.listen(database._writing, "connect", lambda driver, _: driver.execute("PRAGMA synchronous = OFF").close())
     yield StoreDriver(database=database)
     database.close()
+
+
+@pytest.fixture
+def store(migrated_url: str) -> Iterator[StoreDriver]:
+    with opened(migrated_url) as driver:
+        yield driver
 
 
 @pytest.fixture
 def postgresql_store(postgresql_migrated_url: str) -> Iterator[StoreDriver]:
-    database = Database(postgresql_migrated_url)
-    yield StoreDriver(database=database)
-    database.close()
+    with opened(postgresql_migrated_url) as driver:
+        yield driver
 
 
 @pytest.fixture
 def sqlite_store(sqlite_migrated_url: str) -> Iterator[StoreDriver]:
-    database = Database(sqlite_migrated_url)
-    yield StoreDriver(database=database)
-    database.close()
+    with opened(sqlite_migrated_url) as driver:
+        yield driver
 
 
 @pytest.fixture

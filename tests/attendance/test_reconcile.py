@@ -323,7 +323,7 @@ def test_seven_lessons_across_the_clock_change(store: StoreDriver) -> None:
     for day in range(7):
         nine = datetime(2026, 10, 19 + day, 9, tzinfo=zone)
         down = range(600, 780) if day in {2, 5} else range(0)
-        polls = [(second, "poll", "", "") for second in range(0, 2_000, 10) if second not in down]
+        polls = [(second, "poll", "", "") for second in range(0, 2_000, 20) if second not in down]
         for second, act, peer_id, key in sorted([*polls, *lesson(rng, day)]):
             week.seconds = nine.timestamp() - monday.timestamp() + second
             match act:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import pytest
@@ -51,6 +52,25 @@ def tamper(store: StoreDriver, change: Callable[[Connection, int], object]) -> F
     return problems(store)
 
 
+class RolledBackError(Exception):
+    """Nothing is wrong; the transaction must not commit."""
+
+
+def tampers(store: StoreDriver, changes: Sequence[Callable[[Connection, int], object]]) -> list[Found]:
+    """As `tamper` for each of the changes alone, in a transaction that is rolled back."""
+    key, found = store.room("a").id, []
+
+    def verify_with(connection: Connection, change: Callable[[Connection, int], object]) -> None:
+        change(connection, key)
+        found.append([(one.problem, one.sequence) for one in verify_log(connection).problems])
+        raise RolledBackError
+
+    for change in changes:
+        with pytest.raises(RolledBackError):
+            store.write(verify_with, change)
+    return found
+
+
 def at_sequence(room_key: int, sequence: int) -> Any:  # noqa: ANN401 - a condition
     return (events.c.room_key == room_key) & (events.c.sequence == sequence)
 
@@ -61,55 +81,59 @@ def test_an_untouched_log_passes(logged: StoreDriver) -> None:
     assert result.events == len(logged.rows(events, "id"))
 
 
-@pytest.mark.parametrize("sequence", [1, 2, 6, 7])
-def test_a_changed_body_is_found(logged: StoreDriver, sequence: int) -> None:
-    def change(connection: Connection, key: int) -> None:
+def test_a_changed_body_is_found(logged: StoreDriver) -> None:
+    def change(sequence: int, connection: Connection, key: int) -> None:
         where = at_sequence(key, sequence)
         body = bytes(connection.execute(select(events.c.body).where(where)).scalar_one())
         connection.execute(update(events).where(where).values(body=body.replace(b'"peer_count":', b'"peer_count":1')))
 
-    assert tamper(logged, change) == [("changed", sequence)]
+    sequences = [1, 2, 6, 7]
+    found = tampers(logged, [partial(change, sequence) for sequence in sequences])
+    assert found == [[("changed", sequence)] for sequence in sequences]
 
 
-@pytest.mark.parametrize(
-    ("values", "problem"),
-    [
-        ({"salt": b"s" * 16}, "changed"),
-        ({"commitment": b"c" * 32}, "changed"),
-        ({"hash": b"h" * 32}, "changed"),
-        ({"hash": b"short"}, "changed"),
-        ({"type": "peer.left"}, "changed"),
-        ({"public_id": "evt_x"}, "changed"),
-        ({"body": None, "salt": None}, "missing"),
-    ],
-)
-def test_a_changed_column_of_an_event_is_found(logged: StoreDriver, values: dict[str, Any], problem: str) -> None:
-    found = tamper(logged, lambda connection, key: connection.execute(
-        update(events).where(at_sequence(key, 4)).values(**values)
-    ))  # fmt: skip
-    assert found[0] == (problem, 4)
-    assert {kind for kind, _ in found} == {problem}
+EVENT_CHANGES: list[tuple[dict[str, Any], str]] = [
+    ({"salt": b"s" * 16}, "changed"),
+    ({"commitment": b"c" * 32}, "changed"),
+    ({"hash": b"h" * 32}, "changed"),
+    ({"hash": b"short"}, "changed"),
+    ({"type": "peer.left"}, "changed"),
+    ({"public_id": "evt_x"}, "changed"),
+    ({"body": None, "salt": None}, "missing"),
+]
 
 
-@pytest.mark.parametrize(
-    "values",
-    [
-        {"joined_at": at(6)},
-        {"left_at": at(59)},
-        {"peer_id": "other"},
-        {"person_key": "bo"},
-        {"display_name": "Bo"},
-        {"left_at_source": "reconciled"},
-        {"last_seen_at": at(31)},
-        {"leave_reason": "rejoined"},
-    ],
-)
-def test_a_changed_column_of_a_visit_is_found(logged: StoreDriver, values: dict[str, Any]) -> None:
+def test_a_changed_column_of_an_event_is_found(logged: StoreDriver) -> None:
+    def change(values: dict[str, Any], connection: Connection, key: int) -> None:
+        connection.execute(update(events).where(at_sequence(key, 4)).values(**values))
+
+    every = tampers(logged, [partial(change, values) for values, _ in EVENT_CHANGES])
+    for found, (values, problem) in zip(every, EVENT_CHANGES, strict=True):
+        assert found[0] == (problem, 4), values
+        assert {kind for kind, _ in found} == {problem}, values
+
+
+VISIT_CHANGES: list[dict[str, Any]] = [
+    {"joined_at": at(6)},
+    {"left_at": at(59)},
+    {"peer_id": "other"},
+    {"person_key": "bo"},
+    {"display_name": "Bo"},
+    {"left_at_source": "reconciled"},
+    {"last_seen_at": at(31)},
+    {"leave_reason": "rejoined"},
+]
+
+
+def test_a_changed_column_of_a_visit_is_found(logged: StoreDriver) -> None:
     first = logged.rows(visits, "id")[0]
-    found = tamper(logged, lambda connection, _: connection.execute(
-        update(visits).where(visits.c.id == first.id).values(**values)
-    ))  # fmt: skip
-    assert [kind for kind, _ in found] == ["visit_mismatch"]
+
+    def change(values: dict[str, Any], connection: Connection, _: int) -> None:
+        connection.execute(update(visits).where(visits.c.id == first.id).values(**values))
+
+    every = tampers(logged, [partial(change, values) for values in VISIT_CHANGES])
+    for found, values in zip(every, VISIT_CHANGES, strict=True):
+        assert [kind for kind, _ in found] == ["visit_mismatch"], values
 
 
 def test_changed_sessions_and_visits_of_other_rooms_are_found(logged: StoreDriver) -> None:

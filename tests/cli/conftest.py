@@ -26,6 +26,7 @@ from tests.harness.claimant import Claimant
 from tests.harness.config import Table, write_config
 from tests.harness.receiver import Receiver
 from tests.harness.simulator import Simulator
+from tests.harness.store_driver import copied_sqlite
 
 Json = Any
 ROOM = "abc-defg-hij"
@@ -47,12 +48,19 @@ class Cli:
     """Runs commands in this process, with a configuration of its own."""
 
     def __init__(
-        self, directory: Path, upstream: str, capsys: pytest.CaptureFixture[str], *, database_url: str | None = None
+        self,
+        directory: Path,
+        upstream: str,
+        capsys: pytest.CaptureFixture[str],
+        *,
+        database_url: str | None = None,
+        template: Path | None = None,
     ) -> None:
         self.directory = directory
         self.config = directory / "bridge.toml"
         self.database_file = directory / "bridge.db"
         self.database_url = database_url or f"sqlite:///{self.database_file}"
+        self._template = template
         self._upstream = upstream
         self._capsys = capsys
         self.configure()
@@ -86,6 +94,8 @@ class Cli:
 
     def take_up(self) -> None:
         """Load the configuration into the database, as the service does at start and reload."""
+        if self._template is not None and not self.database_file.exists():
+            copied_sqlite(self._template, self.directory)
         settings, database = self.settings, self.database()
         ensure_schema(database)
         database.write_now(
@@ -124,9 +134,9 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @pytest.fixture
-def cli(tmp_path: Path, simulator: Simulator, capsys: pytest.CaptureFixture[str]) -> Cli:
+def cli(tmp_path: Path, simulator: Simulator, capsys: pytest.CaptureFixture[str], sqlite_template: Path) -> Cli:
     """One source, no room, no endpoint, no database yet."""
-    return Cli(tmp_path, simulator.url, capsys)
+    return Cli(tmp_path, simulator.url, capsys, template=sqlite_template)
 
 
 @pytest.fixture

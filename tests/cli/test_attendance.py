@@ -90,8 +90,9 @@ def test_show_draws_and_export_writes_a_file(met: Cli) -> None:
         ["--out", "missing/file.csv"],
     ],
 )
-def test_wrong_options_are_exit_2(met: Cli, options: list[str]) -> None:
-    assert options[0] in met.refuses("attendance", "export", *options, code=2)
+def test_wrong_options_are_exit_2(cli: Cli, options: list[str]) -> None:
+    cli.take_up()
+    assert options[0] in cli.refuses("attendance", "export", *options, code=2)
 
 
 def test_checkpoints_and_tampering(met: Cli) -> None:

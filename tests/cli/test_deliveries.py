@@ -54,21 +54,19 @@ def test_attempts_are_listed_newest_first(tried: Cli) -> None:
     assert bad["response"].startswith("no \x1b[31mthanks")
 
 
-@pytest.mark.parametrize(
-    ("filters", "wanted"),
-    [
-        (("--endpoint", "good"), [("good", OTHER), ("good", ROOM)]),
-        (("--room", ROOM, "--endpoint", "bad"), [("bad", ROOM)]),
-        (("--endpoint", "other"), []),
-        (("--endpoint", "good", "--failed"), []),
-        (("--endpoint", "down", "--failed", "--limit", "1"), [("down", OTHER)]),
-        (("--endpoint", "down", "--since", "1h", "--room", ROOM), [("down", ROOM)]),
-        (("--until", "1h"), []),
-    ],
-)
-def test_attempts_are_filtered(tried: Cli, filters: tuple[str, ...], wanted: list[tuple[str, str]]) -> None:
-    attempts = tried("deliveries", "list", "--json", *filters).json()
-    assert [(attempt["endpoint"], attempt["room_id"]) for attempt in attempts] == wanted
+def test_attempts_are_filtered(tried: Cli) -> None:
+    wanted = {
+        ("--endpoint", "good"): [("good", OTHER), ("good", ROOM)],
+        ("--room", ROOM, "--endpoint", "bad"): [("bad", ROOM)],
+        ("--endpoint", "other"): [],
+        ("--endpoint", "good", "--failed"): [],
+        ("--endpoint", "down", "--failed", "--limit", "1"): [("down", OTHER)],
+        ("--endpoint", "down", "--since", "1h", "--room", ROOM): [("down", ROOM)],
+        ("--until", "1h"): [],
+    }
+    for filters, listed in wanted.items():
+        attempts = tried("deliveries", "list", "--json", *filters).json()
+        assert [(attempt["endpoint"], attempt["room_id"]) for attempt in attempts] == listed, filters
 
 
 def test_the_attempts_of_one_event(tried: Cli) -> None:

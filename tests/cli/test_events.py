@@ -50,23 +50,21 @@ def test_the_log_is_listed_newest_first(meeting: Cli) -> None:
     assert events[0].keys() == {"id", "type", "timestamp", "schema_version", "data"}
 
 
-@pytest.mark.parametrize(
-    ("filters", "wanted"),
-    [
-        (("--room", OTHER), ["peer.joined", "room.occupied"]),
-        (("--type", "peer.left"), ["peer.left"]),
-        (("--type", "room.*"), ["room.occupied", "room.occupied"]),
-        (("--type", "peer.left,room.*"), ["room.occupied", "peer.left", "room.occupied"]),
-        (("--type", "peer.left", "--type", "room.occupied", "--room", ROOM), ["peer.left", "room.occupied"]),
-        (("--limit", "2"), ["peer.joined", "room.occupied"]),
-        (("--since", "1h", "--room", OTHER), ["peer.joined", "room.occupied"]),
-        (("--until", "1h"), []),
-        (("--since", "2020-01-01T00:00:00Z", "--until", "2020-01-02"), []),
-        (("--type", "room.empty"), []),
-    ],
-)
-def test_the_log_is_filtered(meeting: Cli, filters: tuple[str, ...], wanted: list[str]) -> None:
-    assert types_of(meeting("events", "list", "--json", *filters).json()) == wanted
+def test_the_log_is_filtered(meeting: Cli) -> None:
+    wanted = {
+        ("--room", OTHER): ["peer.joined", "room.occupied"],
+        ("--type", "peer.left"): ["peer.left"],
+        ("--type", "room.*"): ["room.occupied", "room.occupied"],
+        ("--type", "peer.left,room.*"): ["room.occupied", "peer.left", "room.occupied"],
+        ("--type", "peer.left", "--type", "room.occupied", "--room", ROOM): ["peer.left", "room.occupied"],
+        ("--limit", "2"): ["peer.joined", "room.occupied"],
+        ("--since", "1h", "--room", OTHER): ["peer.joined", "room.occupied"],
+        ("--until", "1h"): [],
+        ("--since", "2020-01-01T00:00:00Z", "--until", "2020-01-02"): [],
+        ("--type", "room.empty"): [],
+    }
+    found = {filters: types_of(meeting("events", "list", "--json", *filters).json()) for filters in wanted}
+    assert found == wanted
 
 
 def test_since_and_until_compare_the_time_of_recording(meeting: Cli) -> None:

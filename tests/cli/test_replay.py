@@ -14,14 +14,13 @@ ROOM, OTHER = "abc-defg-hij", "xyz-xyzx-xyz"
 @pytest.fixture
 def had(
     tmp_path: Path,
-    database_url: str,
+    migrated_url: str,
     simulator: Simulator,
     receiver: Receiver,
     capsys: pytest.CaptureFixture[str],
 ) -> Cli:
     """`crm` got two joins in each of two rooms and refused one of Bert's; `erp` got everything."""
-    cli = Cli(tmp_path, simulator.url, capsys, database_url=database_url)
-    cli("migrate")
+    cli = Cli(tmp_path, simulator.url, capsys, database_url=migrated_url)
     endpoints = [receiver.endpoint("crm", events=["peer.*"]), receiver.endpoint("erp")]
     cli.configure(rooms=[ROOM, OTHER], endpoints=endpoints, delivery={"refused_schedule": []})
     cli.take_up()
@@ -112,8 +111,9 @@ def test_a_dry_run_only_counts(had: Cli, receiver: Receiver) -> None:
         ("evt_x",),
     ],
 )
-def test_an_endpoint_and_either_events_or_a_range_are_required(arguments: tuple[str, ...], had: Cli) -> None:
-    had.refuses("deliveries", "replay", *arguments, code=2)
+def test_an_endpoint_and_either_events_or_a_range_are_required(arguments: tuple[str, ...], cli: Cli) -> None:
+    cli.take_up()
+    cli.refuses("deliveries", "replay", *arguments, code=2)
 
 
 def test_unknown_names_request_nothing(had: Cli, receiver: Receiver) -> None:

@@ -136,9 +136,10 @@ def test_a_batch_is_written_whole_or_not_at_all(store: StoreDriver) -> None:
 
 
 @pytest.mark.parametrize(
-    "result", [GOOD, RETRYABLE, REJECTED, GONE, busy(60)], ids=["good", "retryable", "dead letter", "gone", "busy"]
+    ("result", "wants_next"),
+    [(GOOD, True), (GOOD, False), (RETRYABLE, False), (REJECTED, True), (GONE, False), (busy(60), False)],
+    ids=["good, wants the next", "good", "retryable", "dead letter", "gone", "busy"],
 )
-@pytest.mark.parametrize("wants_next", [True, False])
 def test_a_batch_of_a_hundred_cursors_executes_as_many_statements_as_one_of_two(
     store: StoreDriver, result: PostResult, *, wants_next: bool
 ) -> None:

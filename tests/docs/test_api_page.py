@@ -127,7 +127,7 @@ def page(config: Path, simulator: Simulator) -> Iterator[Page]:
     simulator.join(ROOM, "ann", metadata=ANN)
     with BridgeProcess(config) as bridge:
         bridge.wait_ready()
-        wait_until(lambda: "peer.joined" in command(config, "events", "list"), what="Ann's join")
+        simulator.wait_for_polls(2, ROOM)
         yield Page(config, next(bridge.lines("web.listening"))["url"])
 
 

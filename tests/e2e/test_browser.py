@@ -68,7 +68,6 @@ def visit(browser: Browser, program: BridgeProcess, **settings: Any) -> Visitor:
     page.get_by_label("Token").fill(TOKEN)
     page.get_by_role("button", name="Sign in").click()
     expect(page.get_by_role("heading", name="Endpoints")).to_be_visible()
-    page.close()
     return visitor
 
 
@@ -110,7 +109,6 @@ def test_every_page_is_readable(browser: Browser, program: BridgeProcess, scheme
         expect(page.locator("h1")).to_be_visible()
         faults += [f"{path}: {fault}" for fault in serious_faults(page)]
         assert overflow(page) <= 0, path
-        page.close()
     assert faults == []
     assert visitor.problems == []
 
@@ -144,5 +142,4 @@ def pages(visitor: Visitor) -> list[str]:
         page = visitor.open(start)
         links = page.locator(f"main a[href^='{pattern}']")
         found += [str(link.get_attribute("href")) for link in links.all()[: 2 if start == "/sessions" else 1]]
-        page.close()
     return found

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -56,17 +56,22 @@ def wait_for_deliveries(receiver: Receiver, path: str, count: int) -> None:
     )
 
 
-@pytest.mark.parametrize(
-    "moves",
-    [
-        [3 * DAY],
-        pytest.param([20 * 365 * DAY], marks=pytest.mark.campaign),
-        pytest.param([-DAY / 24], marks=pytest.mark.campaign),
-        [-20 * 365 * DAY],
-        [365 * DAY, -365 * DAY],
-    ],
-    ids=lambda moves: "_".join(f"{move / DAY:+g}d" for move in moves),
-)
+FAR_BACK = [-20 * 365 * DAY]
+ALWAYS = [[3 * DAY], FAR_BACK, [365 * DAY, -365 * DAY]]
+MOVES = [*ALWAYS, [20 * 365 * DAY], [-DAY / 24]]
+
+
+def scenarios() -> Iterator[Any]:
+    """Every move on both databases, most of them in the campaign."""
+    for moves in MOVES:
+        for database in ("sqlite", "postgresql"):
+            is_always = moves in ALWAYS and (database == "sqlite" or moves == FAR_BACK)
+            named = "_".join(f"{move / DAY:+g}d" for move in moves)
+            marks = () if is_always else (pytest.mark.campaign,)
+            yield pytest.param(database, moves, marks=marks, id=f"{database}-{named}")
+
+
+@pytest.mark.parametrize(("migrated_url", "moves"), scenarios(), indirect=["migrated_url"])
 def test_work_goes_on_after_the_clock_was_changed(
     configure: Configure,
     simulator: Simulator,

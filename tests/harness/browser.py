@@ -22,25 +22,31 @@ PATIENCE_MS = 30_000
 
 @dataclass(slots=True)
 class Visitor:
-    """A browser with its own cookies; `problems` has what a page must never cause."""
+    """A browser with its own cookies and one tab; `problems` has what a page must never cause."""
 
     context: BrowserContext
     base: str
     problems: list[str] = field(default_factory=list)
+    page: Page = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.page = self.context.new_page()
+        self.page.set_default_timeout(PATIENCE_MS)
+        self.page.on("pageerror", lambda error: self._add(str(error)))
+        self.page.on("dialog", lambda dialog: self._add(f"dialog {dialog.message}"))
+        self.page.on("console", lambda message: self._note(message.type, message.text))
 
     def open(self, path: str = "/") -> Page:
-        """Open a page in a new tab."""
-        page = self.context.new_page()
-        page.set_default_timeout(PATIENCE_MS)
-        page.on("pageerror", lambda error: self.problems.append(f"{path}: {error}"))
-        page.on("dialog", lambda dialog: self.problems.append(f"{path}: dialog {dialog.message}"))
-        page.on("console", lambda message: self._note(path, message.type, message.text))
-        page.goto(self.base + path)
-        return page
+        """Open a page in the tab: another tab would cost more than most pages."""
+        self.page.goto(self.base + path)
+        return self.page
 
-    def _note(self, path: str, kind: str, text: str) -> None:
+    def _add(self, problem: str) -> None:
+        self.problems.append(f"{self.page.url}: {problem}")
+
+    def _note(self, kind: str, text: str) -> None:
         if kind == "error" and "Content Security Policy" in text:
-            self.problems.append(f"{path}: {text}")
+            self._add(text)
 
 
 def overflow(page: Page) -> int:

@@ -112,9 +112,8 @@ class StoreDriver:
     # rooms and polls
 
     def track(self, *upstream_ids: str, source: str = "main", seconds: float = 0, **spec: Any) -> None:  # noqa: ANN401 - fields of RoomSpec
-        for upstream_id in upstream_ids:
-            room = RoomSpec(source=source, upstream_id=upstream_id, **spec)
-            self.write(add_room, room, at(seconds), self.new_id)
+        added = [RoomSpec(source=source, upstream_id=upstream_id, **spec) for upstream_id in upstream_ids]
+        self.write(lambda connection: [add_room(connection, room, at(seconds), self.new_id) for room in added])
 
     def claim(
         self,

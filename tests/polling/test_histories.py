@@ -129,8 +129,8 @@ def check(store: StoreDriver, last_complete: dict[str, set[str]]) -> None:
 @pytest.mark.parametrize(
     ("kind", "examples"),
     [
-        ("sqlite", 25),
-        ("postgresql", 10),
+        ("sqlite", 15),
+        ("postgresql", 6),
         pytest.param("sqlite", 500, marks=pytest.mark.campaign),
         pytest.param("postgresql", 200, marks=pytest.mark.campaign),
     ],
