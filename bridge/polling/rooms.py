@@ -114,8 +114,11 @@ def configure_rooms(
             _change(connection, change.row, change.spec, "config", now, new_id)
 
 
-def discover_rooms(connection: Connection, source: str, counts: Mapping[str, int | None], now: datetime) -> None:
-    """Track rooms that are live, with their numbers of peers; those that are tracked already stay as they are."""
+def discover_rooms(connection: Connection, source: str, counts: Mapping[str, int | None], now: datetime) -> int:
+    """Track rooms that are live, with their numbers of peers; those that are tracked already stay as they are.
+
+    Returns the number of rooms that were not tracked before.
+    """
     ensure_sources(connection, [source])
     notify_due(connection)
     found = select(rooms.c.id, rooms.c.upstream_id).where(rooms.c.source == source)
@@ -138,6 +141,7 @@ def discover_rooms(connection: Connection, source: str, counts: Mapping[str, int
         connection.execute(upsert(connection.dialect.name)(rooms).on_conflict_do_nothing(), new)
     if forgotten:
         connection.execute(_TRACK_AGAIN, forgotten)
+    return len(new) + len(forgotten)
 
 
 def lock_rooms(connection: Connection, keys: Iterable[int]) -> list[Row[Any]]:
@@ -228,11 +232,10 @@ def make_due(
 
 def sooner(row: Row[Any], now: datetime) -> datetime:
     """When a locked room is due, now that its source has said something about it."""
-    next_poll_at: datetime = row.next_poll_at
     is_under_way = row.claim_token is not None
     due_at = extra_poll(now, row.polled_at, is_under_way=is_under_way)
-    is_due_later = is_under_way and next_poll_at <= now  # that is the due time of the poll under way
-    return due_at if is_due_later else min(due_at, next_poll_at)
+    # With a poll under way, the stored time is that poll's, which says nothing of the next one.
+    return due_at if is_under_way else min(due_at, row.next_poll_at)
 
 
 def _polled(source: str, upstream_id: str) -> tuple[ColumnElement[bool], ...]:
