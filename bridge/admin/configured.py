@@ -47,11 +47,11 @@ def apply_configuration(
     if not (rooms or endpoints or may_empty):
         _refuse_to_empty(connection)
     configured = tuple(sources)
-    changes = lock_changing_rooms(connection, rooms)
+    added, changes = lock_changing_rooms(connection, rooms)
     ensure_sources(connection, configured)
     remove_other_sources(connection, configured)
     lock_all_endpoints(connection)
-    configure_rooms(connection, rooms, changes, context.now, context.new_id)
+    configure_rooms(connection, added, changes, context.now, context.new_id)
     configure_endpoints(connection, endpoints, context)
     configure_discovery(connection, discovering, context.now)
     reencrypt_all(connection, context.cipher, context.now)

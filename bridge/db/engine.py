@@ -427,9 +427,9 @@ def _remedy(error: DBAPIError) -> str:
 
 
 def _is_conflict(cause: BaseException | None) -> bool:
-    """Whether another transaction made this one fail: by a deadlock, a conflict, or by removing a row it refers to."""
+    """Whether another transaction made this one fail: by a deadlock, a conflict, or by adding or removing a row."""
     state = getattr(getattr(cause, "orig", None), "sqlstate", None)
-    return meaning_of(state) in (Meaning.CONFLICT, Meaning.REMOVED)
+    return meaning_of(state) in (Meaning.CONFLICT, Meaning.REMOVED, Meaning.ADDED)
 
 
 def _is_lost(cause: BaseException | None) -> bool:

@@ -41,12 +41,15 @@ class Meaning(StrEnum):
     """Another transaction made this one fail: it is run again."""
     REMOVED = "removed"
     """Another transaction removed a row that this one refers to: it is run again, and sees that."""
+    ADDED = "added"
+    """Another transaction added the same row: it is run again, and sees that."""
     OTHER = "other"
 
 
 SQLSTATES: Final[tuple[tuple[str, Meaning], ...]] = (
     ("08", Meaning.LOST),  # connection exceptions
     ("23503", Meaning.REMOVED),  # foreign key violation
+    ("23505", Meaning.ADDED),  # unique violation
     ("25006", Meaning.LOST),  # read-only: after a failover, the old primary
     ("25P03", Meaning.LOST),  # idle in transaction for too long: the session has ended
     ("40", Meaning.CONFLICT),  # deadlock, serialization

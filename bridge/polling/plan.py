@@ -253,8 +253,8 @@ def _next_poll(
     A poll that contradicts a poke is repeated once: the list of peers may lag behind.
     """
     due_at = next_poll(poll.room.due_at, poll.at, interval, suspects=suspects)
-    if room.next_poll_at is not None and room.next_poll_at != poll.room.due_at:
-        return min(due_at, room.next_poll_at)
+    if (made_due_at := _made_due_at(poll, room)) is not None:
+        return min(due_at, made_due_at)
     if room.expected is not None:
         plan.answered.append(room.id)
         if not room.expected.agrees_with(snapshot):
@@ -262,11 +262,18 @@ def _next_poll(
     return due_at
 
 
+def _made_due_at(poll: Poll, room: StoredRoom) -> datetime | None:
+    """The due time that the room was given while the poll was under way."""
+    return None if room.next_poll_at == poll.room.due_at else room.next_poll_at
+
+
 def _plan_failure(poll: Poll, room: StoredRoom, failure: Failure, interval: timedelta, *, suspects: bool) -> FailedRoom:
     failures = room.failures + 1
     due_at = next_poll_after_failure(
         poll.at, interval, failures, poll.jitter, suspects=suspects, retry_after=failure.retry_after
     )
+    if failure.retry_after is None and (made_due_at := _made_due_at(poll, room)) is not None:
+        due_at = min(due_at, made_due_at)
     return FailedRoom(
         key=room.id,
         polled_at=poll.at,

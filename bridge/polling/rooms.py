@@ -60,16 +60,23 @@ class RoomChange:
     spec: RoomSpec | None
 
 
-def lock_changing_rooms(connection: Connection, specs: Sequence[RoomSpec]) -> list[RoomChange]:
-    """Find and lock the rooms that the configuration changes: by key and before anything else, as T2 does."""
+def lock_changing_rooms(connection: Connection, specs: Sequence[RoomSpec]) -> tuple[list[RoomSpec], list[RoomChange]]:
+    """Find the rooms that the configuration adds, and lock those that it changes, before anything else, as T2 does.
+
+    Another process may add one of the first meanwhile, by discovery: that makes the transaction fail, and run again.
+    """
     named = {(spec.source, spec.upstream_id): spec for spec in specs}
-    known = select(*_CONFIGURED).where(rooms.c.source.is_not(None)).order_by(rooms.c.id)
-    keys = [change.row.id for change in _changes(connection.execute(known), named)]
-    return [
+    known: Select[Any] = select(*_CONFIGURED).where(rooms.c.source.is_not(None)).order_by(rooms.c.id)
+    added, keys = dict(named), list[int]()
+    for row in connection.execute(known):  # there may be very many, of which few change
+        added.pop((row.source, row.upstream_id), None)
+        keys += [change.row.id for change in _changes([row], named)]
+    changes = [
         change
         for some in batched(keys, BATCH_SIZE)  # read again: they may have changed while we waited for the lock
         for change in _changes(connection.execute(known.where(rooms.c.id.in_(some)).with_for_update()), named)
     ]
+    return list(added.values()), changes
 
 
 def _changes(rows: Iterable[Row[Any]], named: Mapping[tuple[str, str], RoomSpec]) -> Iterator[RoomChange]:
@@ -87,7 +94,7 @@ def _is_changed(change: RoomChange) -> bool:
 
 def configure_rooms(
     connection: Connection,
-    specs: Sequence[RoomSpec],
+    added: Sequence[RoomSpec],
     changes: Sequence[RoomChange],
     now: datetime,
     new_id: Callable[[str], str],
@@ -96,10 +103,7 @@ def configure_rooms(
 
     A room that the file names belongs to the file from then on, even if it was added by hand.
     """
-    stored = {(row.source, row.upstream_id) for row in connection.execute(select(rooms.c.source, rooms.c.upstream_id))}
-    named = {(spec.source, spec.upstream_id): spec for spec in specs}
-    new = [spec for key, spec in named.items() if key not in stored]
-    for some in batched(new, BATCH_SIZE):  # the values of all of them at once would take as much memory as the rest
+    for some in batched(added, BATCH_SIZE):  # the values of all of them at once would take as much memory as the rest
         connection.execute(insert(rooms), [_room_values(spec, "config", now) for spec in some])
     for change in changes:
         if change.spec is None:
@@ -110,8 +114,11 @@ def configure_rooms(
             _change(connection, change.row, change.spec, "config", now, new_id)
 
 
-def discover_rooms(connection: Connection, source: str, counts: Mapping[str, int | None], now: datetime) -> None:
-    """Track rooms that are live, with their numbers of peers; those that are tracked already stay as they are."""
+def discover_rooms(connection: Connection, source: str, counts: Mapping[str, int | None], now: datetime) -> int:
+    """Track rooms that are live, with their numbers of peers; those that are tracked already stay as they are.
+
+    Returns the number of rooms that were not tracked before.
+    """
     ensure_sources(connection, [source])
     notify_due(connection)
     found = select(rooms.c.id, rooms.c.upstream_id).where(rooms.c.source == source)
@@ -134,6 +141,7 @@ def discover_rooms(connection: Connection, source: str, counts: Mapping[str, int
         connection.execute(upsert(connection.dialect.name)(rooms).on_conflict_do_nothing(), new)
     if forgotten:
         connection.execute(_TRACK_AGAIN, forgotten)
+    return len(new) + len(forgotten)
 
 
 def lock_rooms(connection: Connection, keys: Iterable[int]) -> list[Row[Any]]:
@@ -224,11 +232,10 @@ def make_due(
 
 def sooner(row: Row[Any], now: datetime) -> datetime:
     """When a locked room is due, now that its source has said something about it."""
-    next_poll_at: datetime = row.next_poll_at
     is_under_way = row.claim_token is not None
     due_at = extra_poll(now, row.polled_at, is_under_way=is_under_way)
-    is_due_later = is_under_way and next_poll_at <= now  # that is the due time of the poll under way
-    return due_at if is_due_later else min(due_at, next_poll_at)
+    # With a poll under way, the stored time is that poll's, which says nothing of the next one.
+    return due_at if is_under_way else min(due_at, row.next_poll_at)
 
 
 def _polled(source: str, upstream_id: str) -> tuple[ColumnElement[bool], ...]:
@@ -283,6 +290,7 @@ def stop_tracking(
             expected=None,
             listed=False,
             listed_count=None,
+            live_until=None,
             session_key=None,
             last_sequence=log.last_sequence,
             chain_head=log.chain_head,
@@ -324,7 +332,7 @@ def _room_values(spec: RoomSpec, origin: str, now: datetime) -> dict[str, Any]:
 
 
 def _begin_tracking(now: datetime) -> dict[str, Any]:
-    return {"tracked_since": now, "next_poll_at": now, "live_until": None}
+    return {"tracked_since": now, "next_poll_at": now}
 
 
 def _spec_values(spec: RoomSpec, origin: str) -> dict[str, Any]:
@@ -360,7 +368,6 @@ _TRACK_AGAIN = (
         **_spec_values(RoomSpec(source="", upstream_id=""), "discovered"),
         tracked_since=bindparam("now"),
         next_poll_at=bindparam("now"),
-        live_until=None,
         listed=True,
         listed_count=bindparam("count"),
     )

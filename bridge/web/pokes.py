@@ -66,14 +66,12 @@ async def _take(state: AppState, account: SourceSettings, found: Poke, now: date
         return PokeOutcome.NO_ROOM
     if state.seen_pokes.has(account.name, found.fingerprint):
         return PokeOutcome.REPEATED
-    outcome = PokeOutcome.DUE
-    if await state.database.look(is_polled, account.name, found.room_id):
+    is_due = await state.database.look(is_polled, account.name, found.room_id)
+    if is_due:
         await state.database.write(make_due, account.name, found.room_id, now, found.expected)
     elif account.discover and found.may_be_live and matches(found.room_id, account.discover_rooms):
-        await state.database.write(discover_rooms, account.name, {found.room_id: None}, now)
-    else:
-        outcome = PokeOutcome.UNTRACKED
-    if outcome is PokeOutcome.DUE:
+        is_due = bool(await state.database.write(discover_rooms, account.name, {found.room_id: None}, now))
+    if is_due:
         state.wake_poller()
     state.seen_pokes.add(account.name, found.fingerprint, now)
-    return outcome
+    return PokeOutcome.DUE if is_due else PokeOutcome.UNTRACKED

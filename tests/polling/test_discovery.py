@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, update
 
+from bridge.admin.configured import apply_configuration
 from bridge.admin.due import find_due_work
 from bridge.db.tables import jobs, rooms, sources
-from bridge.polling.claim import claim_rooms
+from bridge.polling.claim import claim_room, claim_rooms
 from bridge.polling.discovery import (
     ClaimedList,
     RecordedList,
@@ -23,10 +24,11 @@ from bridge.polling.discovery import (
     release_list,
 )
 from bridge.polling.plan import PollingSettings
-from bridge.polling.rooms import apply_shorter_intervals, discover_rooms, make_due
+from bridge.polling.rooms import RoomSpec, add_room, apply_shorter_intervals, discover_rooms, make_due
 from bridge.rules.live_rooms import LiveRooms
 from bridge.rules.presence import Failure, FailureKind
 from tests.harness.builders import at, seen
+from tests.harness.deadlocks import meeting
 from tests.harness.statements import executed_statements
 from tests.harness.store_driver import StoreDriver, failed
 
@@ -364,3 +366,31 @@ def test_pokes_of_one_room_bring_one_poll_a_second(store: StoreDriver) -> None:
             store.record(claimed, lambda _: seen(), seconds + 0.02)
     assert 8 <= len(polls) <= 10
     assert all(later - earlier >= 1 for earlier, later in pairwise(polls))
+
+
+def test_a_poke_during_a_poll_that_was_not_due_brings_another(store: StoreDriver) -> None:
+    store.track("a")
+    store.poll(0, a=seen())
+    claimed = store.write(claim_room, "a", "main", requests_per_second=0, now=at(9.5), token="by-hand")
+    assert claimed is not None
+    store.write(make_due, "main", "a", at(9.6))
+    store.record([claimed], lambda _: seen(), 9.7)
+    assert store.room("a").next_poll_at == at(10.6)
+
+
+@pytest.mark.parametrize("by_file", [True, False])
+def test_a_room_that_is_discovered_while_it_is_added_belongs_to_who_added_it(
+    postgresql_store: StoreDriver, *, by_file: bool
+) -> None:
+    store, room = postgresql_store, RoomSpec(source="main", upstream_id="a")
+
+    def add() -> None:
+        if by_file:
+            settings: dict[str, Any] = {"sources": ["main"], "endpoints": [], "context": store.context()}
+            store.write(apply_configuration, rooms=[room], **settings)
+        else:
+            store.write(add_room, room, at(0), store.new_id)
+
+    with meeting(store.database, add) as (connection, _):
+        discover_rooms(connection, "main", {"a": 1}, at(0))
+    assert tracked(store) == {"a": "config" if by_file else "manual"}

@@ -147,6 +147,17 @@ def test_a_poke_during_a_poll_is_left_to_the_next_one() -> None:
     assert planned.answered == []
 
 
+@pytest.mark.parametrize(("retry_after", "seconds"), [(None, 1.5), (30, 31)])
+def test_a_poke_during_a_poll_that_fails_brings_another_unless_the_upstream_asks_to_wait(
+    retry_after: float | None, seconds: float
+) -> None:
+    stored = room(expected=Expected.parse("+p"), next_poll_at=at(1.5))
+    planned = plan([poll(failed(retry_after=retry_after))], stored)
+
+    assert planned.failed[0].next_poll_at == at(seconds)
+    assert planned.answered == []
+
+
 def test_an_incomplete_snapshot_is_compared_and_leaves_no_fingerprint() -> None:
     (after,) = plan([poll(seen("p", complete=False))], room(complete_at=at(-9), fingerprint=b"1")).seen
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from datetime import timedelta
+from itertools import cycle
 from typing import Any
 
 import pytest
@@ -234,8 +235,8 @@ def test_an_exception_in_the_middle_writes_nothing(store: StoreDriver) -> None:
     before = [store.rooms(), store.rows(visits, "id"), store.rows(events, "id"), store.rows(sessions, "id")]
     claimed = store.claim(10)
     taken = store.log("a")[0]["id"]
-    event_ids = ["evt_1", "evt_2", taken, "evt_4"]
-    names = {"vis": iter(f"vis_{n}" for n in range(4)), "evt": iter(event_ids), "salt": iter("1234")}
+    event_ids = ["evt_1", "evt_2", taken, "evt_4"]  # each time that it is run again
+    names = {"vis": cycle(f"vis_{n}" for n in range(4)), "evt": cycle(event_ids), "salt": cycle("1234")}
     polled = [polled_room(room, seen("p", "q", "r"), 10) for room in claimed]
 
     with pytest.raises(DatabaseError):

@@ -124,14 +124,19 @@ async def test_a_poll_that_agrees_with_the_message_is_not_repeated(web: Web) -> 
 
 async def test_an_unknown_room_is_tracked_only_by_a_source_that_discovers(web: Web) -> None:
     web.configure(sources={"main": {"discover": True, "discover_rooms": ["team-*"]}})
+    web.store.track("team-3", enabled=False)
     async with web.client() as client:
         await poke(client, **signed("team-1", 0, event="peer:joined", message="1"))
         await poke(client, **signed("other", 0, event="peer:joined", message="2"))
         await poke(client, **signed("team-2", 0, event="meeting:ended", message="3"))
+        await poke(client, **signed("team-3", 0, event="peer:joined", message="4"))
 
-    assert [(room.upstream_id, room.origin) for room in web.store.rooms() if room.source] == [("team-1", "discovered")]
+    assert [(room.upstream_id, room.origin) for room in web.store.rooms() if room.source] == [
+        ("team-3", "manual"),
+        ("team-1", "discovered"),
+    ]
     assert len(web.store.claim(0)) == 1
-    assert counted(web) == {"due": 1, "untracked": 2}
+    assert counted(web) == {"due": 1, "untracked": 3}, "a disabled room is not polled"
 
 
 async def test_what_the_upstream_did_not_sign_is_refused(web: Web) -> None:
