@@ -194,7 +194,7 @@ def test_every_command_of_the_help_can_be_looked_up() -> None:
     assert [group.commands[name].name for name in COMMANDS] == list(COMMANDS)
 
 
-def test_only_its_owner_may_read_the_database(cli: Cli) -> None:
-    cli.take_up()
-    for file in cli.directory.glob("bridge.db*"):
+def test_only_its_owner_may_read_the_database(tracked: Cli) -> None:
+    assert tracked.database_file.exists()
+    for file in tracked.directory.glob("bridge.db*"):
         assert file.stat().st_mode & 0o777 == 0o600, file
