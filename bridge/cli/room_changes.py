@@ -27,7 +27,8 @@ from bridge.config import Settings
 from bridge.config.words import quoted
 from bridge.errors import UsageError
 from bridge.events.bodies import draft
-from bridge.polling.rooms import add_room, apply_shorter_intervals, remove_room
+from bridge.events.types import matches
+from bridge.polling.rooms import add_room, apply_shorter_intervals, find_room, remove_room
 from bridge.rules.presence import Change
 from bridge.runtime import system_runtime
 
@@ -74,9 +75,11 @@ def remove(room: RoomArgument, source: SourceOption = None, config: ConfigOption
     with open_database(settings) as database:
         origin = database.read_now(origin_of, room, source)
         _refuse_configured(settings, room, source, origin, config)
-        changes = database.write_now(remove_room, room, source, runtime.now(), runtime.new_id)
+        name = database.read_now(find_room, room, source).source
+        changes = database.write_now(remove_room, room, name, runtime.now(), runtime.new_id)
     print_message(f"{room} is no longer tracked; {_events_written(changes, runtime.now())}")
-    if origin == "discovered" and any(account.discover for account in settings.sources):
+    account = next((one for one in settings.sources if one.name == name), None)
+    if account is not None and account.discover and matches(room, account.discover_rooms):
         print_message("it is tracked again when it is live: to leave it out, change discover_rooms of its source")
 
 

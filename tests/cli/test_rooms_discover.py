@@ -59,9 +59,23 @@ def test_a_source_that_refuses_the_key_is_an_error_and_the_others_are_asked(cli:
     assert 'there is no source "other"' in cli("rooms", "discover", "--source", "other", code=2).err
 
 
-def test_removing_a_discovered_room_says_that_it_comes_back(cli: Cli, simulator: Simulator) -> None:
-    cli.configure(sources={"main": {"discover": True}})
+def test_removing_a_room_tells_whether_it_comes_back(cli: Cli, simulator: Simulator) -> None:
+    cli.configure(sources={"main": {"discover": True, "discover_rooms": ["a*"]}, "other": {}})
     simulator.join("a", "ann")
     cli("rooms", "discover")
-    assert "2m while it is not live" in cli("rooms", "show", "a").out
-    assert "tracked again when it is live" in cli("rooms", "remove", "a").err
+    assert "2m while it is not live" in cli("rooms", "show", "a", "--source", "main").out
+    for room in ("a-2", "b"):
+        cli("rooms", "add", room, "--source", "main")
+    removed = {
+        (room, source): cli("rooms", "remove", room, "--source", source).err
+        for room, source in (("a", "main"), ("a", "other"), ("a-2", "main"), ("b", "main"))
+    }
+    comes_back = {room for room, message in removed.items() if "tracked again when it is live" in message}
+    assert comes_back == {("a", "main"), ("a-2", "main")}
+
+
+def test_check_notes_that_no_room_is_listed_unless_rooms_are_discovered(cli: Cli) -> None:
+    cli.configure(sources={"main": {"discover": True}})
+    assert "no room is listed" not in cli("check").err
+    cli.configure()
+    assert "no room is listed" in cli("check").err

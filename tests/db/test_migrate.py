@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from datetime import UTC, datetime
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, inspect, text
+from sqlalchemy import Connection, MetaData, Table, insert, inspect, select, text
 
 import bridge.db.indexes  # noqa: F401 - belong to the metadata
 from bridge.db.engine import Database
 from bridge.db.migrate import alembic_config, migrate
 from bridge.db.schema import HEAD, ensure_schema, schema_state
-from bridge.db.tables import metadata
+from bridge.db.tables import metadata, rooms
 from bridge.errors import ConfigurationError, SchemaError
 
 
@@ -71,6 +73,26 @@ def test_migrating_twice_changes_nothing(database: Database) -> None:
     database.write_now(migrate)
 
     assert database.read_now(schema_state) == before
+
+
+def test_rooms_of_the_first_schema_are_kept(database: Database) -> None:
+    row = {"source": "main", "upstream_id": "a", "origin": "manual", "enabled": True, "tracked": True}
+    times_and_head = {"added_at": datetime(2026, 11, 23, tzinfo=UTC), "chain_head": b""}
+
+    def build(connection: Connection) -> None:
+        config = alembic_config()
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0001")
+        then = Table("rooms", MetaData(), autoload_with=connection)
+        connection.execute(insert(then).values(row | times_and_head))
+
+    database.write_now(build)
+    assert not database.read_now(schema_state).is_current
+    database.write_now(migrate)
+    stored = select(rooms).where(rooms.c.source == "main")
+    room = database.read_now(lambda connection: connection.execute(stored).one())
+    assert (room.upstream_id, room.tracked, room.listed) == ("a", True, False)
+    assert (room.listed_count, room.live_until, room.expected) == (None, None, None)
 
 
 def test_several_processes_may_migrate_at_once(database_url: str) -> None:
