@@ -64,6 +64,7 @@ async def scheduled(
         with suppress(asyncio.CancelledError):
             await checking
         scheduler.shutdown(wait=False)
+        await asyncio.sleep(0)  # it ends in the next round of the loop, in which a job may still begin
 
 
 class _Clock:

@@ -71,7 +71,7 @@ def scenarios() -> Iterator[Any]:
             yield pytest.param(database, moves, marks=marks, id=f"{database}-{named}")
 
 
-@pytest.mark.parametrize(("migrated_url", "moves"), scenarios(), indirect=["migrated_url"])
+@pytest.mark.parametrize(("migrated_url", "moves"), [*scenarios()], indirect=["migrated_url"])
 def test_work_goes_on_after_the_clock_was_changed(
     configure: Configure,
     simulator: Simulator,

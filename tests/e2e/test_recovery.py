@@ -146,6 +146,7 @@ def test_a_frozen_process_is_replaced_within_seconds_and_writes_nothing_when_it_
         time.sleep(max(0.0, frozen_at + FROZEN - time.monotonic()))
     wait_until(lambda: polled(first, "fenced") | polled(first, "skipped") >= set(ROOMS), what="fenced polls")
     wait_until(lambda: len(fenced_deliveries(first)) == len(ROOMS), what="fenced deliveries")
+    wait_until(lambda: any(first.lines("worker.declared_dead")), what="the line about its lost registration")
     assert len(list(first.lines("worker.declared_dead"))) == 1
     assert second.stop() == 0
     fleet.wait_for_joins("cleo")
