@@ -26,7 +26,7 @@ from bridge.db.jobs import claim_job, clock_has_jumped, finish_job
 from bridge.db.liveness import Worker
 from bridge.errors import DatabaseError
 from bridge.logs import get_logger
-from bridge.polling.discovery import forget_rooms, has_discovered_rooms
+from bridge.polling.discovery import forget_rooms
 from bridge.runtime import Runtime
 from bridge.scheduler import Job
 from bridge.sources.kinds import open_source
@@ -156,18 +156,10 @@ class Jobs:
 
     async def _forget_rooms(self) -> None:
         """Stop tracking discovered rooms that have not been live for long."""
-        sources = self._settings.sources
-        if self._is_clock_doubtful or not (sources and await self._has_discovered_rooms()):
-            return
-        every = min(max(min(one.discover_forget for one in sources) / 10, PRUNE_CHECK), LONGEST_PRUNE_INTERVAL)
-        await self._in_one_process("forget rooms", every, self._forget_rooms_now)
-
-    async def _has_discovered_rooms(self) -> bool:
-        try:
-            return await self._database.look(has_discovered_rooms)
-        except DatabaseError as error:
-            log.warning("job.failed", job="forget rooms", detail=str(error))
-            return False
+        spans = [source.discover_forget for source in self._settings.sources]
+        if spans and not self._is_clock_doubtful:
+            every = min(max(min(spans) / 10, PRUNE_CHECK), LONGEST_PRUNE_INTERVAL)
+            await self._in_one_process("forget rooms", every, self._forget_rooms_now)
 
     async def _forget_rooms_now(self) -> None:
         for source in self._settings.sources:

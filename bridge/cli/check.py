@@ -18,7 +18,10 @@ def check(config: ConfigOption = None) -> None:
         count_of(len(settings.endpoint_tables), "endpoint"),
     )
     print_message(f"{checked}: ok ({', '.join(counts)})")
-    if not settings.room_tables:
-        print_message("note: no room is listed; only rooms added with `bridge rooms add` are polled")
+    if not settings.room_tables and not settings.polling.discovering:
+        print_message(
+            "note: no room is listed; only rooms added with `bridge rooms add` are polled, or those that a source with "
+            "discover = true finds live"
+        )
     if not settings.endpoint_tables:
         print_message("note: no endpoint is listed; events go only to endpoints added with `bridge endpoints add`")

@@ -73,7 +73,8 @@ def list_tracked(
             as_json=as_json,
             empty="no such room is tracked"
             if source or state
-            else "no room is tracked: list rooms in the configuration and start the service, or use `bridge rooms add`",
+            else "no room is tracked: list rooms in the configuration and start the service, or use `bridge rooms add` "
+            "or `bridge rooms discover`",
         )
         failing = database.read_now(failing_sources)
     if not as_json:

@@ -15,6 +15,7 @@ SOURCES: Final[Mapping[str, str]] = {
 [sources.main]
 kind = "huddle01"
 api_key = "env:HUDDLE01_API_KEY"
+# discover = true                   # track every live room, whether it is listed below or not
 """,
     "livekit": """\
 # The LiveKit server or project. Key and secret stay out of this file: export LIVEKIT_API_KEY and LIVEKIT_API_SECRET
@@ -25,6 +26,7 @@ base_url = "http://127.0.0.1:7880"  # CHANGE: your server, or https://YOUR-PROJE
 api_key = "env:LIVEKIT_API_KEY"
 api_secret = "env:LIVEKIT_API_SECRET"
 # ignore_kinds = ["egress"]         # kinds of participants that never count, like "agent" or "sip"
+# discover = true                   # track every live room, whether it is listed below or not
 """,
 }
 """The source of the file, by its kind."""
@@ -48,7 +50,7 @@ $source
 interval = "10s"                    # time between two polls of a room
 leave_after_missed = 1              # polls without a peer before it has left; 2 or more rides out short disconnections
 
-# The rooms to track: one [[rooms]] table each.
+# The rooms to track: one [[rooms]] table each. With discover = true none is needed.
 [[rooms]]
 id = "abc-defg-hij"                 # CHANGE: your room's id
 name = "Weekly stand-up"

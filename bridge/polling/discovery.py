@@ -142,11 +142,6 @@ def record_list(
     return RecordedList(new=changes.new, due=len(changes.listed) + len(changes.unlisted))
 
 
-def has_discovered_rooms(connection: Connection) -> bool:
-    """Whether rooms are tracked because they were live."""
-    return connection.execute(_DISCOVERED.limit(1)).first() is not None
-
-
 def forget_rooms(
     connection: Connection,
     source: str,
@@ -245,7 +240,6 @@ def _unclaimed(job: str) -> tuple[Any, ...]:
 _KNOWN = select(
     rooms.c.id.label("key"), rooms.c.upstream_id.label("room_id"), rooms.c.tracked, rooms.c.listed, rooms.c.listed_count
 ).where(rooms.c.source == bindparam("source"))
-_DISCOVERED = select(rooms.c.id).where(rooms.c.origin == "discovered", rooms.c.tracked)
 _NAMED = _KNOWN.where(rooms.c.upstream_id.in_(bindparam("names", expanding=True)))
 _LISTED_BEFORE = _KNOWN.where(literal_column("listed"))  # as in `ix_rooms_listed`
 _LOCKED = (

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import pytest
@@ -26,7 +28,9 @@ from bridge.db.final_keys import FinalKeys
 from bridge.db.liveness import read_claims
 from bridge.delivery.claim import claim_cursors, claim_redeliveries
 from bridge.delivery.targets import TargetCache
+from bridge.polling.discovery import claim_list, configure_discovery, record_list
 from bridge.polling.source_state import poll_failed_rooms_now
+from bridge.rules.live_rooms import LiveRooms
 from bridge.rules.presence import FailureKind
 from tests.harness.builders import at, peer, seen
 from tests.harness.store_driver import StoreDriver, failed
@@ -125,6 +129,17 @@ def two_pages(read: Callable[..., Listing[Any]], connection: Connection, **wante
     read(connection, page=Page(limit=5, after=first.next, count=True), **wanted)
 
 
+def ask_for_live_rooms(store: StoreDriver) -> None:
+    """Two lists of a source that discovers."""
+    every, new_id = timedelta(seconds=10), store.new_id
+    store.write(configure_discovery, {"main"}, at(20))
+    for seconds, names in ((20, ["room-7", "due", "new"]), (30, ["due"])):
+        now, live = at(seconds), LiveRooms(peer_counts=dict.fromkeys(names))
+        claimed = store.write(claim_list, "main", requests_per_second=0, every=every, now=now, token=store.token())
+        assert claimed is not None
+        store.write(record_list, claimed, live, globs=["*"], every=every, now=now, jitter=0.5, new_id=new_id)
+
+
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("more_events", [0, pytest.param(1_000_000, marks=pytest.mark.campaign)])
 def test_nothing_reads_a_whole_table(store: StoreDriver, more_events: int) -> None:
@@ -171,6 +186,7 @@ def test_nothing_reads_a_whole_table(store: StoreDriver, more_events: int) -> No
     things: dict[str, Callable[[], object]] = {
         "polls and deliveries": work,
         "due work": read(find_due_work, at(20)),
+        "live rooms": partial(ask_for_live_rooms, store),
         "claims": read(read_claims),
         "a source that recovers": lambda: store.write(poll_failed_rooms_now, ["main"], at(20)),
         "readiness": read(read_overdue, at(20)),

@@ -30,6 +30,14 @@ def test_the_configurations_load_together(tmp_path: Path) -> None:
     assert (meet.base_url, meet.ignore_kinds) == ("https://example.livekit.cloud", ("egress", "agent"))
 
 
+def test_the_configuration_of_discovery_loads(tmp_path: Path) -> None:
+    path = tmp_path / "bridge.toml"
+    path.write_text(pages.block(SOURCES, "discovery"))
+    settings = load(path, SECRETS)
+    assert settings.polling.discovering == {"meet"}
+    assert settings.sources[0].discover_rooms == ("class-*",)
+
+
 def test_the_table_has_every_kind_and_its_defaults() -> None:
     (row,) = (row for row in pages.table(SOURCES, "The kinds") if "requests_per_second" in row[""])
     columns = {name.strip("`"): cell for name, cell in row.items() if name}

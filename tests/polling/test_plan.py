@@ -24,6 +24,7 @@ from bridge.polling.plan import (
     plan_polls,
 )
 from bridge.rules.chain import GENESIS
+from bridge.rules.pokes import Expected
 from bridge.rules.polling import Condition, SourceHealth
 from bridge.rules.presence import (
     Failure,
@@ -123,6 +124,27 @@ def test_the_snapshot_that_is_stored_only_moves_the_times() -> None:
     assert planned == PollPlan(
         recorded=[RecordedPoll()], quiet=[QuietRoom(key=1, polled_at=at(1), next_poll_at=at(10))]
     )
+
+
+@pytest.mark.parametrize("fingerprint", [None, seen("q").fingerprint])
+@pytest.mark.parametrize(("expected", "again"), [("+p", True), ("-p", False), ("-q", True), ("-", True), ("+q", False)])
+def test_a_poll_that_contradicts_a_poke_is_repeated_soon(
+    fingerprint: bytes | None, expected: str, *, again: bool
+) -> None:
+    stored = room(fingerprint=fingerprint, session_key=1, expected=Expected.parse(expected), next_poll_at=START)
+    planned = plan([poll(seen("q"))], stored, presence=presence_of("q"))
+
+    (after,) = planned.quiet or planned.seen
+    assert after.next_poll_at == at(1 + 2 if again else 10)
+    assert planned.answered == [1]
+
+
+def test_a_poke_during_a_poll_is_left_to_the_next_one() -> None:
+    stored = room(expected=Expected.parse("+p"), next_poll_at=at(1.5))
+    planned = plan([poll(seen())], stored)
+
+    assert planned.seen[0].next_poll_at == at(1.5)
+    assert planned.answered == []
 
 
 def test_an_incomplete_snapshot_is_compared_and_leaves_no_fingerprint() -> None:

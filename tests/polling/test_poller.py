@@ -13,8 +13,10 @@ import pytest
 from structlog.testing import capture_logs
 
 from bridge.db.tables import sources
+from bridge.polling.discovery import configure_discovery
 from bridge.polling.poller import NoSender, Poller
 from bridge.polling.source_state import retry_sources
+from bridge.rules.live_rooms import LiveRooms
 from bridge.rules.presence import Failure, FailureKind, Snapshot
 from bridge.runtime import Runtime
 from bridge.sources.protocol import SourceSettings
@@ -54,6 +56,16 @@ class ScriptedSource:
         self.gate.set()
 
 
+@dataclass(slots=True)
+class ListingScript(ScriptedSource):
+    """The same, with lists of live rooms, one after the other."""
+
+    lists: list[LiveRooms | Failure] = field(default_factory=list)
+
+    async def fetch_live_rooms(self) -> LiveRooms | Failure:
+        return self.lists.pop(0)
+
+
 class Bell(NoSender):
     """Counts how often senders are woken."""
 
@@ -76,9 +88,15 @@ class PollerSetup:
     def now(self) -> datetime:
         return at(self.seconds)
 
-    def poller(self, *sources: ScriptedSource, max_concurrency: int = 16) -> Poller:
+    def poller(self, *sources: ScriptedSource, max_concurrency: int = 16, discover: bool = False) -> Poller:
         account = SourceSettings(
-            name="", kind="scripted", base_url="", api_key="", max_concurrency=max_concurrency, requests_per_second=0
+            name="",
+            kind="scripted",
+            base_url="",
+            api_key="",
+            max_concurrency=max_concurrency,
+            requests_per_second=0,
+            discover=discover,
         )
         accounts = {source.name: (replace(account, name=source.name), source) for source in sources}
         runtime = Runtime(now=self.now, new_id=self.store.new_id, jitter=lambda: 0.5)
@@ -123,6 +141,35 @@ async def test_a_tick_polls_due_rooms_and_wakes_the_sender(polling: PollerSetup,
     polling.seconds = 10
     assert await poller.tick() == 2
     assert polling.sender.rung == 1, "nothing changed"
+
+
+async def test_a_tick_asks_for_live_rooms_and_polls_them(polling: PollerSetup) -> None:
+    source = ListingScript(
+        results={"a": seen("p")},
+        lists=[LiveRooms(peer_counts={"a": 1}), failed(FailureKind.TIMEOUT), LiveRooms(peer_counts={"a": 1, "b": 1})],
+    )
+    source.gate.set()
+    polling.store.write(configure_discovery, {"main"}, at(0))
+    poller = polling.poller(source, discover=True)
+    with capture_logs() as logs:
+        assert await poller.tick() == 1
+        assert await poller.tick() == 0
+        polling.seconds = 10
+        assert await poller.tick() == 1, "without the list, what is known is polled"
+        polling.seconds = 20
+        assert await poller.tick() == 2
+
+    assert source.fetched == ["a", "a", "a", "b"]
+    listed = [(line["log_level"], line["outcome"], line.get("new")) for line in logs if line["event"] == "rooms.listed"]
+    assert listed == [("info", "complete", 1), ("warning", "timeout", None), ("info", "complete", 1)]
+
+
+async def test_a_source_that_does_not_discover_is_asked_for_no_list(polling: PollerSetup) -> None:
+    source = ListingScript()
+    source.gate.set()
+    polling.store.write(configure_discovery, {"main"}, at(0))
+    polling.store.track("a")
+    assert await polling.poller(source).tick() == 1
 
 
 async def test_a_failed_poll_is_logged(polling: PollerSetup, source: ScriptedSource) -> None:

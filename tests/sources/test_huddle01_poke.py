@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from bridge.errors import VerificationError
+from bridge.rules.pokes import Expected
 from bridge.sources.huddle01.poke import read_poke
 from bridge.sources.protocol import SourceSettings
 from tests.harness.builders import START
@@ -59,6 +60,24 @@ FLOAT = b'{"id":7,"event":"x","payload":{"roomId":"a","duration":1e21,"z":1.50}}
 )
 def test_what_the_upstream_signed_names_its_room(body: bytes, header: str, room: str | None) -> None:
     assert read(body, header) == room
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, Expected(peer_id="p", present=True)),
+        ({"event": "peer:left"}, Expected(peer_id="p")),
+        ({"event": "peer:left", "payload": {"roomId": "a", "id": 7}}, None),
+        ({"event": "meeting:ended"}, Expected(peer_id=None)),
+        ({"event": "meeting:started"}, None),
+        ({"event": ["peer:left"]}, None),
+    ],
+)
+def test_what_it_says_is_what_the_poll_should_find(changes: dict[str, Any], expected: Expected | None) -> None:
+    body = compact(BODY | changes)
+    poke = read_poke(SOURCE, {"huddle01-signature": signature(body)}, body, START)
+    assert poke.expected == expected
+    assert poke.may_be_live is (expected != Expected(peer_id=None))
 
 
 GOOD = signature(compact(BODY))

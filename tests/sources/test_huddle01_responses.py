@@ -9,9 +9,10 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from bridge.rules.identity import cut_metadata
+from bridge.rules.live_rooms import LiveRooms
 from bridge.rules.presence import ABSENT, Absent, Failure, FailureKind, Json, Peer, Snapshot, same_json
 from bridge.sources.failures import EXCERPT_LENGTH
-from bridge.sources.huddle01.responses import interpret
+from bridge.sources.huddle01.responses import interpret, read_live_sessions
 
 NOW = datetime(2026, 11, 23, 9, 30, tzinfo=UTC)
 JOINED = datetime(2024, 8, 28, 15, 2, 58, 134000, tzinfo=UTC)
@@ -468,3 +469,42 @@ def test_the_order_of_the_list_does_not_matter(items: list[Any], count: int | No
 @given(body=st.binary(), status=st.sampled_from([404, 412]))
 def test_arbitrary_bytes_never_empty_a_room(status: int, body: bytes) -> None:
     assert isinstance(interpret(status, {}, body, NOW), Failure)
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "live"),
+    [
+        (200, '{"liveSessions": []}', []),
+        (200, '{"liveSessions": [{"roomId": "a"}, {"roomid": "b", "startTime": 1}]}', ["a", "b"]),
+        (200, '{"liveSessions": [{"roomId": "a"}, {"roomId": "a"}, {"roomId": ".."}]}', ["a"]),
+        (404, '{"ok": false, "message": "No live sessions found"}', []),
+    ],
+)
+def test_the_live_rooms(status: int, body: str, live: list[str]) -> None:
+    found = read_live_sessions(status, {}, body.encode(), NOW)
+    assert isinstance(found, LiveRooms)
+    assert (found.peer_counts, found.complete) == (dict.fromkeys(live), True)
+
+
+@pytest.mark.parametrize("item", ["7", "{}", '{"roomId": null}', "[]"])
+def test_a_list_of_live_rooms_with_an_item_that_cannot_be_read_is_incomplete(item: str) -> None:
+    found = read_live_sessions(200, {}, f'{{"liveSessions": [{item}, {{"roomId": "b"}}]}}'.encode(), NOW)
+    assert isinstance(found, LiveRooms)
+    assert (found.peer_counts, found.complete, len(found.notes)) == ({"b": None}, False, 1)
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "kind"),
+    [
+        (200, "{}", FailureKind.BAD_RESPONSE),
+        (200, '{"count": 0, "participants": []}', FailureKind.BAD_RESPONSE),
+        (200, "<html>", FailureKind.BAD_RESPONSE),
+        (401, '{"message": "Incorrect or no API key provided"}', FailureKind.UNAUTHORIZED),
+        (404, "404 Not Found", FailureKind.BAD_RESPONSE),
+        (503, "", FailureKind.SERVER_ERROR),
+    ],
+)
+def test_no_list_of_live_rooms(status: int, body: str, kind: FailureKind) -> None:
+    found = read_live_sessions(status, {}, body.encode(), NOW)
+    assert isinstance(found, Failure)
+    assert found.kind is kind

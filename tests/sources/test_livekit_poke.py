@@ -12,6 +12,7 @@ import pytest
 from livekit import api
 
 from bridge.errors import VerificationError
+from bridge.rules.pokes import Expected
 from bridge.sources.livekit.poke import read_poke
 from bridge.sources.protocol import SourceSettings
 from tests.harness.builders import START
@@ -52,6 +53,26 @@ def read(body: bytes, authorization: str) -> str | None:
 def test_any_signed_event_names_its_room(event: object, room: str | None) -> None:
     body = json.dumps(event).encode()
     assert read(body, token(body)) == room
+
+
+@pytest.mark.parametrize(
+    ("event", "expected"),
+    [
+        ({"event": "participant_joined", "participant": {"sid": "PA_1"}}, Expected(peer_id="PA_1", present=True)),
+        ({"event": "participant_left", "participant": {"sid": "PA_1"}}, Expected(peer_id="PA_1")),
+        ({"event": "participant_connection_aborted", "participant": {"sid": "PA_1"}}, Expected(peer_id="PA_1")),
+        ({"event": "participant_joined", "participant": {"sid": "PA_1", "kind": "EGRESS"}}, None),
+        ({"event": "participant_joined", "participant": {"sid": "PA_1", "permission": {"hidden": True}}}, None),
+        ({"event": "participant_joined", "participant": {}}, None),
+        ({"event": "participant_joined", "participant": "PA_1"}, None),
+        ({"event": "room_finished"}, Expected(peer_id=None)),
+        ({"event": "room_started"}, None),
+        ({"event": {}}, None),
+    ],
+)
+def test_what_it_says_is_what_the_poll_should_find(event: dict[str, Any], expected: Expected | None) -> None:
+    body = json.dumps(event).encode()
+    assert read_poke(SOURCE, {"authorization": token(body)}, body, START).expected == expected
 
 
 def test_a_token_made_by_livekit_is_accepted() -> None:

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bridge.rules.identity import IdentityPolicy
+from bridge.rules.live_rooms import LiveRooms
 from bridge.rules.presence import Failure, FailureKind, Peer, Presence, PresencePolicy, Snapshot, diff
 from bridge.sources.livekit.participants import Ignored
 from bridge.sources.livekit.responses import interpret, read_rooms
@@ -251,9 +252,28 @@ def test_retry_after_and_the_target_of_a_redirect_are_read() -> None:
     assert "https://elsewhere" in moved.detail
 
 
-@pytest.mark.parametrize("body", ['{"rooms": []}', "{}", '{"rooms": [{"name": "a"}]}'])
-def test_a_list_of_rooms_is_no_failure(body: str) -> None:
-    assert read_rooms(200, {}, body.encode(), NOW) is None
+@pytest.mark.parametrize(
+    ("body", "live"),
+    [
+        ('{"rooms": []}', {}),
+        ("{}", {}),
+        ('{"rooms": null}', {}),
+        ('{"rooms": [{"name": "a", "num_participants": 2}, {"name": "b", "numParticipants": "3"}]}', {"a": 2, "b": 3}),
+        ('{"rooms": [{"name": "a"}, {"name": "b", "num_participants": 0}]}', {}),
+        ('{"rooms": [{"name": " a", "num_participants": 1}, {"name": "\\u0000", "num_participants": 1}]}', {}),
+    ],
+)
+def test_a_list_of_rooms_names_those_with_participants(body: str, live: dict[str, int]) -> None:
+    found = read_rooms(200, {}, body.encode(), NOW)
+    assert isinstance(found, LiveRooms)
+    assert (found.peer_counts, found.complete) == (live, True)
+
+
+@pytest.mark.parametrize("item", ["7", "{}", '{"name": 1}', '{"name": "a", "num_participants": "many"}', "[]"])
+def test_a_list_with_an_item_that_cannot_be_read_is_incomplete(item: str) -> None:
+    found = read_rooms(200, {}, f'{{"rooms": [{item}, {{"name": "b", "num_participants": 1}}]}}'.encode(), NOW)
+    assert isinstance(found, LiveRooms)
+    assert (found.peer_counts, found.complete, len(found.notes)) == ({"b": 1}, False, 1)
 
 
 JSON = st.recursive(

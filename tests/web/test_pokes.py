@@ -21,8 +21,16 @@ from tests.web.conftest import Web
 LIVEKIT_SECRET = "a-secret-of-livekit-that-is-long-enough"
 
 
-def signed(room: str, now: float, *, key: str = API_KEY, message: str = "1", **more: Any) -> dict[str, Any]:  # noqa: ANN401 - JSON
-    body = {"id": message, "event": "peer:left", "payload": {"roomId": room, **more}}
+def signed(
+    room: str,
+    now: float,
+    *,
+    key: str = API_KEY,
+    message: str = "1",
+    event: str = "peer:left",
+    **more: Any,  # noqa: ANN401 - JSON
+) -> dict[str, Any]:
+    body = {"id": message, "event": event, "payload": {"roomId": room, **more}}
     content = json.dumps(body, separators=(",", ":")).encode()
     time = int(at(now).timestamp() * 1000)
     mac = hmac.digest(key.encode(), f"{message}.{time}.".encode() + content, "sha256").hex()
@@ -86,8 +94,44 @@ async def test_a_poke_during_a_poll_brings_another_poll(web: Web) -> None:
 
     assert web.store.claim(10.6) == [], "one poll of a room at a time"
     web.store.record(claimed, lambda _: seen(), 11)
-    web.store.poll(11, a=seen("ann"))
-    assert web.store.database.read_now(show_room, "a").next_poll_at == at(20.5)
+    assert web.store.claim(11.4) == [], "a second after the message"
+    web.store.poll(11.5, a=seen("ann"))
+    assert web.store.database.read_now(show_room, "a").next_poll_at == at(21.5)
+
+
+@pytest.mark.parametrize(("event", "peers"), [("peer:joined", []), ("peer:left", ["ann"]), ("meeting:ended", ["bob"])])
+async def test_a_poll_that_contradicts_the_message_is_repeated_once(web: Web, event: str, peers: list[str]) -> None:
+    web.store.track("a")
+    web.store.poll(0, a=seen(*peers))
+    web.now = 3
+    async with web.client() as client:
+        await poke(client, **signed("a", 3, event=event, id="ann"))
+    web.store.poll(3, a=seen(*peers))
+    assert web.store.claim(4.9) == []
+    web.store.poll(5, a=seen(*peers))
+    assert web.store.database.read_now(show_room, "a").next_poll_at == at(15), "no third time"
+
+
+async def test_a_poll_that_agrees_with_the_message_is_not_repeated(web: Web) -> None:
+    web.store.track("a")
+    web.store.poll(0, a=seen())
+    web.now = 3
+    async with web.client() as client:
+        await poke(client, **signed("a", 3, event="peer:joined", id="ann"))
+    web.store.poll(3, a=seen("ann"))
+    assert web.store.database.read_now(show_room, "a").next_poll_at == at(13)
+
+
+async def test_an_unknown_room_is_tracked_only_by_a_source_that_discovers(web: Web) -> None:
+    web.configure(sources={"main": {"discover": True, "discover_rooms": ["team-*"]}})
+    async with web.client() as client:
+        await poke(client, **signed("team-1", 0, event="peer:joined", message="1"))
+        await poke(client, **signed("other", 0, event="peer:joined", message="2"))
+        await poke(client, **signed("team-2", 0, event="meeting:ended", message="3"))
+
+    assert [(room.upstream_id, room.origin) for room in web.store.rooms() if room.source] == [("team-1", "discovered")]
+    assert len(web.store.claim(0)) == 1
+    assert counted(web) == {"due": 1, "untracked": 2}
 
 
 async def test_what_the_upstream_did_not_sign_is_refused(web: Web) -> None:

@@ -25,7 +25,7 @@ from bridge.sources.untrusted_json import decode_json
 from bridge.sources.values import PEER_ID_LIMIT, read_room_id
 
 HEADER: Final = "authorization"
-_PRESENT_AFTER: Final[Mapping[Json, bool]] = {
+_PRESENT_AFTER: Final = {
     "participant_joined": True,
     "participant_left": False,
     "participant_connection_aborted": False,
@@ -88,7 +88,12 @@ def _expected(event: Mapping[str, Json], ignored: Ignored) -> Expected | None:
     kind, participant = event.get("event"), event.get("participant")
     if kind == "room_finished":
         return Expected(peer_id=None)
-    if kind not in _PRESENT_AFTER or not isinstance(participant, dict) or is_ignored(participant, ignored):
+    if (
+        not isinstance(kind, str)
+        or kind not in _PRESENT_AFTER
+        or not isinstance(participant, dict)
+        or is_ignored(participant, ignored)
+    ):
         return None
     sid = participant.get("sid")
     if not isinstance(sid, str) or not 0 < len(sid) <= PEER_ID_LIMIT:
