@@ -7,6 +7,7 @@ is LiveKit's own record: it says when LiveKit gave up those who were killed. The
 
 from __future__ import annotations
 
+import math
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -15,10 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 from threading import Event
+from typing import Any
 
 from benchmarks.livekit import rig
 from benchmarks.livekit.meeting import Meeting, Pace, Visit
-from tests.harness.deliveries import wait_until_delivered
+from tests.harness.deliveries import stored_events
 from tests.harness.livekit import LiveKitServer
 from tests.harness.receiver import Receiver, Response
 
@@ -28,6 +30,7 @@ PACE = Pace(stay=(0.3, 6), away=(0.1, 3), killed=0.2)
 QUICK = ["1s", "2s", "4s", "8s", *["15s"] * 20]
 """As LiveKit, which gives up after the fourth."""
 FAILING, OUTAGE_SECONDS, LATE_SECONDS = 0.2, 15.0, 10.0
+DRAIN_SECONDS = 150.0
 JOINED, LEFT = "joined", "left"
 
 
@@ -43,7 +46,7 @@ class Word:
 
 
 def measure(seconds: float) -> Iterator[str]:
-    """Run the meeting for a while, then wait until all senders have nothing left to send."""
+    """Run the meeting for a while, then wait until all senders have nothing left to send, or for some minutes."""
     meeting, outage, ports = Meeting(), Event(), [rig.choose_port() for _ in range(2)]
     with (
         Receiver() as ours,
@@ -55,18 +58,20 @@ def measure(seconds: float) -> Iterator[str]:
         for number, receiver in enumerate((ours, quick, theirs)):
             receiver.script(*_faults(outage, Random(number)))  # noqa: S311 - a seed, not secrecy
         urls = (theirs.url, record.url, *(f"http://127.0.0.1:{port}/pokes/meet" for port in ports))
-        with LiveKitServer(Path(directory), *urls) as server, ExitStack() as bridges:
-            for receiver, port, delivery in ((ours, ports[0], {}), (quick, ports[1], {"retry_schedule": QUICK})):
-                running = rig.running_bridge(
-                    receiver,
-                    port=port,
-                    sources={"meet": server.source()},
-                    rooms={"meet": ROOMS},
-                    interval="2s",
-                    delivery=delivery,
+        with LiveKitServer(Path(directory), *urls) as server, ExitStack() as stack:
+            bridges = [
+                stack.enter_context(
+                    rig.running_bridge(
+                        receiver,
+                        port=port,
+                        sources={"meet": server.source()},
+                        rooms={"meet": ROOMS},
+                        interval="2s",
+                        delivery=delivery,
+                    )
                 )
-                bridge = bridges.enter_context(running)
-                bridges.callback(wait_until_delivered, receiver, bridge.database_url, timeout=1200)
+                for receiver, port, delivery in ((ours, ports[0], {}), (quick, ports[1], {"retry_schedule": QUICK}))
+            ]
             with meeting.running(server, GROUPS, PACE):
                 time.sleep(seconds / 2)
                 outage.set()
@@ -75,23 +80,31 @@ def measure(seconds: float) -> Iterator[str]:
                 time.sleep(max(0.0, seconds / 2 - OUTAGE_SECONDS))
             rig.wait_for_quiet(record, 45)  # twice the time after which LiveKit gives up who was killed
             rig.wait_for_quiet(theirs, 45)
+            limit = time.monotonic() + DRAIN_SECONDS
+            while time.monotonic() < limit and any(bridge.metric("bridge_owed_events") for bridge in bridges):
+                time.sleep(1)
+            owed = [int(bridge.metric("bridge_owed_events")) for bridge in bridges]
+            logs = [_our_words(_logged(bridge)) for bridge in bridges]
     given_up = {word.sid: word.at for word in _their_words(record) if word.kind == LEFT}
     killed = sum(visit.left_at is None for visit in meeting.visits.values())
     yield (
         f"{len(meeting.visits):,} visits in {len(ROOMS)} rooms within {seconds:.0f} s, {killed} of them ended"
-        f" by a kill; {FAILING:.0%} of requests fail, and all for {OUTAGE_SECONDS:.0f} s."
+        f" by a kill; {FAILING:.0%} of requests fail, and all for {OUTAGE_SECONDS:.0f} s. Counted"
+        f" {(90 + DRAIN_SECONDS) / 60:.1f} minutes after the meeting at the latest."
     )
     yield ""
-    words = (_their_words(theirs), _our_words(ours), _our_words(quick))
-    sides = [_judge(some, meeting.visits, given_up) for some in words]
+    words = (_their_words(theirs), *(_our_words(_accepted(receiver)) for receiver in (ours, quick)))
+    sides = [
+        _judge(some, known, meeting.visits, given_up) for some, known in zip(words, (words[0], *logs), strict=True)
+    ]
     head = ("", "LiveKit's webhooks", "the bridge's", "the same, `retry_schedule` from 1 s")
     yield from rig.table(head, ((name, *(side[name] for side in sides)) for name in sides[0]))
-    seen = {word.sid for word in (*words[1], *words[2])}
+    seen = {word.sid for log in logs for word in log}
     unseen = [visit.ended_at - visit.joined_at for sid, visit in meeting.visits.items() if sid not in seen]
     yield ""
     longest = rig.duration(max(unseen, default=0))
     yield f"Visits that no poll of either bridge saw: {len(unseen)}, the longest of {longest}."
-    yield f"Connections that were not made: {meeting.failed}."
+    yield f"Events that the bridges still owed: {owed[0]} and {owed[1]}. Connections not made: {meeting.failed}."
 
 
 def _faults(outage: Event, rng: Random) -> tuple[Response, ...]:
@@ -101,18 +114,20 @@ def _faults(outage: Event, rng: Random) -> tuple[Response, ...]:
     )
 
 
-def _our_words(receiver: Receiver) -> list[Word]:
+def _accepted(receiver: Receiver) -> Iterator[tuple[dict[str, Any], float]]:
+    return ((one.event, rig.wall_time(one)) for one in receiver.accepted)
+
+
+def _logged(bridge: rig.Bridge) -> Iterator[tuple[dict[str, Any], float]]:
+    return ((event, math.inf) for _, event in stored_events(bridge.database_url))
+
+
+def _our_words(events: Iterable[tuple[dict[str, Any], float]]) -> list[Word]:
     kinds = {"peer.joined": JOINED, "peer.left": LEFT}
     return [
-        Word(
-            kinds[one.event["type"]],
-            one.event["data"]["peer_id"],
-            one.event["data"]["room_id"],
-            one.event["data"]["sequence"],
-            rig.wall_time(one),
-        )
-        for one in receiver.accepted
-        if one.event["type"] in kinds
+        Word(kinds[event["type"]], event["data"]["peer_id"], event["data"]["room_id"], event["data"]["sequence"], at)
+        for event, at in events
+        if event["type"] in kinds
     ]
 
 
@@ -131,8 +146,12 @@ def _their_words(receiver: Receiver) -> list[Word]:
     ]
 
 
-def _judge(words: Sequence[Word], visits: Mapping[str, Visit], given_up: Mapping[str, float]) -> dict[str, object]:
+def _judge(
+    words: Sequence[Word], known: Sequence[Word], visits: Mapping[str, Visit], given_up: Mapping[str, float]
+) -> dict[str, object]:
+    """Count what was accepted; `known` are those that were or will be."""
     first = {(word.kind, word.sid): word for word in reversed(words) if word.sid in visits}
+    coming = {(word.kind, word.sid) for word in known}
     wanted = [(kind, sid) for sid in visits for kind in (JOINED, LEFT)]
     delays = {
         JOINED: [first[JOINED, sid].at - visit.joined_at for sid, visit in visits.items() if (JOINED, sid) in first],
@@ -142,10 +161,11 @@ def _judge(words: Sequence[Word], visits: Mapping[str, Visit], given_up: Mapping
             if (LEFT, sid) in first
         ],
     }
-    lost = {kind: sum(one[0] == kind and one not in first for one in wanted) for kind in (JOINED, LEFT)}
+    lost = {kind: sum(one[0] == kind and one not in coming for one in wanted) for kind in (JOINED, LEFT)}
     return {
         "joins lost": lost[JOINED],
         "leaves lost": lost[LEFT],
+        "still to come": sum(one in coming and one not in first for one in wanted),
         f"late: more than {LATE_SECONDS:.0f} s": sum(
             delay > LATE_SECONDS for some in delays.values() for delay in some
         ),
