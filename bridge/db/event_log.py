@@ -11,7 +11,7 @@ from typing import Any
 
 from sqlalchemy import Column, ColumnElement, Connection, Row, and_, bindparam, insert, or_, select, update
 
-from bridge.db.arrays import as_arrays, unnested
+from bridge.db.arrays import insert_many, types_of
 from bridge.db.cursors import Offer, Raised, raise_cursors
 from bridge.db.engine import SYSTEM_LOG_LOCK, advisory_lock, count_events
 from bridge.db.tables import events, rooms
@@ -40,13 +40,9 @@ def append_events(connection: Connection, new: Sequence[NewEvent], offer: Offer 
         return Raised()
     count_events(connection, (event.type for event in new))
     if offer is None or not offer.known:
-        connection.execute(_INSERT_EVENTS, [_event_values(event) for event in new])
+        _INSERT_EVENTS.execute(connection, [_event_values(event) for event in new])
         return raise_cursors(connection, new)
-    values = [_event_values(event) for event in new]
-    if connection.dialect.name == "postgresql":
-        inserted = connection.execute(_INSERT_EVENT_ARRAYS, as_arrays(values))
-    else:
-        inserted = connection.execute(_INSERT_EVENTS_RETURNING, values)
+    inserted = _INSERT_EVENTS_RETURNING.execute(connection, [_event_values(event) for event in new])
     keys: dict[str, int] = {row.public_id: row.id for row in inserted}
     return raise_cursors(connection, new, offer, keys)
 
@@ -112,10 +108,10 @@ def lock_system_log(connection: Connection, now: datetime) -> Row[Any]:
     return row
 
 
-_INSERT_EVENTS = insert(events)
-_INSERT_EVENTS_RETURNING = insert(events).returning(events.c.id, events.c.public_id)
-_NEW_EVENTS = unnested({column.name: column.type for column in events.c if column.name != "id"})
-_INSERT_EVENT_ARRAYS = _INSERT_EVENTS_RETURNING.from_select(list(_NEW_EVENTS.c.keys()), select(*_NEW_EVENTS.c))
+_INSERT_EVENTS = insert_many(
+    events, lambda new: new, types_of(events, *(column.name for column in events.c if column.name != "id"))
+)
+_INSERT_EVENTS_RETURNING = _INSERT_EVENTS.returning(events.c.id, events.c.public_id)
 _LOCK_SYSTEM_ROOM = select(rooms).where(rooms.c.source.is_(None)).order_by(rooms.c.id).limit(1).with_for_update()
 _WRITE_LOG_END = (
     update(rooms)

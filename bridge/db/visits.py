@@ -13,8 +13,9 @@ from datetime import datetime
 from itertools import islice
 from typing import Any, Protocol, TypeVar
 
-from sqlalchemy import Connection, Row, and_, bindparam, insert, select, union_all, update
+from sqlalchemy import ColumnElement, Connection, Row, Text, and_, bindparam, select, union_all, update
 
+from bridge.db.arrays import ManyRows, insert_many, types_of, update_many
 from bridge.db.tables import sessions, visits
 from bridge.rules.presence import (
     LeaveReason,
@@ -135,7 +136,7 @@ class PresenceWrites:
             (_BEGIN_VISIT, self._begun),
         ):
             if rows:
-                connection.execute(statement, rows)
+                statement.execute(connection, rows)
 
 
 def batched(values: Iterable[T], size: int) -> Iterator[list[T]]:
@@ -250,8 +251,10 @@ def _end_values(change: PeerLeft) -> dict[str, Any]:
     }
 
 
-SESSION_KEY = select(sessions.c.id).where(sessions.c.public_id == bindparam("session_id")).scalar_subquery()
-"""The key of the session with the id `:session_id`."""
+def session_key(public_id: ColumnElement[Any]) -> Any:  # noqa: ANN401 - a scalar subquery
+    """The key of the session with that id."""
+    return select(sessions.c.id).where(sessions.c.public_id == public_id).scalar_subquery()
+
 
 _COLUMNS = (
     sessions.c.room_key.label("session_room"),
@@ -289,24 +292,50 @@ _WITH_SUSPECTS = (
     .where(visits.c.room_key.in_(bindparam("keys", expanding=True)), visits.c.left_at.is_(None), visits.c.missed > 0)
     .distinct()
 )
-_COUNTERS = bind("visit_count", "unique_peers", "peak_peer_count", "ended_at", "empty_reason")
-_BEGIN_SESSION = insert(sessions).values(
-    **_COUNTERS, public_id=bindparam("session_id"), room_key=bindparam("room_key"), started_at=bindparam("started_at")
+_COUNTERS = ("visit_count", "unique_peers", "peak_peer_count", "ended_at", "empty_reason")
+_SESSION = ("started_at", *_COUNTERS)
+_BEGIN_SESSION = insert_many(
+    sessions,
+    lambda new: {
+        **{name: new[name] for name in (*_SESSION, "room_key")},
+        "public_id": new["session_id"],
+    },
+    types_of(sessions, *_SESSION, "room_key", session_id=Text()),
 )
-_CHANGE_SESSION = update(sessions).where(sessions.c.public_id == bindparam("session_id")).values(_COUNTERS)
-_OF_VISIT = update(visits).where(visits.c.public_id == bindparam("visit_id"))
-_END_VISIT = _OF_VISIT.values(bind("last_seen_at", "left_at", "left_at_source", "leave_reason"))
-_CHANGE_VISIT = _OF_VISIT.values(
-    bind(
-        "display_name", "join_time", "reported_join_time", "last_seen_at", "metadata", "missed", "missing_since",
-        "missing_reason",
-    )
-)  # fmt: skip
-_BEGIN_VISIT = insert(visits).values(
-    **bind(
-        "room_key", "peer_id", "person_key", "display_name", "joined_at", "joined_at_source", "joined_after",
-        "join_time", "reported_join_time", "last_seen_at", "metadata", "initial",
+_CHANGE_SESSION = update_many(
+    lambda new: (
+        update(sessions)
+        .where(sessions.c.public_id == new["session_id"])
+        .values({name: new[name] for name in _COUNTERS})
     ),
-    public_id=bindparam("visit_id"),
-    session_key=SESSION_KEY,
+    types_of(sessions, *_SESSION, session_id=Text()),
+)
+
+
+def _update_visits(*names: str) -> ManyRows:
+    return update_many(
+        lambda new: (
+            update(visits).where(visits.c.public_id == new["visit_id"]).values({name: new[name] for name in names})
+        ),
+        types_of(visits, *names, visit_id=Text()),
+    )
+
+
+_END_VISIT = _update_visits("last_seen_at", "left_at", "left_at_source", "leave_reason")
+_CHANGE_VISIT = _update_visits(
+    "display_name", "join_time", "reported_join_time", "last_seen_at", "metadata", "missed", "missing_since",
+    "missing_reason",
 )  # fmt: skip
+_BEGUN = (
+    "room_key", "peer_id", "person_key", "display_name", "joined_at", "joined_at_source", "joined_after", "join_time",
+    "reported_join_time", "last_seen_at", "metadata", "initial",
+)  # fmt: skip
+_BEGIN_VISIT = insert_many(
+    visits,
+    lambda new: {
+        **{name: new[name] for name in _BEGUN},
+        "public_id": new["visit_id"],
+        "session_key": session_key(new["session_id"]),
+    },
+    types_of(visits, *_BEGUN, visit_id=Text(), session_id=Text()),
+)

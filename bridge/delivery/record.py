@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, Row, and_, bindparam, delete, exists, func, insert, or_, select, update
+from sqlalchemy import Connection, Row, and_, bindparam, delete, exists, func, or_, select, update
 
+from bridge.db.arrays import insert_many, types_of, update_many
 from bridge.db.engine import upsert
 from bridge.db.event_log import append_system_events, lock_system_log
 from bridge.db.tables import HOOK, attempts, cursors, dead_letters, endpoints
@@ -135,12 +136,12 @@ def _lock_cursors(connection: Connection, reports: Sequence[Report], closing: Se
 def _write(connection: Connection, plan: DeliveryPlan) -> None:
     if plan.attempts:
         values = [attempt_values(endpoint_key, attempt, "live") for endpoint_key, attempt in plan.attempts]
-        connection.execute(_INSERT_ATTEMPTS, values)
+        _INSERT_ATTEMPTS.execute(connection, values)
     insert_dead_letters(connection, plan.dead_letters)
     for endpoint_key, due_at in plan.released.items():
         connection.execute(_RELEASE_WAITING, {"endpoint": endpoint_key, "at": due_at})
     if plan.cursors:
-        connection.execute(_MOVE, [cursor._asdict() for cursor in plan.cursors.values()])
+        _MOVE.execute(connection, [cursor._asdict() for cursor in plan.cursors.values()])
 
 
 def _write_endpoints(connection: Connection, plan: DeliveryPlan, at: datetime, new_id: Callable[[str], str]) -> None:
@@ -236,7 +237,9 @@ _ENDPOINTS = select(endpoints).where(_OF_KEYS).order_by(endpoints.c.id)
 _LOCK_ENDPOINTS = _ENDPOINTS.with_for_update(key_share=True)
 _LOCK_TO_REMOVE = _ENDPOINTS.with_for_update()
 _REMOVE = delete(endpoints).where(_OF_KEYS)
-_INSERT_ATTEMPTS = insert(attempts)
+_INSERT_ATTEMPTS = insert_many(
+    attempts, lambda new: new, types_of(attempts, *(column.name for column in attempts.c if column.name != "id"))
+)
 _OTHER = endpoints.alias()
 _BY_KEY = cursors.c.id.in_(bindparam("keys", expanding=True))
 _LOCK = select(cursors).order_by(cursors.c.endpoint_key, cursors.c.room_key).with_for_update()
@@ -267,10 +270,10 @@ _RELEASE_WAITING = (
     .where(cursors.c.endpoint_key == bindparam("endpoint"), _IS_WAITING, cursors.c.next_attempt_at > bindparam("at"))
     .values(next_attempt_at=bindparam("at"))
 )
-_MOVE = (
-    update(cursors)
-    .where(cursors.c.id == bindparam("key"))
-    .values(bind("acked", "claim_token", "next_attempt_at", "failed_attempts", "rejections", "last_failed_at"))
+_MOVED = ("acked", "claim_token", "next_attempt_at", "failed_attempts", "rejections", "last_failed_at")
+_MOVE = update_many(
+    lambda new: update(cursors).where(cursors.c.id == new["key"]).values({name: new[name] for name in _MOVED}),
+    types_of(cursors, *_MOVED, key=cursors.c.id.type),
 )
 _WRITE_HEALTH = update(endpoints).where(endpoints.c.id == bindparam("key")).values(bind(*_HEALTH))
 _WRITE_SUCCESS = (

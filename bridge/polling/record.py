@@ -11,12 +11,13 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import Connection, Row, bindparam, select, update
+from sqlalchemy import Connection, Row, Text, bindparam, select, update
 
+from bridge.db.arrays import Values, types_of, update_many
 from bridge.db.cursors import Offer, Raised
 from bridge.db.event_log import append_events, number_system_events
 from bridge.db.tables import rooms, sources
-from bridge.db.visits import SESSION_KEY, bind, load_presence, rooms_with_suspects
+from bridge.db.visits import load_presence, rooms_with_suspects, session_key
 from bridge.polling.claim import END_PROBE
 from bridge.polling.plan import (
     LoadedPolls,
@@ -117,10 +118,12 @@ def _write(
         (_WRITE_FAILED, [room._asdict() for room in plan.failed]),
         (_RELEASE, [{"key": key} for key in plan.skipped]),
         (_END_EXPECTATION, [{"key": key} for key in plan.answered]),
-        (END_PROBE, [{"key": poll.room.source, "token": poll.room.token} for poll in polls if poll.room.is_probe]),
     ):
         if values:
-            connection.execute(statement, values)
+            statement.execute(connection, values)
+    probes = [{"key": poll.room.source, "token": poll.room.token} for poll in polls if poll.room.is_probe]
+    if probes:
+        connection.execute(END_PROBE, probes)
     write_source_health(connection, plan.sources)
     at = max(poll.at for poll in polls)
     poll_failed_rooms_now(connection, plan.recovered, at)
@@ -170,11 +173,27 @@ _LOCK_ROOMS = (
     .order_by(rooms.c.id)
     .with_for_update(of=rooms)
 )
-_RELEASE = update(rooms).where(rooms.c.id == bindparam("key")).values(claim_token=None)
-_END_EXPECTATION = update(rooms).where(rooms.c.id == bindparam("key")).values(expected=None)
-_SUCCEEDED = _RELEASE.values(failures=0, last_failure=None)
-_WRITE_FAILED = _RELEASE.values(bind("next_poll_at", "polled_at", "failures", "last_failure"))
-_WRITE_QUIET = _SUCCEEDED.values(**bind("next_poll_at", "polled_at"), complete_at=bindparam("polled_at"))
-_WRITE_SEEN = _SUCCEEDED.values(
-    bind("next_poll_at", "polled_at", "complete_at", "fingerprint", "last_sequence", "chain_head")
-).values(session_key=SESSION_KEY)
+_OF_ROOM = {"key": rooms.c.id.type}
+_SUCCEEDED = {"claim_token": None, "failures": 0, "last_failure": None}
+_FAILED = ("next_poll_at", "polled_at", "failures", "last_failure")
+_QUIET = ("next_poll_at", "polled_at")
+_SEEN = (*_QUIET, "complete_at", "fingerprint", "last_sequence", "chain_head")
+
+
+def _update_room(new: Values, names: Sequence[str], **others: Any) -> Any:  # noqa: ANN401 - an UPDATE
+    return update(rooms).where(rooms.c.id == new["key"]).values({name: new[name] for name in names} | others)
+
+
+_RELEASE = update_many(lambda new: _update_room(new, (), claim_token=None), _OF_ROOM)
+_END_EXPECTATION = update_many(lambda new: _update_room(new, (), expected=None), _OF_ROOM)
+_WRITE_FAILED = update_many(
+    lambda new: _update_room(new, _FAILED, claim_token=None), types_of(rooms, *_FAILED, **_OF_ROOM)
+)
+_WRITE_QUIET = update_many(
+    lambda new: _update_room(new, _QUIET, complete_at=new["polled_at"], **_SUCCEEDED),
+    types_of(rooms, *_QUIET, **_OF_ROOM),
+)
+_WRITE_SEEN = update_many(
+    lambda new: _update_room(new, _SEEN, session_key=session_key(new["session_id"]), **_SUCCEEDED),
+    types_of(rooms, *_SEEN, session_id=Text(), **_OF_ROOM),
+)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, LiteralString
 from urllib.parse import urlsplit, urlunsplit
 
 import httpx
@@ -25,6 +26,7 @@ from tests.harness.waiting import wait_until
 pytestmark = pytest.mark.slow
 
 ROOMS = [f"room-{number}" for number in range(8)]
+LISTENING: LiteralString = "FROM pg_stat_activity WHERE query LIKE 'LISTEN%' AND datname = current_database()"
 
 
 @pytest.fixture
@@ -72,6 +74,35 @@ def test_work_goes_on_at_the_new_primary(
         wait_for_joins(receiver, 2 * len(ROOMS))
         assert program.stop() == 0
     assert all_problems(receiver.deliveries, replicated.standby_url) == []
+
+
+def test_a_process_listens_on_one_connection_until_it_stops(
+    configure: Configure, postgresql_migrated_url: str, simulator: Simulator, receiver: Receiver
+) -> None:
+    """Over a reload, and again after the connection was lost; room-0 is added by another process."""
+    config = configure(database_url=postgresql_migrated_url, rooms=ROOMS[1:])
+    with (
+        psycopg.connect(postgresql_migrated_url, autocommit=True) as database,
+        BridgeProcess(config, "poller", "sender") as program,
+    ):
+        program.wait_ready()
+        wait_until(lambda: listening(database) == 1, what="a process that listens")
+        program.send(signal.SIGHUP)
+        wait_until(lambda: list(program.lines("configuration.reloaded")), what="the reload")
+        assert listening(database) == 1
+        database.execute(f"SELECT pg_terminate_backend(pid) {LISTENING}")
+        wait_until(lambda: list(program.lines("listen.failed")), what="the loss of the connection")
+        wait_until(lambda: listening(database) == 1, what="a process that listens again")
+        simulator.join(ROOMS[0], "anna")
+        command(config, "rooms", "add", ROOMS[0])
+        receiver.wait_for_count(2, room=ROOMS[0])
+        assert program.stop() == 0
+        wait_until(lambda: listening(database) == 0, what="the end of its connection")
+    assert all_problems(receiver.deliveries, postgresql_migrated_url) == []
+
+
+def listening(database: psycopg.Connection) -> int:
+    return len(database.execute(f"SELECT pid {LISTENING}").fetchall())
 
 
 def test_a_database_that_refuses_to_write_makes_the_service_not_ready(
