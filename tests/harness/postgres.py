@@ -80,10 +80,12 @@ class Databases:
     def borrowed(self) -> Iterator[str]:
         """Yield the url of an empty one."""
         url = self._free.pop() if self._free else create_database(self._server, template=self._template)
+        if self._schema is None:
+            with psycopg.connect(url) as connection:
+                self._schema = connection.execute(_SCHEMA).fetchone()
         yield url
         with psycopg.connect(url, autocommit=True) as connection:
             found = connection.execute(_SCHEMA).fetchone()
-            self._schema = self._schema or found
             if found == self._schema:
                 connection.execute(_EMPTY)
                 self._free.append(url)
