@@ -86,7 +86,6 @@ class Databases:
         except psycopg.OperationalError:  # the test has ended all connections
             connection = psycopg.connect(url, autocommit=True)
             found = connection.execute(_SCHEMA).fetchone()
-        self._schema = self._schema or found
         if found == self._schema:
             connection.execute(_EMPTY)
             self._free.append((url, connection))
@@ -97,7 +96,10 @@ class Databases:
     def _new(self) -> tuple[str, psycopg.Connection]:
         """Another one, with a connection that empties it: one that has done so before takes a third of the time."""
         url = create_database(self._server, template=self._template)
-        return url, psycopg.connect(url, autocommit=True)
+        connection = psycopg.connect(url, autocommit=True)
+        if self._schema is None:
+            self._schema = connection.execute(_SCHEMA).fetchone()
+        return url, connection
 
     def drop(self) -> None:
         """Remove those that nothing uses."""
