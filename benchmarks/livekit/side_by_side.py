@@ -93,17 +93,29 @@ def measure(seconds: float) -> Iterator[str]:
         f" {(90 + DRAIN_SECONDS) / 60:.1f} minutes after the meeting at the latest."
     )
     yield ""
-    words = (_their_words(theirs), *(_our_words(_accepted(receiver)) for receiver in (ours, quick)))
+    words = (
+        _their_words(record),
+        _their_words(theirs),
+        *(_our_words(_accepted(receiver)) for receiver in (ours, quick)),
+    )
     sides = [
-        _judge(some, known, meeting.visits, given_up) for some, known in zip(words, (words[0], *logs), strict=True)
+        _judge(some, known, meeting.visits, given_up)
+        for some, known in zip(words, (words[0], words[1], *logs), strict=True)
     ]
-    head = ("", "LiveKit's webhooks", "the bridge's", "the same, `retry_schedule` from 1 s")
+    head = (
+        "",
+        "LiveKit's to a receiver that never fails",
+        "LiveKit's webhooks",
+        "the bridge's",
+        "the same, `retry_schedule` from 1 s",
+    )
     yield from rig.table(head, ((name, *(side[name] for side in sides)) for name in sides[0]))
-    seen = {word.sid for log in logs for word in log}
-    unseen = [visit.ended_at - visit.joined_at for sid, visit in meeting.visits.items() if sid not in seen]
     yield ""
-    longest = rig.duration(max(unseen, default=0))
-    yield f"Visits that no poll of either bridge saw: {len(unseen)}, the longest of {longest}."
+    for number, log in enumerate(logs):
+        seen = {word.sid for word in log}
+        unseen = [visit.ended_at - visit.joined_at for sid, visit in meeting.visits.items() if sid not in seen]
+        longest = rig.duration(max(unseen, default=0))
+        yield f"Bridge {number + 1}: {len(unseen)} visits that no poll saw, the longest of {longest}."
     yield f"Events that the bridges still owed: {owed[0]} and {owed[1]}. Connections not made: {meeting.failed}."
 
 
