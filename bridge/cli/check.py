@@ -18,7 +18,7 @@ def check(config: ConfigOption = None) -> None:
         count_of(len(settings.endpoint_tables), "endpoint"),
     )
     print_message(f"{checked}: ok ({', '.join(counts)})")
-    if not settings.room_tables and not settings.polling.discovering:
+    if not settings.room_tables and not any(table.discover for table in settings.source_tables.values()):
         print_message(
             "note: no room is listed; only rooms added with `bridge rooms add` are polled, or those that a source with "
             "discover = true finds live"

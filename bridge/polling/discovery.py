@@ -73,11 +73,9 @@ def configure_discovery(connection: Connection, names: Collection[str], now: dat
 def claim_list(
     connection: Connection, source: str, *, requests_per_second: float, every: timedelta, now: datetime, token: str
 ) -> ClaimedList | None:
-    """Claim the list of a source, if it is due.
+    """Claim the list of a source, if it is due and the request budget has room for it: claims of rooms leave it some.
 
-    It may go over the request budget by itself, and rooms wait for that: with more due than the budget allows, they
-    would take every request, and nobody would know which of them are live. While a source is not ok, its rooms are the
-    probes; a list is one only if there is no room to poll.
+    While a source is not ok, its rooms are the probes; a list is one only if there is no room to poll.
     """
     job, rate = list_job(source), Rate(requests_per_second)
     if not is_job_due(connection, job, every=every, now=now):
@@ -85,8 +83,10 @@ def claim_list(
     row = lock_source(connection, source)
     health = source_health(row)
     is_probe = health.condition is not Condition.OK
-    if is_probe and (available_requests(row, health, rate, now) <= 0 or _has_rooms(connection, source)):
-        connection.execute(update(jobs).where(*_unclaimed(job)).values(next_run_at=now + every))
+    available = available_requests(row, health, rate, now)
+    if available <= 0 or (is_probe and _has_rooms(connection, source)):
+        wait = every if is_probe else timedelta()
+        connection.execute(update(jobs).where(*_unclaimed(job)).values(next_run_at=now + wait))
         return None
     if not claim_job(connection, job, every=every, now=now, token=token):
         return None

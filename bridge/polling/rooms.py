@@ -327,7 +327,7 @@ def _room_values(spec: RoomSpec, origin: str, now: datetime) -> dict[str, Any]:
         "chain_head": GENESIS,
         "added_at": now,
         **_spec_values(spec, origin),
-        **(_begin_tracking(now) if spec.enabled else {"tracked_since": None, "next_poll_at": None, "live_until": None}),
+        **(_begin_tracking(now) if spec.enabled else {"tracked_since": None, "next_poll_at": None}),
     }
 
 
