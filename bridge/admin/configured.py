@@ -47,7 +47,7 @@ def apply_configuration(
     if not (rooms or endpoints or may_empty):
         _refuse_to_empty(connection)
     configured = tuple(sources)
-    added, changes = lock_changing_rooms(connection, rooms)
+    added, changes = lock_changing_rooms(connection, rooms, configured)
     ensure_sources(connection, configured)
     remove_other_sources(connection, configured)
     lock_all_endpoints(connection)

@@ -60,36 +60,41 @@ class RoomChange:
     spec: RoomSpec | None
 
 
-def lock_changing_rooms(connection: Connection, specs: Sequence[RoomSpec]) -> tuple[list[RoomSpec], list[RoomChange]]:
+def lock_changing_rooms(
+    connection: Connection, specs: Sequence[RoomSpec], configured: Collection[str]
+) -> tuple[list[RoomSpec], list[RoomChange]]:
     """Find the rooms that the configuration adds, and lock those that it changes, before anything else, as T2 does.
 
-    Another process may add one of the first meanwhile, by discovery: that makes the transaction fail, and run again.
+    Discovered rooms go with their source, if that is not `configured` any more: nobody would ever forget them. Another process may add one of the first meanwhile, by discovery: that makes the transaction fail, and run again.
     """
     named = {(spec.source, spec.upstream_id): spec for spec in specs}
     known: Select[Any] = select(*_CONFIGURED).where(rooms.c.source.is_not(None)).order_by(rooms.c.id)
     added, keys = dict(named), list[int]()
     for row in connection.execute(known):  # there may be very many, of which few change
         added.pop((row.source, row.upstream_id), None)
-        keys += [change.row.id for change in _changes([row], named)]
+        keys += [change.row.id for change in _changes([row], named, configured)]
     changes = [
         change
         for some in batched(keys, BATCH_SIZE)  # read again: they may have changed while we waited for the lock
-        for change in _changes(connection.execute(known.where(rooms.c.id.in_(some)).with_for_update()), named)
+        for change in _changes(
+            connection.execute(known.where(rooms.c.id.in_(some)).with_for_update()), named, configured
+        )
     ]
     return list(added.values()), changes
 
 
-def _changes(rows: Iterable[Row[Any]], named: Mapping[tuple[str, str], RoomSpec]) -> Iterator[RoomChange]:
+def _changes(
+    rows: Iterable[Row[Any]], named: Mapping[tuple[str, str], RoomSpec], configured: Collection[str]
+) -> Iterator[RoomChange]:
     for row in rows:
-        change = RoomChange(row=row, spec=named.get((row.source, row.upstream_id)))
-        if _is_changed(change):
-            yield change
+        spec = named.get((row.source, row.upstream_id))
+        if _is_dropped(row, configured) if spec is None else _differs(row, spec):
+            yield RoomChange(row=row, spec=spec)
 
 
-def _is_changed(change: RoomChange) -> bool:
-    if change.spec is None:
-        return bool(change.row.origin == "config" and change.row.tracked)
-    return _differs(change.row, change.spec)
+def _is_dropped(row: Row[Any], configured: Collection[str]) -> bool:
+    is_lost = row.origin == "discovered" and row.source not in configured
+    return bool(row.tracked and (row.origin == "config" or is_lost))
 
 
 def configure_rooms(

@@ -19,7 +19,7 @@ from bridge.delivery.secrets import EndpointContext
 from bridge.delivery.targets import load_target
 from bridge.errors import BridgeError, UsageError
 from bridge.polling.plan import PollingSettings
-from bridge.polling.rooms import RoomSpec, add_room, apply_shorter_intervals, remove_room
+from bridge.polling.rooms import RoomSpec, add_room, apply_shorter_intervals, discover_rooms, remove_room
 from tests.harness.builders import at, seen
 from tests.harness.deadlocks import meeting
 from tests.harness.store_driver import GONE, RETRYABLE, SECRET, StoreDriver, attempted, busy
@@ -53,6 +53,17 @@ def stored(store: StoreDriver, name: str = "crm") -> Any:  # noqa: ANN401 - a ro
 
 def secrets(store: StoreDriver, seconds: float) -> tuple[str, ...]:
     return store.database.read_now(load_target, "crm", now=at(seconds), cipher=store.cipher).secrets
+
+
+def test_discovered_rooms_go_with_their_source(store: StoreDriver) -> None:
+    for source in ("main", "other"):
+        store.write(discover_rooms, source, {"live": None}, at(0))
+    store.track("by hand", source="other")
+    load(store)
+    assert {(row.source, row.upstream_id) for row in store.rooms() if row.tracked} == {
+        ("main", "live"),
+        ("other", "by hand"),
+    }
 
 
 def test_applying_a_configuration_twice_is_as_applying_it_once(store: StoreDriver) -> None:
