@@ -65,7 +65,8 @@ def lock_changing_rooms(
 ) -> tuple[list[RoomSpec], list[RoomChange]]:
     """Find the rooms that the configuration adds, and lock those that it changes, before anything else, as T2 does.
 
-    Discovered rooms go with their source, if that is not `configured` any more: nobody would ever forget them. Another process may add one of the first meanwhile, by discovery: that makes the transaction fail, and run again.
+    Discovered rooms go with their source, if that is not `configured` any more: nobody would ever forget them. Another
+    process may add one of the first meanwhile, by discovery: that makes the transaction fail, and run again.
     """
     named = {(spec.source, spec.upstream_id): spec for spec in specs}
     known: Select[Any] = select(*_CONFIGURED).where(rooms.c.source.is_not(None)).order_by(rooms.c.id)
