@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, expect
+from playwright.sync_api import Browser, Route, expect
 
 from tests.harness.browser import Visitor, chromium, overflow, serious_faults
 from tests.harness.config import write_config
@@ -82,6 +82,21 @@ def test_a_join_appears_without_reload(browser: Browser, program: BridgeProcess,
     expect(row.locator(".state")).to_have_text("occupied")
     assert page.evaluate("window.stillHere")
     assert visitor.problems == []
+
+
+def test_what_happens_before_the_page_listens_is_shown(
+    browser: Browser, program: BridgeProcess, simulator: Simulator, receiver: Receiver
+) -> None:
+    visitor = visit(browser, program)
+
+    def join_before(route: Route) -> None:
+        simulator.join("stand-up", "hedy", metadata={"displayName": "Hedy"})
+        receiver.wait_for(lambda events: any(one["data"].get("peer_id") == "hedy" for one in events), "Hedy's join")
+        route.continue_()
+
+    visitor.page.route("**/live", join_before, times=1)
+    page = visitor.open("/")
+    expect(page.locator("tr", has_text="Stand-up")).to_contain_text("Hedy")
 
 
 @pytest.mark.parametrize("javascript", [True, False])

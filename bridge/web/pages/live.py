@@ -24,7 +24,7 @@ router = api_router("", include_in_schema=False)
 
 @router.get("/live", dependencies=[requires(Scope.READ)], response_class=EventStream)
 async def live(request: Request, state: State) -> Response:
-    """A message `changed` after events were written."""
+    """A message `changed` at the start, and after events were written."""
     return EventStream(_changes(state.tail, state.viewers, lambda: is_still_permitted(request, Scope.READ)))
 
 
@@ -36,7 +36,7 @@ async def _changes(
         with viewers.one_more():
             yield b": connected\n\n"
             beat_at, next_at = loop.time() + stream.HEARTBEAT_SECONDS, 0.0
-            has_changed = False
+            has_changed = True  # perhaps: the page was drawn, or the connection was lost, before it was followed
             while client.ended is None:
                 try:
                     wake_at = min(beat_at, next_at) if has_changed else beat_at
