@@ -6,6 +6,7 @@ The source responds at once, so that only the bridge is measured.
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import statistics
 import time
@@ -113,6 +114,7 @@ async def _chain(
     database: Database, address: str, room_count: int, interval: timedelta, *, rate: float
 ) -> AsyncIterator[list[float]]:
     """A poller and a sender at work, woken as the service wakes them; yields the delays that they have, in ms."""
+    gc.freeze()  # as the service does once it has started
     runtime, source = system_runtime(), RevolvingSource()
     context = EndpointContext(now=runtime.now(), new_id=runtime.new_id, new_secret=new_secret)
     rooms = [RoomSpec(source="main", upstream_id=f"room-{number}") for number in range(room_count)]
