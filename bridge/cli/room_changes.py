@@ -27,7 +27,6 @@ from bridge.config import Settings
 from bridge.config.words import quoted
 from bridge.errors import UsageError
 from bridge.events.bodies import draft
-from bridge.events.types import matches
 from bridge.polling.rooms import add_room, apply_shorter_intervals, find_room, remove_room
 from bridge.rules.presence import Change
 from bridge.runtime import system_runtime
@@ -79,7 +78,7 @@ def remove(room: RoomArgument, source: SourceOption = None, config: ConfigOption
         changes = database.write_now(remove_room, room, name, runtime.now(), runtime.new_id)
     print_message(f"{room} is no longer tracked; {_events_written(changes, runtime.now())}")
     account = next((one for one in settings.sources if one.name == name), None)
-    if account is not None and account.discover and matches(room, account.discover_rooms):
+    if account is not None and account.discovers(room):
         print_message("it is tracked again when it is live: to leave it out, change discover_rooms of its source")
 
 

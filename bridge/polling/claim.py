@@ -175,14 +175,14 @@ _LIST_DUE = select(jobs.c.name).where(
     jobs.c.name == bindparam("job"), jobs.c.next_run_at <= bindparam("now"), jobs.c.claim_token.is_(None)
 )
 _CLAIM = _SET_TOKEN.where(rooms.c.id == bindparam("key"))
-_IS_IDLE = not_(or_(rooms.c.listed, rooms.c.session_key.is_not(None)))
+_IS_NOT_LIVE = not_(or_(rooms.c.listed, rooms.c.session_key.is_not(None)))
 _CLAIM_DUE, _CLAIM_LIVE_DUE_FIRST, _CLAIM_DUE_TO_PROBE = (
     _SET_TOKEN.where(
         rooms.c.id.in_(select(_OF_SOURCE.order_by(*order).cte("due").prefix_with("MATERIALIZED").c.id))
     ).returning(rooms.c.id, rooms.c.upstream_id, rooms.c.next_poll_at)
     for order in (
         (rooms.c.next_poll_at, rooms.c.id),
-        (_IS_IDLE, rooms.c.next_poll_at, rooms.c.id),
+        (_IS_NOT_LIVE, rooms.c.next_poll_at, rooms.c.id),
         (rooms.c.failures, rooms.c.next_poll_at, rooms.c.id),
     )
 )

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final, Protocol, runtime_checkable
 
+from bridge.events.types import matches
 from bridge.rules.pokes import Expected
 
 if TYPE_CHECKING:
@@ -49,6 +50,10 @@ class SourceSettings:
     discover: bool = False
     discover_rooms: tuple[str, ...] = ("*",)
     discover_forget: timedelta = timedelta(hours=24)
+
+    def discovers(self, room_id: str) -> bool:
+        """Whether a room of that id is tracked for being live."""
+        return self.discover and matches(room_id, self.discover_rooms)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

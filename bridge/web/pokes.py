@@ -9,7 +9,6 @@ from fastapi import Request
 from fastapi.responses import Response
 
 from bridge.errors import NotFoundError, VerificationError
-from bridge.events.types import matches
 from bridge.logs import get_logger
 from bridge.metrics import PokeOutcome
 from bridge.polling.rooms import discover_rooms, is_polled, make_due
@@ -69,7 +68,7 @@ async def _take(state: AppState, account: SourceSettings, found: Poke, now: date
     is_due = await state.database.look(is_polled, account.name, found.room_id)
     if is_due:
         await state.database.write(make_due, account.name, found.room_id, now, found.expected)
-    elif account.discover and found.may_be_live and matches(found.room_id, account.discover_rooms):
+    elif found.may_be_live and account.discovers(found.room_id):
         is_due = bool(await state.database.write(discover_rooms, account.name, {found.room_id: None}, now))
     if is_due:
         state.wake_poller()
