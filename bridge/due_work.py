@@ -1,8 +1,8 @@
 """When a process looks for due work, with one reading statement, and wakes poller and sender.
 
 A look finds out what is due, and when the next thing will be. The next look comes at that time, though not so soon that
-every room would be polled by itself. What others make due in between is found by the regular look, or at once where
-PostgreSQL notifies (`bridge.db.notifications`).
+every room would be polled by itself. What is made due in between is found at once if this process did it, or where
+PostgreSQL notifies (`bridge.db.notifications`); otherwise by the next look.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 from collections.abc import Callable
 from datetime import datetime, timedelta
+from functools import partial
 
 from bridge.admin.due import HORIZON, DueWork, find_due_work
 from bridge.db.engine import Database
@@ -19,8 +20,8 @@ from bridge.logs import get_logger
 
 SPACING = timedelta(milliseconds=100)
 """Between two looks: what is due within it is claimed, and recorded, together."""
-TICK = timedelta(milliseconds=200)
-"""The longest time between two looks, if nothing notifies this process of what others make due."""
+TICK = timedelta(milliseconds=500)
+"""The longest time between two looks, if nothing notifies this process of what other processes make due."""
 REGULAR_LOOK = HORIZON
 """Interval of the look that comes in any case."""
 
@@ -79,6 +80,7 @@ class WorkFinder:
 
     async def run(self) -> None:
         """Look again and again."""
+        self._database.on_due(partial(self._wake_from_thread, asyncio.get_running_loop()))
         while True:
             self._woken.clear()
             pause = await self._look()
@@ -86,6 +88,10 @@ class WorkFinder:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout((pause - SPACING).total_seconds()):
                     await self._woken.wait()
+
+    def _wake_from_thread(self, loop: asyncio.AbstractEventLoop) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop is closed: the process ends
+            loop.call_soon_threadsafe(self.wake)
 
     async def _look(self) -> timedelta:
         """Wake those who have something to do; returns the time until the next look."""

@@ -95,7 +95,7 @@ class Service:
         self._database.on_events(self._metrics.count_events)
         self._stop_requested = asyncio.Event()
         self._reload_requested = asyncio.Event()
-        self._worker = Worker(self._database, tokens_in_use=self._tokens_in_use, on_freed=self._wake_threadsafe)
+        self._worker = Worker(self._database, tokens_in_use=self._tokens_in_use)
         self._jobs = Jobs(self._database, self._runtime, self._worker, lambda: self._settings, self._wake_sender)
         self._poller: Poller | None = None
         self._sender: Sender | None = None
@@ -116,7 +116,6 @@ class Service:
             BridgeError: it cannot start.
         """
         has_ended = True
-        self._loop = asyncio.get_running_loop()
         with self._signals_handled():
             try:
                 async with self._manager.watchdog():
@@ -338,11 +337,6 @@ class Service:
     def _wake_sender(self) -> None:
         if self._sender is not None:
             self._sender.wake()
-
-    def _wake_threadsafe(self) -> None:
-        """Claims were freed."""
-        with contextlib.suppress(RuntimeError):  # the loop is closed: the process ends
-            self._loop.call_soon_threadsafe(self._finder.wake)
 
     def _tokens_in_use(self) -> Collection[str]:
         workers = (self._poller, self._sender)

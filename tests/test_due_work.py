@@ -87,6 +87,16 @@ async def test_a_room_is_found_at_its_time(store: StoreDriver) -> None:
         await until(lambda: looking.found[-1].sources == {"main"})
 
 
+async def test_what_this_process_makes_due_is_found_at_once(store: StoreDriver) -> None:
+    store.track("a")
+    store.poll(0, a=seen("p"))
+    looking = Looking(store, start=1)
+    async with looking.running():
+        assert not looking.found[-1].sources
+        await asyncio.to_thread(store.write, make_due, "main", "a", at(1))
+        await until(lambda: looking.found[-1].sources == {"main"})
+
+
 async def test_without_notifications_it_looks_often(store: StoreDriver, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(due_work, "TICK", 2 * SPACING)
     looking = Looking(store, is_notified=False)

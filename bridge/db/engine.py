@@ -17,6 +17,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from datetime import datetime
 from importlib import import_module
 from pathlib import Path
@@ -79,9 +80,17 @@ SQLITE_REMEDIES = {
     sqlite3.SQLITE_READONLY: ": run `bridge doctor` for the reason",
     sqlite3.SQLITE_CANTOPEN: ": run `bridge doctor` for the reason",
 }
-_EVENTS = "bridge_events"  # key of `Connection.info`: number of events written by the transaction, by type
+_WRITTEN = "bridge_written"  # key of `Connection.info`
 ADVISORY_LOCKS = 0x62726467  # "brdg": the class of the bridge's advisory locks in a PostgreSQL database
 MIGRATION_LOCK, CONFIGURATION_LOCK, SYSTEM_LOG_LOCK = 1, 2, 3
+
+
+@dataclass(slots=True)
+class _Written:
+    """What is reported once a transaction is committed."""
+
+    events: Counter[str] = field(default_factory=Counter)
+    has_made_due: bool = False
 
 
 class Database:
@@ -115,6 +124,7 @@ class Database:
         self._running: set[Future[Any]] = set()
         self._unwritten_since: float | None = None
         self._on_events: list[Callable[[Mapping[str, int]], None]] = []
+        self._on_due: list[Callable[[], None]] = []
 
     def __repr__(self) -> str:
         return f"Database({self.name})"
@@ -122,6 +132,10 @@ class Database:
     def on_events(self, call: Callable[[Mapping[str, int]], None]) -> None:
         """Call after each commit with the number of events that it wrote, by type; in the thread that wrote."""
         self._on_events.append(call)
+
+    def on_due(self, call: Callable[[], None]) -> None:
+        """Call after each commit of a transaction that has made work due (`note_due`); in the thread that wrote."""
+        self._on_due.append(call)
 
     @property
     def file(self) -> Path | None:
@@ -237,9 +251,9 @@ class Database:
                 with self._translated(), engine.begin() as connection:
                     if is_lost and self.dialect == "postgresql":
                         extend_limits(connection)
-                    connection.info.pop(_EVENTS, None)  # of a transaction that failed
+                    connection.info.pop(_WRITTEN, None)  # of a transaction that failed
                     result = function(connection)
-                    written: Mapping[str, int] | None = connection.info.pop(_EVENTS, None)
+                    written: _Written | None = connection.info.pop(_WRITTEN, None)
                     committing = True
             except DatabaseError as error:
                 is_lost = not committing and _is_lost(error.__cause__)
@@ -247,11 +261,18 @@ class Database:
                 if tries == TRANSACTION_TRIES or not may_repeat:
                     raise
             else:
-                if written:
-                    for call in self._on_events:
-                        call(written)
+                if written is not None:
+                    self._report(written)
                 return result
         raise AssertionError  # the last try returned or raised
+
+    def _report(self, written: _Written) -> None:
+        if written.events:
+            for call in self._on_events:
+                call(written.events)
+        if written.has_made_due:
+            for wake in self._on_due:
+                wake()
 
     def truncate_wal(self, seconds: float) -> None:
         """Empty SQLite's write-ahead log, which has copies of what was deleted; PostgreSQL has nothing like it.
@@ -370,7 +391,17 @@ def latest(time: ColumnElement[datetime | None], *others: ColumnElement[datetime
 
 def count_events(connection: Connection, types: Iterable[str]) -> None:
     """Count events that the transaction has written: they are reported once it is committed."""
-    connection.info.setdefault(_EVENTS, Counter()).update(types)
+    _written(connection).events.update(types)
+
+
+def note_due(connection: Connection) -> None:
+    """Note that the transaction makes work due: this process acts on it once it is committed."""
+    _written(connection).has_made_due = True
+
+
+def _written(connection: Connection) -> _Written:
+    written: _Written = connection.info.setdefault(_WRITTEN, _Written())
+    return written
 
 
 def advisory_lock(connection: Connection, lock: int) -> None:

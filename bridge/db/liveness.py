@@ -67,7 +67,11 @@ class Registry(Protocol):
     def remove(self, worker_id: str) -> None: ...
 
     def living(self, tokens: Collection[str]) -> Collection[str]:
-        """Ids of the workers that live; other registrations are removed. `tokens`: of all claims."""
+        """Ids of the workers that live, if there are claims; other registrations are removed.
+
+        Args:
+            tokens: of all claims.
+        """
         ...
 
 
@@ -81,7 +85,6 @@ class Worker:
         tokens_in_use: the tokens of the claims that are being worked on; called in another thread. Claims with other
             tokens of this process are freed too: they were made, but the response of the database was lost, or they
             could not be given back. Without it, all are in use.
-        on_freed: called, in another thread, after claims were freed.
         clock: seconds that nothing sets.
     """
 
@@ -90,12 +93,10 @@ class Worker:
         database: Database,
         *,
         tokens_in_use: Callable[[], Collection[str]] | None = None,
-        on_freed: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._database = database
         self._clock = clock
-        self._on_freed = on_freed
         self._tokens_in_use = tokens_in_use
         file = database.file
         unchanged = _Unchanged(clock)
@@ -175,7 +176,6 @@ class Worker:
         freed = sum(self._database.write_now(free_claims, table, tokens) for table, tokens in by_table.items())
         if freed:
             log.info("claims.freed", count=freed)
-            self._on_freed()
 
     def _lost(self, tokens: Collection[str]) -> Collection[str]:
         """Own tokens that nothing has worked on for a while; that of a new claim may be on its way here."""
@@ -249,8 +249,8 @@ class WorkerRows:
         removal = delete(workers).where(workers.c.id == worker_id)
         self._database.write_now(lambda connection: connection.execute(removal))
 
-    def living(self, tokens: Collection[str]) -> Collection[str]:  # noqa: ARG002 - a row shows that its worker lives
-        found = self._database.look_now(lambda connection: connection.execute(_WORKERS).all())
+    def living(self, tokens: Collection[str]) -> Collection[str]:
+        found = self._database.look_now(lambda connection: connection.execute(_WORKERS).all()) if tokens else []
         unchanged = self._unchanged.seconds({row.id: row.seen_at for row in found})
         # By the age alone it could be alive, by an own clock alone a restart would watch for longer than it must.
         dead = [

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from sqlalchemy import Connection
 
-from bridge.db.engine import connection_arguments
+from bridge.db.engine import connection_arguments, note_due
 from bridge.logs import get_logger
 
 if TYPE_CHECKING:
@@ -55,8 +55,10 @@ class Listener:
                         await connection.execute(f"LISTEN {channel}")
                     self.is_listening = True
                     self._call_all()
-                    async for notification in connection.notifies():
-                        self._calls[notification.channel]()
+                    while True:
+                        await _readable(connection)
+                        async for notification in connection.notifies(timeout=0):
+                            self._calls[notification.channel]()
             except (Error, OSError) as error:
                 log.warning("listen.failed", detail=str(error).strip().partition("\n")[0])
             finally:
@@ -70,9 +72,21 @@ class Listener:
 
 
 def notify_due(connection: Connection) -> None:
-    """Let pollers and senders of every process look for due work as soon as this transaction is committed."""
+    """Let pollers and senders look for due work once this is committed: those of this process, on PostgreSQL of all."""
+    note_due(connection)
     if connection.dialect.name == "postgresql":
         connection.exec_driver_sql(f"NOTIFY {DUE_CHANNEL}")
+
+
+async def _readable(connection: AsyncConnection) -> None:
+    """Wait until the server has sent something; psycopg itself would look ten times a second."""
+    loop, has_sent = asyncio.get_running_loop(), asyncio.Event()
+    descriptor = connection.fileno()
+    loop.add_reader(descriptor, has_sent.set)
+    try:
+        await has_sent.wait()
+    finally:
+        loop.remove_reader(descriptor)
 
 
 async def _is_pooled(connection: AsyncConnection) -> bool:
