@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from sqlalchemy import (
@@ -20,10 +21,11 @@ from sqlalchemy import (
     bindparam,
     column,
     func,
-    insert,
     select,
 )
 from sqlalchemy.types import TypeEngine
+
+from bridge.db.engine import upsert
 
 Values = Mapping[str, Any]
 """The columns of new rows by name, to be used in expressions."""
@@ -32,33 +34,51 @@ Types = Mapping[str, TypeEngine[Any]]
 
 @dataclass(frozen=True, slots=True)
 class ManyRows:
-    """A statement in both forms."""
+    """A statement; `build` makes it for a dialect."""
 
-    each: Any
-    arrays: Any
+    build: Callable[[str], Any]
 
     def execute(self, connection: Connection, rows: Sequence[Mapping[str, Any]]) -> CursorResult[Any]:
         """Execute it for rows that have the same keys."""
-        if connection.dialect.name == "postgresql":
-            return connection.execute(self.arrays, as_arrays(rows))
-        return connection.execute(self.each, rows)
+        dialect = connection.dialect.name
+        return connection.execute(_statement(self, dialect), as_arrays(rows) if dialect == "postgresql" else rows)
 
     def returning(self, *columns: Column[Any]) -> ManyRows:
         """The same, returning columns of the rows."""
-        return ManyRows(self.each.returning(*columns), self.arrays.returning(*columns))
+        return ManyRows(lambda dialect: self.build(dialect).returning(*columns))
 
 
 def update_many(build: Callable[[Values], Any], types: Types) -> ManyRows:
     """An UPDATE; `build` makes it of the new values, whose names and types are given."""
-    return ManyRows(build(_parameters(types)), build(unnested(types).c))
+    return ManyRows(lambda dialect: build(unnested(types).c if dialect == "postgresql" else _parameters(types)))
 
 
-def insert_many(table: Table, values: Callable[[Values], Mapping[str, ColumnElement[Any]]], types: Types) -> ManyRows:
-    """An INSERT; `values` makes the columns of the new values, whose names and types are given."""
-    rows = unnested(types)
-    new = values(rows.c)
-    arrays = insert(table).from_select(list(new), select(*new.values()).select_from(rows))
-    return ManyRows(insert(table).values(**values(_parameters(types))), arrays)
+def insert_many(
+    table: Table,
+    values: Callable[[Values], Mapping[str, ColumnElement[Any]]],
+    types: Types,
+    *,
+    key: Sequence[Column[Any]] = (),
+    change: Callable[[Values], Mapping[str, ColumnElement[Any]]] | None = None,
+) -> ManyRows:
+    """An INSERT; `values` makes the columns of the new values, whose names and types are given.
+
+    A row whose `key` is there already is changed: `change` makes its columns of those that were to be inserted.
+    """
+
+    def build(dialect: str) -> Any:  # noqa: ANN401 - the INSERT of a dialect
+        statement = upsert(dialect)(table)
+        if dialect == "postgresql":
+            rows = unnested(types)
+            new = values(rows.c)
+            statement = statement.from_select(list(new), select(*new.values()).select_from(rows))
+        else:
+            statement = statement.values(**values(_parameters(types)))
+        if change is None:
+            return statement
+        return statement.on_conflict_do_update(index_elements=key, set_=change(statement.excluded))
+
+    return ManyRows(build)
 
 
 def types_of(table: Table, *names: str, **others: TypeEngine[Any]) -> Types:
@@ -75,6 +95,11 @@ def unnested(types: Types) -> Any:  # noqa: ANN401 - a table-valued function
 def as_arrays(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
     """The values of rows that have the same keys, by column."""
     return {_name(key): [row[key] for row in rows] for key in rows[0]}
+
+
+@cache
+def _statement(many: ManyRows, dialect: str) -> Any:  # noqa: ANN401 - of any kind
+    return many.build(dialect)
 
 
 def _parameters(types: Types) -> Values:

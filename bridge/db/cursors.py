@@ -12,7 +12,6 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from functools import cache
 from typing import Any
 
 from sqlalchemy import (
@@ -30,8 +29,7 @@ from sqlalchemy import (
     select,
 )
 
-from bridge.db.arrays import as_arrays, unnested
-from bridge.db.engine import upsert
+from bridge.db.arrays import Values, insert_many, types_of
 from bridge.db.tables import cursors, endpoints, redeliveries
 from bridge.events.log import NewEvent
 from bridge.events.subscription import Subscription, subscription
@@ -132,11 +130,10 @@ def raise_cursors(
     at_once = _at_once(offer, rows) if offer is not None and willing else {}
     ranks = _ranks(raised, at_once, offer) if offer is not None and at_once else {}
     if offer is None or not ranks:
-        connection.execute(_raise_statement(connection.dialect.name), [_values(cursor) for cursor in raised])
+        _RAISE.execute(connection, [_values(cursor) for cursor in raised])
         return Raised(to_claim=frozenset(cursor.room_key for cursor in raised))
     values = [_values(cursor) | _claim_values(cursor, ranks, at_once, offer.token) for cursor in raised]
-    parameters = as_arrays(values) if connection.dialect.name == "postgresql" else values
-    stored = connection.execute(_raise_and_claim_statement(connection.dialect.name), parameters).all()
+    stored = _RAISE_AND_CLAIM.execute(connection, values).all()
     return _raised(stored, wanting, new, offer.token, event_keys or {})
 
 
@@ -242,58 +239,57 @@ def _claim_values(
     }
 
 
-@cache
-def _raise_statement(dialect: str) -> Any:  # noqa: ANN401 - the INSERT of a dialect
-    statement = upsert(dialect)(cursors)
-    return statement.on_conflict_do_update(
-        index_elements=[cursors.c.endpoint_key, cursors.c.room_key], set_=_raised_values(statement)
-    )
+_OWES_NOTHING = cursors.c.acked >= cursors.c.head
 
 
-@cache
-def _raise_and_claim_statement(dialect: str) -> Any:  # noqa: ANN401 - the INSERT of a dialect
-    columns = {name: cursors.c[name].type for name in ("endpoint_key", "room_key", "acked", "head", "next_attempt_at")}
-    types = columns | {"of_endpoint": Integer(), "token": Text(), "rank": Integer(), "at_once": Integer()}
-    rows = unnested(types)
-    new = rows.c if dialect == "postgresql" else {name: bindparam(name, type_=type_) for name, type_ in types.items()}
+def _new_values(new: Values) -> dict[str, Any]:
+    """A new cursor; the sender's token if the endpoint has a slot for it."""
     busy = select(BUSY_CURSORS).where(endpoints.c.id == new["of_endpoint"]).scalar_subquery()
     is_allowed = busy + new["rank"] <= new["at_once"]
-    values = {name: new[name] for name in columns} | {
-        "claim_token": case((new["token"].is_(None), null()), (is_allowed, new["token"]), else_=None)
-    }
-    statement = upsert(dialect)(cursors)
-    if dialect == "postgresql":
-        statement = statement.from_select(list(values), select(*values.values()).select_from(rows))
-    else:
-        statement = statement.values(**values)
-    may_be_taken = and_(_OWES_NOTHING, cursors.c.claim_token.is_(None))
-    claim = case((may_be_taken, statement.excluded.claim_token), else_=cursors.c.claim_token)
-    return statement.on_conflict_do_update(
-        index_elements=[cursors.c.endpoint_key, cursors.c.room_key],
-        set_=_raised_values(statement) | {"claim_token": claim},
-    ).returning(
-        cursors.c.id,
-        cursors.c.endpoint_key,
-        cursors.c.room_key,
-        cursors.c.acked,
-        cursors.c.head,
-        cursors.c.claim_token,
-    )
+    claim = case((new["token"].is_(None), null()), (is_allowed, new["token"]), else_=None)
+    return {name: new[name] for name in _RAISED} | {"claim_token": claim}
 
 
-def _raised_values(statement: Any) -> dict[str, Any]:  # noqa: ANN401 - the INSERT of a dialect
+def _raised_values(new: Values) -> dict[str, Any]:
     """A cursor that owes nothing skips the unwanted events in between, and is due now.
 
     One that owes something keeps its position, its claim and its back-off.
     """
     return {
-        "head": statement.excluded.head,
-        "acked": case((_OWES_NOTHING, statement.excluded.acked), else_=cursors.c.acked),
-        "next_attempt_at": case((_OWES_NOTHING, statement.excluded.next_attempt_at), else_=cursors.c.next_attempt_at),
+        "head": new["head"],
+        "acked": case((_OWES_NOTHING, new["acked"]), else_=cursors.c.acked),
+        "next_attempt_at": case((_OWES_NOTHING, new["next_attempt_at"]), else_=cursors.c.next_attempt_at),
     }
 
 
-_OWES_NOTHING = cursors.c.acked >= cursors.c.head
+def _raised_and_claimed_values(new: Values) -> dict[str, Any]:
+    may_be_taken = and_(_OWES_NOTHING, cursors.c.claim_token.is_(None))
+    return _raised_values(new) | {"claim_token": case((may_be_taken, new["claim_token"]), else_=cursors.c.claim_token)}
+
+
+_RAISED = ("endpoint_key", "room_key", "acked", "head", "next_attempt_at")
+_KEY = (cursors.c.endpoint_key, cursors.c.room_key)
+_RAISE = insert_many(
+    cursors,
+    lambda new: {name: new[name] for name in _RAISED},
+    types_of(cursors, *_RAISED),
+    key=_KEY,
+    change=_raised_values,
+)
+_RAISE_AND_CLAIM = insert_many(
+    cursors,
+    _new_values,
+    types_of(cursors, *_RAISED, of_endpoint=Integer(), token=Text(), rank=Integer(), at_once=Integer()),
+    key=_KEY,
+    change=_raised_and_claimed_values,
+).returning(
+    cursors.c.id,
+    cursors.c.endpoint_key,
+    cursors.c.room_key,
+    cursors.c.acked,
+    cursors.c.head,
+    cursors.c.claim_token,
+)
 _SUBSCRIPTIONS = select(endpoints.c.id, endpoints.c.events, endpoints.c.rooms).order_by(endpoints.c.id)
 _UNRESTRICTED = (
     select(endpoints.c.id, endpoints.c.max_concurrency, *TARGET_COLUMNS)

@@ -13,9 +13,9 @@ from datetime import datetime
 from itertools import islice
 from typing import Any, Protocol, TypeVar
 
-from sqlalchemy import ColumnElement, Connection, Row, Text, and_, bindparam, select, union_all, update
+from sqlalchemy import ColumnElement, Connection, Row, Text, and_, bindparam, select, union_all
 
-from bridge.db.arrays import ManyRows, insert_many, types_of, update_many
+from bridge.db.arrays import insert_many, types_of
 from bridge.db.tables import sessions, visits
 from bridge.rules.presence import (
     LeaveReason,
@@ -99,42 +99,32 @@ def rooms_with_suspects(connection: Connection, room_keys: Sequence[int]) -> fro
 
 @dataclass(slots=True)
 class PresenceWrites:
-    """Rows of visits and sessions that many rooms' differences change, for one statement per kind of change."""
+    """The rows of visits and sessions that the differences of many rooms insert or change."""
 
-    _sessions_begun: list[dict[str, Any]] = field(default_factory=list)
-    _sessions_changed: list[dict[str, Any]] = field(default_factory=list)
-    _ended: list[dict[str, Any]] = field(default_factory=list)
-    _changed: list[dict[str, Any]] = field(default_factory=list)
-    _begun: list[dict[str, Any]] = field(default_factory=list)
+    _sessions: list[dict[str, Any]] = field(default_factory=list)
+    _visits: list[dict[str, Any]] = field(default_factory=list)
 
     def add(self, room_key: int, before: Presence, diff: PresenceDiff, *, complete: bool) -> str | None:
         """Add one room's difference; returns the id of its session under way, None if the room is empty."""
         session = diff.emptied.session if diff.emptied is not None else diff.after.session
         if session is None:
             return None
-        if before.session is None:
-            self._sessions_begun.append(_session_values(session, diff.emptied) | {"room_key": room_key})
-        elif diff.emptied is not None or session != before.session:
-            self._sessions_changed.append(_session_values(session, diff.emptied))
-        self._ended += [_end_values(change) for change in diff.left]
+        if diff.emptied is not None or session != before.session:
+            self._sessions.append(_session_values(room_key, session, diff.emptied))
         begun = {visit.visit_id for visit in diff.arrived}
-        self._changed += [
-            _change_values(visit)
+        present = [
+            visit
             for visit in diff.after.visits.values()
-            if visit.visit_id not in begun and _needs_writing(visit, before.visits[visit.peer_id], complete=complete)
+            if visit.visit_id in begun or _needs_writing(visit, before.visits[visit.peer_id], complete=complete)
         ]
-        self._begun += [_begin_values(room_key, session.session_id, visit) for visit in diff.arrived]
+        ids = {"room_key": room_key, "session_id": session.session_id}
+        self._visits += [ids | _visit_values(change.visit, change) for change in diff.left]
+        self._visits += [ids | _visit_values(visit, None) for visit in present]
         return None if diff.emptied is not None else session.session_id
 
     def write(self, connection: Connection) -> None:
         """Execute the statements; a peer's old visit ends before its new one begins."""
-        for statement, rows in (
-            (_BEGIN_SESSION, self._sessions_begun),
-            (_CHANGE_SESSION, self._sessions_changed),
-            (_END_VISIT, self._ended),
-            (_CHANGE_VISIT, self._changed),
-            (_BEGIN_VISIT, self._begun),
-        ):
+        for statement, rows in ((_WRITE_SESSIONS, self._sessions), (_WRITE_VISITS, self._visits)):
             if rows:
                 statement.execute(connection, rows)
 
@@ -196,9 +186,10 @@ def _needs_writing(visit: Visit, before: Visit, *, complete: bool) -> bool:
     )
 
 
-def _session_values(session: Session, emptied: RoomEmptied | None) -> dict[str, Any]:
+def _session_values(room_key: int, session: Session, emptied: RoomEmptied | None) -> dict[str, Any]:
     return {
-        "session_id": session.session_id,
+        "public_id": session.session_id,
+        "room_key": room_key,
         "started_at": session.started_at,
         "visit_count": session.visit_count,
         "unique_peers": session.unique_peers,
@@ -208,11 +199,9 @@ def _session_values(session: Session, emptied: RoomEmptied | None) -> dict[str, 
     }
 
 
-def _begin_values(room_key: int, session_id: str, visit: Visit) -> dict[str, Any]:
+def _visit_values(visit: Visit, left: PeerLeft | None) -> dict[str, Any]:
     return {
-        "visit_id": visit.visit_id,
-        "room_key": room_key,
-        "session_id": session_id,
+        "public_id": visit.visit_id,
         "peer_id": visit.peer_id,
         "person_key": visit.person_key,
         "display_name": visit.display_name,
@@ -224,30 +213,12 @@ def _begin_values(room_key: int, session_id: str, visit: Visit) -> dict[str, Any
         "last_seen_at": visit.last_seen_at,
         "metadata": visit.metadata,
         "initial": visit.initial,
-    }
-
-
-def _change_values(visit: Visit) -> dict[str, Any]:
-    return {
-        "visit_id": visit.visit_id,
-        "display_name": visit.display_name,
-        "join_time": visit.join_time,
-        "reported_join_time": visit.reported_join_time,
-        "last_seen_at": visit.last_seen_at,
-        "metadata": visit.metadata,
         "missed": visit.missed,
         "missing_since": visit.missing_since,
         "missing_reason": None if visit.missing_reason is None else visit.missing_reason.value,
-    }
-
-
-def _end_values(change: PeerLeft) -> dict[str, Any]:
-    return {
-        "visit_id": change.visit.visit_id,
-        "last_seen_at": change.visit.last_seen_at,
-        "left_at": change.left_at,
-        "left_at_source": change.left_at_source.value,
-        "leave_reason": change.reason.value,
+        "left_at": None if left is None else left.left_at,
+        "left_at_source": None if left is None else left.left_at_source.value,
+        "leave_reason": None if left is None else left.reason.value,
     }
 
 
@@ -293,49 +264,26 @@ _WITH_SUSPECTS = (
     .distinct()
 )
 _COUNTERS = ("visit_count", "unique_peers", "peak_peer_count", "ended_at", "empty_reason")
-_SESSION = ("started_at", *_COUNTERS)
-_BEGIN_SESSION = insert_many(
+_SESSION = ("public_id", "room_key", "started_at", *_COUNTERS)
+_WRITE_SESSIONS = insert_many(
     sessions,
-    lambda new: {
-        **{name: new[name] for name in (*_SESSION, "room_key")},
-        "public_id": new["session_id"],
-    },
-    types_of(sessions, *_SESSION, "room_key", session_id=Text()),
+    lambda new: {name: new[name] for name in _SESSION},
+    types_of(sessions, *_SESSION),
+    key=[sessions.c.public_id],
+    change=lambda new: {name: new[name] for name in _COUNTERS},
 )
-_CHANGE_SESSION = update_many(
-    lambda new: (
-        update(sessions)
-        .where(sessions.c.public_id == new["session_id"])
-        .values({name: new[name] for name in _COUNTERS})
-    ),
-    types_of(sessions, *_SESSION, session_id=Text()),
-)
-
-
-def _update_visits(*names: str) -> ManyRows:
-    return update_many(
-        lambda new: (
-            update(visits).where(visits.c.public_id == new["visit_id"]).values({name: new[name] for name in names})
-        ),
-        types_of(visits, *names, visit_id=Text()),
-    )
-
-
-_END_VISIT = _update_visits("last_seen_at", "left_at", "left_at_source", "leave_reason")
-_CHANGE_VISIT = _update_visits(
+_CHANGEABLE = (
     "display_name", "join_time", "reported_join_time", "last_seen_at", "metadata", "missed", "missing_since",
-    "missing_reason",
+    "missing_reason", "left_at", "left_at_source", "leave_reason",
 )  # fmt: skip
-_BEGUN = (
-    "room_key", "peer_id", "person_key", "display_name", "joined_at", "joined_at_source", "joined_after", "join_time",
-    "reported_join_time", "last_seen_at", "metadata", "initial",
+_VISIT = (
+    "public_id", "room_key", "peer_id", "person_key", "joined_at", "joined_at_source", "joined_after", "initial",
+    *_CHANGEABLE,
 )  # fmt: skip
-_BEGIN_VISIT = insert_many(
+_WRITE_VISITS = insert_many(
     visits,
-    lambda new: {
-        **{name: new[name] for name in _BEGUN},
-        "public_id": new["visit_id"],
-        "session_key": session_key(new["session_id"]),
-    },
-    types_of(visits, *_BEGUN, visit_id=Text(), session_id=Text()),
+    lambda new: {name: new[name] for name in _VISIT} | {"session_key": session_key(new["session_id"])},
+    types_of(visits, *_VISIT, session_id=Text()),
+    key=[visits.c.public_id],
+    change=lambda new: {name: new[name] for name in _CHANGEABLE},
 )
