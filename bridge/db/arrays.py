@@ -6,7 +6,7 @@ statement that is executed once per row costs each of them a message. SQLite, wh
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -30,27 +30,43 @@ from bridge.db.engine import upsert
 Values = Mapping[str, Any]
 """The columns of new rows by name, to be used in expressions."""
 Types = Mapping[str, TypeEngine[Any]]
+Rows = Sequence[Mapping[str, Any]]
 
 
 @dataclass(frozen=True, slots=True)
 class ManyRows:
-    """A statement; `build` makes it for a dialect."""
+    """A statement; `build` makes it for a dialect, with a prefix for the names of its arrays."""
 
-    build: Callable[[str], Any]
+    build: Callable[[str, str], Any]
 
-    def execute(self, connection: Connection, rows: Sequence[Mapping[str, Any]]) -> CursorResult[Any]:
+    def execute(self, connection: Connection, rows: Rows) -> CursorResult[Any]:
         """Execute it for rows that have the same keys."""
         dialect = connection.dialect.name
-        return connection.execute(_statement(self, dialect), as_arrays(rows) if dialect == "postgresql" else rows)
+        return connection.execute(_statement(self, dialect), _arrays(rows) if dialect == "postgresql" else rows)
 
     def returning(self, *columns: Column[Any]) -> ManyRows:
         """The same, returning columns of the rows."""
-        return ManyRows(lambda dialect: self.build(dialect).returning(*columns))
+        return ManyRows(lambda dialect, prefix: self.build(dialect, prefix).returning(*columns))
+
+
+def execute_together(connection: Connection, writes: Iterable[tuple[ManyRows, Rows]]) -> None:
+    """Execute those that have rows, on PostgreSQL as one statement: none must see or change what another one writes."""
+    wanted = [(statement, rows) for statement, rows in writes if rows]
+    if connection.dialect.name == "postgresql" and wanted:
+        arrays: dict[str, list[Any]] = {}
+        for number, (_, rows) in enumerate(wanted):
+            arrays |= _arrays(rows, number)
+        connection.execute(_together(*(statement for statement, _ in wanted)), arrays)
+        return
+    for statement, rows in wanted:
+        statement.execute(connection, rows)
 
 
 def update_many(build: Callable[[Values], Any], types: Types) -> ManyRows:
     """An UPDATE; `build` makes it of the new values, whose names and types are given."""
-    return ManyRows(lambda dialect: build(unnested(types).c if dialect == "postgresql" else _parameters(types)))
+    return ManyRows(
+        lambda dialect, prefix: build(_unnested(types, prefix).c if dialect == "postgresql" else _parameters(types))
+    )
 
 
 def insert_many(
@@ -66,10 +82,10 @@ def insert_many(
     A row whose `key` is there already is changed: `change` makes its columns of those that were to be inserted.
     """
 
-    def build(dialect: str) -> Any:  # noqa: ANN401 - the INSERT of a dialect
+    def build(dialect: str, prefix: str) -> Any:  # noqa: ANN401 - the INSERT of a dialect
         statement = upsert(dialect)(table)
         if dialect == "postgresql":
-            rows = unnested(types)
+            rows = _unnested(types, prefix)
             new = values(rows.c)
             statement = statement.from_select(list(new), select(*new.values()).select_from(rows))
         else:
@@ -86,26 +102,32 @@ def types_of(table: Table, *names: str, **others: TypeEngine[Any]) -> Types:
     return {name: table.c[name].type for name in names} | others
 
 
-def unnested(types: Types) -> Any:  # noqa: ANN401 - a table-valued function
-    """The rows of `as_arrays`, as a table with these columns."""
-    arrays = [bindparam(_name(key), type_=ARRAY(type_)) for key, type_ in types.items()]
-    return func.unnest(*arrays).table_valued(*(column(*one) for one in types.items()), name="new").render_derived()
-
-
-def as_arrays(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
-    """The values of rows that have the same keys, by column."""
-    return {_name(key): [row[key] for row in rows] for key in rows[0]}
+@cache
+def _statement(many: ManyRows, dialect: str) -> Any:  # noqa: ANN401 - of any kind
+    return many.build(dialect, _prefix(0))
 
 
 @cache
-def _statement(many: ManyRows, dialect: str) -> Any:  # noqa: ANN401 - of any kind
-    return many.build(dialect)
+def _together(*statements: ManyRows) -> Any:  # noqa: ANN401 - of any kind
+    *others, last = (statement.build("postgresql", _prefix(number)) for number, statement in enumerate(statements))
+    return last.add_cte(*(other.cte(f"written_{number}") for number, other in enumerate(others)))
 
 
 def _parameters(types: Types) -> Values:
     return {name: bindparam(name, type_=type_) for name, type_ in types.items()}
 
 
-def _name(key: str) -> str:
-    """SQLAlchemy would take a parameter with the name of a column for its new value."""
-    return f"all_{key}"
+def _unnested(types: Types, prefix: str) -> Any:  # noqa: ANN401 - a table-valued function
+    """The rows of `_arrays`, as a table with these columns."""
+    arrays = [bindparam(prefix + key, type_=ARRAY(type_)) for key, type_ in types.items()]
+    return func.unnest(*arrays).table_valued(*(column(*one) for one in types.items()), name="new").render_derived()
+
+
+def _arrays(rows: Rows, number: int = 0) -> dict[str, list[Any]]:
+    """The values of rows that have the same keys, by column."""
+    return {_prefix(number) + key: [row[key] for row in rows] for key in rows[0]}
+
+
+def _prefix(number: int) -> str:
+    """Without one, SQLAlchemy would take a parameter with the name of a column for its new value."""
+    return f"all_{number}_"

@@ -15,7 +15,7 @@ from typing import Any, Protocol, TypeVar
 
 from sqlalchemy import ColumnElement, Connection, Row, Text, and_, bindparam, select, union_all
 
-from bridge.db.arrays import insert_many, types_of
+from bridge.db.arrays import ManyRows, Rows, execute_together, insert_many, types_of
 from bridge.db.tables import sessions, visits
 from bridge.rules.presence import (
     LeaveReason,
@@ -122,11 +122,10 @@ class PresenceWrites:
         self._visits += [ids | _visit_values(visit, None) for visit in present]
         return None if diff.emptied is not None else session.session_id
 
-    def write(self, connection: Connection) -> None:
-        """Execute the statements; a peer's old visit ends before its new one begins."""
-        for statement, rows in ((_WRITE_SESSIONS, self._sessions), (_WRITE_VISITS, self._visits)):
-            if rows:
-                statement.execute(connection, rows)
+    def write(self, connection: Connection, others: Iterable[tuple[ManyRows, Rows]] = ()) -> None:
+        """Write sessions, then visits together with others; a peer's old visit ends before its new one begins."""
+        execute_together(connection, [(_WRITE_SESSIONS, self._sessions)])
+        execute_together(connection, [(_WRITE_VISITS, self._visits), *others])
 
 
 def batched(values: Iterable[T], size: int) -> Iterator[list[T]]:

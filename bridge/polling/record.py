@@ -13,7 +13,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, Text, bindparam, select, update
 
-from bridge.db.arrays import Values, types_of, update_many
+from bridge.db.arrays import ManyRows, Rows, Values, execute_together, types_of, update_many
 from bridge.db.cursors import Offer, Raised
 from bridge.db.event_log import append_events, number_system_events
 from bridge.db.tables import rooms, sources
@@ -111,16 +111,14 @@ def _write(
     new_id: Callable[[str], str],
     offer: Offer | None,
 ) -> Raised:
-    plan.presence.write(connection)
-    for statement, values in (
+    rooms_after: list[tuple[ManyRows, Rows]] = [  # a room is in one of them
         (_WRITE_QUIET, [room._asdict() for room in plan.quiet]),
         (_WRITE_SEEN, [_seen_values(room) for room in plan.seen]),
         (_WRITE_FAILED, [room._asdict() for room in plan.failed]),
         (_RELEASE, [{"key": key} for key in plan.skipped]),
-        (_END_EXPECTATION, [{"key": key} for key in plan.answered]),
-    ):
-        if values:
-            statement.execute(connection, values)
+    ]
+    plan.presence.write(connection, rooms_after)
+    execute_together(connection, [(_END_EXPECTATION, [{"key": key} for key in plan.answered])])
     probes = [{"key": poll.room.source, "token": poll.room.token} for poll in polls if poll.room.is_probe]
     if probes:
         connection.execute(END_PROBE, probes)

@@ -281,6 +281,21 @@ def test_a_batch_of_a_hundred_rooms_executes_as_many_statements_as_one_of_two(
     assert few == many <= 16
 
 
+def test_a_batch_in_which_everything_happens_takes_few_statements(store: StoreDriver) -> None:
+    """PostgreSQL writes visits and rooms with one; on SQLite, where a statement costs little, they have one each."""
+    store.subscribe()
+    later = {"begins": seen("p"), "grows": seen("p", "q"), "changes": seen("q"), "ends": seen(), "stays": seen("p")}
+    store.track(*later)
+    store.record(store.claim(0), lambda room: seen() if room == "begins" else seen("p"), 0)
+    claimed = store.claim(10)
+    with executed_statements(store.database) as statements:
+        store.record(claimed, later.__getitem__, 10)
+
+    expected = {"postgresql": 7, "sqlite": 9}
+    assert len([one for one in statements if one != "BEGIN IMMEDIATE"]) == expected[store.database.dialect]
+    assert store.chain_problems() == []
+
+
 def facts(store: StoreDriver, event_type: str) -> list[dict[str, Any]]:
     return [one["data"] for one in store.log(None) if one["type"] == event_type]
 
