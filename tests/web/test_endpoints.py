@@ -203,11 +203,11 @@ async def test_a_replay_is_counted_and_requested(web: Web) -> None:
         assert len(web.store.rows(redeliveries)) == 4
         bodies: list[dict[str, object]] = [
             {}, {"events": []}, {"events": ids, "failed": True}, {"since": "soon"}, {"events": ["\0"]},
-            {"since": 5}, {"failed": True, "x": 1},
+            {"since": 5}, {"failed": True, "x": 1}, {"since": "1h", "until": "2h"},
         ]  # fmt: skip
         wrong = [(await client.post(url, json=body)).status_code for body in bodies]
         unknown = (await client.post(url, json={"events": ["evt_nope"]})).status_code
-    assert (wrong, unknown) == ([422] * 7, 404)
+    assert (wrong, unknown) == ([422] * 8, 404)
 
 
 async def test_reading_is_not_writing(web: Web) -> None:
