@@ -156,6 +156,8 @@ def message_of(found: Mapping[str, Any]) -> str:
             return "is unknown"
         case "missing":
             return "is missing"
+        case "model_attributes_type" | "dict_type" if found["loc"] == ("body",):
+            return "must be a JSON object, with the content type application/json"
         case _:
             return str(found["msg"])
 
