@@ -44,7 +44,7 @@ class PollResult:
 
     @property
     def notes(self) -> list[str]:
-        """Oddities of the response, and whether it is that there is no session: the room's id may be wrong then."""
+        """Oddities of the response. A missing session is one: the id of the room may be wrong."""
         if isinstance(self.response, Failure):
             return []
         return [*self.response.notes, *([NO_SESSION] if self.response.no_session else [])]
