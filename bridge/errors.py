@@ -57,6 +57,14 @@ class BusyError(BridgeError):
         super().__init__(message)
 
 
+class ArgumentError(UsageError):
+    """One value of the command or the request does not fit the others, or what there is; `argument` is its name."""
+
+    def __init__(self, argument: str, message: str) -> None:
+        self.argument = argument
+        super().__init__(message)
+
+
 class PositionError(UsageError):
     """The position in a listing is none of that listing."""
 

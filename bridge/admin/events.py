@@ -12,7 +12,7 @@ from sqlalchemy import ColumnElement, Connection, Select, func, select
 
 from bridge.admin.listing import Listing, Order, Page, fetch_page, in_period, keys_of_room
 from bridge.db.tables import events, rooms, visits
-from bridge.errors import NotFoundError, UsageError
+from bridge.errors import ArgumentError, NotFoundError
 from bridge.events.types import OF_BRIDGE, EventType, matches
 
 
@@ -56,10 +56,10 @@ def list_events(connection: Connection, wanted: EventFilter, page: Page) -> List
 
     Raises:
         NotFoundError: there is no such room, or no event with the id `wanted.before`.
-        UsageError: `wanted.after_sequence` without a room.
+        ArgumentError: `wanted.after_sequence` without a room.
     """
     if wanted.after_sequence is not None and wanted.room is None:
-        raise UsageError("after_sequence: sequences are those of one room, so name the room too")
+        raise ArgumentError("after_sequence", "sequences are those of one room, so name the room too")
     query = _select(connection, wanted, *_LOGGED)
     room_keys = _rooms_of(connection, wanted)
     if room_keys is None and wanted.person is None:

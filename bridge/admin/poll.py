@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 from bridge.admin.listing import document
 from bridge.admin.rooms import PresentPeer, joined, present_peer
@@ -18,6 +18,8 @@ from bridge.rules.presence import Change, Failure, Presence, Snapshot
 from bridge.runtime import Runtime
 from bridge.sources.kinds import open_source
 from bridge.sources.protocol import SourceSettings
+
+NO_SESSION: Final = "the upstream knows of no session in this room"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,10 +39,15 @@ class PollResult:
         match self.response:
             case Failure(kind=kind):
                 return kind.value
-            case Snapshot(no_session=True):
-                return "no_session"
             case Snapshot(complete=complete):
                 return "complete" if complete else "incomplete"
+
+    @property
+    def notes(self) -> list[str]:
+        """Oddities of the response. A missing session is one: the id of the room may be wrong."""
+        if isinstance(self.response, Failure):
+            return []
+        return [*self.response.notes, *([NO_SESSION] if self.response.no_session else [])]
 
     @property
     def peers(self) -> list[PresentPeer]:
@@ -56,7 +63,7 @@ class PollResult:
             "polled_at": rfc3339(self.at),
             "outcome": self.outcome,
             "detail": response.detail if isinstance(response, Failure) else None,
-            "notes": [] if isinstance(response, Failure) else list(response.notes),
+            "notes": self.notes,
             "peer_count": len(peers),
             "peers": [document(peer) for peer in peers],
             "changes": [

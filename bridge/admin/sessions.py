@@ -11,6 +11,7 @@ from sqlalchemy import Connection, Select, or_, select
 from bridge.admin.listing import Listing, Order, Page, columns_of, fetch_page, keys_of_room
 from bridge.db.tables import rooms, sessions
 from bridge.errors import NotFoundError
+from bridge.events.bodies import seconds_between
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,7 +69,7 @@ def show_session(connection: Connection, session_id: str) -> ListedSession:
 
 
 def _session(*, started_at: datetime, ended_at: datetime | None, **others: Any) -> ListedSession:  # noqa: ANN401 - columns
-    duration = None if ended_at is None else (ended_at - started_at).total_seconds()
+    duration = None if ended_at is None else seconds_between(started_at, ended_at)
     return ListedSession(started_at=started_at, ended_at=ended_at, duration_seconds=duration, **others)
 
 

@@ -19,7 +19,7 @@ from bridge.errors import BridgeError
 from bridge.events.bodies import draft
 from bridge.events.summaries import summarize
 from bridge.events.wording import count_of
-from bridge.rules.presence import Failure, Snapshot
+from bridge.rules.presence import Failure
 from bridge.runtime import system_runtime
 
 
@@ -43,7 +43,7 @@ def poll(
             "a failed poll changes nothing"
         )
     if not as_json:
-        _print_result(result, result.response, settings)
+        _print_result(result, settings)
     if dry_run:
         print_message("dry run: nothing is stored or sent")
     elif result.event_count:
@@ -63,7 +63,7 @@ def _without_unsaved(facts: Mapping[str, Any]) -> dict[str, Any]:
     return {key: None if key in ids and value == UNSAVED else value for key, value in facts.items()}
 
 
-def _print_result(result: PollResult, response: Snapshot, settings: Settings) -> None:
+def _print_result(result: PollResult, settings: Settings) -> None:
     print_line(f"{result.room_id}: {result.outcome}, {count_of(len(result.after.visits), 'peer')}")
     if peers := result.peers:
         print_line("")
@@ -75,5 +75,5 @@ def _print_result(result: PollResult, response: Snapshot, settings: Settings) ->
         [(change.type.value, summarize(change.type.value, change.facts)) for change in drafts],
         empty="nothing has changed",
     )
-    for note in response.notes:
+    for note in result.notes:
         print_message(f"note: {note}")

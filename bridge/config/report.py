@@ -26,7 +26,8 @@ _MESSAGES: Final = {
     "greater_than_equal": "must be at least {ge}",
     "less_than_equal": "must be at most {le:,}",
 }
-_KEY_OF_A_TABLE: Final = "[key]"
+KEY_MARK: Final = "[key]"
+"""pydantic's, behind the key of a dictionary in the place of a mistake that is the key itself."""
 
 
 def mistakes_in(error: ValidationError) -> Iterator[tuple[KeyPath, str]]:
@@ -34,7 +35,7 @@ def mistakes_in(error: ValidationError) -> Iterator[tuple[KeyPath, str]]:
     for found in error.errors(include_url=False, include_input=False):
         if found["type"] == "default_factory_not_called":  # a default depends on a key that is a mistake itself
             continue
-        path = tuple(part for part in found["loc"] if part != _KEY_OF_A_TABLE)
+        path = tuple(part for part in found["loc"] if part != KEY_MARK)
         yield path, _message(found, path)
 
 

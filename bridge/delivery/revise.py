@@ -20,7 +20,7 @@ from bridge.delivery.endpoints import (
     find_endpoint,
 )
 from bridge.delivery.secrets import EndpointContext, current_secret, replace_secret
-from bridge.errors import ConflictError, UsageError
+from bridge.errors import ArgumentError, ConflictError
 
 
 def revise_endpoint(
@@ -37,7 +37,7 @@ def revise_endpoint(
     Raises:
         NotFoundError: there is no such endpoint.
         ConflictError: it belongs to the configuration, or the new name is taken.
-        UsageError: its secret does not suit the new settings.
+        ArgumentError: its secret does not suit the new settings.
         BridgeError: the encryption keys are not those of the service.
     """
     check_keys(connection, context.cipher)
@@ -50,8 +50,9 @@ def revise_endpoint(
         check_name_is_free(connection, spec.name)
     current = current_secret(connection, row.id, context)
     if spec.secret is None and not can_sign(current, spec):
-        raise UsageError(
-            f"the secret of endpoint {row.name!r} cannot sign with signature {spec.signature!r}: give a new one"
+        raise ArgumentError(
+            "signature",
+            f"the secret of endpoint {row.name!r} cannot sign with signature {spec.signature!r}: give a new one",
         )
     change_settings(connection, row, spec, context, origin=row.origin)
     if spec.secret not in (None, current):

@@ -21,6 +21,7 @@ _HEADERS: Final = {
         "webhook-timestamp": {**_TEXT, "description": "Unix seconds of this attempt"},
         "webhook-signature": {**_TEXT, "description": "Standard Webhooks signatures, separated by spaces"},
         "bridge-chain": {**_TEXT, "description": "the hash of this event in the chain of its room, in hex"},
+        "bridge-chain-proof": {**_TEXT, "description": "what is needed to check it: the hash before it and its salt"},
         "bridge-replay": {"const": "true", "description": "only in a redelivery that an operator asked for"},
         "bridge-test": {"const": "true", "description": "only in a sample from `bridge endpoints test`"},
     },

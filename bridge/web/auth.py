@@ -52,8 +52,13 @@ class Requirement:
         if self.is_open:
             return
         principal = await principal_of(request)
-        if self.scopes and not permits(principal.scopes, self.scopes):
+        if self.scopes and not permits(_scopes_of(principal, request.method), self.scopes):
             raise _refusal(principal, self.scopes)
+
+
+def _scopes_of(principal: Principal, method: str) -> tuple[Scope, ...]:
+    """What a principal may do by this method: all that can be read is open where there is no token, samples too."""
+    return (*principal.scopes, Scope.HOOKS) if principal is ANONYMOUS and method == "GET" else principal.scopes
 
 
 def requires(*scopes: Scope) -> Any:  # noqa: ANN401 - as FastAPI's own Depends

@@ -33,7 +33,7 @@ from bridge.web.auth import requires
 from bridge.web.deliveries import Count
 from bridge.web.endpoint_bodies import NewEndpoint, check_address, revised
 from bridge.web.paging import ByName, Items, page_response
-from bridge.web.params import moment
+from bridge.web.params import read_period
 from bridge.web.problems import ProblemError
 from bridge.web.routing import api_router
 from bridge.web.state import AppState, State
@@ -137,11 +137,8 @@ async def rotate(state: State, endpoint: str, body: Rotation | None = None) -> R
 @router.post("/endpoints/{endpoint}/replay", dependencies=[requires(Scope.WRITE)], response_model=Count)
 async def replay(state: State, endpoint: str, body: Replay) -> Response:
     """Send events again. `count` leaves out what was requested already; with `dry_run` they are only counted."""
-    wanted = Range(
-        since=moment(state, body.since, "body", "since"),
-        until=moment(state, body.until, "body", "until"),
-        only_failed=body.failed,
-    )
+    period = read_period(state, body.since, body.until, "body")
+    wanted = Range(since=period.since, until=period.until, only_failed=body.failed)
     if (body.events is None) == (wanted == Range()):
         detail = "give event ids, or a range of since, until and failed; not both"
         raise ProblemError(422, detail, errors=[{"loc": ["body"], "msg": detail}])

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Final
 
 from fastapi import Depends, Request
 from fastapi.responses import PlainTextResponse, Response
 
+from bridge.errors import DatabaseError
 from bridge.rules.access import Scope
 from bridge.web.auth import Requirement, needs_tokens
 from bridge.web.routing import api_router
@@ -24,7 +26,10 @@ class UnlessOpen(Requirement):
         Raises:
             ProblemError: 401, 403 or 429.
         """
-        if await needs_tokens(state_of(request)):
+        state = state_of(request)
+        with suppress(DatabaseError):  # it is when the database is away that counts and histograms are looked at
+            state.scraper.needs_token = await needs_tokens(state)
+        if state.scraper.needs_token:
             await super().__call__(request)
 
 

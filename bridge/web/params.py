@@ -37,11 +37,20 @@ def moment(state: AppState, text: str | None, *location: str) -> datetime | None
         raise invalid(str(problem), *location) from None
 
 
-def _period(state: State, since: Since = None, until: Until = None) -> Period:
-    period = Period(since=moment(state, since, "query", "since"), until=moment(state, until, "query", "until"))
+def read_period(state: AppState, since: str | None, until: str | None, place: str) -> Period:
+    """Return the times that a request names in its query or its body.
+
+    Raises:
+        ProblemError: 422: one is none, or they are the wrong way round.
+    """
+    period = Period(since=moment(state, since, place, "since"), until=moment(state, until, place, "until"))
     if period.since is not None and period.until is not None and period.until <= period.since:
-        raise invalid("must be later than since", "query", "until")
+        raise invalid("must be later than since", place, "until")
     return period
+
+
+def _period(state: State, since: Since = None, until: Until = None) -> Period:
+    return read_period(state, since, until, "query")
 
 
 InPeriod = Annotated[Period, Depends(_period)]

@@ -14,8 +14,10 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from bridge.config.report import KEY_MARK
 from bridge.errors import (
     AmbiguousError,
+    ArgumentError,
     BridgeError,
     BusyError,
     ConflictError,
@@ -133,9 +135,14 @@ def _allowed_methods(request: Request) -> list[str]:
 
 
 async def _on_invalid_request(_request: Request, error: RequestValidationError) -> Response:
-    errors = [{"loc": list(found["loc"]), "msg": message_of(found)} for found in error.errors()]
+    errors = [{"loc": _location(found), "msg": message_of(found)} for found in error.errors()]
     detail = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in errors[:3])
     return problem(422, detail, errors=errors)
+
+
+def _location(found: Mapping[str, Any]) -> list[str | int]:
+    """Where the mistake is; pydantic puts a mark of its own behind the key of a dictionary."""
+    return [part for part in found["loc"] if part != KEY_MARK]
 
 
 def message_of(found: Mapping[str, Any]) -> str:
@@ -149,11 +156,15 @@ def message_of(found: Mapping[str, Any]) -> str:
             return "is unknown"
         case "missing":
             return "is missing"
+        case "model_attributes_type" | "dict_type" if found["loc"] == ("body",):
+            return "must be a JSON object, with the content type application/json"
         case _:
             return str(found["msg"])
 
 
-async def _on_bridge_error(_request: Request, error: BridgeError) -> Response:
+async def _on_bridge_error(request: Request, error: BridgeError) -> Response:
+    if isinstance(error, ArgumentError):
+        return invalid(str(error), "query" if request.method == "GET" else "body", error.argument).response()
     return problem_of(error)
 
 

@@ -33,6 +33,8 @@ class Scraper:
     """Reads the gauges once at a time, so that a slow database costs one connection, however many ask."""
 
     def __init__(self) -> None:
+        self.needs_token = True
+        """Whether there was any token when the database last responded."""
         self._reading: asyncio.Task[Reading] | None = None
         self._applied = Reading()
         self._fresh_until = 0.0

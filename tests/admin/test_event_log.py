@@ -9,7 +9,7 @@ import pytest
 from bridge.admin.events import EventFilter, list_events
 from bridge.admin.listing import Page, pages
 from bridge.attendance.privacy import Person, erase_person
-from bridge.errors import UsageError
+from bridge.errors import ArgumentError
 from tests.harness.builders import at, peer, seen
 from tests.harness.store_driver import StoreDriver, failed
 
@@ -83,5 +83,5 @@ def test_an_erased_person_is_in_no_listing(logged: StoreDriver) -> None:
 
 
 def test_a_sequence_needs_its_room(store: StoreDriver) -> None:
-    with pytest.raises(UsageError, match="after_sequence"):
+    with pytest.raises(ArgumentError, match="name the room too"):
         store.database.read_now(list_events, EventFilter(after_sequence=1), Page(limit=1))

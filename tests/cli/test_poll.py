@@ -26,6 +26,12 @@ def test_a_dry_run_needs_no_database_and_creates_none(cli: Cli, simulator: Simul
     assert sorted(cli.directory.iterdir()) == before
 
 
+def test_a_room_without_a_session_is_a_complete_poll_with_a_note(cli: Cli) -> None:
+    done = cli("poll", ROOM, "--dry-run")
+    assert f"{ROOM}: complete, 0 peers" in done.out
+    assert "note: the upstream knows of no session in this room" in done.err
+
+
 def test_a_dry_run_writes_nothing_and_a_poll_finds_the_same(tracked: Cli, simulator: Simulator) -> None:
     simulator.join(ROOM, "anna")
     tracked("poll", ROOM)

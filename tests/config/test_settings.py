@@ -200,10 +200,52 @@ def test_an_empty_configuration_has_the_defaults_of_the_contract() -> None:
         rotation_grace=timedelta(hours=24),
     )
     assert settings.delivery.egress == EgressPolicy(allow_http=False, allow_private_networks=())
+    assert settings.polling.idle_interval == seconds(120)
+    assert settings.database.listen_url is None
+    assert settings.identity.person_key == ("email", "walletAddress")
+    assert settings.identity.display_name == ("displayName", "name")
+    assert settings.identity.metadata is None, "full"
     assert settings.web.listen == ListenAddress(host="127.0.0.1", port=8080)
-    assert settings.retention.attempts == timedelta(days=30)
+    web = settings.web
+    assert (web.tokens, web.hosts, web.trusted_proxies, web.cors_origins) == ((), (), (), ())
+    assert (web.public_url, web.requests_per_second, settings.probes.listen) == ("", 50, None)
+    attendance = settings.attendance
+    assert (attendance.reconcile, attendance.reconcile_after, attendance.merge_gap) == (True, seconds(120), seconds(0))
+    assert (settings.audit.checkpoint_every, settings.audit.checkpoint_file) == (seconds(3600), "")
+    assert (settings.retention.events, settings.retention.attempts) == (timedelta(days=400), timedelta(days=30))
     assert (settings.log.format, settings.log.level) == ("auto", "info")
     assert settings.encryption_keys == ()
+
+
+@pytest.mark.parametrize(
+    ("text", "requests_per_second"),
+    [("", 20), ('kind = "livekit"\napi_secret = "s"\nbase_url = "https://e"\n', 10)],
+    ids=["huddle01", "livekit"],
+)
+def test_a_source_has_the_defaults_of_the_contract(load_text: LoadText, text: str, requests_per_second: float) -> None:
+    (source,) = load_text(f'[sources.main]\napi_key = "k"\n{text}').sources
+    assert (source.timeout, source.max_concurrency) == (seconds(8), 16)
+    assert (source.requests_per_second, source.max_response_bytes) == (requests_per_second, 16 * 1024**2)
+    assert (source.discover, source.discover_rooms, source.discover_forget) == (False, ("*",), timedelta(days=1))
+    assert (source.ignore_kinds, source.ignore_hidden) == (("egress",), True)
+
+
+def test_a_room_and_an_endpoint_have_the_defaults_of_the_contract(load_text: LoadText) -> None:
+    settings = load_text(
+        '[sources.main]\napi_key = "k"\n[[rooms]]\nid = "r"\n[[endpoints]]\nname = "e"\nurl = "https://e/"\n'
+    )
+    (room,), (endpoint,) = settings.rooms, settings.endpoints
+    assert (room.name, room.source, room.interval, room.leave_after_missed, room.enabled) == (
+        None, "main", None, None, True,
+    )  # fmt: skip
+    assert (endpoint.style, endpoint.signature, endpoint.secret, endpoint.headers) == ("standard", "v1", None, {})
+    assert (endpoint.events, endpoint.rooms) == (("peer.joined", "peer.left", "room.empty"), ("*",))
+    assert (endpoint.rate_per_second, endpoint.max_concurrency, endpoint.timeout, endpoint.enabled) == (
+        0,
+        8,
+        None,
+        True,
+    )
 
 
 def test_defaults_are_those_of_the_owners(load_text: LoadText) -> None:

@@ -26,6 +26,7 @@ from bridge.rules.presence import (
     Snapshot,
     diff,
 )
+from bridge.web.asyncapi import describe_events
 from tests.docs import examples, pages
 
 PLAIN = {"text", "time", "seconds", "integer", "boolean", "list", "object", "null"}
@@ -176,3 +177,12 @@ def test_the_table_of_styles_has_their_content_types() -> None:
     assert {style: pages.codes(row["content type"])[0] for style, row in rows.items()} == {
         style.value: render(style, body).content_type for style in Format
     }
+
+
+def test_the_table_of_headers_has_those_that_asyncapi_describes() -> None:
+    documented = {pages.codes(row["header"])[0] for row in pages.table(pages.EVENTS, "Headers")}
+    message = describe_events()["components"]["messages"]["webhook.peer.left"]
+
+    assert {name for name in documented if name.startswith(("webhook-", "bridge-"))} == message["headers"][
+        "properties"
+    ].keys()

@@ -8,7 +8,7 @@ from bridge.admin.tokens import remove_token
 from bridge.rules.access import Scope
 from bridge.web.app import ROUTERS
 from bridge.web.auth import requirements
-from bridge.web.routing import ApiRoute
+from bridge.web.routing import API, ApiRoute
 from tests.web.conftest import Web
 
 ROOMS = "/api/v1/rooms"
@@ -74,7 +74,11 @@ async def test_without_any_token_callers_on_this_machine_read_and_others_do_not(
     async with web.client() as here, web.client(address="192.0.2.7") as there, web.client("made-up") as wrong:
         assert (await here.get(ROOMS)).status_code == 200
         assert (await here.get(ME)).json() == {"name": "anonymous", "scopes": ["read", "metrics"]}
+        assert (await here.get(f"{API}/samples/peer.joined")).status_code == 200
         assert (await here.post(ROOMS, json={})).status_code == 401
+        assert (await here.post(f"{API}/hooks", json={})).status_code == 401
+        assert (await here.delete(f"{API}/hooks/x")).status_code == 401
+        assert (await there.get(f"{API}/samples/peer.joined")).status_code == 401
         assert (await there.get(ROOMS)).status_code == 401
         assert (await wrong.get(ROOMS)).status_code == 401
         web.token("hooks")

@@ -15,6 +15,7 @@ from starlette.datastructures import Headers
 from bridge.web import bodies, server
 from bridge.web.proxies import client_of
 from tests.web.conftest import Web
+from tests.web.test_problems import is_problem
 
 ROOMS = "/api/v1/rooms"
 NO_HOSTS = ["[::1", "[::1]evil.example", "localhost:80@evil.example", "127.0.0.1:80/x?"]
@@ -121,6 +122,12 @@ async def test_cors_only_for_the_origins_that_are_listed(web: Web) -> None:
         assert (await client.options(ROOMS, headers=asked)).headers["access-control-allow-origin"] == asked["origin"]
         other = await client.get(ROOMS, headers={"origin": "https://evil.example"})
         assert "access-control-allow-origin" not in other.headers
+
+        refused = await client.options(ROOMS, headers={**asked, "origin": "https://evil.example"})
+        assert is_problem(refused, 400)
+        assert "origin" in refused.json()["detail"]
+        assert "access-control-allow-origin" not in refused.headers
+        assert refused.headers["vary"].startswith("Origin")
 
 
 async def test_null_characters_are_no_part_of_a_url(web: Web) -> None:

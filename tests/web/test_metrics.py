@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from bridge.delivery.endpoints import remove_endpoint
 from bridge.events.bodies import draft_endpoint
 from bridge.metrics import HOOKS, EndpointGauges, Metrics, PollOutcome, SourceGauges
 from bridge.polling.rooms import ensure_sources
+from bridge.web.app import create_app
 from bridge.web.scraper import Scraper
 from tests.harness.builders import at, seen
 from tests.harness.store_driver import GOOD, REJECTED, RETRYABLE, StoreDriver
@@ -132,6 +134,21 @@ async def test_a_database_that_fails_takes_only_its_gauges_along(web: Web, tmp_p
     assert metrics.registry.get_sample_value("bridge_source_up", {"source": "main"}) is None
     counted = {"source": "main", "outcome": "complete"}
     assert metrics.registry.get_sample_value("bridge_polls_total", counted) == 1
+
+
+async def test_it_stays_open_while_the_database_is_away_if_there_was_no_token(web: Web, tmp_path: Path) -> None:
+    away = Database(f"sqlite:///{tmp_path / 'nowhere' / 'bridge.db'}")
+    gone = replace(web.state, database=away)
+    statuses = []
+    for state in (gone, web.state, gone):
+        web.app = create_app(state)
+        async with web.client() as client:
+            response = await client.get("/metrics")
+        statuses.append(response.status_code)
+    away.close()
+
+    assert statuses == [503, 200, 200]
+    assert "bridge_build_info" in response.text
 
 
 def test_events_count_when_they_are_committed(migrated_url: str) -> None:

@@ -147,3 +147,18 @@ async def test_a_body_that_cannot_be_read_is_422(web: Web, body: bytes) -> None:
 
     assert is_problem(response, 422)
     assert [error["loc"] for error in response.json()["errors"]] == [["body"]]
+
+
+@pytest.mark.parametrize("kind", ["application/x-www-form-urlencoded", "text/plain", None])
+@pytest.mark.parametrize(("method", "path"), [("POST", "/api/v1/rooms"), ("PATCH", "/api/v1/endpoints/crm")])
+async def test_a_body_that_is_not_sent_as_json_is_422_and_says_so(
+    web: Web, method: str, path: str, kind: str | None
+) -> None:
+    headers = {} if kind is None else {"content-type": kind}
+    async with web.client(web.token("write")) as client:
+        response = await client.request(method, path, content=b'{"room_id": "a"}', headers=headers)
+
+    assert is_problem(response, 422)
+    assert response.json()["errors"] == [
+        {"loc": ["body"], "msg": "must be a JSON object, with the content type application/json"}
+    ]

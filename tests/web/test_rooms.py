@@ -136,9 +136,10 @@ async def test_presence_has_the_occupied_rooms_with_their_peers(web: Web) -> Non
 
 async def test_a_poll_tells_its_outcome_and_its_changes(web: Web, simulator: Simulator) -> None:
     web.configure(upstream=simulator.url)
-    web.store.track("a")
+    web.store.track("a", "empty")
     simulator.join("a", "ann", metadata={"displayName": "Ann"})
     async with web.client(web.token("write")) as client:
+        empty = (await client.post(f"{ROOMS}/empty/poll")).json()
         polled = (await client.post(f"{ROOMS}/a/poll")).json()
         again = (await client.post(f"{ROOMS}/a/poll")).json()
         unknown = await client.post(f"{ROOMS}/b/poll")
@@ -148,6 +149,8 @@ async def test_a_poll_tells_its_outcome_and_its_changes(web: Web, simulator: Sim
         ["room.occupied", "peer.joined"],
     )
     assert [one["display_name"] for one in polled["peers"]] == ["Ann"]
+    assert (empty["outcome"], empty["changes"]) == ("complete", [])
+    assert empty["notes"] == ["the upstream knows of no session in this room"]
     assert (again["outcome"], again["changes"], unknown.status_code) == ("complete", [], 404)
 
 

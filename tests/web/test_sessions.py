@@ -41,6 +41,19 @@ async def test_a_session_is_listed_and_shown(web: Web) -> None:
     assert (items[0]["ended_at"], items[0]["duration_seconds"], missing.status_code) == (None, None, 404)
 
 
+async def test_a_session_took_as_long_as_its_last_event_says(web: Web) -> None:
+    web.store.track("a")
+    web.store.poll(10, a=seen(peer("ann", 1.0009)))
+    web.store.poll(100.0015, a=seen())
+    async with web.client(web.token("read")) as client:
+        (session,) = (await client.get(SESSIONS)).json()["items"]
+
+    told = web.store.log("a")[-1]["data"]
+    facts = ("started_at", "ended_at", "duration_seconds")
+    assert [session[key] for key in facts] == [told[key] for key in facts]
+    assert session["duration_seconds"] == 99.001
+
+
 @pytest.mark.parametrize(
     ("query", "expected"),
     [

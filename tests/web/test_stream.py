@@ -13,13 +13,14 @@ from sqlalchemy import event, update
 
 from bridge.admin.event_stream import StreamFilter
 from bridge.admin.tokens import remove_token
+from bridge.attendance.retention import prune_room
 from bridge.db.engine import Database
 from bridge.db.tables import events
 from bridge.rules.presence import Json
 from bridge.web import standing, stream, tail
 from bridge.web.server import serve_app
 from bridge.web.tail import EventTail
-from tests.harness.builders import peer, seen
+from tests.harness.builders import at, peer, seen
 from tests.harness.open_writers import writers
 from tests.harness.sse import Received, connected
 from tests.harness.store_driver import StoreDriver
@@ -103,6 +104,20 @@ async def test_what_cannot_be_resumed_or_found_or_read_is_an_error(web: Web, url
         assert client.response.status == 403
     async with connected(url) as client:
         assert client.response.status == 401
+
+
+async def test_after_a_pruned_event_it_cannot_go_on(web: Web, url: str) -> None:
+    await record(web, 0, "a", people=1)
+    web.store.poll(10, a=seen())
+    first, *_, last = [event["id"] for event in web.store.log("a")]
+    async with connected(url, after=first) as client:
+        assert client.response.status == 200
+
+    web.store.write(prune_room, web.store.room("a").id, at(1000))
+
+    for pruned in (first, last):
+        async with connected(url, after=pruned) as client:
+            assert client.response.status == 410
 
 
 @pytest.mark.parametrize("migrated_url", ["postgresql"], indirect=True)  # SQLite has one writer at a time

@@ -82,9 +82,8 @@ async def _poll_room(state: AppState, form: Form) -> Done:
     result = facts_of(await rooms.poll(state, form["room_id"], form["source"]))
     outcome = str(result["outcome"]).replace("_", " ")
     detail = f": {result['detail']}" if result["detail"] else ""
-    is_complete = result["outcome"] in {"complete", "no_session"}
     message = f"Polled: {outcome}{detail}; {count_of(len(result['changes']), 'change')}."
-    return Done(path=_room(form), message=message, kind="good" if is_complete else "warn")
+    return Done(path=_room(form), message=message, kind="good" if result["outcome"] == "complete" else "warn")
 
 
 async def _add_endpoint(state: AppState, form: Form) -> Done:
