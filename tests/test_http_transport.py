@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from bridge import http_transport
 from bridge.delivery.client import ClientLimits, WebhookClient
-from bridge.http_transport import SPARE, Transport, target_as_written
+from bridge.http_transport import MAX_IDLE, Transport, target_as_written
 from bridge.rules.delivery import Outcome
 from bridge.rules.egress import EgressPolicy
 from bridge.rules.presence import Snapshot
@@ -74,7 +74,7 @@ class Desynchronising:
 
 def run(scenario: Coroutine[None, None, None]) -> None:
     """Run it with as many connections as it takes for none to be used before it has rested."""
-    with patch.object(http_transport, "SPARE", 1000):
+    with patch.object(http_transport, "MAX_IDLE", 1000):
         asyncio.run(scenario)
 
 
@@ -164,9 +164,9 @@ async def test_a_connection_rests_before_it_is_used_again() -> None:
 
 async def test_resting_connections_are_bounded() -> None:
     async with listening() as server, httpx.AsyncClient(transport=Transport(keep_alive=60, rest=60)) as client:
-        for _ in range(3 * SPARE):
+        for _ in range(3 * MAX_IDLE):
             await client.post(server.url)
-    assert server.connections == SPARE
+    assert server.connections == MAX_IDLE
 
 
 async def test_it_is_a_transport_of_httpx() -> None:

@@ -23,7 +23,7 @@ PIPE_BYTES = 4096
 
 
 class Pipe:
-    """A small pipe that nobody reads until `read` is called."""
+    """A small pipe that is not read until `read` is called."""
 
     def __init__(self, descriptor: int | None = None) -> None:
         self._reader, self.writer = os.pipe() if descriptor is None else (descriptor, descriptor)

@@ -32,7 +32,9 @@ _KEY_OF_A_TABLE: Final = "[key]"
 def mistakes_in(error: ValidationError) -> Iterator[tuple[KeyPath, str]]:
     """The path and the message of each mistake."""
     for found in error.errors(include_url=False, include_input=False):
-        if found["type"] == "default_factory_not_called":  # a default depends on a key that is a mistake itself
+        if (
+            found["type"] == "default_factory_not_called"
+        ):  # the default of a key depends on another one, whose mistake is reported
             continue
         path = tuple(part for part in found["loc"] if part != _KEY_OF_A_TABLE)
         yield path, _message(found, path)

@@ -14,7 +14,7 @@ from bridge.rules.presence import Snapshot
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Expected:
-    """A peer should be there or gone; without a `peer_id`, nobody should be there."""
+    """A peer should be present or gone; without a `peer_id`, the room should be empty."""
 
     peer_id: str | None
     present: bool = False

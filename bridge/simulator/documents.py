@@ -34,7 +34,7 @@ class Response:
 
 
 def encode(document: Json) -> bytes:
-    """Return JSON as JavaScript writes it: compact, non-ASCII unescaped but for lone surrogates."""
+    """Return JSON as JavaScript writes it: compact, non-ASCII unescaped except for lone surrogates."""
     return json.dumps(document, separators=(",", ":"), ensure_ascii=False).encode("utf-8", "backslashreplace")
 
 

@@ -9,7 +9,7 @@ from bridge.web.state import AppState
 
 
 class Cors:
-    """Starlette's middleware with the present origins, which a reload may change."""
+    """Starlette's middleware with the current origins, which a reload may change."""
 
     def __init__(self, app: ASGIApp, state: AppState) -> None:
         self.app = app

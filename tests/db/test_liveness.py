@@ -33,7 +33,7 @@ class Now:
 
 
 class Process:
-    """A worker that renews and looks when it is told to, with the tokens that it is working on."""
+    """A worker that renews and looks when the test calls it, with the tokens that it is working on."""
 
     def __init__(self, url: str, now: Now) -> None:
         self.database = Database(url)
@@ -201,7 +201,7 @@ def test_an_outage_of_the_database_declares_nobody_dead(
     pass_seconds(now, 10, late.renew, observer.renew_and_look)
     assert claims(store) == [("rooms", token)]
     pass_seconds(now, 5, observer.renew_and_look)
-    assert claims(store) == [], "and afterwards it is watched as before"
+    assert claims(store) == [], "and afterwards the limit is as before"
 
 
 def test_a_claim_that_nothing_works_on_is_freed(start: Callable[[], Process], now: Now, store: StoreDriver) -> None:

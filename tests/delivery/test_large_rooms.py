@@ -1,4 +1,4 @@
-"""A room of 5,000 people with as much metadata as they may have: polled, told, and described to a new endpoint."""
+"""A room of 5,000 people with as much metadata as they may have: polled, delivered, and in a snapshot."""
 
 from __future__ import annotations
 

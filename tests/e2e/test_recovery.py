@@ -90,7 +90,7 @@ class Fleet:
         )
 
     def wait_for_joins(self, peer: str) -> None:
-        """Let somebody join every room, and wait until the receiver has accepted that."""
+        """Let a peer join every room, and wait until the receiver has accepted that."""
         for room in ROOMS:
             self.simulator.join(room, peer)
         self.receiver.wait_for(

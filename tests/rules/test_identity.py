@@ -65,7 +65,7 @@ def test_person_and_name_are_found_in_what_is_not_kept_and_the_person_stays() ->
 
     (visit,) = changed.after.visits.values()
     assert (visit.person_key, visit.display_name) == ("ann@example.com", "Anna")
-    assert len(changed.changes) == 1, "the log tells the new name"
+    assert len(changed.changes) == 1, "the log has the new name"
 
 
 def test_the_source_names_the_person_where_metadata_does_not() -> None:

@@ -93,7 +93,7 @@ def test_the_join_time_in_every_form(fields: dict[str, object], joined_at: datet
         ("DISCONNECTED", False, True),
         (3, False, True),
         (None, False, True),  # absent: zero, which is JOINING
-        ("HOVERING", False, False),  # of a later version: it may be present, so nobody leaves for it
+        ("HOVERING", False, False),  # of a later version: it may be present, so no peer leaves
         (9, False, False),
         ([], False, False),
     ],

@@ -36,7 +36,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @dataclass(slots=True, kw_only=True)
 class Web:
-    """The app over a store, at second `now`; `client(token)` calls it, from this machine unless told otherwise."""
+    """The app over a store, at second `now`; `client(token)` calls it, by default from this machine."""
 
     store: StoreDriver
     settings: Settings
