@@ -14,7 +14,7 @@ from tests.harness.livekit import LiveKitServer, Participants
 
 @dataclass(slots=True)
 class Visit:
-    """One connection, in Unix seconds; of who was killed without a goodbye, `left_at` is only known to LiveKit."""
+    """One connection, in Unix seconds; `left_at` is None if it was killed: only LiveKit knows that time."""
 
     room: str
     identity: str
