@@ -36,7 +36,7 @@ MORE: dict[str, Callable[[bytes], bytes]] = {
     "an empty 200": lambda _: b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
     "no HTTP": lambda _: b"\0\r\n",
 }
-"""What a server says after a response."""
+"""Data that a server sends after a response."""
 WHEN = ("together", "soon", "idle")
 REST = 60  # seconds: nothing depends on how fast this machine is
 
@@ -84,7 +84,7 @@ ROUNDS = st.lists(st.lists(st.sampled_from(ROOMS), min_size=1, max_size=4), min_
 
 @settings(max_examples=100, deadline=None)
 @given(script=SCRIPTS, rounds=ROUNDS, connections=st.sampled_from([1, 2, 16]))
-def test_a_room_is_never_told_of_another(
+def test_a_room_never_gets_the_response_for_another(
     script: list[tuple[str, str]], rounds: list[list[str]], connections: int
 ) -> None:
     async def scenario() -> None:

@@ -73,7 +73,7 @@ class Verification:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Erasures:
-    """What `person.erased` events explain."""
+    """The visits and events that `person.erased` events name."""
 
     events: frozenset[Position] = frozenset()
     visits: frozenset[str] = frozenset()

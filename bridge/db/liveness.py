@@ -56,7 +56,7 @@ log = get_logger("bridge.db")
 
 
 class Registry(Protocol):
-    """How the workers of one kind of database show that they live."""
+    """The registrations of workers on one kind of database."""
 
     def register(self, worker_id: str) -> None: ...
 

@@ -33,7 +33,7 @@ class KnownRoom:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ListChanges:
-    """What a list changes: rooms to track from now on, and the keys of rooms to poll at once.
+    """Changes by a list: rooms to track from now on, and the keys of rooms to poll at once.
 
     `listed` are those that are new on the list, or have another number of peers; `unlisted` are no longer on it.
     """

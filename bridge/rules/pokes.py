@@ -1,7 +1,7 @@
-"""What a poll should find if a message of the upstream is true. Pure.
+"""The result that a poll should have if a poke is true. Pure.
 
-The message is never believed. But the list of peers may lag behind it: if the next poll contradicts it, the room is
-polled once more a moment later.
+A poke never changes presence itself. But the list of peers may lag behind it: if the next poll contradicts it, the
+room is polled once more a moment later.
 """
 
 from __future__ import annotations

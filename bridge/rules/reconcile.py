@@ -172,7 +172,7 @@ def next_try(ended_at: datetime, after: timedelta, tries: int, outcome: Outcome,
 
 
 def _match(seen: SeenVisit, visits: Sequence[RecordedVisit]) -> int | None:
-    """The visit of the same peer that overlaps most; one that began at the very same time comes first."""
+    """The visit of the same peer that overlaps most; one that began at the same time comes first."""
     earliest = seen.joined_at if seen.joined_after is None else min(seen.joined_after, seen.joined_at)
     best: tuple[bool, timedelta] | None = None
     found = None

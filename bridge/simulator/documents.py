@@ -1,4 +1,4 @@
-"""The JSON documents and the responses of the upstream (upstream.md 1.1): shapes only. Times are epoch milliseconds."""
+"""The JSON documents and the responses of the upstream: shapes only. Times are epoch milliseconds."""
 
 from __future__ import annotations
 

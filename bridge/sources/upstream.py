@@ -1,7 +1,7 @@
 """Requests to an upstream over HTTP, the same for every kind: one deadline, limits, failures, the cache of responses.
 
-Nothing that the upstream or the network does is raised, and no failure repeats a secret. What a response means is
-decided by the pure function of a kind that is handed in.
+Errors of the upstream and the network are returned, not raised, and no failure repeats a secret. A pure function of the
+kind, which is passed in, interprets a response.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The principal of a request, and its permissions: bearer tokens with scopes (CONTRACT of the API: docs/api.md).
+"""The principal of a request, and its permissions: bearer tokens with scopes (docs/api.md).
 
 A token is looked up for every request, by its digest: a removed one is refused at once, in every process. Without any
 token, any client on this machine may read.

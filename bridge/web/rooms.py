@@ -59,7 +59,7 @@ class NewRoom(Table):
 
 
 class PolledRoom(BaseModel):
-    """What a poll saw and changed; `outcome` is `complete`, `incomplete`, `no_session` or a kind of failure."""
+    """Result of a poll and its changes; `outcome` is `complete`, `incomplete`, `no_session` or a kind of failure."""
 
     room_id: str
     source: str

@@ -186,7 +186,7 @@ def test_claims_of_a_process_that_lives_stay(start: Callable[[], Process], now: 
     assert len(registered(store)) == 2
 
 
-def test_an_outage_of_the_database_declares_nobody_dead(
+def test_no_worker_counts_as_dead_after_an_outage_of_the_database(
     start: Callable[[], Process], now: Now, store: StoreDriver
 ) -> None:
     """Nor does it when the observer itself was frozen: the other one may come back as late again as it lasted."""

@@ -22,7 +22,7 @@ NEW_SECRET = "whsec_" + "bmV3IHNlY3JldCBuZXcgc2VjcmV0IG5ldyBzZWNyZXQ="
 
 
 class OneSender:
-    """What a sender knows of the endpoints that it has called."""
+    """The endpoints that a sender has called."""
 
     def __init__(self, store: StoreDriver) -> None:
         self.store = store
@@ -142,7 +142,7 @@ def test_an_endpoint_that_something_restricts_or_that_has_changed_is_left_to_the
     assert (recorded["a"].taken, recorded["a"].wakes_senders) == ((), True)
 
 
-def test_max_concurrency_holds_over_offers_and_claims_of_several_senders(sender: OneSender) -> None:
+def test_max_concurrency_is_kept_over_offers_and_claims_of_several_senders(sender: OneSender) -> None:
     store = sender.store
     store.write(lambda connection: connection.execute(update(endpoints).values(max_concurrency=1)))
     store.track("c", seconds=15)

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.slow
 THREE = ["peer.joined", "peer.left", "room.empty"]
 
 
-def test_a_room_that_nobody_listed_is_told_from_its_first_peer(
+def test_a_discovered_room_is_delivered_from_its_first_peer(
     configure: Configure, simulator: Simulator, receiver: Receiver
 ) -> None:
     config = configure(

@@ -213,7 +213,7 @@ def test_rooms_leave_a_request_for_the_list_that_is_due(lists: Lists) -> None:
     assert (rooms_at(1), rooms_at(2)) == (["a"], ["b"])
 
 
-def test_without_rooms_the_list_tells_whether_the_source_works(lists: Lists) -> None:
+def test_without_rooms_the_list_decides_whether_the_source_works(lists: Lists) -> None:
     lists.record(lists.claim(0), failed(FailureKind.UNAUTHORIZED), 0)
     (source,) = lists.store.rows(sources)
     assert source.condition == "unauthorized"

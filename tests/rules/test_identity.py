@@ -1,4 +1,4 @@
-"""Who a peer is, and what of its metadata is kept."""
+"""The person and the name of a peer, and the metadata that is kept."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_the_person_is_the_first_text_that_is_not_empty(
         (BIG, ("name",), {"name": "Ann"}),
     ],
 )
-def test_metadata_is_kept_as_the_policy_says(value: Json, policy: tuple[str, ...] | None, kept: Json) -> None:
+def test_metadata_is_kept_by_the_policy(value: Json, policy: tuple[str, ...] | None, kept: Json) -> None:
     assert keep_metadata(value, IdentityPolicy(metadata=policy)) == kept
 
 

@@ -1,4 +1,4 @@
-"""LiveKit's responses: what its server writes, what Protocol Buffers' JSON allows, and what is no answer."""
+"""LiveKit's responses: what its server writes, what Protocol Buffers' JSON allows, and anything else."""
 
 from __future__ import annotations
 
@@ -191,7 +191,7 @@ def test_order_versions_and_tracks_do_not_change_the_fingerprint() -> None:
 
 
 @pytest.mark.parametrize("body", ["{}", '{"participants": []}', '{"participants": null}', '{"participants":[],"x":1}'])
-def test_nobody_is_there(body: str) -> None:
+def test_an_empty_room(body: str) -> None:
     found = interpret(200, {}, body.encode(), NOW, ignored=DEFAULT)
     assert isinstance(found, Snapshot)
     assert (found.peers, found.complete, found.no_session) == ((), True, False)

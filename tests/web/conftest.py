@@ -23,7 +23,7 @@ from tests.harness.config import write_config
 from tests.harness.store_driver import StoreDriver
 
 ON_SQLITE = {"test_auth", "test_guard", "test_openapi", "test_pages", "test_problems"}
-"""What these test is above the database: on PostgreSQL they run in the campaign."""
+"""Tests of code above the database: on PostgreSQL they run in the campaign."""
 BASE = "http://127.0.0.1:8080"
 
 
