@@ -26,7 +26,7 @@ class Visit:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pace:
-    """How long they stay and stay away, in seconds, and how often they end by a kill."""
+    """Ranges of stays and absences in seconds, and the share of visits that end by a kill."""
 
     stay: tuple[float, float]
     away: tuple[float, float]
