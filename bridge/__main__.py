@@ -14,10 +14,10 @@ INTERRUPTED = 130
 
 def main() -> None:
     """Run the program; Ctrl-C while it is being imported prints no traceback."""
-    if _command(sys.argv[1:]) == "run":  # what comes before the service listens
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # a reload is no hang-up
-        signal.signal(signal.SIGTERM, lambda *_: os._exit(0))  # nothing has begun that would have to end in order
-    gc.disable()  # until the command is imported: importing makes nothing but objects to keep
+    if _command(sys.argv[1:]) == "run":  # until the service handles signals
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # a reload must not end it
+        signal.signal(signal.SIGTERM, lambda *_: os._exit(0))  # nothing has started yet
+    gc.disable()  # until the command is imported: importing creates no garbage
     _open_streams()
     code = INTERRUPTED
     with contextlib.suppress(KeyboardInterrupt):

@@ -1,7 +1,7 @@
 """When a process looks for due work, with one reading statement, and wakes poller and sender.
 
 A look finds out what is due, and when the next thing will be. The next look comes at that time, though not so soon that
-every room would be polled by itself. What is made due in between is found at once if this process did it, or where
+each room would be polled alone. What is made due in between is found at once if this process did it, or where
 PostgreSQL notifies (`bridge.db.notifications`); otherwise by the next look.
 """
 
@@ -32,7 +32,7 @@ def until_next_look(next_at: datetime | None, now: datetime, longest: timedelta)
     """The time until the next look.
 
     Args:
-        next_at: when the next thing is due; what is due already may not have been all.
+        next_at: the next due time; more may be due already.
         now: time of the last look.
         longest: the longest time between two looks.
     """
@@ -49,7 +49,7 @@ class WorkFinder:
         deliveries: whether it sends.
         on_due: called with what is due.
         is_notified: whether others notify this process, and it has nothing under way. Limits (a slot that gets free)
-            may let something be claimed that was due before, and nobody notifies of that.
+            may let something be claimed that was due before, which sends no notification.
     """
 
     def __init__(
@@ -94,7 +94,7 @@ class WorkFinder:
             loop.call_soon_threadsafe(self.wake)
 
     async def _look(self) -> timedelta:
-        """Wake those who have something to do; returns the time until the next look."""
+        """Wake poller and sender if there is work for them; returns the time until the next look."""
         now = self._now()
         try:
             found = await self._database.look(find_due_work, now, polls=self._polls, deliveries=self._deliveries)

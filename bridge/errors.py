@@ -1,4 +1,4 @@
-"""Errors that the bridge raises on purpose.
+"""Errors that the bridge raises deliberately.
 
 A message says what is wrong, where, and what to do. The CLI prints it and exits with `exit_code`
 (1 failed, 2 usage or configuration, 3 verification failed); no traceback reaches a user.
@@ -46,11 +46,11 @@ class UsageError(BridgeError):
 
 
 class ConflictError(UsageError):
-    """The command contradicts what there is: a taken name, or a thing that the configuration owns."""
+    """The command conflicts with what is stored: a taken name, or an object that the configuration owns."""
 
 
 class BusyError(BridgeError):
-    """It cannot be done now, and can be after `seconds`."""
+    """The command cannot be carried out now, but after `seconds`."""
 
     def __init__(self, message: str, seconds: float) -> None:
         self.seconds = seconds
@@ -66,7 +66,7 @@ class ArgumentError(UsageError):
 
 
 class PositionError(UsageError):
-    """The position in a listing is none of that listing."""
+    """The position is not one of this listing."""
 
 
 class NotFoundError(BridgeError):
@@ -97,7 +97,7 @@ class VerificationError(BridgeError):
 
 
 class ForbiddenAddressError(BridgeError):
-    """A destination that deliveries may not have (bridge.rules.egress)."""
+    """A forbidden destination of deliveries (bridge.rules.egress)."""
 
 
 class DatabaseError(BridgeError):

@@ -1,6 +1,6 @@
-"""Reads one HTTP/1 response from the bytes of a connection: pure, whatever the pieces in which they arrive.
+"""Reads one HTTP/1 response from the bytes of a connection: pure, however they are split.
 
-What curl can read, this can: the status of a receiver that writes sloppy HTTP counts like any other. A response whose
+It reads every response that curl reads, so that the status of a receiver with sloppy HTTP counts too. A response whose
 end was doubtful (RFC 9112 section 6.3) is read, but its connection is not used again.
 """
 
@@ -116,7 +116,7 @@ class ResponseReader:
     def _advance(self) -> bool:
         for _ in self._steps:
             return False
-        if self._buffer:  # bytes after the end, which nobody has asked for
+        if self._buffer:  # unexpected bytes after the end
             self.keeps_connection = False
         is_cut = len(self._body) > self._limit
         if is_cut:
@@ -253,7 +253,7 @@ def _chunk_size(line: bytes) -> int:
 
 
 def _quoted(raw: bytes | bytearray, *, is_whole: bool = False) -> str:
-    """A line for a message: whole or not at all, so that a secret which it repeats can be found and redacted."""
+    """A line for a message: complete or omitted, so that a secret in it can be found and redacted."""
     line, end, _ = raw.partition(b"\n")
     if not (end or is_whole) or len(line) > _QUOTED:
         return "something else"

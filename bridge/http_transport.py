@@ -1,13 +1,13 @@
-"""The transport of httpx that all requests use: connections that are kept, and say only what they were asked.
+"""The transport of httpx that all requests use: it keeps connections, and closes those with unexpected data.
 
 Made for many small requests. A request is prepared once, as an `httpx.Request`, and sent many times; what changes
 (target, more headers, body) is added as bytes. Headers of a response are parsed when they are read. There are no
 cookies, redirects, proxies or settings from the environment.
 
-Before a kept connection is used again, its socket is looked at: if anything has arrived since the last response, it
+Before a kept connection is used again, its socket is checked: if anything has arrived since the last response, it
 would be taken for the next one, so the connection is closed. Requests are never pipelined. What arrives when the next
-request is already on its way cannot be told from its response; so a connection rests before it is used again, and while
-it rests another one is opened.
+request is already on its way cannot be distinguished from its response; so a connection rests before it is used again,
+and while it rests another one is opened.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ _HAPPY_EYEBALLS_DELAY: Final = 0.25
 """Seconds until the next address of a name is tried beside the one before (RFC 8305 section 5)."""
 REST: Final = 0.05
 """Seconds between a response and the next request over the same connection."""
-SPARE: Final = 8
-"""Idle connections of an origin from which on none is opened because the others still rest."""
+MAX_IDLE: Final = 8
+"""Idle connections of an origin; with so many, no other is opened while they rest."""
 _READABLE: Final = select.POLLIN | select.POLLHUP | select.POLLERR
 _TARGET: Final = re.compile(r"^[^:]*://[^/?#]*")
 _ASCII: Final = "".join(map(chr, range(0x21, 0x7F)))
@@ -46,7 +46,7 @@ _ADAPTER_LIMIT: Final = 16 * 1024 * 1024
 
 
 class Origin(NamedTuple):
-    """Where a connection leads."""
+    """The destination of a connection."""
 
     scheme: str
     host: str
@@ -206,7 +206,7 @@ class Transport(httpx.AsyncBaseTransport):
         now, connections = time.monotonic(), self._idle.get(origin)
         while connections:
             idle = now - connections[0].idle_since
-            if idle < self._rest and len(connections) < SPARE:
+            if idle < self._rest and len(connections) < MAX_IDLE:
                 return None
             connection = connections.popleft()
             if idle <= self._keep_alive and connection.is_quiet():
@@ -262,11 +262,11 @@ class Transport(httpx.AsyncBaseTransport):
     def _forget_lookup(self, key: tuple[str, int], done: asyncio.Task[list[AddressInfo]]) -> None:
         del self._lookups[key]
         if not done.cancelled():
-            done.exception()  # nobody may be waiting for it any more
+            done.exception()  # its callers may have been cancelled
 
 
 class _Connection(asyncio.Protocol):
-    """One connection: a request at a time, and nothing that was not asked for."""
+    """One connection: a request at a time; unexpected data closes it."""
 
     def __init__(self, origin: Origin) -> None:
         self.origin = origin
@@ -315,7 +315,7 @@ class _Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         if self._done is None or self._done.done():
-            self.close()  # nobody has asked for this
+            self.close()  # unexpected data
         else:
             self._read(partial(self._reader.feed, data), self._done)
 

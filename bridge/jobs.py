@@ -1,4 +1,4 @@
-"""Work that is done now and then, in one process at a time: retention, exact times, checkpoints, due times."""
+"""Periodic work, in one process at a time: retention, exact times, checkpoints, due times."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ SESSIONS_AT_ONCE = 20
 """Sessions that are reconciled before other jobs have their turn."""
 LONGEST_PRUNE_INTERVAL = timedelta(minutes=10)
 CLOCK_JUMP = timedelta(hours=1)
-"""After the clock was set forward by this much or more, nothing is deleted for its age until a day has passed."""
+"""After the clock was set forward by this much or more, nothing is deleted by age until a day has passed."""
 DUE_TIMES_CHECK = timedelta(seconds=10)
 
 log = get_logger("bridge.service")
@@ -51,7 +51,7 @@ class Jobs:
         database: what they work on.
         runtime: clock, ids and chance.
         worker: the process's registration, which makes tokens for claims.
-        settings: returns the present ones.
+        settings: returns the current ones.
         on_appended: called when a job has appended events.
     """
 
@@ -71,7 +71,7 @@ class Jobs:
         self._prunes_after = 0.0
         self._checkpoints_after = 0.0
         self.tokens: set[str] = set()
-        """The tokens of claims that are neither the poller's nor the sender's."""
+        """The tokens of the claims of jobs."""
 
     def all(self) -> list[Job]:
         return [
@@ -229,7 +229,7 @@ class Jobs:
 
     @property
     def _is_clock_doubtful(self) -> bool:
-        """Whether the clock was set forward less than a day ago: age is no reason to delete then."""
+        """Whether the clock was set forward less than a day ago: nothing is deleted by age then."""
         return asyncio.get_running_loop().time() < self._prunes_after
 
     async def on_clock_changed(self, moved: timedelta) -> None:
@@ -240,7 +240,7 @@ class Jobs:
             await self._reschedule(lambda: self._database.write_aside(make_everything_due, self._runtime.now()))
 
     async def _check_due_times(self) -> None:
-        """Make due what a clock of another machine, or of another day, has put off too far."""
+        """Make due whatever waits too long because of a wrong clock, of this machine or another one."""
         polling = self._settings.polling
         longest = longest_wait(max(polling.interval, polling.idle_interval), self._settings.delivery.policy)
 

@@ -34,7 +34,7 @@ _wanted: dict[str, Any] | None = None
 
 
 def get_logger(name: str) -> BoundLogger:
-    """The logger of a module; `name` says which."""
+    """The logger of the module `name`."""
     return cast("BoundLogger", _Logger(name))
 
 
@@ -47,7 +47,7 @@ def configure_logs(*, console: bool, level: str, queued: bool = False) -> None:
     _queue = _LineQueue(sys.stderr.fileno()) if queued else None
     threshold = logging.getLevelNamesMapping()[level.upper()]
     logging.basicConfig(level=max(threshold, logging.WARNING), handlers=[_LibraryHandler()], force=True)
-    logging.getLogger("apscheduler").setLevel(logging.ERROR)  # a tick that was skipped is made up for by the next one
+    logging.getLogger("apscheduler").setLevel(logging.ERROR)  # the next tick makes up for a skipped one
     _wanted = {"console": console, "threshold": threshold}
     if "structlog" in sys.modules:
         _import_structlog()
@@ -104,7 +104,7 @@ def _configure(*, console: bool, threshold: int) -> None:
 
 
 class _LibraryHandler(logging.Handler):
-    """Log lines of libraries, in the form of our own."""
+    """Log lines of libraries, in the format of the bridge's own."""
 
     def emit(self, record: logging.LogRecord) -> None:
         log = get_logger("bridge.logs")
@@ -121,7 +121,7 @@ def flush_logs(seconds: float) -> None:
 class _LineQueue:
     """A logger whose lines a thread writes to a file descriptor; it neither waits nor fails.
 
-    Not to `sys.stderr`, whose lock would then be held while the reader stalls, and is needed at the end of the program.
+    Not to `sys.stderr`, whose lock is needed at the end of the program, and would stay locked while the reader stalls.
     """
 
     def __init__(self, descriptor: int, limit: int = QUEUED_LINES) -> None:
@@ -170,7 +170,7 @@ class _LineQueue:
         while rest:
             try:
                 rest = rest[os.write(self._descriptor, rest) :]
-            except BlockingIOError:  # the descriptor came to us as a non-blocking one
+            except BlockingIOError:  # the descriptor was inherited as a non-blocking one
                 select.select([], [self._descriptor], [])
             except OSError:
                 return False

@@ -1,6 +1,6 @@
 """The metrics of one process: names, labels and values are those of docs/operations.md, "Metrics".
 
-Counters and histograms are counted where the facts are known, in children that are bound once per source or endpoint.
+Counters and histograms are updated where the facts are known, in children that are bound once per source or endpoint.
 Gauges are read from the database at a scrape (`bridge.admin.gauges`). No room, peer or person is ever a label.
 """
 
@@ -38,14 +38,14 @@ class PollOutcome(StrEnum):
 
 
 class PokeOutcome(StrEnum):
-    """Outcome of a message of the upstream itself."""
+    """Outcome of a poke."""
 
     DUE = "due"
     """Its room is polled at once."""
     UNTRACKED = "untracked"
     NO_ROOM = "no_room"
     REPEATED = "repeated"
-    """The very same message came before."""
+    """The same message came before."""
     REFUSED = "refused"
     """The upstream did not sign it, or too long ago."""
 
@@ -93,7 +93,7 @@ class SourceMetrics:
         self._polls[outcome].inc()
 
     def observe_request(self, *, delay: timedelta, duration: timedelta) -> None:
-        """A poll that asked its source: `delay` is the time from due to asked."""
+        """A poll that was sent: `delay` is the time from due time to request."""
         self._delay.observe(max(delay.total_seconds(), 0))
         self._duration.observe(max(duration.total_seconds(), 0))
 
@@ -133,7 +133,7 @@ class Metrics:
             registry, "bridge_poll_duration_seconds", "Time from request to response of a poll.", "source"
         )
         self._poll_delay = _histogram(
-            registry, "bridge_poll_delay_seconds", "Time from due to asked of a poll.", buckets=_LATE
+            registry, "bridge_poll_delay_seconds", "Time from due time to request of a poll.", buckets=_LATE
         )
         self._clock_skew = _gauge(
             registry, "bridge_clock_skew_seconds", "Lead of this machine's clock over that of the source.", "source"
@@ -157,7 +157,7 @@ class Metrics:
             registry, "bridge_endpoint_up", "1 while the endpoint is active and its circuit closed, else 0.", "endpoint"
         )
         self._owed_events = _gauge(
-            registry, "bridge_owed_events", "Events between acknowledged and newest wanted one.", "endpoint"
+            registry, "bridge_owed_events", "Events from the last acknowledged to the newest wanted one.", "endpoint"
         )
         self._oldest_owed = _gauge(
             registry, "bridge_oldest_owed_seconds", "Age of the oldest owed event, 0 if none is owed.", "endpoint"

@@ -1,4 +1,4 @@
-"""The clock, ids and chance, handed to everything that must not read them itself."""
+"""The clock, ids and chance, passed as arguments to code that must not read them itself."""
 
 from __future__ import annotations
 

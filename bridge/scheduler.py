@@ -86,7 +86,7 @@ class _Clock:
         return self._now() - timedelta(seconds=self._elapsed())
 
     async def check(self) -> None:
-        """Find out if the clock was changed since the last check."""
+        """Find out whether the clock was changed since the last check."""
         moved = self._start() - self._offset
         if abs(moved) < CLOCK_TOLERANCE:
             return
@@ -98,8 +98,8 @@ class _Clock:
 
 
 async def _run(clock: _Clock, job: Job) -> None:
-    """Run a job, which may be due only because the clock was changed: then that is acted upon first."""
-    with suppress(asyncio.CancelledError):  # by the scheduler's end, which APScheduler would log as an error
+    """Run a job; if it may be due only because the clock was changed, handle that first."""
+    with suppress(asyncio.CancelledError):  # at the scheduler's end; APScheduler would log it as an error
         await clock.check()
         await job.run()
 

@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from bridge.web.state import AppState
 
 RELOAD_DRAIN_SECONDS = 2.0
-"""Time that a reload gives to what is under way; the rest is given back and comes again."""
+"""Time that a reload gives to work under way; the rest is given back and is due again."""
 CLOSE_SECONDS = 0.5
 """Time that the database has, at the very end, to finish running transactions."""
 
@@ -186,7 +186,7 @@ class Service:
             roles = sorted(role.value for role in self._roles)
             log.info("bridge.started", version=__version__, roles=roles, database=self._database.name)
             self._on_ready(url)
-            gc.freeze()  # what is there now stays: to look through all of it would stop everything for 0.1 s
+            gc.freeze()  # these objects stay: collecting through all of them would stop the process for 0.1 s
             changed_sources: Collection[str] = ()
             while not self._stop_requested.is_set():
                 async with self._workers():
@@ -200,7 +200,7 @@ class Service:
 
     @asynccontextmanager
     async def _workers(self) -> AsyncIterator[None]:
-        """Run poller and sender with the present settings; leaving drains them."""
+        """Run poller and sender with the current settings; leaving drains them."""
         async with AsyncExitStack() as stack:
             workers: list[Poller | Sender] = []
             if Role.SENDER in self._roles:
@@ -302,7 +302,7 @@ class Service:
 
     @asynccontextmanager
     async def _looking(self) -> AsyncIterator[None]:
-        """Look for due work, of which other processes notify this one."""
+        """Look for due work when other processes notify this one."""
         if not self._roles & {Role.POLLER, Role.SENDER}:
             yield
             return
@@ -310,7 +310,7 @@ class Service:
             yield
 
     def _channels(self) -> dict[str, Callable[[], None]]:
-        """The notifications that concern this process: of events only if it sends what others have polled."""
+        """The notifications that concern this process: of events only if it sends without polling."""
         channels: dict[str, Callable[[], None]] = {DUE_CHANNEL: self._finder.wake}
         if Role.POLLER not in self._roles:
             channels[EVENTS_CHANNEL] = self._wake_sender
@@ -444,7 +444,7 @@ async def _keep_running(worker: _Runs) -> None:
 
 
 def _changed_sources(before: Settings, after: Settings) -> Collection[str]:
-    """Sources whose URL or key is another one now, or that are no longer configured."""
+    """Sources whose URL or key has changed, or that are no longer configured."""
     accounts = {source.name: _account(source) for source in after.sources}
     return [one.name for one in before.sources if accounts.get(one.name) != _account(one)]
 
@@ -454,7 +454,7 @@ def _account(source: SourceSettings) -> tuple[str, ...]:
 
 
 def _not_emptied(before: Settings, after: Settings) -> Settings:
-    """Refuse a file that names nothing any more: it was cut off, or is being written.
+    """Refuse a file that names no rooms or endpoints any more: it may be half written.
 
     Raises:
         BridgeError: every room and endpoint would be removed, with every backlog.

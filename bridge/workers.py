@@ -1,7 +1,7 @@
-"""Claiming work, doing it concurrently, stopping in order: the loop that poller and sender share.
+"""Claims work, runs it concurrently and stops in order: the loop that poller and sender share.
 
 The database knows what is due. A pool claims when it is woken, and again when a slot is free if its last claim left
-something due behind, so that it never asks for nothing while work goes on.
+due work behind, so that few claims find nothing.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from bridge.logs import get_logger
 Item = TypeVar("Item")
 
 RELEASE_SECONDS = 0.5
-"""Time limit for giving back unfinished items at the end; what is left is freed with the registration."""
+"""Time limit for giving back unfinished items at the end; the rest is freed with the registration."""
 PAUSE_AFTER_ERROR = 1.0
 """Seconds before an item whose work failed unexpectedly is given back, or a failed claim is repeated."""
 

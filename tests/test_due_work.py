@@ -105,7 +105,7 @@ async def test_without_notifications_it_looks_often(store: StoreDriver, monkeypa
         await until(lambda: looking.found[-1].sources == {"main"})
 
 
-async def test_the_regular_look_finds_what_nobody_notified(store: StoreDriver) -> None:
+async def test_the_regular_look_needs_no_notification(store: StoreDriver) -> None:
     looking = Looking(store)
     async with looking.running():
         await asyncio.to_thread(store.track, "a")

@@ -1,4 +1,4 @@
-"""What the reader of responses takes, in whatever pieces it arrives, and what it refuses."""
+"""Responses that the reader accepts, however they are split, and responses that it refuses."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from bridge import http_transport
 from bridge.delivery.client import ClientLimits, WebhookClient
-from bridge.http_transport import SPARE, Transport, target_as_written
+from bridge.http_transport import MAX_IDLE, Transport, target_as_written
 from bridge.rules.delivery import Outcome
 from bridge.rules.egress import EgressPolicy
 from bridge.rules.presence import Snapshot
@@ -36,7 +36,7 @@ MORE: dict[str, Callable[[bytes], bytes]] = {
     "an empty 200": lambda _: b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
     "no HTTP": lambda _: b"\0\r\n",
 }
-"""What a server says after a response."""
+"""Data that a server sends after a response."""
 WHEN = ("together", "soon", "idle")
 REST = 60  # seconds: nothing depends on how fast this machine is
 
@@ -74,7 +74,7 @@ class Desynchronising:
 
 def run(scenario: Coroutine[None, None, None]) -> None:
     """Run it with as many connections as it takes for none to be used before it has rested."""
-    with patch.object(http_transport, "SPARE", 1000):
+    with patch.object(http_transport, "MAX_IDLE", 1000):
         asyncio.run(scenario)
 
 
@@ -84,7 +84,7 @@ ROUNDS = st.lists(st.lists(st.sampled_from(ROOMS), min_size=1, max_size=4), min_
 
 @settings(max_examples=100, deadline=None)
 @given(script=SCRIPTS, rounds=ROUNDS, connections=st.sampled_from([1, 2, 16]))
-def test_a_room_is_never_told_of_another(
+def test_a_room_never_gets_the_response_for_another(
     script: list[tuple[str, str]], rounds: list[list[str]], connections: int
 ) -> None:
     async def scenario() -> None:
@@ -164,9 +164,9 @@ async def test_a_connection_rests_before_it_is_used_again() -> None:
 
 async def test_resting_connections_are_bounded() -> None:
     async with listening() as server, httpx.AsyncClient(transport=Transport(keep_alive=60, rest=60)) as client:
-        for _ in range(3 * SPARE):
+        for _ in range(3 * MAX_IDLE):
             await client.post(server.url)
-    assert server.connections == SPARE
+    assert server.connections == MAX_IDLE
 
 
 async def test_it_is_a_transport_of_httpx() -> None:

@@ -23,7 +23,7 @@ PIPE_BYTES = 4096
 
 
 class Pipe:
-    """A small pipe that nobody reads until `read` is called."""
+    """A small pipe that is not read until `read` is called."""
 
     def __init__(self, descriptor: int | None = None) -> None:
         self._reader, self.writer = os.pipe() if descriptor is None else (descriptor, descriptor)
@@ -105,7 +105,7 @@ def test_a_reader_that_is_gone_stops_nothing(pipe: Pipe) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("resumes", [True, False])
-def test_the_program_works_and_stops_although_nobody_reads_its_log(
+def test_the_program_works_and_stops_although_its_log_is_not_read(
     tmp_path: Path, sqlite_migrated_url: str, simulator: Simulator, receiver: Receiver, *, resumes: bool
 ) -> None:
     fifo, people = tmp_path / "log", 300

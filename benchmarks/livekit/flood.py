@@ -1,7 +1,7 @@
 """A flood of pokes from one client, as fast as it can: for one room, for many, and ones that must be refused.
 
-Every poke of the first two is signed and distinct, and tells of a participant who is not there, which costs a second
-poll. Beside it, people join a room of the same source and one of another source, which are polled every second.
+Every poke of the first two is signed and distinct, and about a participant who is not there, which causes a second
+poll. Meanwhile, people join a room of the same source and one of another source, which are polled every second.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ OLD_SECONDS = 301
 
 @dataclass(frozen=True, slots=True)
 class Flood:
-    """What a client sends: pokes for rooms, signed with a secret and key some seconds ago."""
+    """Pokes that a client sends: for rooms, signed with a secret and key some seconds ago."""
 
     url: str
     rooms: Sequence[str]
@@ -46,13 +46,11 @@ class Flood:
 
 
 def measure(seconds: float) -> Iterator[str]:
-    """Calm, then a flood of each kind, with joins beside it."""
+    """Calm, then a flood of each kind, with joins meanwhile."""
     with Upstreams() as upstreams, Receiver() as receiver:
         rooms = {"meet": [TARGET, NEIGHBOURS["meet"], *MANY], "main": [NEIGHBOURS["main"]]}
-        port = rig.choose_port()
         with rig.running_bridge(
             receiver,
-            port=port,
             sources=upstreams.sources(),
             rooms=rooms,
             interval="1h",
@@ -100,18 +98,9 @@ def _phase(
             not set(upstreams.polls("meet", since=time.time() - 4)) - set(upstreams.polls("meet", NEIGHBOURS["meet"]))
         ),
         timeout=300,
-        what="the end of what the pokes ask for",
+        what="the end of the polls for pokes",
     )
-    wait_until(
-        lambda: set(joins) <= {event["data"]["peer_id"] for event in receiver.events("peer.joined")},
-        timeout=300,
-        what="every join",
-    )
-    arrived = {
-        one.event["data"]["peer_id"]: rig.wall_time(one)
-        for one in receiver.accepted
-        if one.event["type"] == "peer.joined"
-    }
+    arrived = rig.arrival_times(receiver, joins.keys(), timeout=300)
     delays = [
         rig.spread([arrived[peer] - at for peer, (source, at) in joins.items() if source == wanted])
         for wanted in NEIGHBOURS

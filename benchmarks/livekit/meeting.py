@@ -14,7 +14,7 @@ from tests.harness.livekit import LiveKitServer, Participants
 
 @dataclass(slots=True)
 class Visit:
-    """One connection, in Unix seconds; of who was killed without a goodbye, `left_at` is only known to LiveKit."""
+    """One connection, in Unix seconds; `left_at` is None if it was killed: only LiveKit knows that time."""
 
     room: str
     identity: str
@@ -26,7 +26,7 @@ class Visit:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pace:
-    """How long they stay and stay away, in seconds, and how often they end by a kill."""
+    """Ranges of stays and absences in seconds, and the share of visits that end by a kill."""
 
     stay: tuple[float, float]
     away: tuple[float, float]

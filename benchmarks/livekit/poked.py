@@ -1,16 +1,13 @@
-"""Pokes at an interval of 2 minutes, against polling every 2 seconds without: delays, and requests for each change."""
+"""Pokes at an interval of 2 minutes, against polling every 2 seconds: delays, and polls for each change."""
 
 from __future__ import annotations
 
-import tempfile
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 from benchmarks.livekit import rig
 from benchmarks.livekit.meeting import Meeting, Pace
 from tests.harness.deliveries import wait_until_delivered
-from tests.harness.livekit import LiveKitServer
 from tests.harness.receiver import Receiver
 from tests.harness.waiting import wait_until
 
@@ -39,14 +36,11 @@ def measure(seconds: float) -> Iterator[str]:
 
 
 def _run(seconds: float, *, interval: str, poked: bool) -> tuple[object, ...]:
-    meeting, port = Meeting(), rig.choose_port()
-    urls = [f"http://127.0.0.1:{port}/pokes/meet"] if poked else []
-    with Receiver() as receiver, tempfile.TemporaryDirectory() as directory:
-        with (
-            LiveKitServer(Path(directory), *urls) as server,
-            rig.running_bridge(
-                receiver, port=port, sources={"meet": server.source()}, rooms={"meet": ROOMS}, interval=interval
-            ) as bridge,
+    meeting = Meeting()
+    with Receiver() as receiver:
+        with rig.running_at_livekit([(receiver, {})], rooms=ROOMS, interval=interval, poked=poked) as (
+            server,
+            [bridge],
         ):
             wait_until(lambda: bridge.metric("bridge_polls_total") >= len(ROOMS), what="the first polls")
             before = bridge.metric("bridge_polls_total")

@@ -1,4 +1,4 @@
-"""Shared by the benchmarks of LiveKit and pokes: a bridge in a process of its own, its receiver, and percentiles.
+"""Shared by the benchmarks of LiveKit and pokes: bridges in processes of their own, their upstream, and percentiles.
 
 Server, participants, bridge and receivers share one machine, and so one clock.
 """
@@ -11,13 +11,15 @@ import re
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Set as AbstractSet
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
 import httpx
 
+from tests.harness.livekit import LiveKitServer
 from tests.harness.postgres import free_port
 from tests.harness.process import READY, Process, bridge_command
 from tests.harness.receiver import ROOM_EVENTS, SECRET, Delivery, Receiver
@@ -51,24 +53,25 @@ class Bridge:
 def running_bridge(
     receiver: Receiver,
     *,
-    port: int,
     sources: Mapping[str, Mapping[str, object]],
     rooms: Mapping[str, Iterable[str]],
     interval: str,
     intervals: Mapping[str, str] | None = None,
     delivery: Mapping[str, object] | None = None,
+    port: int | None = None,
 ) -> Iterator[Bridge]:
     """Run the bridge on SQLite, with defaults in all that is not an argument.
 
     Args:
         receiver: of every event of rooms.
-        port: of the web server.
         sources: tables of `[sources]`.
         rooms: ids by source.
         interval: of polls.
         intervals: of rooms that have their own, by id.
         delivery: keys of `[delivery]`.
+        port: of the web server; by default a free one.
     """
+    port = free_port() if port is None else port
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)
         url = f"sqlite:///{directory}/bridge.db"
@@ -95,9 +98,53 @@ def running_bridge(
             process.stop()
 
 
-def choose_port() -> int:
-    """A free port."""
-    return free_port()
+@contextmanager
+def running_at_livekit(
+    receivers: Sequence[tuple[Receiver, Mapping[str, object]]],
+    *,
+    rooms: Iterable[str],
+    interval: str,
+    poked: bool = True,
+    webhooks: Iterable[str] = (),
+) -> Iterator[tuple[LiveKitServer, list[Bridge]]]:
+    """Run a real livekit-server, and a bridge for each receiver that polls these rooms of it.
+
+    Args:
+        receivers: each with keys of `[delivery]` of its bridge.
+        rooms: tracked by every bridge.
+        interval: of polls.
+        poked: whether the server pokes the bridges.
+        webhooks: further URLs for the server's own webhooks.
+    """
+    ports = [free_port() for _ in receivers]
+    pokes = [f"http://127.0.0.1:{port}/pokes/meet" for port in ports] if poked else []
+    tracked = {"meet": list(rooms)}
+    with (
+        tempfile.TemporaryDirectory() as directory,
+        LiveKitServer(Path(directory), *webhooks, *pokes) as server,
+        ExitStack() as stack,
+    ):
+        sources = {"meet": server.source()}
+        bridges = [
+            stack.enter_context(
+                running_bridge(
+                    receiver, sources=sources, rooms=tracked, interval=interval, delivery=delivery, port=port
+                )
+            )
+            for (receiver, delivery), port in zip(receivers, ports, strict=True)
+        ]
+        yield server, bridges
+
+
+def arrival_times(receiver: Receiver, joins: AbstractSet[str], *, timeout: float) -> dict[str, float]:
+    """Wait for the `peer.joined` of these peers; returns when each was accepted, in Unix seconds."""
+
+    def arrived() -> dict[str, float]:
+        accepted = [one for one in receiver.accepted if one.event["type"] == "peer.joined"]
+        return {one.event["data"]["peer_id"]: wall_time(one) for one in accepted}
+
+    wait_until(lambda: joins <= arrived().keys(), timeout=timeout, what="every join")
+    return arrived()
 
 
 def _pairs(settings: Mapping[str, object]) -> list[str]:

@@ -1,19 +1,16 @@
 """LiveKit's own webhooks against the bridge's: one meeting of flapping participants, receivers that fail alike.
 
 A fifth of all requests get a 503, and for some seconds every connection is cut. One more receiver, which never fails,
-is LiveKit's own record: it says when LiveKit gave up those who were killed. There are two bridges: one with the default
-`retry_schedule`, one that tries again as soon as LiveKit does.
+is LiveKit's own record: it has the times when LiveKit removed killed participants. There are two bridges: one with the
+default `retry_schedule`, one that tries again as soon as LiveKit does.
 """
 
 from __future__ import annotations
 
 import math
-import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path
 from random import Random
 from threading import Event
 from typing import Any
@@ -21,22 +18,21 @@ from typing import Any
 from benchmarks.livekit import rig
 from benchmarks.livekit.meeting import Meeting, Pace, Visit
 from tests.harness.deliveries import stored_events
-from tests.harness.livekit import LiveKitServer
 from tests.harness.receiver import Receiver, Response
 
 ROOMS = ("physics", "history", "latin", "music", "art", "sports")
 GROUPS = [(room, [f"{room}-{number}" for number in range(3)]) for room in ROOMS]
 PACE = Pace(stay=(0.3, 6), away=(0.1, 3), killed=0.2)
 QUICK = ["1s", "2s", "4s", "8s", *["15s"] * 20]
-"""As LiveKit, which gives up after the fourth."""
+"""As LiveKit's, which ends after the fourth."""
 FAILING, OUTAGE_SECONDS, LATE_SECONDS = 0.2, 15.0, 10.0
 DRAIN_SECONDS = 150.0
 JOINED, LEFT = "joined", "left"
 
 
 @dataclass(frozen=True, slots=True)
-class Word:
-    """An accepted message: who joined or left which room, its place in the sender's own order, and when it came."""
+class Message:
+    """An accepted join or leave: its position in the sender's own order, and when it came."""
 
     kind: str
     sid: str
@@ -46,46 +42,33 @@ class Word:
 
 
 def measure(seconds: float) -> Iterator[str]:
-    """Run the meeting for a while, then wait until all senders have nothing left to send, or for some minutes."""
-    meeting, outage, ports = Meeting(), Event(), [rig.choose_port() for _ in range(2)]
+    """Run the meeting for a while, then wait until no sender has anything left to send, or for some minutes."""
+    meeting, outage = Meeting(), Event()
     with (
         Receiver() as ours,
         Receiver() as quick,
         Receiver() as theirs,
         Receiver() as record,
-        tempfile.TemporaryDirectory() as directory,
     ):
         for number, receiver in enumerate((ours, quick, theirs)):
             receiver.script(*_faults(outage, Random(number)))  # noqa: S311 - a seed, not secrecy
-        urls = (theirs.url, record.url, *(f"http://127.0.0.1:{port}/pokes/meet" for port in ports))
-        with LiveKitServer(Path(directory), *urls) as server, ExitStack() as stack:
-            bridges = [
-                stack.enter_context(
-                    rig.running_bridge(
-                        receiver,
-                        port=port,
-                        sources={"meet": server.source()},
-                        rooms={"meet": ROOMS},
-                        interval="2s",
-                        delivery=delivery,
-                    )
-                )
-                for receiver, port, delivery in ((ours, ports[0], {}), (quick, ports[1], {"retry_schedule": QUICK}))
-            ]
+        receivers = [(ours, {}), (quick, {"retry_schedule": QUICK})]
+        urls = (theirs.url, record.url)
+        with rig.running_at_livekit(receivers, rooms=ROOMS, interval="2s", webhooks=urls) as (server, bridges):
             with meeting.running(server, GROUPS, PACE):
                 time.sleep(seconds / 2)
                 outage.set()
                 time.sleep(OUTAGE_SECONDS)
                 outage.clear()
                 time.sleep(max(0.0, seconds / 2 - OUTAGE_SECONDS))
-            rig.wait_for_quiet(record, 45)  # twice the time after which LiveKit gives up who was killed
+            rig.wait_for_quiet(record, 45)  # twice the time after which LiveKit removes a killed participant
             rig.wait_for_quiet(theirs, 45)
             limit = time.monotonic() + DRAIN_SECONDS
             while time.monotonic() < limit and any(bridge.metric("bridge_owed_events") for bridge in bridges):
                 time.sleep(1)
             owed = [int(bridge.metric("bridge_owed_events")) for bridge in bridges]
-            logs = [_our_words(_logged(bridge)) for bridge in bridges]
-    given_up = {word.sid: word.at for word in _their_words(record) if word.kind == LEFT}
+            logs = [_bridge_messages(_logged(bridge)) for bridge in bridges]
+    given_up = {message.sid: message.at for message in _livekit_messages(record) if message.kind == LEFT}
     killed = sum(visit.left_at is None for visit in meeting.visits.values())
     yield (
         f"{len(meeting.visits):,} visits in {len(ROOMS)} rooms within {seconds:.0f} s, {killed} of them ended"
@@ -93,14 +76,14 @@ def measure(seconds: float) -> Iterator[str]:
         f" {(90 + DRAIN_SECONDS) / 60:.1f} minutes after the meeting at the latest."
     )
     yield ""
-    words = (
-        _their_words(record),
-        _their_words(theirs),
-        *(_our_words(_accepted(receiver)) for receiver in (ours, quick)),
+    messages = (
+        _livekit_messages(record),
+        _livekit_messages(theirs),
+        *(_bridge_messages(_accepted(receiver)) for receiver in (ours, quick)),
     )
     sides = [
-        _judge(some, known, meeting.visits, given_up)
-        for some, known in zip(words, (words[0], words[1], *logs), strict=True)
+        _compare(some, known, meeting.visits, given_up)
+        for some, known in zip(messages, (messages[0], messages[1], *logs), strict=True)
     ]
     head = (
         "",
@@ -112,7 +95,7 @@ def measure(seconds: float) -> Iterator[str]:
     yield from rig.table(head, ((name, *(side[name] for side in sides)) for name in sides[0]))
     yield ""
     for number, log in enumerate(logs):
-        seen = {word.sid for word in log}
+        seen = {message.sid for message in log}
         unseen = [visit.ended_at - visit.joined_at for sid, visit in meeting.visits.items() if sid not in seen]
         longest = rig.duration(max(unseen, default=0))
         yield f"Bridge {number + 1}: {len(unseen)} visits that no poll saw, the longest of {longest}."
@@ -134,19 +117,19 @@ def _logged(bridge: rig.Bridge) -> Iterator[tuple[dict[str, Any], float]]:
     return ((event, math.inf) for _, event in stored_events(bridge.database_url))
 
 
-def _our_words(events: Iterable[tuple[dict[str, Any], float]]) -> list[Word]:
+def _bridge_messages(events: Iterable[tuple[dict[str, Any], float]]) -> list[Message]:
     kinds = {"peer.joined": JOINED, "peer.left": LEFT}
     return [
-        Word(kinds[event["type"]], event["data"]["peer_id"], event["data"]["room_id"], event["data"]["sequence"], at)
+        Message(kinds[event["type"]], event["data"]["peer_id"], event["data"]["room_id"], event["data"]["sequence"], at)
         for event, at in events
         if event["type"] in kinds
     ]
 
 
-def _their_words(receiver: Receiver) -> list[Word]:
+def _livekit_messages(receiver: Receiver) -> list[Message]:
     kinds = {"participant_joined": JOINED, "participant_left": LEFT}
     return [
-        Word(
+        Message(
             kinds[one.event["event"]],
             one.event["participant"]["sid"],
             one.event["room"]["name"],
@@ -158,12 +141,12 @@ def _their_words(receiver: Receiver) -> list[Word]:
     ]
 
 
-def _judge(
-    words: Sequence[Word], known: Sequence[Word], visits: Mapping[str, Visit], given_up: Mapping[str, float]
+def _compare(
+    messages: Sequence[Message], known: Sequence[Message], visits: Mapping[str, Visit], given_up: Mapping[str, float]
 ) -> dict[str, object]:
-    """Count what was accepted; `known` are those that were or will be."""
-    first = {(word.kind, word.sid): word for word in reversed(words) if word.sid in visits}
-    coming = {(word.kind, word.sid) for word in known}
+    """Count the accepted messages; `known` are those that were or will be accepted."""
+    first = {(message.kind, message.sid): message for message in reversed(messages) if message.sid in visits}
+    coming = {(message.kind, message.sid) for message in known}
     wanted = [(kind, sid) for sid in visits for kind in (JOINED, LEFT)]
     delays = {
         JOINED: [first[JOINED, sid].at - visit.joined_at for sid, visit in visits.items() if (JOINED, sid) in first],
@@ -188,22 +171,22 @@ def _judge(
             (JOINED, sid) in first and (LEFT, sid) in first and first[LEFT, sid].at < first[JOINED, sid].at
             for sid in visits
         ),
-        "accepted twice": len([word for word in words if word.sid in visits]) - len(first),
+        "accepted twice": len([message for message in messages if message.sid in visits]) - len(first),
         "people still there for the receiver at the end": _still_there(first.values()),
     }
 
 
-def _out_of_order(words: Iterable[Word]) -> int:
-    """Those that came after a later one of their room, by the sender's own order."""
+def _out_of_order(messages: Iterable[Message]) -> int:
+    """The number of messages that came after a later one of their room, by the sender's own order."""
     latest: dict[str, int] = {}
     count = 0
-    for word in sorted(words, key=lambda word: word.at):
-        count += word.order < latest.get(word.room, 0)
-        latest[word.room] = max(word.order, latest.get(word.room, 0))
+    for message in sorted(messages, key=lambda message: message.at):
+        count += message.order < latest.get(message.room, 0)
+        latest[message.room] = max(message.order, latest.get(message.room, 0))
     return count
 
 
-def _still_there(words: Iterable[Word]) -> int:
-    """Those whose last word is that they joined."""
-    last = {word.sid: word.kind for word in sorted(words, key=lambda word: word.at)}
+def _still_there(messages: Iterable[Message]) -> int:
+    """The number of participants whose last message is a join."""
+    last = {message.sid: message.kind for message in sorted(messages, key=lambda message: message.at)}
     return sum(kind == JOINED for kind in last.values())

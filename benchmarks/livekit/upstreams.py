@@ -1,4 +1,4 @@
-"""A simulated Huddle01 and a small stand-in for LiveKit on one port, with every request counted."""
+"""A simulated Huddle01 and a small simulated LiveKit on one port, which count every request."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.harness.livekit import KEY, SECRET
 from tests.harness.loop_thread import LoopThread
 
 LIST_LAG_SECONDS = 5.0
-"""LiveKit counts the participants of its list so often."""
+"""Seconds between two counts of the participants for LiveKit's list."""
 
 
 class Upstreams(LoopThread):

@@ -105,7 +105,7 @@ def _select(
 ) -> Select[Any]:
     """Select attempts or dead letters with their event, room and endpoint; the filters that both know are applied.
 
-    Every one of them has these. The outer joins say that they restrict nothing, so that no database starts with them.
+    Every attempt and dead letter has these. The outer joins restrict nothing, so no database starts with them.
     """
     query = (
         select(*columns, *_EVENT)

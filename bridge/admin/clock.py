@@ -1,4 +1,4 @@
-"""Due times that another clock set: after the clock was changed, nothing waits for a time that never comes."""
+"""Corrects due times from a wrong clock, so that no work waits for a time too far ahead."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from bridge.rules.delivery import Circuit, DeliveryPolicy
 from bridge.rules.polling import UNAVAILABLE
 
 TOLERANCE: Final = timedelta(seconds=10)
-"""A record this far in the future is no sign of a changed clock: those of several machines differ."""
+"""A record less far in the future is no sign of a changed clock: the clocks of machines differ."""
 _IS_LIST = jobs.c.name.startswith(LIST_JOB)
 
 

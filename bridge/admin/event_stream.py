@@ -1,4 +1,4 @@
-"""The event log for those that follow it: in the order of its keys, as far as it is final."""
+"""The event log for its followers: in the order of its keys, as far as it is final."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from bridge.errors import NotFoundError
 from bridge.events.types import EventType, matches
 
 WINDOW = 5_000
-"""Keys that one step looks at, whatever it finds there."""
+"""Most keys that one step reads."""
 MOST = 200
 """Events that one step returns."""
 
@@ -50,7 +50,7 @@ class Step:
 
 
 def look_at_log(connection: Connection, final: FinalKeys, position: int | None) -> Step:
-    """Look for events after a position that have become final; None begins where everything is final now."""
+    """Read events after a position that have become final; None begins at the newest final key."""
     end = final.look(connection)
     if position is None or end <= position:
         return Step(end=end)

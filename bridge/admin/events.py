@@ -124,8 +124,8 @@ def _rooms_of(connection: Connection, wanted: EventFilter) -> Sequence[int] | No
 def _id_bounds(wanted: EventFilter) -> Iterator[ColumnElement[bool]]:
     """Yield the ids of a period as conditions, so that a page reads nothing before or after it.
 
-    Times follow the order of ids but for transactions that overlap, and clocks that are set: the first and the last of
-    a period are looked for among thousands.
+    Times follow the order of ids, except where transactions overlap or a clock is set: the first and the last id of
+    a period are searched for among a few thousand.
     """
     if wanted.since is not None:
         since = select(events.c.id).where(events.c.recorded_at >= wanted.since)

@@ -1,4 +1,4 @@
-"""Facts for metrics: a few statements that count, whose cost grows with rooms, peers and owing cursors."""
+"""Gauges for metrics: a few counting statements, whose cost grows with rooms, peers and cursors that owe events."""
 
 from __future__ import annotations
 

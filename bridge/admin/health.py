@@ -22,7 +22,7 @@ class Overdue:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Counts:
-    """Number of tracked rooms, of those that are occupied, and so on. It costs time for each room."""
+    """Numbers of tracked rooms, occupied rooms, and so on. Counting takes time for each room."""
 
     rooms: int
     occupied_rooms: int
@@ -62,7 +62,7 @@ def read_overdue(connection: Connection, now: datetime) -> Overdue:
 
 
 def read_counts(connection: Connection) -> Counts:
-    """Count what there is."""
+    """Count rooms, endpoints and the rest."""
     count = func.count()
     return Counts(
         rooms=connection.execute(select(count).select_from(rooms).where(rooms.c.tracked)).scalar_one(),

@@ -148,7 +148,7 @@ def _value(column: Column[Any], value: object) -> object:
         case str() if isinstance(column.type, UtcDateTime):
             return datetime.fromisoformat(value).astimezone(UTC)
         case str() if column.type.python_type is str and "\0" not in value:
-            value.encode()  # not every text of JSON is one of a database
+            value.encode()  # not every text of JSON can be stored in a database
             return value
         case int() if column.type.python_type is int and 0 <= value < LARGEST_KEY:
             return value
@@ -157,7 +157,7 @@ def _value(column: Column[Any], value: object) -> object:
 
 
 def columns_of(table: Table, record: type[DataclassInstance]) -> list[Column[Any]]:
-    """Return the columns of a table that a record has a field for, but for the surrogate key `id`."""
+    """Return the columns of a table that a record has a field for, except the surrogate key `id`."""
     names = {each.name for each in fields(record)} - {"id"}
     return [column for column in table.columns if column.name in names]
 

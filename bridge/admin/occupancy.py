@@ -1,4 +1,4 @@
-"""Who is in several rooms at once, and how many were there over a time."""
+"""Peers of several rooms: present ones, and their number over time."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def stays_of_rooms(
 
 
 def names_in_rooms(connection: Connection, wanted: Collection[tuple[str, str]]) -> dict[tuple[str, str], Present]:
-    """Return who is in occupied rooms, given by source and id."""
+    """Return the peers in occupied rooms, given by source and id."""
     by_id = _sources_by_id(wanted)
     present = (
         select(rooms.c.source, rooms.c.upstream_id, sessions.c.started_at, visits.c.display_name)

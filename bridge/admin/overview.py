@@ -1,4 +1,4 @@
-"""What one page of the dashboard shows, read in one transaction."""
+"""The content of each page of the dashboard, read in one transaction."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ RoomKey = tuple[str, str]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RoomsOverview:
-    """Rooms with who is there, and who was in [since, now)."""
+    """Rooms with their peers, now and in [since, now)."""
 
     counts: Counts
     failing: Sequence[FailingSource]

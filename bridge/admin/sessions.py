@@ -16,7 +16,7 @@ from bridge.events.bodies import seconds_between
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ListedSession:
-    """A session; without `ended_at` it is under way. `record_outcome` is what its reconciliation came to."""
+    """A session; without `ended_at` it is under way. `record_outcome` is the outcome of its reconciliation."""
 
     id: str
     source: str

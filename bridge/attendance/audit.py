@@ -92,7 +92,7 @@ def has_grown(connection: Connection) -> bool:
 
 
 def read_receipts(lines: Iterable[str], name: str) -> Iterator[ChainHead]:
-    """Yield what a file of checkpoints, or of hashes that a receiver kept from `bridge-chain`, says about the logs.
+    """Yield the heads in a file of checkpoints, or of hashes that a receiver kept from `bridge-chain`.
 
     Raises:
         UsageError: a line is neither, or the root of a checkpoint is not that of its rooms.

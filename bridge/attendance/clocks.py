@@ -1,4 +1,4 @@
-"""The oldest of the clocks that are at hand: what is deleted by age must not depend on one clock that is wrong."""
+"""The earliest time of the available clocks: deletion by age must not depend on a single wrong clock."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from bridge.sources.protocol import CheckableSource
 
 
 def database_now(connection: Connection) -> datetime:
-    """The time by the database's clock; SQLite has that of this machine."""
+    """The time by the database's clock; for SQLite, that is this machine's clock."""
     return connection.execute(select(type_coerce(func.current_timestamp(), UtcDateTime))).scalar_one()
 
 
 async def oldest_clock(database: Database, sources: Iterable[CheckableSource], now: datetime) -> datetime:
-    """The oldest of the process's time `now`, the database's, and that of the sources that respond.
+    """The earliest of the process's time `now`, the database's, and that of the sources that respond.
 
     Raises:
         DatabaseError: the database failed.

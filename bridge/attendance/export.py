@@ -16,7 +16,7 @@ from bridge.rules.attendance import COLUMNS, Report, Row, View
 
 BOM: Final = "\ufeff"
 FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")
-"""First characters of a text that a spreadsheet would compute."""
+"""First characters of a text that a spreadsheet would take for a formula."""
 
 
 class ExportFormat(StrEnum):

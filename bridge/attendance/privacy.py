@@ -1,8 +1,8 @@
 """Erasure of a person, and a copy of all that is stored of one.
 
-Erased are the bodies and salts of every event about the person's visits, names, keys and metadata, and what receivers
-responded to these events. Hashes and durations stay, under a random pseudonym. `person.erased` names what is gone, so
-that verification can tell it from tampering.
+Erasure deletes the person's names, keys and metadata, the bodies and salts of every event about the person's visits,
+and receivers' responses to these events. Hashes and durations stay, under a random pseudonym. `person.erased` names the
+events, so that verification can distinguish erasure from tampering.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ WITH_EXCERPTS: Final = (EventType.SOURCE_UNAVAILABLE, EventType.SOURCE_RECOVERED
 WAL_SECONDS: Final = 10.0
 """Time for emptying SQLite's write-ahead log after an erasure (`Database.truncate_wal`)."""
 SHORTEST_WORD: Final = 3
-"""Characters; a shorter name would be found everywhere."""
+"""Characters; a shorter name would match too many texts."""
 
 
 class PresentError(BridgeError):
@@ -115,7 +115,7 @@ def copy_of_person(connection: Connection, person: Person) -> dict[str, Any]:
 def _mentions(connection: Connection, found: Sequence[Row[Any]]) -> Iterator[Row[Any]]:
     """Yield the events that are about these visits, alone or with others, or whose excerpts name the person."""
     ids = {visit.public_id for visit in found}
-    words = _words(found)
+    texts = _identifying_texts(found)
     about = [kind.value for kind in (*ABOUT_VISITS, *SHARED)]
     for room_key in sorted({visit.room_key for visit in found}):
         in_room = _EVENTS.where(events.c.room_key == room_key, events.c.type.in_(about))
@@ -124,7 +124,7 @@ def _mentions(connection: Connection, found: Sequence[Row[Any]]) -> Iterator[Row
                 yield row
     own = _EVENTS.where(rooms.c.source.is_(None), events.c.type.in_([kind.value for kind in WITH_EXCERPTS]))
     for row in _stream(connection, own):
-        if any(word in bytes(row.body) for word in words):
+        if any(text in bytes(row.body) for text in texts):
             yield row
 
 
@@ -145,8 +145,8 @@ def _visits_in(data: Mapping[str, Any]) -> set[str]:
     return {*listed, *([data["visit_id"]] if "visit_id" in data else [])}
 
 
-def _words(found: Sequence[Row[Any]]) -> set[bytes]:
-    """What names the person, as it stands in JSON."""
+def _identifying_texts(found: Sequence[Row[Any]]) -> set[bytes]:
+    """Texts that identify the person, as JSON encodes them."""
     texts = {text for visit in found for text in (visit.peer_id, visit.person_key, visit.display_name)}
     quoted = (json.dumps(text, ensure_ascii=False)[1:-1] for text in texts if len(text) >= SHORTEST_WORD)
     return {text.encode() for text in quoted}

@@ -46,7 +46,7 @@ from bridge.sources.protocol import RecordKeepingSource, Source, SourceSettings
 ERASED: Final = "erased_"
 """Beginning of the pseudonyms of erased people."""
 PAGES: Final = 100
-"""Most pages of sessions that are read for one of ours."""
+"""Most pages of the source's sessions that are read for one session."""
 LONGEST_WAIT: Final = timedelta(minutes=1)
 """Longest pause of a source that is waited for."""
 
@@ -87,7 +87,7 @@ class ReconciledSession:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReconcileTerms:
-    """What a reconciliation needs to know."""
+    """Arguments of every reconciliation."""
 
     after: timedelta
     identity: IdentityPolicy

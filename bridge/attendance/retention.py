@@ -55,7 +55,7 @@ def rooms_to_prune(connection: Connection, before: datetime) -> list[int]:
 
 
 def prune_room(connection: Connection, room_key: int, before: datetime) -> Pruned:
-    """Delete the next old events of a log; returns how much, nothing if no more may go."""
+    """Delete the next old events of a log; returns the numbers, zero if no more may be deleted."""
     connection.execute(select(rooms.c.id).where(rooms.c.id == room_key).with_for_update())
     step = _next_step(connection, room_key, _limit(connection, room_key, before))
     if step is None:
@@ -94,7 +94,7 @@ def _limit(connection: Connection, room_key: int, before: datetime) -> datetime:
 
 
 def _next_step(connection: Connection, room_key: int, before: datetime, *, after: int = 0) -> _Step | None:
-    """Walk on from the beginning of the log until enough has been seen, to the last event outside of a session."""
+    """Read on from the beginning of the log until enough is read, up to the last event outside of a session."""
     keys: list[int] = []
     ended: list[str] = []
     open_session: str | None = None

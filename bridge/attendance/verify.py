@@ -73,7 +73,7 @@ class Verification:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Erasures:
-    """What `person.erased` events explain."""
+    """The visits and events that `person.erased` events name."""
 
     events: frozenset[Position] = frozenset()
     visits: frozenset[str] = frozenset()
@@ -166,7 +166,7 @@ class _RoomVerification:
             self._check.lose()
 
     def _verified_body(self, row: Row[Any]) -> dict[str, Any] | None:
-        """Check one event; returns its body, parsed, if there is one that is sound."""
+        """Check one event; returns its parsed body, if it has a valid one."""
         if not (_is_hash(row.commitment) and _is_hash(row.hash)):
             self._report(row.sequence, ProblemKind.CHANGED, "commitment or hash is not one")
             return None
@@ -227,7 +227,7 @@ class _RoomVerification:
 
 
 def _check_receipt(connection: Connection, receipt: ChainHead, result: Verification) -> None:
-    """Look up one event that others know: its hash must be in the log, unless retention has deleted it."""
+    """Look up one event of a receipt: its hash must be in the log, unless retention has deleted it."""
 
     def report(kind: ProblemKind, detail: str) -> None:
         result.problems.append(

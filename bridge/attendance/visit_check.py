@@ -38,7 +38,7 @@ class _Session:
 
 
 class RoomCheck:
-    """Gets the events of a room in order, and compares each session once nothing more can be said about it."""
+    """Gets the events of a room in order, and compares each session once no more events about it can follow."""
 
     def __init__(
         self,
@@ -61,7 +61,7 @@ class RoomCheck:
         self._has_lost = False
 
     def event(self, sequence: int, body: dict[str, Any]) -> None:
-        """Take over what an event says; its body was verified."""
+        """Apply an event; its body was verified."""
         self._sequence = sequence
         data = body["data"]
         session = self._pending.get(str(data.get("session_id")))
@@ -86,13 +86,13 @@ class RoomCheck:
                 self._close(data["session_id"])
 
     def lose(self) -> None:
-        """Note that an event cannot be used, which is a problem of its own: what depends on it is not compared."""
+        """Note an event that cannot be used, which is reported elsewhere: whatever depends on it is not compared."""
         self._has_lost = True
         for session in self._pending.values():
             session.is_whole = False
 
     def end(self) -> None:
-        """Compare what is left, and look for sessions that no event told of."""
+        """Compare the remaining sessions, and report stored ones without an event."""
         self._compare(list(self._pending), is_last=True)
         if self._has_lost:
             return
@@ -164,7 +164,7 @@ class RoomCheck:
     def _compare_facts(self, sequence: int, what: str, facts: dict[str, Any], row: Row[Any]) -> None:
         different = [name for name, value in facts.items() if _shown(name, getattr(row, name)) != value]
         if different:
-            self._report(sequence, f"{what}: {', '.join(different)} is not what the log says")
+            self._report(sequence, f"{what}: {', '.join(different)} does not match the log")
 
     def _sessions(self, session_ids: Sequence[str]) -> list[Row[Any]]:
         found: list[Any] = []
@@ -194,7 +194,7 @@ def _as_they_are(columns: Any) -> list[ColumnElement[Any]]:  # noqa: ANN401 - of
 
 
 def _shown(name: str, value: object) -> object:
-    """A time as events print it; anything else, and what is no time, as it is."""
+    """A time as events print it; any other value unchanged."""
     if name not in _TIMES or value is None:
         return value
     try:

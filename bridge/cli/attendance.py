@@ -1,4 +1,4 @@
-"""`bridge attendance show` and `export`: who was in which session, for how long, and how certain that is."""
+"""`bridge attendance show` and `export`: presence in sessions, with its uncertainty."""
 
 from __future__ import annotations
 

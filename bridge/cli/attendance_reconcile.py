@@ -26,7 +26,7 @@ def reconcile(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Change nothing; show what would change.")] = False,
     config: ConfigOption = None,
 ) -> None:
-    """Ask the source for its own record of ended sessions, and correct their times; exit 1 if some is not there yet."""
+    """Ask the source for its own record of ended sessions, and correct their times; exit 1 if one is incomplete."""
     settings, runtime = load_settings(config), system_runtime()
     period = parse_period(since, None, now=runtime.now(), zone=settings.bridge.timezone)
     selection = Selection(room=room, session=session, since=period.since)

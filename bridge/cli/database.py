@@ -19,7 +19,7 @@ def open_database(settings: Settings, *, create: bool = False) -> Iterator[Datab
     """Open the configured database.
 
     Args:
-        settings: Name it.
+        settings: of the configuration.
         create: Create a SQLite file that does not exist. Commands that only read must not: the current directory may
             be the wrong one.
 

@@ -101,7 +101,7 @@ def demo(
 ) -> None:
     """Run simulated upstream, bridge, receiver and dashboard on this machine, and print each verified delivery."""
     length = None if duration is None else parse_span("--duration", duration, positive=True)
-    configure_logs(console=True, level="error")  # a warning for each failure of the unsteady receiver is no news
+    configure_logs(console=True, level="error")  # failures of the unsteady receiver are expected
     with _temporary_directory() as directory:
         plan = _Plan(seed=seed, room_count=rooms, duration=length, directory=directory)
         listener = asyncio.run(_run(plan))
@@ -111,7 +111,7 @@ def demo(
     if listener.rejected:
         raise VerificationError(f"{listener.rejected} of {listener.received} deliveries did not verify")
     if not listener.received:
-        raise BridgeError("nothing was delivered: try a longer --duration, and look at the errors above")
+        raise BridgeError("nothing was delivered: try a longer --duration, and see the errors above")
 
 
 async def _run(plan: _Plan) -> Listener:
@@ -159,7 +159,7 @@ def _settings(plan: _Plan, upstream: str, receiver: str, unsteady: str, secret: 
         "delivery.retry_schedule": ["1s", "2s", "5s"],
         "delivery.refused_schedule": ["1s"],
         "delivery.allow_private_networks": [f"{LOOPBACK}/32"],
-        "attendance.reconcile": False,  # a button of the dashboard does it, and shows the difference
+        "attendance.reconcile": False,  # shown by a button of the dashboard
         "web.listen": f"{LOOPBACK}:0",
     }
     return load(None, {}, keys)

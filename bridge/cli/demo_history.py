@@ -30,7 +30,7 @@ STEP: Final = timedelta(seconds=20)
 
 @dataclass(slots=True)
 class DemoClock:
-    """The simulation's clock: it stands where it is put, until it is let go."""
+    """The simulation's clock: set by hand, until it is released."""
 
     at: datetime | None
 

@@ -76,7 +76,7 @@ def tail(
 
 
 class _Tail:
-    """Follows the log as far as it is final; events that were there before it began are left out."""
+    """Follows the log as far as it is final; events from before the start are left out."""
 
     def __init__(self, database: Database, wanted: EventFilter) -> None:
         self._database = database

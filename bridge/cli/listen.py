@@ -64,19 +64,19 @@ def listen(
 
 async def _listen(verify: Verify, *, host: str, port: int, count: int | None, as_json: bool) -> Listener:
     stopping = Stopping()
-    listener = Listener(verify, Screen(on_gone=stopping.asked.set), as_json=as_json)
+    listener = Listener(verify, Screen(on_gone=stopping.requested.set), as_json=as_json)
 
     def respond(delivery: Delivery) -> int:
         if count is not None and listener.received >= count:
             return UNAVAILABLE  # the sender keeps it for the next receiver
         status = listener.take(delivery)
         if listener.received == count:
-            stopping.asked.set()
+            stopping.requested.set()
         return status
 
     async with receive(respond, host=host, port=port) as url:
         print_message(f"listening on {url} (any path; Ctrl-C ends)")
-        await stopping.asked.wait()
+        await stopping.requested.wait()
     print_message(f"{listener.received} received, {listener.received - listener.rejected} verified")
     return listener
 

@@ -151,7 +151,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command as a program and return its exit code."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # a name that the terminal cannot show is no reason to fail
+            stream.reconfigure(errors="backslashreplace")  # escape what the terminal cannot encode
     return run(arguments)
 
 
@@ -167,7 +167,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
         _print_error(f"an argument is not valid text ({error.reason if hasattr(error, 'reason') else error})")
         return 2
     except BrokenPipeError:
-        return 1  # the reader of our output has gone, and knows it
+        return 1  # the reader of the output has gone: no message
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
         _print_error(f"{error.filename or 'the output cannot be written'}: {reason}")

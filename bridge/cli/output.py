@@ -1,6 +1,6 @@
 """Output of the commands: data to stdout (text for people, JSON for programs), everything else to stderr.
 
-Names and metadata are not ours: characters that could control a terminal are escaped before they are written. Widths
+Names and metadata are untrusted: characters that could control a terminal are escaped before they are written. Widths
 are counted in columns, not characters, because names may be in any script; Rich, which knows how, is imported for
 those that are not ASCII.
 """
@@ -128,7 +128,7 @@ def full_time(moment: datetime | None, zone: tzinfo) -> str | None:
 
 
 def from_now(moment: datetime | None, now: datetime) -> str | None:
-    """Return the distance of a moment: `12s ago`, `just now`, `in 7s`."""
+    """Return a time relative to now: `12s ago`, `just now`, `in 7s`."""
     if moment is None:
         return None
     distance = moment - now

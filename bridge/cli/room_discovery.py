@@ -68,11 +68,11 @@ def discover(
 
 
 async def _ask(account: SourceSettings, runtime: Runtime) -> LiveRooms | str:
-    """The live rooms, or why there are none to be had."""
+    """The live rooms, or why they cannot be listed."""
     source = open_source(account, runtime.now)
     try:
         if not isinstance(source, ListingSource):
-            return f'sources of kind "{account.kind}" cannot tell which rooms are live'
+            return f'sources of kind "{account.kind}" cannot list their live rooms'
         found = await source.fetch_live_rooms()
     finally:
         await source.aclose()

@@ -16,7 +16,7 @@ Part = str | tuple[str, str]
 class Screen:
     """Standard output, one line at a time, coloured on a terminal; `on_gone` is called once when its reader has gone.
 
-    That is no error: of `bridge demo | head` the demo ends in order.
+    That is no error: `bridge demo | head` ends the demo in order.
     """
 
     def __init__(self, on_gone: Callable[[], None] = lambda: None) -> None:

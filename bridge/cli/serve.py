@@ -32,7 +32,7 @@ def run(
     _start_logs(settings)
 
     def introduce(url: str | None) -> None:
-        """Print a link that signs in, for whoever tries the bridge on a terminal, before there is any token."""
+        """Print a link that signs in, on a terminal, as long as there is no token."""
         if url is not None and not settings.web.tokens and sys.stderr.isatty():
             print_message(f"dashboard: {url.removesuffix('/')}{service.new_sign_in_path()} (this link signs in once)")
 

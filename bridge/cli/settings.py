@@ -37,7 +37,7 @@ def find_file(config: Path | None) -> Path | None:
 
 
 def exists(path: Path) -> bool:
-    """Whether the file exists; one that may not be looked at counts, and fails with a reason when it is opened."""
+    """Whether the file exists; one without permission counts too, and fails with a reason when it is opened."""
     try:
         return path.exists()
     except OSError:

@@ -8,14 +8,14 @@ import signal
 
 
 class Stopping:
-    """Sets `asked` at the first signal; the second one ends the process at once. Made inside a running event loop."""
+    """Sets `requested` at the first signal; the second ends the process at once. Made inside a running event loop."""
 
     def __init__(self) -> None:
-        self.asked = asyncio.Event()
+        self.requested = asyncio.Event()
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             asyncio.get_running_loop().add_signal_handler(number, self._on_signal)
 
     def _on_signal(self) -> None:
-        if self.asked.is_set():
+        if self.requested.is_set():
             os._exit(1)
-        self.asked.set()
+        self.requested.set()

@@ -36,7 +36,7 @@ async def _simulate(port: int, seed: int, rooms: tuple[str, ...]) -> None:
     simulation = Simulation(seed=seed)
     crowd = Crowd(simulation, seed=seed, rooms=rooms)
     stopping = Stopping()
-    screen = Screen(on_gone=stopping.asked.set)
+    screen = Screen(on_gone=stopping.requested.set)
 
     def show(change: str) -> None:
         screen.show((f"{datetime.now(UTC).astimezone():%H:%M:%S}  ", "dim"), change)
@@ -45,7 +45,7 @@ async def _simulate(port: int, seed: int, rooms: tuple[str, ...]) -> None:
         screen.write_line(f"simulating Huddle01 on {url}{API_PATH}")
         print_message(_instructions(f"{url}{API_PATH}", rooms))
         running = asyncio.create_task(crowd.run(CHANGES_PER_SECOND_AND_ROOM * len(rooms), show))
-        stopped = asyncio.create_task(stopping.asked.wait())
+        stopped = asyncio.create_task(stopping.requested.wait())
         done, _ = await asyncio.wait([running, stopped], return_when=asyncio.FIRST_COMPLETED)
         running.cancel()
         for task in done:

@@ -84,7 +84,7 @@ def check_not_empty(values: tuple[T, ...]) -> tuple[T, ...]:
 
 
 def check_rate(rate: float) -> float:
-    """Accept 0, or times per second between about once an hour and more than any machine can do."""
+    """Accept 0, or a rate between about once an hour and more than any machine can do."""
     if rate != 0 and not _SLOWEST_RATE <= rate <= _FASTEST_RATE:
         raise ValueError(f"must be 0 (unlimited) or from {_SLOWEST_RATE} (about once an hour) to {_FASTEST_RATE:,}")
     return rate

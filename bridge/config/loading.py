@@ -87,7 +87,7 @@ def _unreadable(path: Path, message: str, line: int | None = None) -> Configurat
 
 
 def _encryption_keys(env: Mapping[str, str]) -> tuple[str, ...]:
-    """The keys for encryption at rest, the current one first, from the variable or the file that it names."""
+    """The keys for encryption at rest, the current one first, from their variable or file."""
     file = env.get(f"{ENCRYPTION_KEY}_FILE")
     if file is not None and ENCRYPTION_KEY in env:
         raise ValueError(f"is given twice, as {ENCRYPTION_KEY} and as {ENCRYPTION_KEY}_FILE: keep one")

@@ -3,7 +3,7 @@
 A new key is one field here and one line in `bridge.toml`. Fields are checked by themselves; rules between tables are
 in `cross`. Settings whose type belongs to another package (`RoomSpec`, `DeliveryPolicy`) are built by properties; the
 modules that bring SQLAlchemy with them are imported there, so that `bridge check` does without it.
-pydantic-settings is not used: it merges its sources before it validates, and every message owes the line or the
+pydantic-settings is not used: it merges its sources before it validates, but every message must name the line or the
 variable that the value came from.
 """
 
@@ -110,7 +110,7 @@ class DatabaseTable(Table):
 
 
 def _kind(values: dict[str, Any]) -> Kind:
-    """The kind that a table names; if it is a wrong one, that is the mistake to report."""
+    """The kind that a table names; an unknown one is reported by its own field."""
     return KINDS[values.get("kind", DEFAULT_KIND)]
 
 

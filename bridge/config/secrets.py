@@ -33,7 +33,7 @@ class Context:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SecretFile:
-    """Stands under `x` for an `x_file` of the same table; `is_second` if the table has an `x` as well."""
+    """The value of `x` for an `x_file` of the same table; `is_second` if the table has an `x` as well."""
 
     name: object
     is_second: bool

@@ -1,6 +1,6 @@
 """Many rows in one statement on PostgreSQL, with an array per column: its text does not depend on their number.
 
-The text of an INSERT with many rows is parsed anew for every number of rows, by the driver and by the server, and a
+The text of an INSERT with many rows is parsed again for every number of rows, by the driver and by the server, and a
 statement that is executed once per row costs each of them a message. SQLite, which is in the process, executes those.
 """
 

@@ -1,7 +1,7 @@
 """Group commit: results that are ready while one transaction runs are written together in the next one.
 
 There is no timer: a single result is written at once, and under load the batches grow by themselves. If a batch fails,
-its members are retried one by one, so that one bad row harms only itself; if the database is away, the batch waits.
+its members are retried one by one, so that one bad row fails alone; if the database is away, the batch waits.
 """
 
 from __future__ import annotations

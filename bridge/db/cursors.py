@@ -2,8 +2,8 @@
 
 Subscriptions are read in the transaction that appends the events, never from a cache that a new endpoint could miss.
 A sender offers to take over cursors of endpoints that it knows. An offer is accepted for cursors that owed nothing, of
-endpoints that nothing restricts but `max_concurrency`, whose row is locked here as when cursors are claimed, so that
-the limit stays exact over any number of senders. What is not taken over is claimed like everything that is due.
+endpoints without a limit except `max_concurrency`, whose row is locked here as when cursors are claimed, so that
+the limit stays exact over any number of senders. A cursor that is not taken over is due, and claimed as usual.
 """
 
 from __future__ import annotations

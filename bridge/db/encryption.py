@@ -91,7 +91,7 @@ def _decrypt(fernet: Fernet, stored: str) -> str | None:
 def reencrypt_all(connection: Connection, cipher: SecretCipher, now: datetime) -> None:
     """Encrypt everything with the first key; delete secrets whose grace is over.
 
-    What no key decrypts stays as it is: its endpoint is paused, and the right key may come back.
+    Texts that no key decrypts stay as they are: their endpoint is paused, and the right key may be added later.
     """
     delete_expired_secrets(connection, now)
     for table, column in ((endpoint_secrets, endpoint_secrets.c.ciphertext), (endpoints, endpoints.c.headers)):
@@ -110,7 +110,7 @@ def delete_expired_secrets(connection: Connection, now: datetime) -> int:
 
 
 def check_keys(connection: Connection, cipher: SecretCipher) -> None:
-    """Make sure that these keys are those of the running service, before something is encrypted that it cannot read.
+    """Check that these keys are those of the running service, before something is encrypted that it cannot read.
 
     The service encrypts everything with its first key when it starts, so anything else means other keys.
 

@@ -113,7 +113,7 @@ class Database:
         if self.dialect == "postgresql":
             prepare_engines((self._writing, self._reading), self.name)
             self._looking = self._reading.execution_options(isolation_level="AUTOCOMMIT")
-        # One thread writes polls and deliveries: several would only wait for each other. What may take longer has
+        # One thread writes polls and deliveries: several would only wait for each other. Longer writes have
         # another on PostgreSQL; SQLite has one writer at a time anyway.
         self._write_threads = ThreadPoolExecutor(1, "database-write")
         self._aside_threads = self._write_threads
@@ -188,7 +188,7 @@ class Database:
     async def write_aside(
         self, function: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
     ) -> T:
-        """As `write`, for what may take longer than polls and deliveries should wait.
+        """As `write`, for transactions that take longer than polls and deliveries should wait.
 
         Raises:
             DatabaseError: the database failed.
@@ -198,7 +198,7 @@ class Database:
     async def read_long(
         self, function: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
     ) -> T:
-        """As `read_once`, beside all other work: for exports and verifications.
+        """As `look`, concurrently with all other work: for exports and verifications.
 
         Raises:
             DatabaseError: the database failed.
@@ -217,7 +217,7 @@ class Database:
         return self._transact(self._looking, lambda connection: function(connection, *args, **kwargs))
 
     def read_once(self, function: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """As `read`, in this thread, for what reads much and writes it elsewhere, perhaps to a slow reader.
+        """As `read`, in this thread, for long reads whose result goes elsewhere, perhaps to a slow reader.
 
         It sees one state of the database, has no time limit, and is never run again.
         """
@@ -275,7 +275,7 @@ class Database:
                 wake()
 
     def truncate_wal(self, seconds: float) -> None:
-        """Empty SQLite's write-ahead log, which has copies of what was deleted; PostgreSQL has nothing like it.
+        """Empty SQLite's write-ahead log, which has copies of deleted rows; PostgreSQL has no equivalent.
 
         Raises:
             BridgeError: another process used it for all of these seconds.
@@ -413,7 +413,7 @@ def advisory_lock(connection: Connection, lock: int) -> None:
 
 
 def allow_long_transaction(connection: Connection) -> None:
-    """Lift the time limit of this transaction: it is run once, and there may be much to do."""
+    """Lift the time limit of this transaction, which is run once and may take long."""
     if connection.dialect.name == "postgresql" and has_transaction_timeout(connection.connection.driver_connection):
         connection.execute(text("SET LOCAL transaction_timeout = 0"))
 

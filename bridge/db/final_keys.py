@@ -1,10 +1,11 @@
 """Up to which key the event log is final: no transaction that is still open can add an event there.
 
-PostgreSQL gives out keys in another order than transactions commit, so a reader that only remembers the newest key it
-has seen would miss events. A writer locks the table before it takes a key, and until it has ended. So if a key is given
-out at one moment, and every writer that has the lock at a later moment has ended, the key is final. Snapshots would not
-do: their `xmax` says nothing of transactions that are open and younger than the last one that has ended, and unrelated
-transactions that are open for hours would stop every reader. SQLite has one writer at a time: what is there is final.
+On PostgreSQL, transactions may commit in another order than they got their keys, so a reader that only remembers the
+newest key it has seen would miss events. A writer locks the table before it takes a key, and until it has ended. So if
+a key is given out at one moment, and every writer that has the lock at a later moment has ended, the key is final.
+Snapshots cannot replace this: their `xmax` does not cover open transactions that are newer than the last one that has
+ended, and unrelated transactions that are open for hours would stop every reader. SQLite has one writer at a time:
+every key is final.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ MOST_OPEN = 2_000
 
 
 class FinalKeys:
-    """Looks at one database, again and again, in any thread.
+    """Finds the final keys of one database, repeatedly, in any thread.
 
     Each statement of a look must see what is committed by then, as in `Database.look` and `Database.read`.
     """
@@ -42,7 +43,7 @@ class FinalKeys:
         return bool(self._notes)
 
     def look(self, connection: Connection) -> int:
-        """Return the newest key that is final, as far as that is known; rather too low than too high."""
+        """Return the newest key that is known to be final; it may be too low, never too high."""
         with self._lock:
             return self._look(connection)
 
@@ -58,7 +59,7 @@ class FinalKeys:
         writers = frozenset(connection.execute(_WRITERS).scalars())
         if not self._notes or self._notes[-1][0] != newest:
             self._notes.append((newest, writers))
-        # After a failover that has lost transactions, keys are given out again: notes of these are void.
+        # After a failover that has lost transactions, keys are assigned again: older notes are void.
         self._notes = [(key, open_since & writers) for key, open_since in self._notes if key <= newest]
         self._final = next((key for key, still_open in reversed(self._notes) if not still_open), self._final)
         self._notes = [(key, still_open) for key, still_open in self._notes if still_open]

@@ -1,4 +1,4 @@
-"""Which processes live. Each registers as a worker; its claims carry its id, and those of a dead worker are freed.
+"""Workers: each process registers as one, its claims carry its id, and the claims of a dead worker are freed.
 
 A claim's token is the id of a worker and a number: `<id>:<number>`. Whatever its time-outs are, a worker counts as dead
 soon after it stops giving signs of life, and every other process frees its claims. A worker that was only frozen finds
@@ -11,7 +11,7 @@ its registration gone: what it records is fenced, and it registers again under a
   nothing.
 
 Only what a process has seen without interruption counts: after an outage of the database, or when this process itself
-was frozen, it begins to watch the others anew.
+was frozen, it starts to watch the others again.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ WATCHED_FOR: Final = 2.0
 LONGEST_GAP: Final = 2.0
 """Seconds between two looks; after a longer gap, the others have as long again to renew their registrations."""
 LONGEST_OUTAGE: Final = 20.0
-"""Longest such time: a connection ends after it (`tcp_user_timeout`), so nobody needs longer to come back."""
+"""Longest such time: a connection ends after it (`tcp_user_timeout`), so no worker needs longer to come back."""
 ID_LENGTH: Final = 16
 
 CLAIMED: Final[Mapping[str, Table]] = {table.name: table for table in (rooms, sources, cursors, redeliveries, jobs)}
@@ -56,7 +56,7 @@ log = get_logger("bridge.db")
 
 
 class Registry(Protocol):
-    """How the workers of one kind of database show that they live."""
+    """The registrations of workers on one kind of database."""
 
     def register(self, worker_id: str) -> None: ...
 
@@ -82,7 +82,7 @@ class Worker:
 
     Args:
         database: whose claims are meant.
-        tokens_in_use: the tokens of the claims that are being worked on; called in another thread. Claims with other
+        tokens_in_use: returns the tokens of claims under way; called in another thread. Claims with other
             tokens of this process are freed too: they were made, but the response of the database was lost, or they
             could not be given back. Without it, all are in use.
         clock: seconds that nothing sets.
@@ -114,7 +114,7 @@ class Worker:
         return f"{self._id}:{next(self._numbers)}"
 
     def owns(self, token: str) -> bool:
-        """Whether a claim can still be ours: it was made under the present id, which was renewed lately."""
+        """Whether a claim can still be ours: it was made under the current id, which was renewed recently."""
         return token.startswith(self._id) and self._clock() - self._renewed_at < DEAD_AFTER
 
     def start(self) -> None:
@@ -172,7 +172,7 @@ class Worker:
         for table, token in claims:
             if token[:ID_LENGTH] not in living or token in lost:
                 by_table[table].append(token)
-        # A transaction per table: where one cannot be written to, the others are freed all the same.
+        # A transaction per table: if one cannot be written to, the claims in the others are still freed.
         freed = sum(self._database.write_now(free_claims, table, tokens) for table, tokens in by_table.items())
         if freed:
             log.info("claims.freed", count=freed)
@@ -252,7 +252,7 @@ class WorkerRows:
     def living(self, tokens: Collection[str]) -> Collection[str]:
         found = self._database.look_now(lambda connection: connection.execute(_WORKERS).all()) if tokens else []
         unchanged = self._unchanged.seconds({row.id: row.seen_at for row in found})
-        # By the age alone it could be alive, by an own clock alone a restart would watch for longer than it must.
+        # The age alone may be wrong; this process's clock alone would make a restart wait longer than necessary.
         dead = [
             (row.id, row.seen_at)
             for row in found

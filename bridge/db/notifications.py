@@ -1,7 +1,7 @@
-"""Notifications of new events and due work: LISTEN on a connection of its own; SQLite has nothing like it.
+"""Notifications of new events and due work: LISTEN on a connection of its own; SQLite has no equivalent.
 
-A trigger of the table notifies, at the end of a transaction that has appended events (migration 0001). What makes work
-due that another process may have to do calls `notify_due`.
+A trigger of the table notifies, at the end of a transaction that has appended events (migration 0001). Code that makes
+work due for other processes calls `notify_due`.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ log = get_logger("bridge.db")
 class Listener:
     """Calls the function of a channel when a process has notified it, and all of them when that may have been missed.
 
-    A pooler in transaction mode passes nothing on: then `is_listening` stays false, and the caller must look by itself.
+    A pooler in transaction mode passes nothing on: then `is_listening` stays false, and the caller must poll.
     """
 
     def __init__(self, url: str, calls: Mapping[str, Callable[[], None]]) -> None:
@@ -90,6 +90,6 @@ async def _readable(connection: AsyncConnection) -> None:
 
 
 async def _is_pooled(connection: AsyncConnection) -> bool:
-    """Whether the server's session has another number than that of the connection."""
+    """Whether the server's session is not the connection's own, because of a pooler."""
     cursor = await connection.execute("SELECT pg_backend_pid()")
     return await cursor.fetchone() != (connection.info.backend_pid,)

@@ -1,4 +1,4 @@
-"""PostgreSQL as it is met: what its errors mean, and connections that survive failovers, poolers and odd encodings."""
+"""PostgreSQL in practice: the meaning of its errors, and connections that survive failovers, poolers and encodings."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ CONNECTION: Final = {
 }  # fmt: skip
 """A server that vanished from the network is noticed within half a minute."""
 DROP_INTERVAL: Final = 1.0
-"""Seconds between two droppings of all connections: a server that stays read-only is not asked over and over."""
+"""Seconds between two droppings of all connections, so that a read-only server is not reconnected to all the time."""
 POOLED: Final = "pooled"
 """Marks a connection whose server sessions are shared with other programs, by a pooler in between."""
 
@@ -34,7 +34,7 @@ class Meaning(StrEnum):
     """Meaning of an error."""
 
     LOST = "lost"
-    """This server, or this session, is of no more use: another connection may reach one that is."""
+    """The session or its server is unusable: another connection may reach a usable one."""
     AWAY = "away"
     """The same statements may succeed later."""
     CONFLICT = "conflict"
@@ -114,7 +114,7 @@ def _preparing(name: str, *, writes: bool) -> Callable[[DBAPIConnection, Connect
         cursor.execute("SELECT pg_backend_pid()")
         (pid,) = cursor.fetchone() or (None,)
         entry.info["limits"] = _limits(connection, writes=writes)
-        # A pooler answers with a number of its own. Its sessions serve other programs too.
+        # A pooler reports a number of its own. Its sessions serve other programs too.
         entry.info[POOLED] = pid != connection.info.backend_pid
         if entry.info[POOLED]:
             connection.prepare_threshold = None
@@ -149,7 +149,7 @@ def _set_limits_locally(connection: Connection) -> None:
 
 
 def extend_limits(connection: Connection) -> None:
-    """Give this transaction ten times as long: perhaps the one before was not frozen, but had very much to plan."""
+    """Give this transaction ten times as long: the one before may not have been frozen, but slow."""
     limits = {"idle_in_transaction_session_timeout": IDLE_IN_TRANSACTION_MS}
     if "transaction_timeout" in connection.info["limits"]:
         limits["transaction_timeout"] = TRANSACTION_MS

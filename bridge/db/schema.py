@@ -1,6 +1,6 @@
 """The version of the schema: what the database has, and what this program needs.
 
-Alembic is imported only to migrate, or to name what is wrong: it loads the dialects of all databases, Mako and
+Alembic is imported only to migrate, or for an error message: it loads the dialects of all databases, Mako and
 Pygments, which takes as long as importing SQLAlchemy.
 """
 

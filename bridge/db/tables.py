@@ -2,7 +2,7 @@
 
 Integer keys inside, public ids (`evt_`, `vis_`, `ses_`, `ep_`) outside. Every time is UTC. A row that can be claimed
 (`sources` for a probe, `rooms`, `cursors`, `redeliveries`, `jobs`) has a token that names its worker: every later write
-checks the token (fencing), and the claims of a dead worker are freed (`liveness`). Due times say nothing about claims.
+checks the token (fencing), and the claims of a dead worker are freed (`liveness`). Due times are independent of claims.
 The indexes are in `indexes`.
 """
 
@@ -102,7 +102,7 @@ rooms = Table(
     Column("last_sequence", BigInteger, nullable=False, server_default="0"),
     Column("chain_head", LargeBinary, nullable=False),
     Column("listed", Boolean, nullable=False, server_default=false()),  # on the source's last list of live rooms
-    Column("listed_count", Integer),  # the number of peers there, if the list tells it
+    Column("listed_count", Integer),  # the number of peers there, if the list has it
     Column("live_until", UtcDateTime),  # when the room was no longer on the list
     Column("expected", Text),  # what the next poll should find if a poke is true
     UniqueConstraint("source", "upstream_id"),

@@ -51,7 +51,7 @@ class TrackedRoom(Protocol):
 def load_presence(
     connection: Connection, rooms: Sequence[TrackedRoom | Row[Any]], seen: Collection[str] = ()
 ) -> dict[int, Presence]:
-    """Presence of rooms by key; the rows of the rooms are locked, or it does not matter that they may change.
+    """Presence of rooms by key; the rows of the rooms are locked, or a change of them does no harm.
 
     `departed` has only peer ids among `seen`: a long session has many, and only a return matters.
     """
@@ -72,7 +72,7 @@ def load_presence(
 def _load_visits(
     connection: Connection, rooms: Sequence[TrackedRoom | Row[Any]], seen: Collection[str]
 ) -> tuple[dict[int, Session], dict[int, list[Row[Any]]], dict[int, set[str]]]:
-    """Sessions under way, their open visits, and who of `seen` has left them; by room."""
+    """Sessions under way, their open visits, and the peers of `seen` that have left them; by room."""
     keys = {"keys": [room.session_key for room in rooms]}
     under_way: dict[int, Session] = {}
     open_visits: dict[int, list[Row[Any]]] = defaultdict(list)

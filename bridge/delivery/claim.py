@@ -49,8 +49,8 @@ from bridge.rules.rate import UNLIMITED
 from bridge.workers import Claimed
 
 REDELIVERY_BATCH = 20
-SPARE_ENDPOINTS = 100
-"""Endpoints that are considered beyond the number of slots: some turn out to be at a limit."""
+EXTRA_ENDPOINTS = 100
+"""Endpoints that are considered beyond the number of slots, because some may be at a limit."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,7 +68,7 @@ class ChainProof:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OwedEvent:
-    """An event to deliver; `acks_to` is what the cursor has acknowledged once it is done with."""
+    """An event to deliver; `acks_to` is the cursor's `acked` after it."""
 
     key: int
     public_id: str
@@ -83,7 +83,7 @@ class OwedEvent:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClaimedCursor:
-    """A cursor of this process. Without events: the endpoint wants nothing up to `reach`.
+    """A claimed cursor. Without events: the endpoint wants nothing up to `reach`.
 
     `is_retry`: its first event has been attempted before.
     """
@@ -110,7 +110,7 @@ class ClaimedRedelivery:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClaimedRedeliveries:
-    """Redeliveries of one endpoint, in the order of the log; of this process."""
+    """Claimed redeliveries of one endpoint, in the order of the log."""
 
     target: Target
     token: str
@@ -188,7 +188,7 @@ def claim_redeliveries(connection: Connection, claim: Claim) -> Claimed[ClaimedR
 
 
 def claimed_at_once(taken: TakenCursor, target: Target) -> ClaimedCursor:
-    """A claimed cursor out of one that was claimed when it was raised."""
+    """The claimed cursor of one that was claimed when it was raised."""
     events = list(taken.events.items())[:EVENTS_AT_ONCE]
     following = list(taken.events.values())[1 : EVENTS_AT_ONCE + 1]
     acks_to = [event.sequence - 1 for event in following] + [taken.head] * (len(events) - len(following))
@@ -212,14 +212,14 @@ def claimed_at_once(taken: TakenCursor, target: Target) -> ClaimedCursor:
 
 
 def release_cursors(connection: Connection, claimed: Sequence[ClaimedCursor]) -> None:
-    """Give back cursors that are not worked on after all: they are due as they were."""
+    """Give back claimed cursors: they are due as before."""
     if claimed:
         connection.execute(_RELEASE, [{"key": one.key, "token": one.token} for one in claimed])
 
 
 def _lock_due_endpoints(connection: Connection, ready: Select[Any], lock: Select[Any], claim: Claim) -> list[Row[Any]]:
     """Lock endpoints with due work that may be called, by key; returns them longest due first."""
-    found = connection.execute(ready, {"now": claim.now, "limit": claim.slots + SPARE_ENDPOINTS})
+    found = connection.execute(ready, {"now": claim.now, "limit": claim.slots + EXTRA_ENDPOINTS})
     turns = {row.id: turn for turn, row in enumerate(found)}
     if not turns:
         return []
@@ -449,7 +449,7 @@ _BEYOND_WINDOW = (
     .order_by(events.c.sequence)
     .limit(1)
 )
-# Redeliveries: a disabled endpoint gets them too, which is how it is tried out before it is enabled.
+# Redeliveries: a disabled endpoint gets them too, so that it can be tried before it is enabled.
 
 _IS_OPEN = and_(redeliveries.c.state == literal_column("'owed'"), redeliveries.c.claim_token.is_(None))
 _IS_REQUESTED = and_(_IS_OPEN, redeliveries.c.next_attempt_at <= bindparam("now"))

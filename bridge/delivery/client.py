@@ -1,4 +1,4 @@
-"""One POST → one `PostResult`: sends the bytes under one deadline, and names the cause if they did not arrive.
+"""One POST → one `PostResult`: sends the bytes under one deadline, and returns the cause of a failure.
 
 httpx's requests through our own transport (`bridge.http_transport`), without `httpx.AsyncClient`: a client would keep
 cookies and log every URL, and a webhook's URL is often a secret.
@@ -99,7 +99,7 @@ class WebhookClient:
         body: bytes,
         timeout: timedelta,  # noqa: ASYNC109 - a time-out is a result, not an exception
     ) -> PostResult:
-        """Deliver once. Anything that the receiver or the network does is a result; only cancellation is raised.
+        """Deliver once. Every error of the receiver or the network is a result; only cancellation is raised.
 
         Args:
             url: of the endpoint; its addresses are checked for every new connection.

@@ -1,7 +1,7 @@
 """Guarded connections: every address of a host is checked before a socket for one of them exists.
 
-The rules are in `bridge.rules.egress`. A name is refused if one of its addresses is forbidden, because which one is
-dialled is chance.
+The rules are in `bridge.rules.egress`. A name is refused if one of its addresses is forbidden, because any of them
+may be dialled.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class UnresolvedNameError(BridgeError):
 
 
 async def check_new_endpoint(url: str, policy: EgressPolicy) -> str | None:
-    """Look up the address of a new endpoint; returns a warning if it is not known now, for that may change.
+    """Look up the address of a new endpoint; returns a warning if it has none at the moment.
 
     Raises:
         ForbiddenAddressError: deliveries to it would be blocked.

@@ -28,7 +28,7 @@ from bridge.logs import get_logger
 from bridge.rules.signing import Ed25519Secret, InvalidSecretError, parse_secret
 
 CONFIG = "config"
-"""`endpoints.origin` of those that the configuration owns."""
+"""`endpoints.origin` of endpoints of the configuration."""
 
 log = get_logger("bridge.delivery")
 
@@ -161,7 +161,7 @@ def rotate_secret(connection: Connection, name: str, context: EndpointContext, g
 
 
 def reset_health(connection: Connection, endpoint_key: int, now: datetime) -> None:
-    """Activate an endpoint: its failures are forgotten and its whole backlog is due now, in order."""
+    """Activate an endpoint: its failures are reset and its whole backlog is due now, in order."""
     connection.execute(
         update(endpoints)
         .where(endpoints.c.id == endpoint_key)
@@ -232,7 +232,7 @@ def insert_endpoint(
 def change_settings(
     connection: Connection, row: Row[Any], spec: EndpointSpec, context: EndpointContext, *, origin: str
 ) -> None:
-    """Give an endpoint new settings, but for its secret."""
+    """Give an endpoint new settings, except for its secret."""
     values = {"name": spec.name, **_spec_values(spec, context.cipher)}
     if row.rate_per_second != spec.rate_per_second:
         values |= {"next_delivery_at": None}

@@ -1,4 +1,4 @@
-"""REST hooks: endpoints that their subscriber, an automation platform, adds and removes by itself.
+"""REST hooks: endpoints that an automation platform adds and removes.
 
 They are delivered to like every endpoint, in style `flat`. A URL that responds 410 unsubscribes: T4 removes the hook
 (`bridge.delivery.record`).

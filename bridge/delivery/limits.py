@@ -21,7 +21,7 @@ RATE_ALLOWS = or_(
     endpoints.c.next_delivery_at.is_(None),
     endpoints.c.next_delivery_at <= bindparam("now"),
 )
-"""Whether the rate of the endpoint at hand allows an attempt now: `Rate.available` in SQL, unless the clock moved."""
+"""Whether the rate of the endpoint at hand allows an attempt now: `Rate.available` in SQL, if no clock is wrong."""
 CURSORS_AT_ONCE = case((endpoints.c.circuit == "closed", endpoints.c.max_concurrency), else_=1)
 
 

@@ -89,7 +89,7 @@ class Disabled:
 
 @dataclass(frozen=True, slots=True)
 class Removed:
-    """The endpoint was a REST hook and responded that it is gone: it was removed with all that it was owed."""
+    """The endpoint was a REST hook and responded 410: it was removed with its backlog."""
 
 
 Recorded = Fenced | Moved | Waiting | Disabled | Removed

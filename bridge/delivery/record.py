@@ -145,7 +145,7 @@ def _write(connection: Connection, plan: DeliveryPlan) -> None:
 
 
 def _write_endpoints(connection: Connection, plan: DeliveryPlan, at: datetime, new_id: Callable[[str], str]) -> None:
-    """Write the health of locked endpoints, and announce what became of them."""
+    """Write the health of locked endpoints, and append the notices about them."""
     if plan.endpoints:
         connection.execute(_WRITE_HEALTH, [_health_values(endpoint) for endpoint in plan.endpoints.values()])
     for endpoint_key, reason in plan.disabled.items():

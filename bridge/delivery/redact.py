@@ -1,4 +1,4 @@
-"""Redacts secrets from results: a receiver that echoes a request must not get them into attempts and logs."""
+"""Redacts secrets from results, so that a receiver that echoes a request cannot put them into attempts and logs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from bridge.rules.delivery import PostResult
 
 REDACTED = "***"
 LEAST_SECRET = 6
-"""Characters; shorter header values are no secrets, and would match everywhere."""
+"""Characters; shorter header values are no secrets, and would match too many texts."""
 DETAIL_KEPT = 300
 """Characters; cut after secrets are redacted, so that no part of one is left."""
 _PREFIX = re.compile("^whs(?:ec|k)_")

@@ -23,7 +23,7 @@ from bridge.rules.delivery import Outcome, RedeliveryState
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Redelivered:
-    """An attempt at a redelivery; without `retry_at` it has ended, one way or the other."""
+    """An attempt at a redelivery; without `retry_at` it has ended, delivered or failed."""
 
     claimed: ClaimedRedeliveries
     redelivery: ClaimedRedelivery
@@ -71,7 +71,7 @@ def record_redelivery(connection: Connection, done: Redelivered) -> bool:
 
 
 def release_redeliveries(connection: Connection, claimed: Sequence[ClaimedRedeliveries]) -> None:
-    """Give back redeliveries that have not been sent: they are due as they were."""
+    """Give back redeliveries that have not been sent: they are due as before."""
     for one in claimed:
         ours = (redeliveries.c.endpoint_key == one.target.key, redeliveries.c.claim_token == one.token)
         connection.execute(update(redeliveries).where(*ours).values(claim_token=None))

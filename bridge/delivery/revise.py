@@ -1,4 +1,4 @@
-"""Changes of single settings of an endpoint by an operator; the configuration's endpoints are changed there."""
+"""Changes of single settings of an endpoint by an operator; not of endpoints of the configuration."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def revise_endpoint(
     Args:
         connection: Of a transaction.
         name: The endpoint's name or public id.
-        revise: Returns the new settings for the present ones, whose `secret` is None: it stays.
+        revise: Returns the new settings for the current ones, whose `secret` is None: it stays.
         context: For what changes.
 
     Raises:

@@ -15,7 +15,7 @@ from bridge.db.tables import endpoint_secrets, endpoints
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EndpointContext:
-    """The surroundings of a change of endpoints; `new_secret` makes one for a signature (`v1` or `v1a`)."""
+    """The context of a change of endpoints; `new_secret` makes one for a signature (`v1` or `v1a`)."""
 
     now: datetime
     new_id: Callable[[str], str]

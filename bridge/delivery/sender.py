@@ -96,7 +96,7 @@ class Sender:
         return {one.token for one in self._pool.claimed} | {one.token for one in self._redelivery_pool.claimed}
 
     def offer(self, token: str) -> Offer | None:
-        """What this sender can take over of the events that polls are about to bring."""
+        """The cursors that this sender can take over of the events that polls are about to bring."""
         if self._pool.free_slots <= 0:
             return None
         return self._targets.offer(

@@ -1,4 +1,4 @@
-"""`room.snapshot` for an endpoint that is new, or newly wants it, and for no other: who is in each room at the start.
+"""`room.snapshot` for an endpoint that is new, or newly wants it, and no other: the peers in each room at the start.
 
 There may be a hundred thousand rooms, so they are done a few hundred at a time, each time in a transaction of its own;
 `endpoints.snapshots_after` records the progress, so that any process can continue after a crash.
@@ -36,7 +36,7 @@ def append_snapshots(connection: Connection, now: datetime, new_id: Callable[[st
     unchanged = select(endpoints.c.id).where(endpoints.c.id == endpoint.id)
     unchanged = unchanged.where(endpoints.c.snapshots_after == endpoint.snapshots_after)
     if connection.execute(unchanged.with_for_update(key_share=True)).one_or_none() is None:
-        return True  # another process did these rooms meanwhile, or the endpoint is gone
+        return True  # another process has appended these meanwhile, or the endpoint was removed
     _append(connection, endpoint, [row for row in found if matches(row.upstream_id, endpoint.rooms)], now, new_id)
     after = found[-1].id if len(found) == ROOMS_AT_ONCE else None
     connection.execute(update(endpoints).where(endpoints.c.id == endpoint.id).values(snapshots_after=after))

@@ -1,4 +1,4 @@
-"""Endpoints as the sender needs them: where to, how to sign. A sender keeps those that it has called lately.
+"""Endpoints as the sender needs them: URL, headers, secrets. A sender keeps those that it has called recently.
 
 A kept target is valid while the row of its endpoint is the same (`TARGET_COLUMNS`; `rotated_at` changes with every
 secret) and no previous secret has expired.

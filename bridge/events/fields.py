@@ -146,7 +146,9 @@ FIELDS: Final[Mapping[str, Field]] = {
     ),
     "last_seen_at": Field(Kind.TIME, "the last poll that saw the peer"),
     "duration_seconds": Field(Kind.SECONDS, "`joined_at` to `left_at`, or `started_at` to `ended_at`; never negative"),
-    "uncertainty_seconds": Field(Kind.SECONDS, "how much earlier than `left_at` or `ended_at` it may have been"),
+    "uncertainty_seconds": Field(
+        Kind.SECONDS, "how much earlier than `left_at` or `ended_at` the true end may have been"
+    ),
     "leave_reason": Field(
         Kind.TEXT,
         "`absent`: no longer in the list. `session_ended`: the upstream knows of no session. `rejoined`: the same peer "
@@ -165,7 +167,7 @@ FIELDS: Final[Mapping[str, Field]] = {
     ),
     "observed_at": Field(
         Kind.TIME,
-        "the poll by which the bridge knew; in `endpoint.*` the delivery, in the last three types the work itself",
+        "when the bridge noticed it: at the poll; in `endpoint.*` at the delivery, in the last three types at the work",
     ),
     "metadata": _METADATA,
     "previous_metadata": Field(Kind.JSON, "the metadata before"),

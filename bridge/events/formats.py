@@ -6,12 +6,12 @@ Pure and without memory: the same event in the same style is the same bytes on e
 - `flat`: one level. The fields of `data` move to the top, objects and lists become JSON text, and metadata that is an
   object becomes one key per entry, `metadata_<key>`; any other metadata stays `metadata`. An event's own keys win.
 - `huddle01`: Huddle01's own webhooks, `{id, event, payload}` as text/plain, with names in
-  camelCase and colons for full stops. Their receiver compares what JavaScript's JSON.stringify makes of the body, so
+  camelCase and colons for full stops. Their receiver compares the body with JavaScript's JSON.stringify of it, so
   there are only texts, booleans and whole numbers: moments in epoch milliseconds, spans in milliseconds (Huddle01 does
   not document the unit of its `duration`; here it is `leftAt - joinedAt`), metadata as JSON text in ASCII. Unknown
   values are left out.
-- `cloudevents`: CloudEvents 1.0, structured mode. `source` names the room and `subject` the peer; `type` is ours as it
-  stands, for the bridge has no domain to reverse; `sequence` has ten digits, so that it sorts as text.
+- `cloudevents`: CloudEvents 1.0, structured mode. `source` names the room and `subject` the peer; `type` is the event
+  type unchanged, because the bridge has no domain to reverse; `sequence` has ten digits, so that it sorts as text.
 """
 
 from __future__ import annotations

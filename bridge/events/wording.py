@@ -1,4 +1,4 @@
-"""Lengths of time and counts in words, for people."""
+"""Lengths of time and counts as text for people."""
 
 from __future__ import annotations
 

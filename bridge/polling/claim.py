@@ -99,7 +99,7 @@ def claim_room(
 
 
 def release_rooms(connection: Connection, claimed: Sequence[ClaimedRoom]) -> None:
-    """Give back rooms that are not polled after all: they are due as they were."""
+    """Give back rooms that were not polled: they are due as before."""
     if claimed:
         connection.execute(_RELEASE, [{"key": room.key, "token": room.token} for room in claimed])
     probes = [{"key": room.source, "token": room.token} for room in claimed if room.is_probe]

@@ -1,8 +1,8 @@
-"""Discovery: the list of a source's live rooms, from claim to record, and rooms that are forgotten again.
+"""Discovery: the list of a source's live rooms, from claim to record, and forgetting rooms that are no longer live.
 
 One process at a time asks a source for its list, under the job "discover NAME". A room that is new on the list is
-tracked; one whose place on it has changed is polled at once. Locks are taken in the order of `bridge.db.tables`: rooms,
-sources, jobs.
+tracked; one that has left the list, or has another count, is polled at once. Locks are taken in the order of
+`bridge.db.tables`: rooms, sources, jobs.
 """
 
 from __future__ import annotations
@@ -12,12 +12,19 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from sqlalchemy import Connection, Row, and_, bindparam, delete, exists, func, literal_column, or_, select, update
+from sqlalchemy import Connection, Row, bindparam, exists, func, literal_column, or_, select, update
 
-from bridge.db.engine import upsert
 from bridge.db.event_log import append_events, number_system_events
-from bridge.db.jobs import claim_job, finish_job, is_job_due
-from bridge.db.tables import jobs, rooms, sessions
+from bridge.db.jobs import (
+    claim_job,
+    finish_job,
+    is_job_claimed,
+    is_job_due,
+    postpone_job,
+    release_job,
+    replace_jobs,
+)
+from bridge.db.tables import rooms, sessions
 from bridge.db.visits import BATCH_SIZE, batched, bind
 from bridge.events.types import matches
 from bridge.polling.claim import END_PROBE, available_requests, spend_requests
@@ -43,7 +50,7 @@ FORGOTTEN_AT_ONCE: Final = 100
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClaimedList:
-    """A list that this process asks for; a probe finds out if a paused source without rooms has recovered."""
+    """A claimed list; a probe finds out whether a paused source without rooms has recovered."""
 
     source: str
     token: str
@@ -52,7 +59,7 @@ class ClaimedList:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecordedList:
-    """What a list has changed; nothing was written if `fenced`."""
+    """Changes by a list; nothing was written if `fenced`."""
 
     fenced: bool = False
     new: Sequence[str] = ()
@@ -60,20 +67,14 @@ class RecordedList:
 
 
 def configure_discovery(connection: Connection, names: Collection[str], now: datetime) -> None:
-    """Ask for the lists of these sources at once, and for no other's any more."""
-    wanted = [list_job(name) for name in names]
-    connection.execute(delete(jobs).where(jobs.c.name.startswith(LIST_JOB), jobs.c.name.not_in(wanted)))
-    if wanted:
-        due = upsert(connection.dialect.name)(jobs).on_conflict_do_update(
-            index_elements=[jobs.c.name], set_={"next_run_at": now}
-        )
-        connection.execute(due, [{"name": name, "next_run_at": now} for name in sorted(wanted)])
+    """Make the lists of these sources due, and delete the jobs of all others."""
+    replace_jobs(connection, LIST_JOB, [list_job(name) for name in names], now)
 
 
 def claim_list(
     connection: Connection, source: str, *, requests_per_second: float, every: timedelta, now: datetime, token: str
 ) -> ClaimedList | None:
-    """Claim the list of a source, if it is due and the request budget has room for it: claims of rooms leave it some.
+    """Claim the list of a source, if it is due and the request budget has room for it: room claims leave it one.
 
     While a source is not ok, its rooms are the probes; a list is one only if there is no room to poll.
     """
@@ -85,8 +86,7 @@ def claim_list(
     is_probe = health.condition is not Condition.OK
     available = available_requests(row, health, rate, now)
     if available <= 0 or (is_probe and _has_rooms(connection, source)):
-        wait = every if is_probe else timedelta()
-        connection.execute(update(jobs).where(*_unclaimed(job)).values(next_run_at=now + wait))
+        postpone_job(connection, job, now + every if is_probe else now)
         return None
     if not claim_job(connection, job, every=every, now=now, token=token):
         return None
@@ -95,11 +95,10 @@ def claim_list(
 
 
 def release_list(connection: Connection, claimed: ClaimedList) -> None:
-    """Give a list back that is not asked for after all: it is due as it was."""
+    """Give back a list that was not requested: it is due as before."""
     if claimed.is_probe:
         connection.execute(END_PROBE, [{"key": claimed.source, "token": claimed.token}])
-    ours = (jobs.c.name == list_job(claimed.source), jobs.c.claim_token == claimed.token)
-    connection.execute(update(jobs).where(*ours).values(claim_token=None))
+    release_job(connection, list_job(claimed.source), token=claimed.token)
 
 
 def record_list(
@@ -113,7 +112,7 @@ def record_list(
     jitter: float,
     new_id: Callable[[str], str],
 ) -> RecordedList:
-    """Record a list, or that there was none.
+    """Record a list, or the failure to get it.
 
     Args:
         connection: of a writing transaction.
@@ -126,8 +125,7 @@ def record_list(
         new_id: makes a public id with a prefix.
     """
     source, job = claimed.source, list_job(claimed.source)
-    ours = select(jobs.c.name).where(jobs.c.name == job, jobs.c.claim_token == claimed.token)
-    if connection.execute(ours).first() is None:
+    if not is_job_claimed(connection, job, token=claimed.token):
         return RecordedList(fenced=True)
     changes = ListChanges(new=(), listed={}, unlisted=())
     if isinstance(found, LiveRooms):
@@ -155,7 +153,7 @@ def forget_rooms(
 ) -> list[str]:
     """Stop tracking some discovered rooms that were last live before a time; returns their ids. Their log stays.
 
-    `is_listed`: the source is asked for its list, so that a room on it is live.
+    `is_listed`: the source has discovery, so that a room on its list is live.
     """
     last_seen = func.coalesce(rooms.c.live_until, rooms.c.tracked_since)
     idle = select(rooms.c.id, rooms.c.upstream_id).where(
@@ -163,7 +161,7 @@ def forget_rooms(
         rooms.c.origin == "discovered",
         rooms.c.tracked,
         rooms.c.session_key.is_(None),
-        rooms.c.claim_token.is_(None),  # a poll under way may find somebody
+        rooms.c.claim_token.is_(None),  # a poll under way may find a peer
         or_(last_seen.is_(None), last_seen < before),
         ~exists().where(sessions.c.room_key == rooms.c.id, sessions.c.ended_at >= before),
     )
@@ -176,7 +174,7 @@ def forget_rooms(
 
 
 def _known_rooms(connection: Connection, source: str, named: Collection[str]) -> list[KnownRoom]:
-    """The rooms that the list names, and those that the last one named."""
+    """The rooms on the list, and those on the last one."""
     found = {
         row.key: row
         for some in batched(named, BATCH_SIZE)
@@ -207,7 +205,7 @@ def _update_health(
     jitter: float,
     new_id: Callable[[str], str],
 ) -> None:
-    """A list says nothing of a source with rooms that can be polled, unless there are too many requests."""
+    """A list does not count for a source with rooms that can be polled, except for a rate limit."""
     source = claimed.source
     stored = load_sources(connection, [source], failing=[source])[source]
     before = stored.health
@@ -239,10 +237,6 @@ def _has_rooms(connection: Connection, source: str) -> bool:
     return connection.execute(polled).first() is not None
 
 
-def _unclaimed(job: str) -> tuple[Any, ...]:
-    return jobs.c.name == job, jobs.c.claim_token.is_(None)
-
-
 _KNOWN = select(
     rooms.c.id.label("key"), rooms.c.upstream_id.label("room_id"), rooms.c.tracked, rooms.c.listed, rooms.c.listed_count
 ).where(rooms.c.source == bindparam("source"))
@@ -251,7 +245,3 @@ _LISTED_BEFORE = _KNOWN.where(literal_column("listed"))  # as in `ix_rooms_liste
 _CHANGE = update(rooms).where(rooms.c.id == bindparam("key"))
 _LIST = _CHANGE.values(bind("next_poll_at", "listed_count")).values(listed=True)
 _UNLIST = _CHANGE.values(bind("next_poll_at", "live_until")).values(listed=False, listed_count=None)
-LISTS_WAITING = and_(
-    jobs.c.name.startswith(LIST_JOB), jobs.c.next_run_at <= bindparam("until"), jobs.c.claim_token.is_(None)
-)
-"""The jobs of lists that are to be asked for."""

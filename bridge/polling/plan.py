@@ -52,7 +52,7 @@ class PollingSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClaimedRoom:
-    """A room that this process polls; a probe finds out if a paused source has recovered."""
+    """A room that this process polls; a probe finds out whether a paused source has recovered."""
 
     key: int
     source: str
@@ -64,7 +64,7 @@ class ClaimedRoom:
 
 @dataclass(frozen=True, slots=True)
 class Skipped:
-    """The poll was not sent, or its result does not count: the room stays due as it was."""
+    """The poll was not sent, or its result does not count: the room stays due as before."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -363,7 +363,7 @@ def _notices(name: str, before: SourceHealth, after: SourceHealth, polls: Sequen
 def source_notices(
     name: str, before: SourceHealth, after: SourceHealth, failure: Failure | None, at: datetime
 ) -> list[Draft]:
-    """What endpoints are told if a source has become unavailable by a failure, or available again."""
+    """The notices about a source that has become unavailable by a failure, or available again."""
     was_away, is_away = before.condition in UNAVAILABLE, after.condition in UNAVAILABLE
     if was_away == is_away:
         return []

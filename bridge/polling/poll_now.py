@@ -1,4 +1,4 @@
-"""One poll that an operator asked for: claim, fence and T2 are those of the poller, but the room need not be due."""
+"""One poll that an operator asked for: claim, fencing and T2 are those of the poller, but the room need not be due."""
 
 from __future__ import annotations
 

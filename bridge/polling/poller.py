@@ -30,10 +30,10 @@ log = get_logger("bridge.polling")
 
 
 class EventTaker(Protocol):
-    """The sender of this process, which delivers what polls bring."""
+    """The sender of this process, which delivers the events of polls."""
 
     def offer(self, token: str) -> Offer | None:
-        """What it can take over as soon as it is recorded, claimed with `token`."""
+        """The cursors that it can take over when polls are recorded, claimed with `token`."""
         ...
 
     async def take_over(self, taken: Sequence[TakenCursor]) -> None:
@@ -53,10 +53,10 @@ class NoSender:
         return None
 
     async def take_over(self, taken: Sequence[TakenCursor]) -> None:
-        """Never called: nothing was offered."""
+        """Never called, because it offers nothing."""
 
     def wake(self) -> None:
-        """There is nobody to wake."""
+        """There is no sender to wake."""
 
 
 class Poller:
@@ -113,7 +113,7 @@ class Poller:
         return rooms | {one.token for lister in self._listers for one in lister.pool.claimed}
 
     async def tick(self) -> int:
-        """Ask for the lists that are due, then poll what is due and record it; returns the number of rooms."""
+        """Ask for the lists that are due, then poll the due rooms and record them; returns their number."""
         for lister in self._listers:
             await lister.pool.tick()
             await lister.pool.drain()

@@ -53,7 +53,7 @@ def record_polls(
     new_id: Callable[[str], str],
     offer: Offer | None = None,
 ) -> list[RecordedPoll]:
-    """Record what polls brought; returns one `RecordedPoll` per poll, in order.
+    """Record polls; returns one `RecordedPoll` per poll, in order.
 
     Args:
         connection: of a writing transaction.

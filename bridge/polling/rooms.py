@@ -65,7 +65,7 @@ def lock_changing_rooms(
 ) -> tuple[list[RoomSpec], list[RoomChange]]:
     """Find the rooms that the configuration adds, and lock those that it changes, before anything else, as T2 does.
 
-    Discovered rooms go with their source, if that is not `configured` any more: nobody would ever forget them. Another
+    Discovered rooms are removed with their source, if that is not `configured` any more. Another
     process may add one of the first meanwhile, by discovery: that makes the transaction fail, and run again.
     """
     named = {(spec.source, spec.upstream_id): spec for spec in specs}
@@ -143,7 +143,7 @@ def discover_rooms(connection: Connection, source: str, counts: Mapping[str, int
         for row in lock_rooms(connection, stored.values())
         if not row.tracked
     ]
-    if new:  # one that another process adds at the same time is on the next list again
+    if new:  # a room that another process adds at the same time is updated by the next list
         connection.execute(upsert(connection.dialect.name)(rooms).on_conflict_do_nothing(), new)
     if forgotten:
         connection.execute(_TRACK_AGAIN, forgotten)
@@ -224,7 +224,7 @@ def make_due(
         source: its source.
         upstream_id: its id.
         now: the time.
-        expected: what the poll should find, if the message that asks for it is true.
+        expected: what the poll should find, if the poke is true.
     """
     found: Select[Any] = select(*_DUE_COLUMNS).where(*_polled(source, upstream_id)).with_for_update()
     row = connection.execute(found).one_or_none()
@@ -237,10 +237,10 @@ def make_due(
 
 
 def sooner(row: Row[Any], now: datetime) -> datetime:
-    """When a locked room is due, now that its source has said something about it."""
+    """When a locked room is due, after a list or a poke has named it."""
     is_under_way = row.claim_token is not None
     due_at = extra_poll(now, row.polled_at, is_under_way=is_under_way)
-    # With a poll under way, the stored time is that poll's, which says nothing of the next one.
+    # With a poll under way, the stored time is that poll's, not that of the next one.
     return due_at if is_under_way else min(due_at, row.next_poll_at)
 
 
@@ -309,7 +309,7 @@ _CONFIGURED = (
     *(rooms.c.id, rooms.c.source, rooms.c.upstream_id, rooms.c.name, rooms.c.origin),
     *(rooms.c.interval_seconds, rooms.c.leave_after_missed, rooms.c.enabled, rooms.c.tracked),
 )
-"""What a change by the configuration depends on: a start reads it of every room."""
+"""The columns on which a change by the configuration depends: a start reads them of every room."""
 
 
 _DUE_COLUMNS = (rooms.c.id, rooms.c.claim_token, rooms.c.polled_at, rooms.c.next_poll_at)

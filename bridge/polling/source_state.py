@@ -20,7 +20,7 @@ HEALTH_COLUMNS = (
 LIST_JOB: Final = "discover "
 """The beginning of the name of a source's job to ask for its list of live rooms (`jobs`)."""
 WELL_SOURCE: Final = StoredSource(health=SourceHealth(), room_count=HIGHEST_FAILURE_SCORE, has_healthy_room=True)
-"""A source that nothing is wrong with, and of which no poll fails."""
+"""A healthy source, of which no poll fails."""
 
 
 def list_job(source: str) -> str:

@@ -1,4 +1,4 @@
-"""Waiting: jitter, and how long a `Retry-After` header asks us to wait. Shared by polling and delivery; pure."""
+"""Delays: jitter, and the wait that a `Retry-After` header asks for. Shared by polling and delivery; pure."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ JITTER: Final = 0.2
 LONGEST_RETRY_AFTER: Final = timedelta(hours=24)
 """A longer `Retry-After` counts as this."""
 EPOCH_ABOVE_SECONDS: Final = 365 * 86_400
-"""A larger number in `Retry-After` is no wait but a time since the epoch: some APIs send that."""
+"""A larger number in `Retry-After` is a time since the epoch and not a wait: some APIs send that."""
 
 _SECONDS: Final = re.compile(r"[0-9]+(?:\.[0-9]*)?", re.ASCII)
 

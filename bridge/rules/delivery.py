@@ -171,7 +171,7 @@ class EndpointState:
     paused_until: datetime | None = None
 
     def is_paused(self, now: datetime) -> bool:
-        """Whether no attempt may be made now. A pause longer than any rule makes was set by another clock."""
+        """Whether no attempt may be made now. A pause longer than any rule makes is from a wrong clock."""
         return self.paused_until is not None and now < self.paused_until <= now + LONGEST_RETRY_AFTER
 
     def earliest(self, at: datetime) -> datetime:
@@ -367,7 +367,7 @@ def _pause_until_next_probe(
     endpoint: EndpointState, policy: DeliveryPolicy, now: datetime, jitter: float
 ) -> EndpointState:
     if endpoint.is_paused(now):
-        return endpoint  # the attempt was under way when the circuit opened: it was no probe
+        return endpoint  # the attempt was started before the circuit opened: it was no probe
     wait = jittered(policy.probe_wait(endpoint.probes), jitter)
     return replace(endpoint, probes=endpoint.probes + 1, paused_until=now + wait)
 

@@ -64,7 +64,7 @@ class EgressPolicy:
     def allows_privately(self, address: Address) -> bool:
         """Whether the address is in one of the allowed private networks.
 
-        `localhost` is 127.0.0.1 or ::1, as the system likes: who allows one of them allows it in both forms.
+        `localhost` is 127.0.0.1 or ::1, depending on the system: allowing one of them allows both.
         """
         also = _LOCALHOST_V4 if address == _LOCALHOST_V6 else _LOCALHOST_V6 if address in _LOOPBACK_V4 else address
         return any(address in network or also in network for network in self.allow_private_networks)
@@ -106,7 +106,7 @@ def check_address(address: str | Address, policy: EgressPolicy, *, scheme: str) 
 
     Args:
         address: as DNS, or the URL itself, gave it.
-        policy: what the operator opened.
+        policy: the exceptions that the operator allows.
         scheme: `http` is refused outside allowed private networks unless `allow_http`.
 
     Raises:

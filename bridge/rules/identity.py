@@ -1,6 +1,6 @@
 """The person, the name and the metadata that are taken from a peer: the rules of `[identity]`.
 
-Pure. Paths look in the metadata before it is cut: what is not stored may still say who somebody is.
+Pure. Paths are looked up in the metadata before it is cut: parts that are not stored may still identify the person.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Live rooms: what the list of a source says, and what follows from it. Pure.
+"""Live rooms: the list of a source, and the changes that follow from it. Pure.
 
 The list finds rooms and makes them due; it never ends a visit, because it may be late or wrong. Only a complete list
-says that a room is no longer live.
+shows that a room is no longer live.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from datetime import timedelta
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LiveRooms:
-    """The live rooms of a source by id, each with its number of peers if the list tells it; `notes` are for the log."""
+    """The live rooms of a source by id, each with its number of peers if the list has it; `notes` are for the log."""
 
     peer_counts: Mapping[str, int | None]
     complete: bool = True
@@ -33,7 +33,7 @@ class KnownRoom:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ListChanges:
-    """What a list changes: rooms to track from now on, and the keys of rooms to poll at once.
+    """Changes by a list: rooms to track from now on, and the keys of rooms to poll at once.
 
     `listed` are those that are new on the list, or have another number of peers; `unlisted` are no longer on it.
     """
@@ -73,5 +73,5 @@ def compare_lists(live: LiveRooms, known: Iterable[KnownRoom], *, is_wanted: Cal
 
 
 def poll_interval(interval: timedelta, idle_interval: timedelta | None, *, is_live: bool) -> timedelta:
-    """The interval of a room. `idle_interval` is that of rooms that are not live; None if nobody lists live rooms."""
+    """The interval of a room. `idle_interval` is that of rooms that are not live; None without discovery."""
     return interval if is_live or idle_interval is None else max(interval, idle_interval)

@@ -1,7 +1,7 @@
-"""What a poll should find if a message of the upstream is true. Pure.
+"""The result that a poll should have if a poke is true. Pure.
 
-The message is never believed. But the list of peers may lag behind it: if the next poll contradicts it, the room is
-polled once more a moment later.
+A poke never changes presence itself. But the list of peers may lag behind it: if the next poll contradicts it, the
+room is polled once more a moment later.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from bridge.rules.presence import Snapshot
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Expected:
-    """A peer should be there or gone; without a `peer_id`, nobody should be there."""
+    """A peer should be present or gone; without a `peer_id`, the room should be empty."""
 
     peer_id: str | None
     present: bool = False

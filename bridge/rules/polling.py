@@ -18,7 +18,7 @@ from bridge.rules.presence import Failure, FailureKind
 FOLLOW_UP: Final = timedelta(seconds=2)
 """Delay of the poll that confirms a suspected leave."""
 EXTRA_POLL_GAP: Final = timedelta(seconds=1)
-"""The least time between two polls of a room that nothing but messages of its source ask for."""
+"""The shortest time between two polls of a room that are caused by pokes or lists."""
 LONGEST_ROOM_BACKOFF: Final = timedelta(minutes=1)
 LONGEST_ROOM_RETRY_AFTER: Final = timedelta(minutes=5)
 """Of failures other than 429: a proxy's maintenance page must not stop the polling of a room for a day."""
@@ -35,9 +35,9 @@ LOWEST_FAILURE_LIMIT: Final = 3
 
 
 def extra_poll(now: datetime, polled_at: datetime | None, *, is_under_way: bool) -> datetime:
-    """Due time of a room about which the source said something: at once, but a second after the last poll.
+    """Due time of a room that a list or a poke has named: at once, but not within a second of the last poll.
 
-    A poll that is under way may have been asked too early, so there will be one more.
+    A poll that is under way may have been sent too early, so another one follows.
     """
     if is_under_way:
         return now + EXTRA_POLL_GAP
@@ -81,7 +81,7 @@ class Condition(StrEnum):
 
 
 UNAVAILABLE: Final = frozenset({Condition.UNAUTHORIZED, Condition.FAILING})
-"""Conditions in which nothing is known of the rooms. With a rate limit, the upstream works."""
+"""Conditions in which the rooms cannot be polled. With a rate limit, the upstream works."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,7 +99,7 @@ class SourceHealth:
     pauses: int = 0
 
     def is_paused(self, now: datetime) -> bool:
-        """Whether nothing may be asked now. A pause longer than any rule makes was set by another clock."""
+        """Whether nothing may be asked now. A pause longer than any rule makes is from a wrong clock."""
         return self.paused_until is not None and now < self.paused_until <= now + LONGEST_RETRY_AFTER
 
 
@@ -139,7 +139,7 @@ def update_source_health(
         failure: outcome of the poll; None for a snapshot.
         is_probe: whether the poll was sent to find out if the source has recovered.
         counts: whether a failure counts against the source: its room had not failed before, or no room of the source
-            is well. A room that always fails beside others that work is a matter of that room, and backs off.
+            is healthy. A room that always fails beside healthy ones does not count, and backs off.
         limit: see `failure_limit`.
         now: time of the response.
         jitter: uniform in [0, 1).

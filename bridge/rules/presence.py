@@ -33,7 +33,7 @@ class Peer:
 
     `person_key` and `display_name` are what the source itself calls the person and the peer; they count where the paths
     of `[identity]` find nothing in `documents`, by default the metadata. `has_id_per_visit`: every return has a new id,
-    so another `join_time` under the same id is none.
+    so another `join_time` under the same id is not a return.
     """
 
     peer_id: str
@@ -321,7 +321,7 @@ class _Departure:
 def _match_visits(
     before: Presence, seen: Mapping[str, Peer], snapshot: Snapshot, policy: PresencePolicy, now: datetime
 ) -> tuple[tuple[Visit, ...], list[_Departure]]:
-    """Ask of every open visit whether the snapshot saw it: who stayed (seen, or not yet missed enough), who left."""
+    """Divide the open visits into those that stay (seen, or not yet missed often enough), and those that left."""
     stayed: list[Visit] = []
     left: list[_Departure] = []
     for visit in before.visits.values():

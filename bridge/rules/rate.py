@@ -13,7 +13,7 @@ from typing import Final
 UNLIMITED: Final = 1_000_000
 BURST: Final = timedelta(milliseconds=250)
 LONGEST_AHEAD: Final = timedelta(minutes=1)
-"""A `next_at` further ahead than this, beyond the spacing, was set by another clock and is ignored."""
+"""A `next_at` further ahead than this, beyond the spacing, is from a wrong clock and is ignored."""
 _ROUNDING: Final = 1e-6
 """A float just below a whole number of requests must not lose one."""
 

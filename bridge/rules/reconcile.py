@@ -1,7 +1,7 @@
-"""A session of ours against the source's own record of it: every rule about matching and correcting is in this file.
+"""A stored session against the source's own record of it: every rule about matching and correcting is in this file.
 
 Sessions are matched by overlap, visits by peer and overlap, never by their order: a session of the record may span
-several of ours, and the other way round. Pure. Times of the record are by the upstream's clock.
+several stored ones, and the other way round. Pure. Times of the record are by the upstream's clock.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Outcome(StrEnum):
 
     @property
     def is_final(self) -> bool:
-        """Whether asking again can bring nothing new."""
+        """Whether asking again cannot change the result."""
         return self in (Outcome.RECONCILED, Outcome.CONTRADICTED, Outcome.NO_RECORD, Outcome.ERASED)
 
 
@@ -119,7 +119,7 @@ class Reconciliation:
 
 
 def overlapping(session: SeenSession, record: Iterable[RecordedSession]) -> list[RecordedSession]:
-    """The sessions of the record that were under way at some time of ours."""
+    """The sessions of the record that overlap the stored session."""
     margin = CLOCK_TOLERANCE
     return [
         one
@@ -172,7 +172,7 @@ def next_try(ended_at: datetime, after: timedelta, tries: int, outcome: Outcome,
 
 
 def _match(seen: SeenVisit, visits: Sequence[RecordedVisit]) -> int | None:
-    """The visit of the same peer that overlaps most; one that began at the very same time comes first."""
+    """The visit of the same peer that overlaps most; one that began at the same time comes first."""
     earliest = seen.joined_at if seen.joined_after is None else min(seen.joined_after, seen.joined_at)
     best: tuple[bool, timedelta] | None = None
     found = None
@@ -207,7 +207,7 @@ def _contradicts(seen: SeenVisit, visit: RecordedVisit) -> bool:
     """Whether the record differs by more than the stated uncertainty."""
     earliest = seen.joined_at if seen.joined_after is None else min(seen.joined_after, seen.joined_at)
     if seen.joined_at_source == TimeSource.OBSERVED and seen.joined_after is None:
-        joins_as_seen = visit.joined_at <= seen.joined_at + CLOCK_TOLERANCE  # who was there before tracking began
+        joins_as_seen = visit.joined_at <= seen.joined_at + CLOCK_TOLERANCE  # visits from before tracking began
     else:
         joins_as_seen = earliest - CLOCK_TOLERANCE <= visit.joined_at <= seen.joined_at + CLOCK_TOLERANCE
     if visit.left_at is None or seen.left_at_source == RECONCILED:

@@ -1,4 +1,4 @@
-"""The simulated upstream: a Huddle01 to develop, demonstrate and measure against (upstream.md section 6).
+"""The simulated upstream: a Huddle01 to develop, demonstrate and measure against.
 
 A package of its own: only the CLI imports it, and it imports nothing of the bridge but the errors and the web server.
 """

@@ -1,4 +1,4 @@
-"""The JSON documents and the responses of the upstream (upstream.md 1.1): shapes only. Times are epoch milliseconds."""
+"""The JSON documents and the responses of the upstream: shapes only. Times are epoch milliseconds."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Response:
 
 
 def encode(document: Json) -> bytes:
-    """Return JSON as JavaScript writes it: compact, non-ASCII unescaped but for lone surrogates."""
+    """Return JSON as JavaScript writes it: compact, non-ASCII unescaped except for lone surrogates."""
     return json.dumps(document, separators=(",", ":"), ensure_ascii=False).encode("utf-8", "backslashreplace")
 
 

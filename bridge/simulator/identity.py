@@ -1,4 +1,4 @@
-"""Ids in the forms that Huddle01 uses (upstream.md 1.1), and the metadata of invented people."""
+"""Ids in the forms that Huddle01 uses, and the metadata of invented people."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Rooms of the simulated upstream, their sessions and visits. Every rule about them lives here; times are arguments.
 
-Rules (upstream.md 6.4, 6.5): a session starts at the first join into a room without one, and ends some lag after the
-last leave; a peer that joins while it is present has left and come back. Times are epoch milliseconds.
+A session starts at the first join into a room without one, and ends some lag after the last leave; a peer that joins
+while it is present has left and come back. Times are epoch milliseconds.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The routes under `/api/v2/sdk` that the bridge and the official SDK read (upstream.md 1.1)."""
+"""The routes under `/api/v2/sdk` that the bridge and the official SDK read."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ ROUTES = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
-    """What a request is for. `room_id` is named by the path or the query, decoded; `api_key` is "" if none was sent."""
+    """The target of a request. `room_id` is from the path or the query, decoded; `api_key` is "" if none was sent."""
 
     route: Route
     room_id: str | None = None

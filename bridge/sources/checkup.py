@@ -33,8 +33,8 @@ class Checkup:
     def clock_skew(self) -> timedelta | None:
         """Lead of this machine's clock over the upstream's, negative if it is behind; None if unknown.
 
-        The response was dated between request and response: what that explains is no skew, so that a slow network does
-        not look like a wrong clock.
+        The `Date` lies between request and response: a difference within that time is no skew, so that a slow network
+        does not look like a wrong clock.
         """
         if self.dated_at is None:
             return None
@@ -48,7 +48,7 @@ class ClockWatch:
         self._clock = clock
         self._looked_at: datetime | None = None
         self.skew: timedelta | None = None
-        """As `Checkup.clock_skew`, of the last response that was looked at."""
+        """As `Checkup.clock_skew`, of the last response whose `Date` was read."""
 
     def look(self, asked_at: datetime, read_date: Callable[[], str | None]) -> None:
         """A response has come; its `Date` header is read if that is due."""

@@ -37,7 +37,7 @@ def read_failure(
         body: its beginning is shown.
         now: for a `Retry-After` that is a date.
         kind: of the failure.
-        what: is wrong; by default the kind and the status say it.
+        what: the problem; by default a text for the kind and the status.
     """
     named = {name.lower(): value for name, value in headers.items()}
     what = what or _describe(kind, status)

@@ -29,7 +29,7 @@ class Kind:
         requests_per_second: the default.
         own_keys: keys of `[sources.NAME]` that only some kinds have, and this one too.
         needs_secret: whether `api_secret` must be given.
-        takes_websocket_urls: whether `ws://` and `wss://` stand for http and https.
+        takes_websocket_urls: whether `ws://` and `wss://` are taken as http and https.
     """
 
     opener: str
@@ -60,7 +60,7 @@ KINDS: Final[Mapping[str, Kind]] = {
         takes_websocket_urls=True,
     ),
 }
-"""Every kind, by the word that stands for it in the configuration."""
+"""Every kind, by its name in the configuration."""
 
 
 def open_source(settings: SourceSettings, now: Callable[[], datetime]) -> CheckableSource:

@@ -3,7 +3,7 @@
 A kind is a folder beside this file, with a client that does all I/O and a pure function that interprets a response, and
 one line in `kinds.py`. Its source is a `CheckableSource`: `name`, `clock_skew`, `fetch`, `check_up`, `aclose`. `fetch`
 never raises: it returns a `Snapshot` of the room, or a `Failure`, which changes nothing (both in
-`bridge.rules.presence`). What only some upstreams can do are protocols of their own: `ListingSource`,
+`bridge.rules.presence`). Abilities of only some upstreams are protocols of their own: `ListingSource`,
 `RecordKeepingSource`.
 """
 
@@ -52,13 +52,13 @@ class SourceSettings:
     discover_forget: timedelta = timedelta(hours=24)
 
     def discovers(self, room_id: str) -> bool:
-        """Whether a room of that id is tracked for being live."""
+        """Whether a live room of that id is tracked."""
         return self.discover and matches(room_id, self.discover_rooms)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Poke:
-    """A verified message of the upstream: who is in this room may have changed. Nothing that it says is believed.
+    """A verified message of the upstream: the peers of this room may have changed. It only causes a poll.
 
     `room_id` is None if it names no room; `fingerprint` is the same for the same message only; `expected` is what a
     poll should find if the message is true.
@@ -70,7 +70,7 @@ class Poke:
 
     @property
     def may_be_live(self) -> bool:
-        """Whether the message leaves open that somebody is in the room."""
+        """Whether the room may have peers after the message."""
         return self.expected is None or self.expected.peer_id is not None
 
 
@@ -98,7 +98,7 @@ class Source(Protocol):
 
 @runtime_checkable
 class RecordKeepingSource(Protocol):
-    """A source that knows afterwards exactly who was where; each method makes one request, and never raises."""
+    """A source that keeps a record of its past sessions; each method makes one request, and never raises."""
 
     @property
     def sessions_per_page(self) -> int:
@@ -116,7 +116,7 @@ class RecordKeepingSource(Protocol):
 
 @runtime_checkable
 class ListingSource(Protocol):
-    """A source that can tell which of its rooms are live."""
+    """A source that can list its live rooms."""
 
     async def fetch_live_rooms(self) -> LiveRooms | Failure:
         """Ask once for the rooms that are live; never raises, as `fetch`."""

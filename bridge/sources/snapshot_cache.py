@@ -1,7 +1,7 @@
 """Cache of parsed responses: most polls get the same response as the one before, and comparing is cheaper than parsing.
 
 Limited by the bytes of the responses. When it is full, new entries are refused instead of old ones evicted: rooms are
-polled in turn, so each would evict the one whose turn comes next. Now and then, entries that were not used since the
+polled in turn, so each would evict the one that is polled next. Now and then, entries that were not used since the
 last time are removed.
 """
 

@@ -1,6 +1,6 @@
 """Parsing untrusted JSON: the result can always be encoded as UTF-8 and as JSON again.
 
-Stricter than `json.loads` (no NaN, no Infinity, UTF-8 only), and more lenient in three things that a participant could
+Stricter than `json.loads` (no NaN, no Infinity, UTF-8 only), and more lenient with three values that participants could
 put into metadata: lone surrogates become U+FFFD, values nested too deeply for the parser become null, and numbers that
 no receiver could read (1e400, or thousands of digits) become text.
 """

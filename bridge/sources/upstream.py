@@ -1,7 +1,7 @@
 """Requests to an upstream over HTTP, the same for every kind: one deadline, limits, failures, the cache of responses.
 
-Nothing that the upstream or the network does is raised, and no failure repeats a secret. What a response means is
-decided by the pure function of a kind that is handed in.
+Errors of the upstream and the network are returned, not raised, and no failure repeats a secret. A pure function of the
+kind, which is passed in, interprets a response.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ NEAR_LIMIT: Final = 0.8
 SNAPSHOT_CACHE_BYTES: Final = 8 * 1024 * 1024
 """Bytes of cached responses, some 3,500 rooms of ten peers; their snapshots take about three times that."""
 LEAST_SECRET: Final = 6
-"""Characters; a shorter secret is a placeholder, and would match in every response."""
+"""Characters; a shorter secret is a placeholder, and would match too many responses."""
 KEEPALIVE_SECONDS: Final = 60
 """Longer than most polling intervals, so that connections are kept between polls."""
 
@@ -177,7 +177,7 @@ class Upstream:
         return found
 
     def _warn_near_limit(self, room_id: str, size: int) -> None:
-        """Warn once while the responses of a room are close to what the next would be refused for."""
+        """Warn once while the responses of a room are close to the limit."""
         limit = self._settings.max_response_bytes
         if size <= limit * NEAR_LIMIT:
             self._near_limit.discard(room_id)

@@ -39,7 +39,7 @@ def read_number(value: Json) -> int | float | None:
 def read_join_time(value: Json) -> datetime | None:
     """Epoch seconds or milliseconds, or ISO 8601 (UTC if it has no offset); None unless it lies after 1970-01-01.
 
-    The last year that there is counts as none: in another time zone it may already be over.
+    The last year of `datetime` counts as none: in another time zone it may already be over.
     """
     number = read_number(value)
     moment = _read_iso(value) if number is None else read_epoch(number)
@@ -61,7 +61,7 @@ def read_room_id(value: Json) -> str | None:
 def live_rooms(items: Iterable[tuple[Json, int | None]], *, unreadable: int) -> LiveRooms:
     """The list of ids with their numbers of peers. It is complete unless some items are `unreadable`.
 
-    A room whose id nobody could track is left out: it is not missing.
+    A room whose id cannot be tracked is left out: the list is complete without it.
     """
     counts, unusable = dict[str, int | None](), 0
     for value, count in items:
@@ -74,7 +74,7 @@ def live_rooms(items: Iterable[tuple[Json, int | None]], *, unreadable: int) -> 
     if unreadable:
         notes.append(f"{unreadable} cannot be read: no room counts as no longer live")
     if unusable:
-        notes.append(f"{unusable} left out: no room of such an id can be tracked")
+        notes.append(f"{unusable} left out: a room with such an id cannot be tracked")
     return LiveRooms(peer_counts=counts, complete=not unreadable, notes=tuple(notes))
 
 

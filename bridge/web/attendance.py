@@ -1,4 +1,4 @@
-"""Attendance over HTTP, and exact times on demand.
+"""Attendance over HTTP, and reconciliation on demand.
 
 An export is written to a temporary file (in memory while it is small) before it is sent: a client that reads slowly
 keeps no transaction open, and an error is a proper response.

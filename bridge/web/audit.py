@@ -30,7 +30,7 @@ class LogHead(BaseModel):
 
 
 class LogHeads(BaseModel):
-    """The newest hash of every log, and one over all of them: keep it where the owner of the database cannot write."""
+    """The newest hash of every log, and one over all: keep it where the administrator of the database cannot write."""
 
     at: datetime
     merkle_root: str

@@ -1,7 +1,7 @@
-"""Who makes a request, and what it may do: bearer tokens with scopes (CONTRACT of the API: docs/api.md).
+"""The principal of a request, and its permissions: bearer tokens with scopes (docs/api.md).
 
 A token is looked up for every request, by its digest: a removed one is refused at once, in every process. Without any
-token, whoever connects from this machine may read.
+token, any client on this machine may read.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Principal:
     name: str
     scopes: tuple[Scope, ...]
     session: SignedIn | None = None
-    """Set if a page's cookie stands for the token."""
+    """Set if the token comes from a page's cookie."""
 
 
 ANONYMOUS: Final = Principal(name="anonymous", scopes=(Scope.READ, Scope.METRICS))
@@ -92,12 +92,12 @@ Caller = Annotated[Principal, Depends(principal_of)]
 
 
 async def needs_tokens(state: AppState) -> bool:
-    """Return whether any token is configured or stored: then nothing is open."""
+    """Return whether any token is configured or stored: then every request needs one."""
     return bool(state.settings().web.tokens) or await state.database.look(has_tokens)
 
 
 async def is_still_permitted(request: Request, *scopes: Scope) -> bool:
-    """Return whether a request that goes on for long is still permitted; those with the same token share the look.
+    """Return whether a request that goes on for long is still permitted; requests with the same token share the query.
 
     Raises:
         DatabaseError: the database failed.
@@ -106,10 +106,10 @@ async def is_still_permitted(request: Request, *scopes: Scope) -> bool:
     if header is None and (session := await session_of(request, state)) is not None:
         return permits(session.scopes, scopes)
     given = None if header is None else digest(header.partition(" ")[2].strip())
-    return await state.shared.get((given, scopes), lambda: _stands(state, given, scopes))
+    return await state.shared.get((given, scopes), lambda: _is_permitted(state, given, scopes))
 
 
-async def _stands(state: AppState, given: bytes | None, scopes: tuple[Scope, ...]) -> bool:
+async def _is_permitted(state: AppState, given: bytes | None, scopes: tuple[Scope, ...]) -> bool:
     if given is None:
         return not await needs_tokens(state)
     found = await find_principal(state, given)

@@ -17,7 +17,7 @@ _OF_THE_BODY: Final = ("content-type", "content-length")
 
 
 class Cors:
-    """Starlette's middleware with the present origins, which a reload may change."""
+    """Starlette's middleware with the current origins, which a reload may change."""
 
     def __init__(self, app: ASGIApp, state: AppState) -> None:
         self.app = app

@@ -1,4 +1,4 @@
-"""Attempts, dead letters, and what an operator does about a single event."""
+"""Attempts, dead letters, and an operator's actions on a single event."""
 
 from __future__ import annotations
 

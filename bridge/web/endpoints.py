@@ -81,7 +81,7 @@ async def list_subscribed(state: State, page: ByName, in_state: StateFilter = No
 
 @router.post("/endpoints", dependencies=[requires(Scope.WRITE)], response_model=AddedEndpoint, status_code=201)
 async def add(state: State, body: NewEndpoint) -> Response:
-    """Add an endpoint. It gets what happens from now on."""
+    """Add an endpoint. It gets the events from now on."""
     await check_address(state, body.url, "body", "url")
     made = await state.database.write(add_endpoint, body.spec(), endpoint_context(state.settings(), state.runtime))
     await _append_snapshots(state)

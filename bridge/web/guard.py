@@ -1,7 +1,7 @@
-"""What is checked of every request before any route sees it: ASGI middleware around the app.
+"""Checks of every request before its route: ASGI middleware around the app.
 
-Host names (DNS rebinding needs a foreign one), proxies without a token (whoever comes through one would look like a
-caller on this machine), size and duration of the body. It also answers HEAD where there is a GET.
+Host names (DNS rebinding needs a foreign one), proxies without a token (every client would look like a caller on
+this machine), size and duration of the body. It also handles HEAD where there is a GET.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ ANY_HOST: Final = PROBES | {"/metrics"}
 
 
 class Guard:
-    """Refuses requests, or passes them on with the client and the path as they are meant."""
+    """Refuses requests, or passes them on with the real client and the path for `ApiRoute`."""
 
     def __init__(self, app: ASGIApp, state: AppState) -> None:
         self.app = app
@@ -78,7 +78,7 @@ class Guard:
         if path not in PROBES and is_proxied(headers) and not await needs_tokens(self._state):
             raise ProblemError(
                 403,
-                "this request came through a proxy, which makes everybody look like a caller on this machine: "
+                "this request came through a proxy, which makes every client look like a caller on this machine: "
                 "configure a token in web.tokens",
             )
 

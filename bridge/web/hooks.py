@@ -1,4 +1,4 @@
-"""REST hooks: subscriptions of automation platforms, whose requests name the URL as each of them likes."""
+"""REST hooks: subscriptions of automation platforms, which use different names for the URL."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How often a token may be used: `web.requests_per_second`, in each process for itself."""
+"""The rate limit of a token, `web.requests_per_second`, in each process separately."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 @dataclass(slots=True)
 class RateLimiter:
-    """A token bucket for each name, which holds the requests of one second; times are seconds of any steady clock."""
+    """A token bucket for each name, with the requests of one second; times are seconds of any steady clock."""
 
     _levels: dict[str, tuple[float, float]] = field(default_factory=dict)
 

@@ -21,7 +21,7 @@ class OneTimeLinks:
         return f"/sign-in?code={code}"
 
     def redeem(self, code: str) -> bool:
-        """Return whether the code is one of ours that was not used yet; it is used now."""
+        """Return whether the code is valid and was not used yet; it is used up."""
         found = [known for known in self._codes if compare_digest(known, code.encode("ascii", "replace").decode())]
         self._codes.difference_update(found)
         return bool(found)

@@ -1,4 +1,4 @@
-"""The end of the log for lists that go from old to new: what lies before it can no longer be overtaken."""
+"""The end of the log for lists that go from old to new: no event can be added before it any more."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`GET /me`: which token this is."""
+"""`GET /me`: the token of the request."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`GET /openapi.json`: what FastAPI knows of the routes, with the tokens, errors, examples and webhooks it does not."""
+"""`GET /openapi.json`: FastAPI's description of the routes, completed with tokens, errors, examples and webhooks."""
 
 from __future__ import annotations
 
@@ -113,9 +113,9 @@ def _complete(operation: Document, route: ApiRoute) -> None:
         operation["security"] = list(_security(required))
         responses |= {status: _error(meaning) for status, meaning in _REFUSALS.items()}
     if _PARAMETER.search(route.path):
-        responses["404"] = _error("There is none of this id.")
+        responses["404"] = _error("There is none with this id.")
     if "422" in responses or "parameters" in operation or "requestBody" in operation:
-        responses["422"] = _error("A parameter or the body is wrong; `errors` says where.")
+        responses["422"] = _error("A parameter or the body is wrong; `errors` has the locations.")
     responses["default"] = _error("Another error.")
 
 

@@ -1,4 +1,4 @@
-"""`POST /pokes/{source}`: the upstream's own webhook. It makes a room due at once; nothing that it says is believed."""
+"""`POST /pokes/{source}`: the upstream's own webhook. It only makes a room due for a poll."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ async def poke(request: Request, state: State, source: str) -> Response:
 
 
 async def _take(state: AppState, account: SourceSettings, found: Poke, now: datetime) -> PokeOutcome:
-    """Make the room due, unless this very message has done so already."""
+    """Make the room due, unless the same message has done so already."""
     if found.room_id is None:
         return PokeOutcome.NO_ROOM
     if state.seen_pokes.has(account.name, found.fingerprint):

@@ -1,4 +1,4 @@
-"""Who is there now, in all rooms."""
+"""Current presence in all rooms."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ router = api_router("", dependencies=[OPEN], tags=["probes"])
 
 
 class Readiness(BaseModel):
-    """Whether the service does its work, and why not."""
+    """Whether the service is ready, and the reasons if not."""
 
     ready: bool
     reasons: list[str]

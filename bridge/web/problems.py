@@ -89,7 +89,7 @@ def add_problem_handlers(app: FastAPI, present: Callable[[Request, Response], Re
 
 
 class UnexpectedErrors:
-    """ASGI middleware: logs an unexpected error and responds with 500, without a word about it."""
+    """ASGI middleware: logs an unexpected error and responds with 500, without details."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -169,7 +169,7 @@ async def _on_bridge_error(request: Request, error: BridgeError) -> Response:
 
 
 def problem_of(error: BridgeError) -> Response:
-    """Return the response for an error that was raised on purpose."""
+    """Return the response for an error that was raised deliberately."""
     if isinstance(error, DatabaseError):
         return _database_problem(error)
     if isinstance(error, BusyError):

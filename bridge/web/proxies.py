@@ -1,4 +1,4 @@
-"""The client of a request, which trusted proxies name, and the traces that proxies leave."""
+"""The client of a request, as trusted proxies report it, and signs of a proxy."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def is_loopback(host: str) -> bool:
 
 
 def is_proxied(headers: Headers) -> bool:
-    """Return whether a proxy has left its trace."""
+    """Return whether a header shows that the request came through a proxy."""
     return any(name in headers for name in TRACES)
 
 

@@ -1,4 +1,4 @@
-"""Tracked rooms: list, add, remove, poll; and who is in them."""
+"""Tracked rooms and their peers: list, add, remove, poll."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class NewRoom(Table):
 
 
 class PolledRoom(BaseModel):
-    """What a poll saw and changed; `outcome` is `complete`, `incomplete` or a kind of failure."""
+    """Result of a poll and its changes; `outcome` is `complete`, `incomplete` or a kind of failure."""
 
     room_id: str
     source: str
@@ -112,7 +112,7 @@ async def remove(state: State, room_id: str, source: SourceOfRoom = None) -> Non
 
 @router.get("/rooms/{room_id}/peers", dependencies=[requires(Scope.READ)], response_model=Items[PresentPeer])
 async def list_present(state: State, room_id: str, page: NewestFirst, source: SourceOfRoom = None) -> Response:
-    """Who is in a room now, as stored; those who joined last first."""
+    """The peers in a room, as stored; those who joined last first."""
     return page_response(await state.database.read(list_peers, room_id, source, page))
 
 

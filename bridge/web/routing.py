@@ -1,4 +1,4 @@
-"""Routes of the API: closed unless they say otherwise, strict about what they are asked, with any text as an id.
+"""Routes of the API: closed unless `OPEN`, strict about query parameters, with any text as an id.
 
 A route checks the token before it reads the body, and refuses query parameters that it does not have.
 """

@@ -1,4 +1,4 @@
-"""Samples of events for automation platforms, which learn from them what the fields of a hook are."""
+"""Samples of events, from which automation platforms learn the fields of a hook."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `GET /metrics` returns: the counts of this process, and gauges that are read from the database now and then."""
+"""The response of `GET /metrics`: counts of this process, and gauges that are read from the database periodically."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from bridge.rules.signing import TOLERANCE
 REMEMBERED: Final = 2 * TOLERANCE
 """By then, the timestamp of a message is out of tolerance, even if it was ahead of this clock."""
 KEPT: Final = 10_000
-"""Whatever a flood sends: a message that is forgotten earlier costs one more poll if it comes again."""
+"""Limit of memory: a message that is forgotten earlier costs one more poll if it is repeated."""
 
 
 @dataclass(slots=True)

@@ -1,4 +1,4 @@
-"""Signing in on the pages: a cookie that stands for a token, or for the one-time link of this process.
+"""Signing in on the pages: a cookie that represents a token, or the one-time link of this process.
 
 A session is stored nowhere: its cookie names the token and is signed with what is stored of it, so that it is valid in
 every process, and ends when the token is removed or changed. It is HttpOnly and SameSite=Strict; forms carry a second
@@ -82,14 +82,14 @@ async def session_of(request: Request, state: AppState) -> SignedIn | None:
 
 
 def is_from_here(request: Request, public_url: str) -> bool:
-    """Return whether a form was sent by a page of this host, as far as the browser says.
+    """Return whether a form was sent by a page of this host, according to the browser.
 
     Behind a proxy that names itself in `Host`, the browser knows this host only by its public URL.
     """
     origin = request.headers.get("origin")
     if origin is None:
         return True
-    given = origin.partition("://")[2]  # nothing of `null`, which is a page without a host
+    given = origin.partition("://")[2]  # `null` is a page without a host
     return given != "" and given in {request.headers.get("host"), urlsplit(public_url).netloc}
 
 

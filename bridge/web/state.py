@@ -18,7 +18,7 @@ from bridge.web.links import OneTimeLinks
 from bridge.web.log_end import LogEnd
 from bridge.web.scraper import Scraper
 from bridge.web.seen_pokes import SeenPokes
-from bridge.web.standing import SharedAnswers
+from bridge.web.shared_results import SharedResults
 from bridge.web.tail import EventTail
 from bridge.web.verification import LogVerification
 from bridge.web.viewers import Viewers
@@ -30,7 +30,7 @@ def _nothing() -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AppState:
-    """Everything that handlers need; `settings` returns the present ones, which a reload replaces."""
+    """Everything that handlers need; `settings` returns the current ones, which a reload replaces."""
 
     database: Database
     runtime: Runtime
@@ -38,7 +38,7 @@ class AppState:
     claim_token: Callable[[], AbstractContextManager[str]]
     """A token for a claim that a handler makes, as long as the block lasts."""
     tail: EventTail
-    shared: SharedAnswers = field(default_factory=SharedAnswers)
+    shared: SharedResults = field(default_factory=SharedResults)
     log_end: LogEnd = field(default_factory=LogEnd)
     links: OneTimeLinks = field(default_factory=OneTimeLinks)
     limiter: RateLimiter = field(default_factory=RateLimiter)

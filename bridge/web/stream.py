@@ -110,7 +110,7 @@ async def stream_events(
 async def _chunks(
     tail: EventTail, wanted: StreamFilter, after: int | None, is_permitted: Callable[[], Awaitable[bool]]
 ) -> AsyncGenerator[bytes]:
-    """Yield events and heartbeats; the first chunk comes when nothing can be missed any more."""
+    """Yield events and heartbeats; after the first chunk no event can be missed."""
     loop = asyncio.get_running_loop()
     async with tail.follow(wanted, after) as client:
         yield b": connected\n\n"

@@ -1,8 +1,8 @@
 """The tail of the event log: one for each process, feeding all clients of the stream.
 
 It looks at the database only while there are clients: when this process has appended events, when another one notifies
-(PostgreSQL), and else twice a second. A client that resumes reads what it has missed by itself, at its own pace, and is
-fed from where the tail is then. One that falls behind is dropped: it can resume.
+(PostgreSQL), and else twice a second. A client that resumes reads the events that it has missed in steps, at its own
+pace, and then gets those of the tail. One that falls behind is dropped: it can resume.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Ended(StrEnum):
 
 
 class Client:
-    """One stream: what waits for it, and where it is in the log."""
+    """One stream: the events that wait for it, and its position in the log."""
 
     def __init__(self, wanted: StreamFilter, position: int) -> None:
         self.wanted = wanted
@@ -58,7 +58,7 @@ class Client:
         self._changed = asyncio.Event()
 
     def feed(self, events: Sequence[StreamedEvent]) -> None:
-        """Add what the tail has found."""
+        """Add the events that the tail has read."""
         self._waiting += [event for event in events if event.key > self.position and self.wanted.accepts(event)]
         if len(self._waiting) > MOST_WAITING:
             self.end(Ended.SLOW)
@@ -72,7 +72,7 @@ class Client:
         self._changed.set()
 
     async def take(self, seconds: float) -> list[StreamedEvent]:
-        """Return what waits; after these seconds, or at the end of the stream, nothing."""
+        """Return the waiting events; after these seconds, or at the end of the stream, none."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._changed.wait()
@@ -138,7 +138,7 @@ class EventTail:
                 self._stop()
 
     async def take(self, client: Client, seconds: float) -> Sequence[StreamedEvent]:
-        """Return the next events for a client: those that it has missed, then what it is fed.
+        """Return the next events for a client: those that it has missed, then those of the tail.
 
         Raises:
             DatabaseError: the database failed.
@@ -196,7 +196,7 @@ class EventTail:
                         await self._woken.wait()
 
     async def _look(self, final: FinalKeys) -> float:
-        """Feed what has become final; returns the seconds until the next look, if nothing wakes the tail."""
+        """Feed events that have become final; returns the seconds until the next look, if nothing wakes the tail."""
         try:
             step = await self._database.look(look_at_log, final, self._position)
         except DatabaseError as error:

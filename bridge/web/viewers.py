@@ -1,4 +1,4 @@
-"""Open pages of this process, and how often each may be renewed: many pages must not slow polls and deliveries."""
+"""Open pages of this process, and their refresh interval, so that many pages do not slow polls and deliveries."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ PAGES_PER_SECOND: Final = 4
 
 
 class Viewers:
-    """Counts the pages that follow what happens."""
+    """Counts the open pages that update live."""
 
     def __init__(self) -> None:
         self._count = 0
@@ -28,5 +28,5 @@ class Viewers:
 
     @property
     def pace(self) -> float:
-        """Seconds between two renewals of a page."""
+        """Seconds between two refreshes of a page."""
         return max(LEAST_SECONDS, self._count / PAGES_PER_SECOND)

@@ -36,8 +36,8 @@ const hook = (type, noun, label, description) => ({
 });
 
 const triggers = [
-  hook('peer.joined', 'Participant', 'Participant Joined', 'Triggers when somebody joins a room.'),
-  hook('peer.left', 'Participant', 'Participant Left', 'Triggers when somebody leaves a room.'),
+  hook('peer.joined', 'Participant', 'Participant Joined', 'Triggers when a participant joins a room.'),
+  hook('peer.left', 'Participant', 'Participant Left', 'Triggers when a participant leaves a room.'),
   hook('room.empty', 'Room', 'Room Became Empty', 'Triggers when the last participant has left a room.'),
 ];
 

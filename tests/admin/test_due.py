@@ -1,4 +1,4 @@
-"""What is due, and when the next thing will be: no more than a claim would find, and nothing of it late."""
+"""Due work and the next due time: no more than a claim would find, and nothing of it late."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_a_paused_source_is_due_at_the_end_of_the_pause_and_has_one_probe(store:
     assert due(store, 30) == NOTHING
 
 
-def test_a_spent_budget_says_when_the_next_request_is_allowed(store: StoreDriver) -> None:
+def test_a_spent_budget_shows_when_the_next_request_is_allowed(store: StoreDriver) -> None:
     store.track("a", "b")
     assert len(store.claim(0, rate=1)) == 1
 
@@ -94,7 +94,7 @@ def test_limits_of_an_endpoint_count(store: StoreDriver) -> None:
     assert due(store, 0) == DueWork(deliveries=True, next_at=at(0))
 
 
-def test_a_spent_rate_says_when_the_next_attempt_is_allowed(store: StoreDriver) -> None:
+def test_a_spent_rate_shows_when_the_next_attempt_is_allowed(store: StoreDriver) -> None:
     store.subscribe(rate_per_second=2)
     store.track("a", "b")
     store.poll(0, a=seen("p"), b=seen("q"))

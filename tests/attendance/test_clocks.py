@@ -20,7 +20,7 @@ SECONDS = DAY.total_seconds()
 
 
 def run_daily(store: StoreDriver, seconds: float) -> bool | None:
-    """What the daily job does at that time: whether it may delete; None if it is not due."""
+    """Whether the daily job may delete at that time; None if it is not due."""
     token = store.token()
     if not store.write(claim_job, "retention", every=DAY, now=at(seconds), token=token):
         return None

@@ -1,4 +1,4 @@
-"""Tampering is found, with its place, and an honest log passes: by SQL on the columns that auditors know."""
+"""Tampering is found, with its position, and an unchanged log passes: by SQL on the columns that auditors know."""
 
 from __future__ import annotations
 
@@ -193,7 +193,7 @@ def test_a_tail_that_a_cursor_has_passed_is_truncated(logged: StoreDriver) -> No
     assert problems(logged) in ([], [("truncated", logged.room("a").last_sequence + 1)])
 
 
-def test_a_chain_that_was_computed_anew_is_found_by_a_receiver(logged: StoreDriver) -> None:
+def test_a_recomputed_chain_is_found_by_a_receiver(logged: StoreDriver) -> None:
     key = logged.room("a").id
     stored = [row for row in logged.rows(events, "sequence") if row.room_key == key]
     receipts = [ChainHead(source="main", room_id="a", sequence=row.sequence, hash=bytes(row.hash)) for row in stored]

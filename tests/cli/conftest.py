@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 import structlog
@@ -126,11 +127,12 @@ class Cli:
 
 @pytest.fixture(autouse=True)
 def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    for name in os.environ:
-        if name.startswith(("BRIDGE", "HUDDLE01", "FORCE_COLOR")):
-            monkeypatch.delenv(name)
-    yield
-    structlog.reset_defaults()  # commands log warnings only; other tests look for more
+    with patch.dict(os.environ):  # `bridge --config` sets BRIDGE_CONFIG
+        for name in list(os.environ):
+            if name.startswith(("BRIDGE", "HUDDLE01", "FORCE_COLOR")):
+                monkeypatch.delenv(name)
+        yield
+        structlog.reset_defaults()  # commands log warnings only; other tests look for more
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Errors of SQLite are reported with what to do."""
+"""Errors of SQLite are reported with a remedy."""
 
 from __future__ import annotations
 

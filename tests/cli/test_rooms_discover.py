@@ -59,7 +59,7 @@ def test_a_source_that_refuses_the_key_is_an_error_and_the_others_are_asked(cli:
     assert 'there is no source "other"' in cli("rooms", "discover", "--source", "other", code=2).err
 
 
-def test_removing_a_room_tells_whether_it_comes_back(cli: Cli, simulator: Simulator) -> None:
+def test_removing_a_room_reports_whether_it_comes_back(cli: Cli, simulator: Simulator) -> None:
     cli.configure(sources={"main": {"discover": True, "discover_rooms": ["a*"]}, "other": {}})
     simulator.join("a", "ann")
     cli("rooms", "discover")

@@ -17,7 +17,7 @@ from bridge.config.sizes import LARGEST, parse_size
         (1, 1),
     ],
 )
-def test_a_size_means_what_it_says(written: object, meant: int) -> None:
+def test_a_size_is_a_number_of_bytes(written: object, meant: int) -> None:
     assert parse_size(written) == meant
 
 

@@ -1,4 +1,4 @@
-"""Keys are final when no open transaction can have one: with writers held open in every order."""
+"""Keys are final when no open transaction can have one: with writers kept open in every order."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ def test_a_key_below_an_open_one_is_final_and_one_above_it_is_not(store: StoreDr
         first = quick.append(1)
         quick.commit()
         assert look(store, final) == first
-        held, newest = slow.append(2), quick.append(3)
+        kept, newest = slow.append(2), quick.append(3)
         quick.commit()
 
         assert look(store, final) == first
         assert final.is_waiting
         slow.commit()
-        assert look(store, final) == newest == held + 1
+        assert look(store, final) == newest == kept + 1
         assert not final.is_waiting
 
 
@@ -69,8 +69,8 @@ def test_later_writers_and_other_transactions_delay_nothing(store: StoreDriver) 
 
 
 def test_the_first_look_does_not_reach_to_keys_of_open_transactions(store: StoreDriver) -> None:
-    with writers(store, 2) as (held, other):
-        lowest = held.append(1)
+    with writers(store, 2) as (first, other):
+        lowest = first.append(1)
         other.append(2)
         other.commit()
 

@@ -33,7 +33,7 @@ class Now:
 
 
 class Process:
-    """A worker that renews and looks when it is told to, with the tokens that it is working on."""
+    """A worker that renews and looks when the test calls it, with the tokens that it is working on."""
 
     def __init__(self, url: str, now: Now) -> None:
         self.database = Database(url)
@@ -185,7 +185,7 @@ def test_claims_of_a_process_that_lives_stay(start: Callable[[], Process], now: 
     assert len(registered(store)) == 2
 
 
-def test_an_outage_of_the_database_declares_nobody_dead(
+def test_no_worker_counts_as_dead_after_an_outage_of_the_database(
     start: Callable[[], Process], now: Now, store: StoreDriver
 ) -> None:
     """Nor does it when the observer itself was frozen: the other one may come back as late again as it lasted."""
@@ -200,7 +200,7 @@ def test_an_outage_of_the_database_declares_nobody_dead(
     pass_seconds(now, 10, late.renew, observer.renew_and_look)
     assert claims(store) == [("rooms", token)]
     pass_seconds(now, 5, observer.renew_and_look)
-    assert claims(store) == [], "and afterwards it is watched as before"
+    assert claims(store) == [], "and afterwards the limit is as before"
 
 
 def test_a_claim_that_nothing_works_on_is_freed(start: Callable[[], Process], now: Now, store: StoreDriver) -> None:

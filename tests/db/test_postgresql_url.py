@@ -34,7 +34,7 @@ def test_the_url_is_one_that_sqlalchemy_reads(text: str, url: str | None) -> Non
 @pytest.mark.parametrize(
     "text", ["//h:0/db", "//h:x/db", "//h1:1,h2:y/db", "//h1:1,h2:0/db", "//h/db?prepare_threshold=5"]
 )
-def test_a_port_that_is_none_and_other_thresholds_are_refused(text: str) -> None:
+def test_an_invalid_port_and_other_thresholds_are_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"[Pp]ort|prepare_threshold"):
         read_postgresql_url(f"postgresql:{text}")
 

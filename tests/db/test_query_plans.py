@@ -1,4 +1,4 @@
-"""What is done all the time, and every listing, costs what is due or shown, not what is stored: by the query plans."""
+"""The cost of frequent statements and listings depends on the rows that are due or shown, not on all stored ones."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ BIG = ("rooms", "sessions", "visits", "events", "cursors", "attempts", "dead_let
 FULL_SCAN = re.compile(
     rf"(?:Seq Scan on|SCAN) (?:{'|'.join(BIG)})\b(?! USING (?:COVERING )?INDEX \w+_(?:claimed|open))"
 )
-"""Both databases' words for reading a whole table, or (SQLite) a whole index of more than claims or open visits."""
+"""Both databases' terms for reading a whole table, or (SQLite) a whole index of more than claims or open visits."""
 SORT = re.compile(r"Sort Key|TEMP B-TREE")
 
 FILL = (

@@ -154,7 +154,7 @@ def test_rooms_take_turns_under_a_rate(store: StoreDriver) -> None:
 def test_an_endpoint_at_its_limit_takes_no_slot(
     store: StoreDriver, limit: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(claim_module, "SPARE_ENDPOINTS", 0)
+    monkeypatch.setattr(claim_module, "EXTRA_ENDPOINTS", 0)
     store.subscribe("full", rooms=["a", "b"], **limit)
     store.subscribe("free", rooms=["c"])
     store.record_joins(0, "a", "b")
@@ -167,7 +167,7 @@ def test_an_endpoint_at_its_limit_takes_no_slot(
 def test_an_open_circuit_whose_probe_is_under_way_takes_no_slot(
     store: StoreDriver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(claim_module, "SPARE_ENDPOINTS", 0)
+    monkeypatch.setattr(claim_module, "EXTRA_ENDPOINTS", 0)
     names = [f"r{number}" for number in range(5)]
     store.subscribe("down", rooms=names)
     store.subscribe("live", rooms=["other"])

@@ -1,4 +1,4 @@
-"""Results of one POST through real sockets: webhooks.md sections 2 and 3, and the receivers of 6.8."""
+"""Results of one POST through real sockets, with receivers that respond well, badly or not at all."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""REST hooks: who is gone has unsubscribed."""
+"""REST hooks: a URL that responds 410 is unsubscribed."""
 
 from __future__ import annotations
 

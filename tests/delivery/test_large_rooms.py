@@ -1,4 +1,4 @@
-"""A room of 5,000 people with as much metadata as they may have: polled, told, and described to a new endpoint."""
+"""A room of 5,000 people with as much metadata as they may have: polled, delivered, and in a snapshot."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LARGEST_BODY = 4 * 1024 * 1024
 @pytest.mark.parametrize(
     "migrated_url", ["sqlite", pytest.param("postgresql", marks=pytest.mark.campaign)], indirect=True
 )
-def test_5000_people_are_told_and_described_in_parts(store: StoreDriver) -> None:
+def test_5000_people_are_delivered_and_sent_as_a_snapshot_in_parts(store: StoreDriver) -> None:
     store.track("hall")
     people = [peer(f"p{number:04}", -60, METADATA) for number in range(PEOPLE)]
     store.poll(0, hall=seen(*people))

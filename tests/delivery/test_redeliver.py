@@ -368,7 +368,7 @@ def test_the_endpoint_that_has_waited_longest_is_claimed_first(store: StoreDrive
 
 
 def test_an_endpoint_at_its_rate_takes_no_slot(store: StoreDriver, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(claim_module, "SPARE_ENDPOINTS", 0)
+    monkeypatch.setattr(claim_module, "EXTRA_ENDPOINTS", 0)
     slow, free = store.subscribe("slow", rate_per_second=0.1), store.subscribe("free")
     store.record_joins(0, "a")
     request(store, slow, 90)

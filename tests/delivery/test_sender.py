@@ -29,7 +29,7 @@ from tests.harness.waiting import until
 
 @dataclass(slots=True, kw_only=True)
 class SenderSetup:
-    """A database, a receiver, a clock that stands still until it is moved, and senders on them."""
+    """A database, a receiver, a clock that only moves when it is set, and senders on them."""
 
     store: StoreDriver
     client: WebhookClient

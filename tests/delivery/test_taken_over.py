@@ -1,4 +1,4 @@
-"""Cursors that a sender of the same process takes over as polls raise them: the limits and the order of claims hold."""
+"""Cursors that a sender of the same process takes over as polls raise them: limits and the order of claims are kept."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ NEW_SECRET = "whsec_" + "bmV3IHNlY3JldCBuZXcgc2VjcmV0IG5ldyBzZWNyZXQ="
 
 
 class OneSender:
-    """What a sender knows of the endpoints that it has called."""
+    """The endpoints that a sender has called."""
 
     def __init__(self, store: StoreDriver) -> None:
         self.store = store
@@ -60,7 +60,7 @@ def test_a_raised_cursor_is_claimed_at_once_with_its_events(sender: OneSender) -
 
     assert not recorded["a"].wakes_senders
     assert recorded["b"].taken == ()
-    assert store.owed(20) == [], "nobody else gets it"
+    assert store.owed(20) == [], "no other sender gets it"
     assert (cursor.room_id, cursor.target.name, cursor.acked) == ("a", "crm", 2)
     stored = [(event["id"], event["sequence"], event["type"]) for event in map(_facts, store.log("a")[2:])]
     assert [(event.public_id, event.sequence, event.type) for event in cursor.events] == stored
@@ -92,7 +92,7 @@ def test_events_that_the_endpoint_does_not_want_are_acknowledged_with_the_one_be
     assert recorded == Moved(keeps_claim=False, owes_more=False)
     (cursor,) = sender.claimed(store.poll(30, sender.offer(30), a=seen())["a"])
     assert [event.type for event in cursor.events] == ["peer.left", "peer.left"]
-    assert cursor.reach == cursor.events[-1].sequence, "room.empty, which comes last, concerns nobody"
+    assert cursor.reach == cursor.events[-1].sequence, "no endpoint wants room.empty, which comes last"
 
 
 def test_more_events_than_one_claim_covers_are_left_to_the_next_claim(sender: OneSender) -> None:
@@ -142,7 +142,7 @@ def test_an_endpoint_that_something_restricts_or_that_has_changed_is_left_to_the
     assert (recorded["a"].taken, recorded["a"].wakes_senders) == ((), True)
 
 
-def test_max_concurrency_holds_over_offers_and_claims_of_several_senders(sender: OneSender) -> None:
+def test_max_concurrency_is_kept_over_offers_and_claims_of_several_senders(sender: OneSender) -> None:
     store = sender.store
     store.write(lambda connection: connection.execute(update(endpoints).values(max_concurrency=1)))
     store.track("c", seconds=15)

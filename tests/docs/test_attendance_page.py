@@ -69,7 +69,7 @@ def test_every_outcome_and_every_problem_is_explained() -> None:
 
 
 def kept(deliveries: Sequence[Delivery]) -> list[str]:
-    """What the page tells a receiver to keep."""
+    """The lines that the page asks a receiver to keep."""
     return [
         json.dumps({
             "chain": one.headers["bridge-chain"],

@@ -1,4 +1,4 @@
-"""What CONTRIBUTING.md and docs/architecture.md name exists: files, names in them, floors, dependencies."""
+"""CONTRIBUTING.md and docs/architecture.md name only existing files, names in them, floors and dependencies."""
 
 from __future__ import annotations
 

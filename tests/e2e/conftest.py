@@ -1,4 +1,4 @@
-"""What the scenarios start with, beside a simulated upstream and a receiver: a database, and a seed."""
+"""Fixtures of the scenarios, beside a simulated upstream and a receiver: a database, and a seed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Hours in a second: the real sender, sockets and database, and a clock that stands still until it is moved."""
+"""Hours in a second: the real sender, sockets and database, and a clock that only moves when it is set."""
 
 from __future__ import annotations
 

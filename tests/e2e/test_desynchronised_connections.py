@@ -1,4 +1,4 @@
-"""The upstream sends responses twice, and the receiver says 200 unasked: no false event, and none is passed over."""
+"""The upstream sends responses twice, and the receiver sends unexpected 200s: no false event, and none is lost."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ OK = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
 
 @pytest.mark.slow
 @pytest.mark.parametrize("max_concurrency", [1, pytest.param(4, marks=pytest.mark.campaign)])
-def test_what_a_connection_says_unasked_changes_nothing(
+def test_unexpected_data_on_a_connection_changes_nothing(
     configure: Configure, migrated_url: str, simulator: Simulator, receiver: Receiver, max_concurrency: int
 ) -> None:
     config = configure(

@@ -40,7 +40,7 @@ def configure(tmp_path: Path, sqlite_migrated_url: str) -> Configure:
 
 
 def present(events: list[Event]) -> list[str]:
-    """The people who are there, by the last word of the events about each peer."""
+    """The people who are present, by the last event about each peer."""
     about = {event["data"]["peer_id"]: event for event in events if event["type"] in ("peer.joined", "peer.left")}
     return sorted(event["data"]["person_key"] for event in about.values() if event["type"] == "peer.joined")
 
@@ -88,7 +88,7 @@ def wait_for_record(own: Receiver, kind: str, count: int) -> None:
 
 
 def assert_recorded(events: list[Event], own: Receiver, cut_off: set[str]) -> None:
-    """The server has recorded every join with its time, and every leave but those of who was cut off."""
+    """The server has recorded every join with its time, and every leave except those of killed participants."""
     joined = {event["data"]["peer_id"]: event for event in events if event["type"] == "peer.joined"}
     recorded = own_record(own, "participant_joined")
     assert {sid: milliseconds(event) for sid, event in joined.items()} == {

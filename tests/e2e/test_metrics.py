@@ -48,7 +48,7 @@ def test_every_process_has_probes_and_its_own_counts(
         for name in PEOPLE:
             simulator.join("a", name)
         receiver.wait_for_count(len(PEOPLE))
-        scrapes = wait_until(lambda: settled(poller, sender), what="counts that have settled") or []
+        scrapes = wait_until(lambda: stable_scrapes(poller, sender), what="counts that no longer change") or []
         assert [process.stop() for process in (poller, sender)] == [0, 0]
 
     polls, sent = map(samples, scrapes)
@@ -69,7 +69,7 @@ def test_every_process_has_probes_and_its_own_counts(
         promtool("check", "metrics", input=scrape)
 
 
-def settled(*processes: BridgeProcess) -> list[str] | None:
+def stable_scrapes(*processes: BridgeProcess) -> list[str] | None:
     """A scrape of each process, once nothing is owed."""
     scrapes = [get(process, "metrics").text for process in processes]
     found = [samples(scrape) for scrape in scrapes]

@@ -90,7 +90,7 @@ class Fleet:
         )
 
     def wait_for_joins(self, peer: str) -> None:
-        """Let somebody join every room, and wait until the receiver has accepted that."""
+        """Let a peer join every room, and wait until the receiver has accepted that."""
         for room in ROOMS:
             self.simulator.join(room, peer)
         self.receiver.wait_for(
@@ -159,7 +159,7 @@ def test_a_frozen_process_is_replaced_within_seconds_and_writes_nothing_when_it_
 
 @pytest.mark.campaign
 @pytest.mark.parametrize("kind", ["stall", "cut"])
-def test_an_outage_of_the_database_declares_nobody_dead(
+def test_no_worker_counts_as_dead_after_an_outage_of_the_database(
     kind: str, fleet_on: Callable[[str], Fleet], postgresql_migrated_url: str
 ) -> None:
     fleet = fleet_on(postgresql_migrated_url)

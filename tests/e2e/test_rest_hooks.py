@@ -66,5 +66,5 @@ def test_a_hook_is_subscribed_delivered_to_and_removed_by_410(
     assert (again, '"hook"' in printed) == ([204, 204, 204], False)
     assert len(of_path("zap")) == 2, "one join, and the leave that got 410"
     assert len(of_path("twice")) == 2, "unsubscribed before bert joined"
-    assert of_path("watcher") == [], "nobody is told"
+    assert of_path("watcher") == [], "no endpoint is notified"
     assert rows(migrated_url, "SELECT type FROM events WHERE type LIKE 'endpoint.%'") == []

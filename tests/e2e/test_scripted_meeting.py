@@ -1,4 +1,4 @@
-"""A scripted meeting through the real program: exactly the events of CONTRACT section 4, in order, signed."""
+"""A scripted meeting through the real program: exactly the events of docs/events.md, in order, signed."""
 
 from __future__ import annotations
 

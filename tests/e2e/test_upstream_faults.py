@@ -1,4 +1,4 @@
-"""Every fault of upstream.md section 5 in the middle of a meeting: no peer leaves, and afterwards all events are true.
+"""Every fault of the upstream in the middle of a meeting: no peer leaves, and afterwards all events are true.
 
 One bridge tracks one room per fault. Those that fail have a source of their own, so that none slows down another.
 """

@@ -1,4 +1,4 @@
-"""The faults of the simulated upstream (upstream.md 5 and 6.6): what each does, on which requests, and their turns.
+"""The faults of the simulated upstream: the effect of each, on which requests, and their turns.
 
 Faults with `times` queue up: a request uses up one turn of the first that acts on it. Faults without `times` last until
 they are replaced, and all of them that act on a request do so together. The faults of a room come before those of all

@@ -167,7 +167,7 @@ def _hang_up(request: web.BaseRequest, *, reset: bool) -> web.StreamResponse:
 
 
 async def _send_twice(request: web.BaseRequest, response: Response) -> web.StreamResponse:
-    """The response, and the same again, which nobody has asked for."""
+    """The response, and the same again without a request."""
     assert request.transport is not None
     connection = request.transport.get_extra_info("socket")
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 1)  # both arrive together

@@ -1,4 +1,4 @@
-"""A clock of the simulator that stands still until it is moved."""
+"""A clock of the simulator that only moves when it is set."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Statements that SQLAlchemy has compiled, shared by all databases of this process.
 
 A cache of its own for each engine is right for a program, which has one database. Here every test opens its own, and
-compiling the same statements anew would be a quarter of the time of the tests that use one.
+compiling the same statements again would be a quarter of the time of the tests that use one.
 """
 
 from __future__ import annotations

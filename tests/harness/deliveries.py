@@ -1,7 +1,7 @@
 """Checks of the requests that an endpoint got, by themselves and against the log in the database.
 
-DESIGN section 1: everything at least once, in order per room, the same bytes under the same id. Like `log`, this file
-imports nothing of the bridge; it reads the tables with plain SQL.
+The promises of the README: everything at least once, in order per room, the same bytes under the same id. Like `log`,
+this file imports nothing of the bridge; it reads the tables with plain SQL.
 """
 
 from __future__ import annotations

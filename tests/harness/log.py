@@ -1,6 +1,6 @@
 """Checks of a log of events, from whichever receiver or database; and who is where according to it.
 
-The rules are CONTRACT section 4 and DESIGN section 1, written a second time on purpose: this file imports nothing of
+The rules are those of docs/events.md, written a second time deliberately: this file imports nothing of
 the bridge, so that it cannot share a mistake with it. Each check returns problems in words; an empty list is good.
 """
 

@@ -119,7 +119,7 @@ _SCHEMA: LiteralString = """
            (SELECT version_num FROM alembic_version),
            pg_database_size(current_database()) > 32 * 1024 * 1024
 """
-"""What a test must leave as it was."""
+"""The state of the schema, which a test must leave unchanged."""
 _EMPTY: LiteralString = """
     DO $$ DECLARE one record; BEGIN
         PERFORM pg_terminate_backend(pid) FROM pg_stat_activity

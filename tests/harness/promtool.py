@@ -1,4 +1,4 @@
-"""What is shipped for Prometheus and Grafana, and `promtool`, which checks it.
+"""The files for Prometheus and Grafana, and `promtool`, which checks them.
 
 `promtool` comes with Prometheus: without it the tests that need it are skipped; where CI is set they fail.
 """

@@ -45,7 +45,7 @@ class Replicated:
         shutil.rmtree(self._directory, ignore_errors=True)
 
     def make_read_only(self) -> None:
-        """Let the primary refuse to write, in running sessions too; it still answers."""
+        """Let the primary refuse to write, in running sessions too; it still responds."""
         with psycopg.connect(self.primary_url, autocommit=True) as connection:
             connection.execute("ALTER SYSTEM SET default_transaction_read_only = on")
             connection.execute("SELECT pg_reload_conf()")

@@ -24,7 +24,9 @@ def wait_until(
         if value:
             return value
         if time.monotonic() > limit:
-            raise AssertionError(f"waited {timeout:g} s in vain for {what if isinstance(what, str) else what()}")
+            raise AssertionError(
+                f"waited {timeout:g} s without success for {what if isinstance(what, str) else what()}"
+            )
         time.sleep(INTERVAL)
 
 

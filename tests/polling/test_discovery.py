@@ -125,7 +125,7 @@ def test_idle_rooms_are_polled_rarely_while_the_source_lists_live_ones(lists: Li
 
     assert waits["idle"] == timedelta(minutes=2)
     assert waits["listed"] == waits["occupied"] == timedelta(seconds=10)
-    assert waits["failing"] == timedelta(seconds=10), "nobody knows yet that it is empty"
+    assert waits["failing"] == timedelta(seconds=10), "it is not known to be empty yet"
     lists.store.poll(10, listed=seen(), occupied=seen(), failing=seen())
     waits = {row.upstream_id: row.next_poll_at - at(10) for row in lists.store.rooms()}
     assert waits["occupied"] == waits["failing"] == timedelta(minutes=2), "now they are empty"
@@ -213,7 +213,7 @@ def test_rooms_leave_a_request_for_the_list_that_is_due(lists: Lists) -> None:
     assert (rooms_at(1), rooms_at(2)) == (["a"], ["b"])
 
 
-def test_without_rooms_the_list_tells_whether_the_source_works(lists: Lists) -> None:
+def test_without_rooms_the_list_decides_whether_the_source_works(lists: Lists) -> None:
     lists.record(lists.claim(0), failed(FailureKind.UNAUTHORIZED), 0)
     (source,) = lists.store.rows(sources)
     assert source.condition == "unauthorized"
@@ -271,7 +271,7 @@ def test_a_discovered_room_is_forgotten_and_found_again(lists: Lists) -> None:
     assert forget(40) == ["gone"]
     assert tracked(store) == {"manual": "manual", "stays": "discovered", "occupied": "discovered"}
     assert store.event_types("gone") == ["room.occupied", "peer.joined", "peer.left", "room.empty"], "its log stays"
-    assert forget(40, is_listed=False) == ["stays"], "nobody asks for the list any more"
+    assert forget(40, is_listed=False) == ["stays"], "the list is not requested any more"
     lists.take(50, gone=1)
     store.poll(50, gone=seen("r"), occupied=seen("q"))
     assert tracked(store)["gone"] == "discovered"

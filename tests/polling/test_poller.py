@@ -78,7 +78,7 @@ class Bell(NoSender):
 
 @dataclass(slots=True, kw_only=True)
 class PollerSetup:
-    """A database, a clock that stands still until it is moved, and pollers on them."""
+    """A database, a clock that only moves when it is set, and pollers on them."""
 
     store: StoreDriver
     seconds: float = 0

@@ -1,4 +1,4 @@
-"""The decision after one response: the tables of webhooks.md section 2 and DESIGN section 3."""
+"""The decision after one response: the tables of docs/delivery.md, case by case."""
 
 from __future__ import annotations
 

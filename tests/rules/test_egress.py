@@ -13,7 +13,7 @@ CLOSED = EgressPolicy()
 LOOPBACK = EgressPolicy(allow_private_networks=(ip_network("127.0.0.0/8"), ip_network("::1/128")))
 WIDE_OPEN = EgressPolicy(allow_http=True, allow_private_networks=(ip_network("0.0.0.0/0"), ip_network("::/0")))
 
-# webhooks.md section 4, first and last address of each range
+# first and last address of each special range
 TABLE = [
     "0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "168.63.129.16/32", "169.254.0.0/16", "172.16.0.0/12",
     "192.0.0.0/24", "192.0.2.0/24", "192.31.196.0/24", "192.52.193.0/24", "192.88.99.0/24", "192.168.0.0/16",

@@ -1,4 +1,4 @@
-"""Who a peer is, and what of its metadata is kept."""
+"""The person and the name of a peer, and the metadata that is kept."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_the_person_is_the_first_text_that_is_not_empty(
         (BIG, ("name",), {"name": "Ann"}),
     ],
 )
-def test_metadata_is_kept_as_the_policy_says(value: Json, policy: tuple[str, ...] | None, kept: Json) -> None:
+def test_metadata_is_kept_by_the_policy(value: Json, policy: tuple[str, ...] | None, kept: Json) -> None:
     assert keep_metadata(value, IdentityPolicy(metadata=policy)) == kept
 
 
@@ -65,7 +65,7 @@ def test_person_and_name_are_found_in_what_is_not_kept_and_the_person_stays() ->
 
     (visit,) = changed.after.visits.values()
     assert (visit.person_key, visit.display_name) == ("ann@example.com", "Anna")
-    assert len(changed.changes) == 1, "the log tells the new name"
+    assert len(changed.changes) == 1, "the log has the new name"
 
 
 def test_the_source_names_the_person_where_metadata_does_not() -> None:

@@ -1,4 +1,4 @@
-"""What follows from the list of live rooms."""
+"""Changes by the list of live rooms."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_a_complete_list(
     assert (changes.new, changes.listed, changes.unlisted) == (new, listed, unlisted)
 
 
-def test_an_incomplete_list_says_of_no_room_that_it_is_no_longer_live() -> None:
+def test_an_incomplete_list_makes_no_room_unlisted() -> None:
     live = LiveRooms(peer_counts={"b": 1}, complete=False)
     changes = compare_lists(live, [known(1, "a", listed=True, count=1)], is_wanted=lambda _: True)
     assert (changes.new, changes.unlisted) == (("b",), ())

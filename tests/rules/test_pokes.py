@@ -1,4 +1,4 @@
-"""What a poll should find if a message of the upstream is true."""
+"""The result that a poll should have if a poke is true."""
 
 from __future__ import annotations
 

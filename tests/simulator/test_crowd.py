@@ -42,7 +42,7 @@ def test_a_crowd_makes_every_kind_of_change() -> None:
         assert any(change.endswith(end) for change in changes), end
     for room in simulation.rooms.values():
         visits = Counter(visit.peer_id for session in room.sessions for visit in session.visits)
-        assert max(visits.values()) > 1, "nobody came back under the same peer id"
+        assert max(visits.values()) > 1, "no peer came back under the same id"
         assert len(room.sessions) > 3
         assert len(room.present) <= FULL + 1
 

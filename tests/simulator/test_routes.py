@@ -1,4 +1,4 @@
-"""Every route of the simulated upstream has the shape of upstream.md 1.1, seen through a socket."""
+"""Every route of the simulated upstream has the shape of Huddle01's API, through a socket."""
 
 from __future__ import annotations
 

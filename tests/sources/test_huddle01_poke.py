@@ -73,7 +73,7 @@ def test_what_the_upstream_signed_names_its_room(body: bytes, header: str, room:
         ({"event": ["peer:left"]}, None),
     ],
 )
-def test_what_it_says_is_what_the_poll_should_find(changes: dict[str, Any], expected: Expected | None) -> None:
+def test_the_message_sets_what_the_poll_should_find(changes: dict[str, Any], expected: Expected | None) -> None:
     body = compact(BODY | changes)
     poke = read_poke(SOURCE, {"huddle01-signature": signature(body)}, body, START)
     assert poke.expected == expected

@@ -1,4 +1,4 @@
-"""Every kind of source in the table can be opened by its word."""
+"""Every kind of source in the table can be opened by its name."""
 
 from __future__ import annotations
 

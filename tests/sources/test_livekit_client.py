@@ -141,7 +141,7 @@ async def test_the_participants_to_ignore_are_those_of_the_settings() -> None:
 
 
 async def test_a_server_that_repeats_the_token_does_not_get_it_into_a_failure() -> None:
-    """LiveKit's own answer to a token that it does not accept."""
+    """LiveKit's own response to a token that it does not accept."""
     tokens = []
 
     async def respond(wire: Wire) -> None:

@@ -70,7 +70,7 @@ def test_any_signed_event_names_its_room(event: object, room: str | None) -> Non
         ({"event": {}}, None),
     ],
 )
-def test_what_it_says_is_what_the_poll_should_find(event: dict[str, Any], expected: Expected | None) -> None:
+def test_the_message_sets_what_the_poll_should_find(event: dict[str, Any], expected: Expected | None) -> None:
     body = json.dumps(event).encode()
     assert read_poke(SOURCE, {"authorization": token(body)}, body, START).expected == expected
 

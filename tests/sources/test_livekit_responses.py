@@ -1,4 +1,4 @@
-"""LiveKit's responses: what its server writes, what Protocol Buffers' JSON allows, and what is no answer."""
+"""LiveKit's responses: what its server writes, what Protocol Buffers' JSON allows, and anything else."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def test_the_join_time_in_every_form(fields: dict[str, object], joined_at: datet
         ("DISCONNECTED", False, True),
         (3, False, True),
         (None, False, True),  # absent: zero, which is JOINING
-        ("HOVERING", False, False),  # of a later version: it may be present, so nobody leaves for it
+        ("HOVERING", False, False),  # of a later version: it may be present, so no peer leaves
         (9, False, False),
         ([], False, False),
     ],
@@ -191,7 +191,7 @@ def test_order_versions_and_tracks_do_not_change_the_fingerprint() -> None:
 
 
 @pytest.mark.parametrize("body", ["{}", '{"participants": []}', '{"participants": null}', '{"participants":[],"x":1}'])
-def test_nobody_is_there(body: str) -> None:
+def test_an_empty_room(body: str) -> None:
     found = interpret(200, {}, body.encode(), NOW, ignored=DEFAULT)
     assert isinstance(found, Snapshot)
     assert (found.peers, found.complete, found.no_session) == ((), True, False)

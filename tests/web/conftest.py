@@ -23,7 +23,7 @@ from tests.harness.config import write_config
 from tests.harness.store_driver import StoreDriver
 
 ON_SQLITE = {"test_auth", "test_guard", "test_openapi", "test_pages", "test_problems"}
-"""What these test is above the database: on PostgreSQL they run in the campaign."""
+"""Tests of code above the database: on PostgreSQL they run in the campaign."""
 BASE = "http://127.0.0.1:8080"
 
 
@@ -36,7 +36,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @dataclass(slots=True, kw_only=True)
 class Web:
-    """The app over a store, at second `now`; `client(token)` calls it, from this machine unless told otherwise."""
+    """The app over a store, at second `now`; `client(token)` calls it, by default from this machine."""
 
     store: StoreDriver
     settings: Settings

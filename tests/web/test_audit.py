@@ -63,7 +63,7 @@ async def test_the_last_verification_is_shown_with_its_time(web: Web) -> None:
     assert tampered.json() == {"at": "2026-11-23T09:00:07.000Z", **found}
 
 
-async def test_one_verification_runs_at_a_time_and_exports_keep_nobody_waiting(web: Web) -> None:
+async def test_one_verification_runs_at_a_time_and_exports_delay_no_request(web: Web) -> None:
     go_on = threading.Event()
 
     def export_slowly(_: Connection) -> None:

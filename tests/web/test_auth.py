@@ -1,4 +1,4 @@
-"""Who may do what: tokens of the configuration and of the database, scopes, callers without a token."""
+"""Permissions: tokens of the configuration and of the database, scopes, callers without a token."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ async def test_a_token_is_checked_before_the_body_is_read(web: Web) -> None:
         assert (await client.post(ROOMS, content=b"{", headers={"content-type": "application/json"})).status_code == 401
 
 
-def test_every_route_says_what_it_requires() -> None:
+def test_every_route_declares_what_it_requires() -> None:
     """Routes that change something need more than a token for reading."""
     routes = [route for router in ROUTERS for route in router.routes if isinstance(route, ApiRoute)]
     assert len(routes) == sum(len(router.routes) for router in ROUTERS)

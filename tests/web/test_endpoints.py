@@ -29,7 +29,7 @@ def secrets_of(web: Web, name: str) -> tuple[str, ...]:
     return target.secrets
 
 
-async def test_a_generated_secret_is_told_once(web: Web) -> None:
+async def test_a_generated_secret_is_shown_once(web: Web) -> None:
     async with web.client(web.token("write")) as client:
         added = await client.post(ENDPOINTS, json={"name": "crm", "url": URL, "events": ["peer.*"]})
         shown = await client.get(f"{ENDPOINTS}/crm")
@@ -47,7 +47,7 @@ async def test_a_generated_secret_is_told_once(web: Web) -> None:
     assert (added.json()["origin"], added.json()["events"], added.json()["state"]) == ("manual", ["peer.*"], "active")
 
 
-async def test_a_given_secret_and_header_values_are_never_told(web: Web) -> None:
+async def test_a_given_secret_and_header_values_are_never_shown(web: Web) -> None:
     body = {"name": "crm", "url": URL, "secret": SECRET, "headers": {"X-Auth": "hush-hush"}, "timeout": "3s"}
     async with web.client(web.token("write")) as client:
         responses = [

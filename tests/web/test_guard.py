@@ -1,4 +1,4 @@
-"""What is refused before a route sees it: foreign hosts, proxies without a token, bodies too large or too slow."""
+"""Requests that are refused before their route: foreign hosts, proxies without a token, large or slow bodies."""
 
 from __future__ import annotations
 

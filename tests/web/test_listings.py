@@ -76,7 +76,7 @@ async def test_pages_neither_repeat_nor_miss_while_a_writer_adds(web: Web) -> No
 
     every = [event["id"] for event in ups[-1]]
     assert len(set(every)) == len(every) >= EVENTS
-    assert min(map(len, (downs, ups, of_room))) > 1, "nobody has read while it was written"
+    assert min(map(len, (downs, ups, of_room))) > 1, "no reader has read while it was written"
     for read in downs:
         assert [event["id"] for event in reversed(read)] == every[: len(read)]
     for read in ups:

@@ -1,4 +1,4 @@
-"""`GET /metrics`: who may read it, its formats, and gauges that tell what is in the database."""
+"""`GET /metrics`: who may read it, its formats, and gauges of the rows in the database."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ def references(value: Json) -> Iterator[str]:
 
 
 def violations(schema: Json, value: Json) -> list[str]:
-    """What a schema of the document finds in a value."""
+    """The errors that a schema of the document finds in a value."""
     inside = {**schema, "components": document()["components"]}
     return [f"{error.json_path}: {error.message}" for error in Draft202012Validator(inside).iter_errors(value)]
 
@@ -80,7 +80,7 @@ def test_examples_have_the_shape_that_they_illustrate() -> None:
     assert {name for name in objects if not schemas[name].get("examples")} <= {"CurrentSession", "Readiness"}
 
 
-def test_every_operation_says_what_it_needs_and_has_a_name_and_a_summary_of_its_own() -> None:
+def test_every_operation_has_its_scopes_a_name_and_a_summary_of_its_own() -> None:
     operations = {
         (method, path): operation for path, item in document()["paths"].items() for method, operation in item.items()
     }

@@ -40,7 +40,7 @@ class _Elements(HTMLParser):
 
 @pytest.fixture
 def met(web: Web) -> Web:
-    """Room a with somebody of a hostile name, room b empty after a visit, room c never polled; one dead letter."""
+    """Room a with a person of a hostile name, room b empty after a visit, room c never polled; one dead letter."""
     store = web.store
     store.track("a", "b", "c")
     store.subscribe("crm", max_concurrency=8)

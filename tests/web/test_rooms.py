@@ -134,7 +134,7 @@ async def test_presence_has_the_occupied_rooms_with_their_peers(web: Web) -> Non
     assert (c["room_id"], second["next"]) == ("c", None)
 
 
-async def test_a_poll_tells_its_outcome_and_its_changes(web: Web, simulator: Simulator) -> None:
+async def test_a_poll_returns_its_outcome_and_its_changes(web: Web, simulator: Simulator) -> None:
     web.configure(upstream=simulator.url)
     web.store.track("a", "empty")
     simulator.join("a", "ann", metadata={"displayName": "Ann"})
@@ -154,7 +154,7 @@ async def test_a_poll_tells_its_outcome_and_its_changes(web: Web, simulator: Sim
     assert (again["outcome"], again["changes"], unknown.status_code) == ("complete", [], 404)
 
 
-async def test_a_poll_of_a_rate_limited_source_is_503_and_says_when(web: Web) -> None:
+async def test_a_poll_of_a_rate_limited_source_is_503_with_the_time_to_wait(web: Web) -> None:
     web.store.track("a")
     web.store.poll(0, a=failed(FailureKind.RATE_LIMITED, retry_after=30))
     web.now = 10

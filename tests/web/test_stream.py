@@ -17,7 +17,7 @@ from bridge.attendance.retention import prune_room
 from bridge.db.engine import Database
 from bridge.db.tables import events
 from bridge.rules.presence import Json
-from bridge.web import standing, stream, tail
+from bridge.web import shared_results, stream, tail
 from bridge.web.server import serve_app
 from bridge.web.tail import EventTail
 from tests.harness.builders import at, peer, seen
@@ -198,7 +198,7 @@ async def test_a_thousand_idle_clients_cost_no_query_each(web: Web) -> None:
     with counted_reads(web.store.database) as statements:
         await record(web, 10, "b")
         await asyncio.sleep(0)
-    assert statements == [], "it looks although nobody listens"
+    assert statements == [], "it reads the log although there is no client"
 
 
 async def test_a_client_that_reads_nothing_is_dropped_and_others_go_on(
@@ -226,7 +226,7 @@ async def test_a_client_that_reads_nothing_is_dropped_and_others_go_on(
 
 async def test_it_ends_with_its_token_and_with_the_service(web: Web, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stream, "HEARTBEAT_SECONDS", 0.02)
-    monkeypatch.setattr(standing, "SHARED_SECONDS", 0)
+    monkeypatch.setattr(shared_results, "SHARED_SECONDS", 0)
     removed, kept = web.token("read", name="removed"), web.token("read", name="kept")
     async with connected(url, token=removed) as one, connected(url, token=kept) as other:
         web.store.write(remove_token, "removed")
@@ -238,7 +238,7 @@ async def test_it_ends_with_its_token_and_with_the_service(web: Web, url: str, m
 
 async def test_busy_pages_end_with_their_token_too(web: Web, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stream, "HEARTBEAT_SECONDS", 0.3)
-    monkeypatch.setattr(standing, "SHARED_SECONDS", 0)
+    monkeypatch.setattr(shared_results, "SHARED_SECONDS", 0)
     token = web.token("read")
 
     async def keep_busy() -> None:

@@ -38,7 +38,7 @@ _NEVER_LIVE: Final = "never seen live; the upstream responds the same for an unk
 
 
 class _Kind(Enum):
-    """The result for a room: state, the words when rooms are counted, advice."""
+    """The result for a room: state, the text when rooms are counted, advice."""
 
     FAILING = State.FAIL, "cannot be polled", "see `bridge rooms show ROOM`; the presence in it is not known"
     FAILED = State.WARN, "last poll failed", "if it goes on, see `bridge rooms show ROOM`"

@@ -1,7 +1,7 @@
 """Interprets a response of Huddle01: a snapshot of the room, or a failure that changes nothing.
 
 Pure: `now` is an argument. A 404 empties a room only if its JSON reports that there is no session: a proxy's page,
-another server's 404 or a wrong path is no empty room.
+another server's 404 or a wrong path does not.
 """
 
 from __future__ import annotations
@@ -139,8 +139,8 @@ def _without_list(
 
 def _means_bad_key(fields: Mapping[str, Json]) -> bool:
     message = fields.get("message")
-    by_words = isinstance(message, str) and fields.get("ok") is not True and _BAD_KEY.search(message) is not None
-    return fields.get("validated") is False or by_words
+    by_message = isinstance(message, str) and fields.get("ok") is not True and _BAD_KEY.search(message) is not None
+    return fields.get("validated") is False or by_message
 
 
 def _means_no_session(fields: Mapping[str, Json]) -> bool:

@@ -22,7 +22,7 @@ _NOT_PRESENT: Final = ("joining", "disconnected")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ignored:
-    """Participants that are never counted: of these kinds, and those that are hidden."""
+    """Participants that are never counted: those of these kinds, and hidden ones."""
 
     kinds: tuple[str, ...] = ()
     hidden: bool = True
@@ -44,7 +44,7 @@ def read_listing(items: Sequence[Json], ignored: Ignored) -> Listing:
         if not isinstance(item, dict):
             skipped += 1
             continue
-        state = _word(field_of(item, "state"), STATES)
+        state = _enum_name(field_of(item, "state"), STATES)
         if state in _NOT_PRESENT or is_ignored(item, ignored):
             continue
         peer = _read_peer(item) if state in _PRESENT else None
@@ -59,7 +59,7 @@ def is_ignored(item: Mapping[str, Json], ignored: Ignored) -> bool:
     """Whether a participant is never counted."""
     permission = field_of(item, "permission")
     is_hidden = isinstance(permission, dict) and field_of(permission, "hidden") is True
-    return (ignored.hidden and is_hidden) or _word(field_of(item, "kind"), KINDS) in ignored.kinds
+    return (ignored.hidden and is_hidden) or _enum_name(field_of(item, "kind"), KINDS) in ignored.kinds
 
 
 def _read_peer(item: Mapping[str, Json]) -> Peer | None:
@@ -72,7 +72,7 @@ def _read_peer(item: Mapping[str, Json]) -> Peer | None:
     envelope: dict[str, Json] = {
         "identity": identity,
         "name": name,
-        "kind": _word(field_of(item, "kind"), KINDS),
+        "kind": _enum_name(field_of(item, "kind"), KINDS),
         "attributes": attributes if isinstance(attributes, dict) else {},
         "metadata": "" if metadata is None else metadata,
     }
@@ -101,11 +101,11 @@ def _text(item: Mapping[str, Json], name: str) -> str:
     return value if isinstance(value, str) else ""
 
 
-def _word(value: Json, words: Mapping[int, str]) -> str:
+def _enum_name(value: Json, names: Mapping[int, str]) -> str:
     """The name of an enum's value in lower case; of an unknown one its number, of none the first."""
     number = read_number(value)
     if number is not None:
-        return next((word for key, word in words.items() if key == number), str(value))
+        return next((name for key, name in names.items() if key == number), str(value))
     if isinstance(value, str):
-        return value.lower() or words[0]
-    return words[0] if value is None else ""
+        return value.lower() or names[0]
+    return names[0] if value is None else ""

@@ -1,8 +1,8 @@
 """Interprets a response of LiveKit's `RoomService`: a snapshot of the room, or a failure that changes nothing. Pure.
 
-Its errors are Twirp's: `{"code", "msg"}` with a status. A room that does not exist is an empty list for a server of
-one's own, and the error `not_found` elsewhere, which empties the room only if it is about the room: `bad_route`, or the
-404 page of a proxy, is a failure.
+Its errors are Twirp's: `{"code", "msg"}` with a status. For a room that does not exist, a self-hosted server returns an
+empty list, others the error `not_found`, which empties the room only if it is about the room: `bad_route`, or the 404
+page of a proxy, is a failure.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _CODES: Final = {
         ("internal", "unknown", "unavailable", "dataloss", "data_loss", "deadline_exceeded"), FailureKind.SERVER_ERROR
     ),
 }
-"""Failures by Twirp's error code, which says more than the status: older versions gave `resource_exhausted` a 403."""
+"""Failures by Twirp's error code, more exact than the status: older versions gave `resource_exhausted` a 403."""
 _END_OF_COUNTS: Final = 1 << 31
 _NO_ROOM: Final = re.compile(r"\broom\b.* (?:does not exist|not found)\b", re.IGNORECASE)
 
@@ -117,7 +117,7 @@ def _snapshot(listing: Listing) -> Snapshot:
 
 
 def _fingerprint(facts: list[Json]) -> bytes | None:
-    """Of what is used: LiveKit lists participants in any order, and counts versions and tracks that do not matter."""
+    """A fingerprint of the used fields: LiveKit lists participants in any order, and changes versions and tracks."""
     try:
         return blake2b(encode_json(facts), digest_size=16, key=_READER).digest()
     except RecursionError:  # metadata within metadata may be too deep to be written again

@@ -1,6 +1,6 @@
 """JSON Web Tokens (HS256, the API secret): those that LiveKit's API asks for, and the signature of its webhooks.
 
-Tokens for the API have an end, and no beginning (`nbf`, `iat`): a server whose clock is behind would refuse them.
+Tokens for the API expire, but have no start (`nbf`, `iat`): a server whose clock is behind would refuse them.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What the forms of the pages do: they call the handlers of the API, and go back to a page with a message."""
+"""The actions of the forms: they call the handlers of the API, and go back to a page with a message."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ Form = Mapping[str, str]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Done:
-    """The page to go to and what it says; a new `secret` is shown once, by the response itself."""
+    """The page to go to and its message; a new `secret` is shown once, by the response itself."""
 
     path: str
     message: str
@@ -49,7 +49,7 @@ class Action:
 
 @router.post("/actions/{name:path}", dependencies=[requires(Scope.WRITE)])
 async def act(view: PageView, name: str, form: SignedForm) -> Response:
-    """Do what a form asks for."""
+    """Execute the action of a form."""
     action = ACTIONS.get(name)
     if action is None:
         raise ProblemError(404, "there is nothing at this path")
@@ -60,7 +60,7 @@ async def act(view: PageView, name: str, form: SignedForm) -> Response:
     except DatabaseError:
         raise
     except (BridgeError, HTTPException, ValidationError, KeyError, ValueError) as error:
-        return redirect(action.back(form), _words(error), "bad")
+        return redirect(action.back(form), _message_of(error), "bad")
     if done.secret is not None:
         return view.page("secret.html", "Endpoints", secret=done.secret, title=done.message, goes_to=done.path)
     return redirect(done.path, done.message, done.kind)
@@ -193,8 +193,8 @@ def _listed(text: str) -> list[str]:
     return [part.strip() for part in text.split(",") if part.strip()]
 
 
-def _words(error: Exception) -> str:
-    """Return what is wrong, for the page that the form was on."""
+def _message_of(error: Exception) -> str:
+    """Return the error message, for the page with the form."""
     match error:
         case HTTPException():
             return str(error.detail)

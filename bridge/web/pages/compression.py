@@ -13,7 +13,7 @@ WORTH_IT = 1000
 
 
 def compress(response: Response, request: Request) -> Response:
-    """Return the response with its body compressed, if the browser takes that and it is worth it."""
+    """Return the response with its body compressed, if the browser accepts that and it is large enough."""
     body = bytes(response.body)
     response.headers["vary"] = "accept-encoding"
     if len(body) < WORTH_IT or "gzip" not in request.headers.get("accept-encoding", ""):

@@ -35,7 +35,7 @@ router = api_router("", dependencies=[requires(Scope.READ)], include_in_schema=F
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AttemptBar:
-    """An attempt as a bar, as high as it took time."""
+    """An attempt as a bar; its height is the duration."""
 
     x: float
     height: float

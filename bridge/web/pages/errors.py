@@ -1,4 +1,4 @@
-"""Errors as pages, for browsers: the same words as in the problem that programs get."""
+"""Errors as pages, for browsers: with the text of the problem that programs get."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`GET /live`: tells open pages that something has changed, so that they fetch their live part again."""
+"""`GET /live`: notifies open pages of changes, so that they fetch their live part again."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ async def _changes(
         with viewers.one_more():
             yield b": connected\n\n"
             beat_at, next_at = loop.time() + stream.HEARTBEAT_SECONDS, 0.0
-            has_changed = True  # perhaps: the page was drawn, or the connection was lost, before it was followed
+            has_changed = True  # there may be changes from before this connection
             while client.ended is None:
                 try:
                     wake_at = min(beat_at, next_at) if has_changed else beat_at

@@ -92,5 +92,5 @@ async def show_event(view: PageView, event_id: str) -> Response:
 
 
 def _readable(text: str) -> str:
-    """Return JSON with what would control or hide text as escapes, which mean the same."""
+    """Return JSON in which characters that control or hide text are escaped."""
     return "".join(char if char.isprintable() or char == "\n" else json.dumps(char)[1:-1] for char in text)

@@ -46,7 +46,7 @@ def day_before(now: datetime) -> datetime:
 
 
 def _changes(stays: Sequence[tuple[datetime, datetime]]) -> list[tuple[datetime, int]]:
-    """Arrivals and departures by time; who leaves makes room before the next one arrives."""
+    """Arrivals and departures by time; at the same time, departures come first."""
     return sorted([(start, 1) for start, _ in stays] + [(end, -1) for _, end in stays])
 
 

@@ -1,4 +1,4 @@
-"""How pages are rendered: templates, and the words and times in them."""
+"""Rendering of pages: templates, and formats of texts and times."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def room_path(room_id: str, source: str | None) -> str:
 
 
 def visible(text: str) -> str:
-    """Return a name from a stranger with nothing that controls or hides text; never empty."""
+    """Return an untrusted name without characters that control or hide text; never empty."""
     shown = "".join(char for char in text if char in JOINERS or category(char) not in HIDDEN).strip()
     return shown if shown.strip(JOINERS) else "(no visible name)"
 
@@ -48,7 +48,7 @@ def without_query(url: str) -> str:
 
 
 def in_words(length: float | timedelta | None) -> str:
-    """Return a length of time, or a number of seconds, in words."""
+    """Return a length of time, or a number of seconds, as text."""
     if length is None:
         return ""
     return span(length if isinstance(length, timedelta) else timedelta(seconds=length))

@@ -30,7 +30,7 @@ async def show_rooms(
     after: After = None,
     in_state: Annotated[RoomState | None, Query(alias="state")] = None,
 ) -> Response:
-    """Rooms with their state, who is there, and the last day."""
+    """Rooms with their state, their peers, and the last day."""
     settings, now = view.state.settings(), view.state.runtime.now()
     since = day_before(now)
     found = await view.state.database.read(read_rooms, Page(limit=ROOMS_SHOWN, after=after), in_state, since, now)
@@ -55,7 +55,7 @@ async def show_one_room(
     source: str | None = None,
     after: After = None,
 ) -> Response:
-    """One room: who is there now, and its sessions."""
+    """One room: its peers now, and its sessions."""
     page = Page(limit=SESSIONS_SHOWN, after=after)
     room, sessions = await view.state.database.read(read_room, room_id, source, page)
     return view.page("room.html", "Rooms", room=room, sessions=sessions, show_room=False)

@@ -40,7 +40,7 @@ class Tick:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bar:
-    """Presence that is certain, or with `maybe` possible, from `x` on."""
+    """Presence from `x` on: certain, or with `maybe` only possible."""
 
     x: float
     width: float
@@ -93,7 +93,7 @@ def draw_timeline(session: AttendedSession, visits: Sequence[AttendedVisit], zon
 
 
 def _whole(session: AttendedSession, visits: Sequence[AttendedVisit]) -> Span:
-    """The session, and what of the visits lies beyond it; never of no length."""
+    """The span of the session and all its visits; never empty."""
     spans = [session.span, *(visit.widest for visit in visits)]
     start = min(start for start, _ in spans)
     return start, max(start + 1000, *(end for _, end in spans))

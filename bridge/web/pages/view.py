@@ -1,4 +1,4 @@
-"""What every page has: who looks at it, where, and a message from the last action."""
+"""The context of every page: its viewer, its path, and a message from the last action."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ HEADERS: Final = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Viewer:
-    """What templates know of who looks at them; `name` is None without a session."""
+    """The viewer of a page, for templates; `name` is None without a session."""
 
     name: str | None
     csrf: str
@@ -89,7 +89,7 @@ class View:
 
 
 async def view_of(request: Request) -> View:
-    """A dependency of pages, after `requires(…)` has found who looks at it."""
+    """A dependency of pages, after `requires(…)` has found its viewer."""
     return View(request=request, state=state_of(request), principal=await principal_of(request))
 
 
@@ -119,7 +119,7 @@ def facts_of(response: Response) -> dict[str, Any]:
 
 
 def local_path(path: str) -> str:
-    """Return the path if it is one of this host, else that of the first page."""
+    """Return the path if it is on this host, else that of the first page."""
     is_local = path.startswith("/") and not path.startswith(("//", "/\\")) and path.isprintable()
     return path if is_local else "/"
 
