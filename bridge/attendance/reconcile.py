@@ -189,7 +189,7 @@ def apply_record(
     new_id: Callable[[str], str],
     terms: ReconcileTerms,
 ) -> ReconciledSession:
-    """Compare a session with its record, and write what has changed; an `Outcome` in its place is only noted."""
+    """Compare a session with its record, and write what has changed; an `Outcome` instead of a record is only noted."""
     room_query = select(rooms).join(sessions, sessions.c.room_key == rooms.c.id).where(sessions.c.id == session.key)
     room = connection.execute(room_query if terms.dry_run else room_query.with_for_update(of=rooms)).one_or_none()
     if room is None:

@@ -27,7 +27,7 @@ _MESSAGES: Final = {
     "less_than_equal": "must be at most {le:,}",
 }
 KEY_MARK: Final = "[key]"
-"""pydantic's, behind the key of a dictionary in the place of a mistake that is the key itself."""
+"""pydantic's mark in a location: the mistake is the key of a dictionary, and not its value."""
 
 
 def mistakes_in(error: ValidationError) -> Iterator[tuple[KeyPath, str]]:

@@ -87,7 +87,7 @@ MIGRATION_LOCK, CONFIGURATION_LOCK, SYSTEM_LOG_LOCK = 1, 2, 3
 
 @dataclass(slots=True)
 class _Written:
-    """What is reported once a transaction is committed."""
+    """Facts of a transaction that are reported once it is committed."""
 
     events: Counter[str] = field(default_factory=Counter)
     has_made_due: bool = False

@@ -57,7 +57,7 @@ class Requirement:
 
 
 def _scopes_of(principal: Principal, method: str) -> tuple[Scope, ...]:
-    """What a principal may do by this method: all that can be read is open where there is no token, samples too."""
+    """Scopes of a principal for a method: where there is no token, everything can be read, samples too."""
     return (*principal.scopes, Scope.HOOKS) if principal is ANONYMOUS and method == "GET" else principal.scopes
 
 
