@@ -121,7 +121,7 @@ def _conditions(connection: Connection, selection: Selection, report: Report) ->
         conditions.append(sessions.c.public_id == selection.session)
         if connection.execute(select(sessions.c.id).where(conditions[-1])).one_or_none() is None:
             raise NotFoundError(f"no session has the id {selection.session!r}", "`bridge attendance show` lists them")
-    if selection.person is not None:
+    if selection.person is not None and selection.person not in (report.roster or ()):
         theirs = visits.alias()
         was_there = (theirs.c.session_key == sessions.c.id, theirs.c.person_key == selection.person)
         conditions.append(exists().where(*was_there))
@@ -214,12 +214,10 @@ def _total_rows(
         pairs = [(whole.get(groups.first.get(row.key, row.key)) or _session(row), _visit(row, row)) for row in rows]
         found = attendance.total_row(pairs, report)
         on_visits(len(pairs))
-        if found is not None or report.min_percent is not None:
-            absent.discard(person)
         if found is not None:
+            absent.discard(person)
             yield found
-    if not report.min_percent:
-        yield from (attendance.absent_total(key, report) for key in sorted(absent))
+    yield from (attendance.absent_total(key, report) for key in sorted(absent))
 
 
 def _by_person(

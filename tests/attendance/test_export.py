@@ -79,6 +79,25 @@ def test_totals_are_the_union_over_all_sessions(met: StoreDriver) -> None:
     assert tuple(found[0]) == COLUMNS[View.TOTAL]
 
 
+def test_a_roster_is_whole_in_totals_whatever_was_left_out(met: StoreDriver) -> None:
+    least = Report(zone=ZoneInfo("UTC"), min_percent=90, roster={"ann": None, "bo": None, "zed": "Zed"})
+    found = [(row["person_key"], row["sessions"], row["total_seconds"]) for row in rows(met, View.TOTAL, least)]
+    assert found == [("ann", 3, 305.0), ("bo", 1, 35.0), ("zed", 0, 0.0)]
+    first = {row["person_key"]: row["sessions"] for row in rows(met, View.TOTAL, least, room="a", until=at(65))}
+    assert first == {"ann": 1, "bo": 0, "zed": 0}
+
+
+def test_one_person_of_a_roster_has_a_row_for_each_session(met: StoreDriver) -> None:
+    report = Report(zone=ZoneInfo("UTC"), roster={"bo": "Bo B."})
+    found = rows(met, View.PERSON, report, person="bo")
+    assert [(row["room_id"], row["person_key"], row["total_seconds"]) for row in found] == [
+        ("a", "bo", 40.0),
+        ("b", "bo", 0.0),
+        ("a", "bo", 35.0),
+        ("a", "bo", 0.0),
+    ]
+
+
 @pytest.mark.parametrize(
     ("selection", "keys"),
     [

@@ -72,6 +72,8 @@ def test_show_draws_and_export_writes_a_file(met: Cli) -> None:
         ("anna@example.com", "'=Anna"),
         ("zed", "Zed"),
     ]
+    rows = exported(met, "--roster", str(roster), "--person", "zed", "--view", "total")
+    assert [(row["person_key"], row["visits"]) for row in rows] == [("zed", "0")]
 
 
 @pytest.mark.parametrize(
