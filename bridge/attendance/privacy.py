@@ -8,7 +8,7 @@ that verification can tell it from tampering.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
@@ -27,6 +27,7 @@ ABOUT_VISITS: Final = (EventType.PEER_JOINED, EventType.PEER_UPDATED, EventType.
 SHARED: Final = (EventType.ROOM_SNAPSHOT, EventType.SESSION_RECONCILED)
 WITH_EXCERPTS: Final = (EventType.SOURCE_UNAVAILABLE, EventType.SOURCE_RECOVERED)
 """Types of the bridge's own log whose `detail` may quote a response of the upstream."""
+METADATA: Final = ("metadata", "previous_metadata")
 WAL_SECONDS: Final = 10.0
 """Time for emptying SQLite's write-ahead log after an erasure (`Database.truncate_wal`)."""
 SHORTEST_WORD: Final = 3
@@ -115,13 +116,18 @@ def copy_of_person(connection: Connection, person: Person) -> dict[str, Any]:
 def _mentions(connection: Connection, found: Sequence[Row[Any]]) -> Iterator[Row[Any]]:
     """Yield the events that are about these visits, alone or with others, or whose excerpts name the person."""
     ids = {visit.public_id for visit in found}
-    words = _words(found)
+    names = {text for visit in found for text in (visit.peer_id, visit.person_key, visit.display_name)}
+    values = {text for visit in found for text in _texts(visit.metadata)}
     about = [kind.value for kind in (*ABOUT_VISITS, *SHARED)]
     for room_key in sorted({visit.room_key for visit in found}):
         in_room = _EVENTS.where(events.c.room_key == room_key, events.c.type.in_(about))
         for row in _stream(connection, in_room):
-            if ids & _visits_in(json.loads(bytes(row.body))["data"]):
+            parts = list(_parts(json.loads(bytes(row.body))["data"], ids))
+            names.update(part["display_name"] for part in parts)
+            values.update(text for part in parts for name in METADATA for text in _texts(part.get(name)))
+            if parts:
                 yield row
+    words = _words(names, values)
     own = _EVENTS.where(rooms.c.source.is_(None), events.c.type.in_([kind.value for kind in WITH_EXCERPTS]))
     for row in _stream(connection, own):
         if any(word in bytes(row.body) for word in words):
@@ -140,16 +146,40 @@ def _stream(connection: Connection, query: Any) -> Iterator[Row[Any]]:  # noqa: 
         after = found[-1].sequence
 
 
-def _visits_in(data: Mapping[str, Any]) -> set[str]:
-    listed = [each["visit_id"] for name in ("peers", "visits") for each in data.get(name, ())]
-    return {*listed, *([data["visit_id"]] if "visit_id" in data else [])}
+def _parts(data: dict[str, Any], ids: set[str]) -> Iterator[dict[str, Any]]:
+    """What an event says about these visits: itself, or some of its peers or visits."""
+    listed = [each for name in ("peers", "visits") for each in data.get(name, ())]
+    return (part for part in (*listed, data) if part.get("visit_id") in ids)
 
 
-def _words(found: Sequence[Row[Any]]) -> set[bytes]:
-    """What names the person, as it stands in JSON."""
-    texts = {text for visit in found for text in (visit.peer_id, visit.person_key, visit.display_name)}
-    quoted = (json.dumps(text, ensure_ascii=False)[1:-1] for text in texts if len(text) >= SHORTEST_WORD)
-    return {text.encode() for text in quoted}
+def _texts(value: object) -> Iterator[str]:
+    match value:
+        case str():
+            yield value
+        case dict():
+            yield from (text for each in value.values() for text in _texts(each))
+        case list():
+            yield from (text for each in value for text in _texts(each))
+        case _:
+            return
+
+
+def _words(names: Collection[str], values: Collection[str]) -> set[bytes]:
+    """What names the person in an excerpt of a response: a name anywhere, a value of the metadata as a whole text.
+
+    An excerpt is a text in JSON, and most often JSON itself, which may have escapes.
+    """
+    written = {(text, text in names) for text in (*names, *values) if len(text) >= SHORTEST_WORD}
+    words: set[bytes] = set()
+    for text, is_name in written:
+        for inner in (text, _escaped(text, is_ascii=False), _escaped(text, is_ascii=True)):
+            outer = _escaped(inner, is_ascii=False)
+            words |= {outer.encode()} if is_name else {f'"{outer}\\'.encode(), f'"{outer}"'.encode()}
+    return words
+
+
+def _escaped(text: str, *, is_ascii: bool) -> str:
+    return json.dumps(text, ensure_ascii=is_ascii)[1:-1]
 
 
 def _own_part(body: dict[str, Any], ids: set[str]) -> dict[str, Any]:
@@ -176,8 +206,8 @@ def _erase_visits(connection: Connection, keys: Sequence[int], pseudonym: str) -
 
 
 def _forget_failures(connection: Connection, room_keys: Sequence[int]) -> None:
-    """A failure quotes the response of the upstream, which may have named the person."""
-    connection.execute(update(rooms).where(rooms.c.id.in_(room_keys)).values(last_failure=None))
+    """A failure quotes the response of the upstream, which may have named the person, and a poke names a peer."""
+    connection.execute(update(rooms).where(rooms.c.id.in_(room_keys)).values(last_failure=None, expected=None))
 
 
 def _plain(value: object) -> object:
