@@ -34,9 +34,12 @@ def poll_room(settings: Settings, room_id: str, source: str | None, runtime: Run
     """Claim the room, ask its source, record the response.
 
     Raises:
+        UsageError: there is no such source.
         NotFoundError: the room is not tracked, or there is no database yet.
         BridgeError: it cannot be polled now.
     """
+    if source is not None:
+        find_source(settings, source)
     with open_database(settings) as database:
         account = find_source(settings, _tracked_source(database, settings, room_id, source))
         return asyncio.run(_poll(database, settings, account, room_id, runtime))

@@ -56,6 +56,8 @@ def test_a_record_that_is_not_there_is_exit_1_with_its_name(met: Cli) -> None:
     met.configure(upstream="http://127.0.0.1:9")
     done = met("attendance", "reconcile", code=1)
     assert "failed (" in done.out
+    met.configure(sources={"other": {}})
+    assert "failed (source 'main' is not configured)" in met("attendance", "reconcile", code=1).out
 
 
 def test_show_draws_and_export_writes_a_file(met: Cli) -> None:
