@@ -17,7 +17,7 @@ from sqlalchemy import ColumnElement, Connection, Row, delete, select, update
 
 from bridge.db.engine import allow_long_transaction
 from bridge.db.event_log import append_system_events, lock_system_log
-from bridge.db.tables import attempts, dead_letters, events, redeliveries, rooms, sessions, visits
+from bridge.db.tables import attempts, dead_letters, endpoints, events, redeliveries, rooms, sessions, visits
 from bridge.errors import BridgeError
 from bridge.events.bodies import draft_erased, rfc3339
 from bridge.events.types import EventType
@@ -92,7 +92,10 @@ def erase_person(
 
 
 def copy_of_person(connection: Connection, person: Person) -> dict[str, Any]:
-    """Everything that is stored of a person, as JSON; of events that are about others too, only this person's part."""
+    """Everything that is stored of a person, as JSON; of events that are about others too, only this person's part.
+
+    Of the deliveries of these events, it has what the receivers responded, which may have repeated them.
+    """
     columns = [column for column in visits.columns if column.name not in ("id", "room_key", "session_key")]
     query = (
         select(*columns, rooms.c.source, rooms.c.upstream_id.label("room_id"), sessions.c.public_id.label("session_id"))
@@ -110,7 +113,23 @@ def copy_of_person(connection: Connection, person: Person) -> dict[str, Any]:
         "peer_id": person.peer_id,
         "visits": [{name: _plain(value) for name, value in row.items()} for row in found],
         "events": [_own_part(json.loads(bytes(row.body)), ids) for row in mentions],
+        "attempts": list(_attempts(connection, [row.key for row in mentions])),
     }
+
+
+def _attempts(connection: Connection, event_keys: Sequence[int]) -> Iterator[dict[str, Any]]:
+    """To whom events were delivered, with the excerpts of the responses."""
+    columns = [column for column in attempts.columns if column.name not in ("id", "endpoint_key", "event_key")]
+    query = (
+        select(events.c.public_id.label("event_id"), endpoints.c.name.label("endpoint"), *columns)
+        .join(events, events.c.id == attempts.c.event_key)
+        .join(endpoints, endpoints.c.id == attempts.c.endpoint_key)
+        .order_by(attempts.c.id)
+    )
+    for start in range(0, len(event_keys), KEYS_AT_ONCE):
+        some = query.where(attempts.c.event_key.in_(event_keys[start : start + KEYS_AT_ONCE]))
+        for row in connection.execute(some).mappings():
+            yield {name: _plain(value) for name, value in row.items()}
 
 
 def _mentions(connection: Connection, found: Sequence[Row[Any]]) -> Iterator[Row[Any]]:

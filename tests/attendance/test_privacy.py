@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from datetime import timedelta
 from zoneinfo import ZoneInfo
@@ -160,6 +161,10 @@ def test_a_copy_has_everything_of_one_person_and_nothing_of_others(met: StoreDri
         "peer.joined", "room.snapshot", "peer.left", "peer.joined", "peer.left", "source.unavailable",
     ]  # fmt: skip
     assert [one["peer_id"] for one in copy["events"][1]["data"]["peers"]] == ["peer-of-eve"]
+    answered = {(one["endpoint"], one["event_id"]) for one in copy["attempts"] if one["response"] == "thanks, Eve"}
+    assert {event_id for _, event_id in answered} <= {event["id"] for event in copy["events"]}
+    assert {endpoint for endpoint, _ in answered} == {"done"}
+    assert json.loads(json.dumps(copy)) == copy
 
 
 def prune(store: StoreDriver, seconds: float) -> Pruned:

@@ -108,6 +108,9 @@ def test_checkpoints_and_tampering(met: Cli) -> None:
     checkpoint = json.loads(file.read_text())
     assert (checkpoint["events"], len(checkpoint["rooms"])) == (head["events"] - 1, 1)
     met("audit", "verify", "--against", str(file))
+    with file.open("a") as kept:
+        kept.write(met("audit", "head", "--json").out)
+    met("audit", "verify", "--against", str(file))
     database = met.database()
     database.write_now(lambda connection: connection.exec_driver_sql("DELETE FROM events WHERE sequence = 2"))
     database.close()
