@@ -15,7 +15,7 @@ from bridge.admin.attempts import AttemptFilter, ListedAttempt, ListedDeadLetter
 from bridge.admin.events import LoggedEvent, find_event
 from bridge.admin.listing import Page
 from bridge.db.tables import cursors, endpoints, events, redeliveries, rooms
-from bridge.events.types import matches
+from bridge.events.subscription import subscription
 from bridge.rules.delivery import Outcome, RedeliveryState
 
 ALL = 100_000
@@ -102,6 +102,7 @@ def _endpoints_with_cursors(connection: Connection, event_key: int) -> Sequence[
     query: Select[Any] = (
         select(
             *(endpoints.c.public_id, endpoints.c.name, endpoints.c.state, endpoints.c.created_at),
+            *(endpoints.c.id.label("endpoint_key"), events.c.audience),
             *(endpoints.c.events.label("types"), endpoints.c.rooms),
             *(events.c.room_key, events.c.sequence, events.c.type, events.c.recorded_at, rooms.c.upstream_id),
             *(cursors.c.acked, cursors.c.head, cursors.c.next_attempt_at),
@@ -133,14 +134,19 @@ def _is_owed(row: Row[Any]) -> bool:
 
 
 def _is_wanted(row: Row[Any]) -> bool:
-    return matches(row.type, row.types) and (row.upstream_id is None or matches(row.upstream_id, row.rooms))
+    wanting = subscription(row.endpoint_key, row.types, row.rooms)
+    return wanting.wants(row.type, row.upstream_id, row.audience)
 
 
 def _is_next(connection: Connection, row: Row[Any]) -> bool:
     """Whether the event is the next one of its cursor; the events behind it wait for it."""
     if not _is_owed(row):
         return False
-    before = select(events.c.type).where(
-        events.c.room_key == row.room_key, events.c.sequence > row.acked, events.c.sequence < row.sequence
+    before = select(events.c.type, events.c.audience).where(
+        *(events.c.room_key == row.room_key, events.c.sequence > row.acked, events.c.sequence < row.sequence),
+        events.c.body.is_not(None),
     )
-    return not any(matches(kind, row.types) for kind in connection.execute(before.distinct()).scalars())
+    wanting = subscription(row.endpoint_key, row.types, row.rooms)
+    return not any(
+        wanting.wants(each.type, row.upstream_id, each.audience) for each in connection.execute(before.distinct())
+    )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from sqlalchemy import Connection, delete, select
+from sqlalchemy import Connection, delete, func, select
 
 from bridge.db.tables import attempts, redeliveries
 from bridge.rules.delivery import RedeliveryState
@@ -19,3 +19,9 @@ def prune_attempts(connection: Connection, before: datetime) -> int:
     ended = (redeliveries.c.state != RedeliveryState.OWED.value, redeliveries.c.requested_at < before)
     done = select(redeliveries.c.id).where(*ended).limit(ROWS_AT_ONCE)
     return count + connection.execute(delete(redeliveries).where(redeliveries.c.id.in_(done))).rowcount
+
+
+def count_old_attempts(connection: Connection, before: datetime) -> int:
+    """Return how many attempts `prune_attempts` would delete."""
+    old = select(func.count()).select_from(attempts).where(attempts.c.started_at < before)
+    return int(connection.execute(old).scalar_one())

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, Final, TextIO
 
 from sqlalchemy import Connection, select
 
@@ -17,7 +17,10 @@ from bridge.db.tables import events, rooms
 from bridge.errors import UsageError
 from bridge.events.bodies import draft_checkpoint, rfc3339
 from bridge.events.types import EventType
-from bridge.rules.chain import ChainHead, merkle_root
+from bridge.rules.chain import GENESIS, ChainHead, merkle_root
+
+LARGEST_SEQUENCE: Final = 2**63 - 1
+"""A database has no larger integer."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,7 +106,7 @@ def read_receipts(lines: Iterable[str], name: str) -> Iterator[ChainHead]:
         try:
             found = json.loads(line)
             receipts = [_receipt(one) for one in found.get("rooms", [found])]
-        except (ValueError, TypeError, KeyError, AttributeError):
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
             raise UsageError(
                 f"{name}, line {number}: must be a checkpoint, or a JSON object with source, room_id, sequence and hash"
             ) from None
@@ -116,4 +119,7 @@ def _receipt(found: dict[str, Any]) -> ChainHead:
     source, room_id, sequence = found["source"], found["room_id"], found["sequence"]
     if not (isinstance(source, str | None) and isinstance(room_id, str | None) and type(sequence) is int):
         raise ValueError("types")
-    return ChainHead(source=source, room_id=room_id, sequence=sequence, hash=bytes.fromhex(found["hash"]))
+    names, digest = f"{source}{room_id}".encode(), bytes.fromhex(found["hash"])  # no UTF-8 is a ValueError
+    if b"\0" in names or not 0 < sequence <= LARGEST_SEQUENCE or len(digest) != len(GENESIS):
+        raise ValueError("values")
+    return ChainHead(source=source, room_id=room_id, sequence=sequence, hash=digest)

@@ -8,7 +8,7 @@ events, so that verification can distinguish erasure from tampering.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
@@ -17,7 +17,7 @@ from sqlalchemy import ColumnElement, Connection, Row, delete, select, update
 
 from bridge.db.engine import allow_long_transaction
 from bridge.db.event_log import append_system_events, lock_system_log
-from bridge.db.tables import attempts, dead_letters, events, redeliveries, rooms, sessions, visits
+from bridge.db.tables import attempts, dead_letters, endpoints, events, redeliveries, rooms, sessions, visits
 from bridge.errors import BridgeError
 from bridge.events.bodies import draft_erased, rfc3339
 from bridge.events.types import EventType
@@ -27,6 +27,7 @@ ABOUT_VISITS: Final = (EventType.PEER_JOINED, EventType.PEER_UPDATED, EventType.
 SHARED: Final = (EventType.ROOM_SNAPSHOT, EventType.SESSION_RECONCILED)
 WITH_EXCERPTS: Final = (EventType.SOURCE_UNAVAILABLE, EventType.SOURCE_RECOVERED)
 """Types of the bridge's own log whose `detail` may quote a response of the upstream."""
+METADATA: Final = ("metadata", "previous_metadata")
 WAL_SECONDS: Final = 10.0
 """Time for emptying SQLite's write-ahead log after an erasure (`Database.truncate_wal`)."""
 SHORTEST_WORD: Final = 3
@@ -91,7 +92,10 @@ def erase_person(
 
 
 def copy_of_person(connection: Connection, person: Person) -> dict[str, Any]:
-    """Everything that is stored of a person, as JSON; of events that are about others too, only this person's part."""
+    """Everything that is stored of a person, as JSON; of events that are about others too, only this person's part.
+
+    Of the deliveries of these events, it has what the receivers responded, which may have repeated them.
+    """
     columns = [column for column in visits.columns if column.name not in ("id", "room_key", "session_key")]
     query = (
         select(*columns, rooms.c.source, rooms.c.upstream_id.label("room_id"), sessions.c.public_id.label("session_id"))
@@ -109,19 +113,40 @@ def copy_of_person(connection: Connection, person: Person) -> dict[str, Any]:
         "peer_id": person.peer_id,
         "visits": [{name: _plain(value) for name, value in row.items()} for row in found],
         "events": [_own_part(json.loads(bytes(row.body)), ids) for row in mentions],
+        "attempts": list(_attempts(connection, [row.key for row in mentions])),
     }
+
+
+def _attempts(connection: Connection, event_keys: Sequence[int]) -> Iterator[dict[str, Any]]:
+    """To whom events were delivered, with the excerpts of the responses."""
+    columns = [column for column in attempts.columns if column.name not in ("id", "endpoint_key", "event_key")]
+    query = (
+        select(events.c.public_id.label("event_id"), endpoints.c.name.label("endpoint"), *columns)
+        .join(events, events.c.id == attempts.c.event_key)
+        .join(endpoints, endpoints.c.id == attempts.c.endpoint_key)
+        .order_by(attempts.c.id)
+    )
+    for start in range(0, len(event_keys), KEYS_AT_ONCE):
+        some = query.where(attempts.c.event_key.in_(event_keys[start : start + KEYS_AT_ONCE]))
+        for row in connection.execute(some).mappings():
+            yield {name: _plain(value) for name, value in row.items()}
 
 
 def _mentions(connection: Connection, found: Sequence[Row[Any]]) -> Iterator[Row[Any]]:
     """Yield the events that are about these visits, alone or with others, or whose excerpts name the person."""
     ids = {visit.public_id for visit in found}
-    texts = _identifying_texts(found)
+    names = {text for visit in found for text in (visit.peer_id, visit.person_key, visit.display_name)}
+    values = {text for visit in found for text in _texts(visit.metadata)}
     about = [kind.value for kind in (*ABOUT_VISITS, *SHARED)]
     for room_key in sorted({visit.room_key for visit in found}):
         in_room = _EVENTS.where(events.c.room_key == room_key, events.c.type.in_(about))
         for row in _stream(connection, in_room):
-            if ids & _visits_in(json.loads(bytes(row.body))["data"]):
+            parts = list(_parts(json.loads(bytes(row.body))["data"], ids))
+            names.update(part["display_name"] for part in parts)
+            values.update(text for part in parts for name in METADATA for text in _texts(part.get(name)))
+            if parts:
                 yield row
+    texts = _identifying_texts(names, values)
     own = _EVENTS.where(rooms.c.source.is_(None), events.c.type.in_([kind.value for kind in WITH_EXCERPTS]))
     for row in _stream(connection, own):
         if any(text in bytes(row.body) for text in texts):
@@ -140,16 +165,40 @@ def _stream(connection: Connection, query: Any) -> Iterator[Row[Any]]:  # noqa: 
         after = found[-1].sequence
 
 
-def _visits_in(data: Mapping[str, Any]) -> set[str]:
-    listed = [each["visit_id"] for name in ("peers", "visits") for each in data.get(name, ())]
-    return {*listed, *([data["visit_id"]] if "visit_id" in data else [])}
+def _parts(data: dict[str, Any], ids: set[str]) -> Iterator[dict[str, Any]]:
+    """The parts of an event about these visits: all of it, or some of its peers or visits."""
+    listed = [each for name in ("peers", "visits") for each in data.get(name, ())]
+    return (part for part in (*listed, data) if part.get("visit_id") in ids)
 
 
-def _identifying_texts(found: Sequence[Row[Any]]) -> set[bytes]:
-    """Texts that identify the person, as JSON encodes them."""
-    texts = {text for visit in found for text in (visit.peer_id, visit.person_key, visit.display_name)}
-    quoted = (json.dumps(text, ensure_ascii=False)[1:-1] for text in texts if len(text) >= SHORTEST_WORD)
-    return {text.encode() for text in quoted}
+def _texts(value: object) -> Iterator[str]:
+    match value:
+        case str():
+            yield value
+        case dict():
+            yield from (text for each in value.values() for text in _texts(each))
+        case list():
+            yield from (text for each in value for text in _texts(each))
+        case _:
+            return
+
+
+def _identifying_texts(names: Collection[str], values: Collection[str]) -> set[bytes]:
+    """Texts that identify the person in an excerpt: a name anywhere, a value of the metadata as a whole text.
+
+    An excerpt is a text in JSON, and most often JSON itself, which may have escapes.
+    """
+    written = {(text, text in names) for text in (*names, *values) if len(text) >= SHORTEST_WORD}
+    found: set[bytes] = set()
+    for text, is_name in written:
+        for inner in (text, _escaped(text, is_ascii=False), _escaped(text, is_ascii=True)):
+            outer = _escaped(inner, is_ascii=False)
+            found |= {outer.encode()} if is_name else {f'"{outer}\\'.encode(), f'"{outer}"'.encode()}
+    return found
+
+
+def _escaped(text: str, *, is_ascii: bool) -> str:
+    return json.dumps(text, ensure_ascii=is_ascii)[1:-1]
 
 
 def _own_part(body: dict[str, Any], ids: set[str]) -> dict[str, Any]:
@@ -176,8 +225,8 @@ def _erase_visits(connection: Connection, keys: Sequence[int], pseudonym: str) -
 
 
 def _forget_failures(connection: Connection, room_keys: Sequence[int]) -> None:
-    """A failure quotes the response of the upstream, which may have named the person."""
-    connection.execute(update(rooms).where(rooms.c.id.in_(room_keys)).values(last_failure=None))
+    """A failure quotes the response of the upstream, which may have named the person, and a poke names a peer."""
+    connection.execute(update(rooms).where(rooms.c.id.in_(room_keys)).values(last_failure=None, expected=None))
 
 
 def _plain(value: object) -> object:

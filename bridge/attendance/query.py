@@ -1,12 +1,13 @@
 """The rows of attendance from the database, streamed: sessions by start, a few at a time, each with its visits.
 
-The database sorts; memory holds the visits of a few sessions, or of one person (view `total`).
+The database sorts; memory holds the visits of a few sessions, or of one person (view `total`). Only where a window or a
+least percentage decides which join of a person was the first one that counts, the rows of view `total` are sorted here.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from itertools import groupby
@@ -121,7 +122,7 @@ def _conditions(connection: Connection, selection: Selection, report: Report) ->
         conditions.append(sessions.c.public_id == selection.session)
         if connection.execute(select(sessions.c.id).where(conditions[-1])).one_or_none() is None:
             raise NotFoundError(f"no session has the id {selection.session!r}", "`bridge attendance show` lists them")
-    if selection.person is not None:
+    if selection.person is not None and selection.person not in (report.roster or ()):
         theirs = visits.alias()
         was_there = (theirs.c.session_key == sessions.c.id, theirs.c.person_key == selection.person)
         conditions.append(exists().where(*was_there))
@@ -207,19 +208,33 @@ def _total_rows(
     merge_gap: timedelta,
     on_visits: Callable[[int], object],
 ) -> Iterator[attendance.Row]:
+    absent = set(report.roster or ())
+    found: Iterable[attendance.Row] = _present_totals(connection, conditions, selection, report, merge_gap, on_visits)
+    if report.window is not None or report.min_percent is not None:
+        found = sorted(found, key=lambda row: (datetime.fromisoformat(row["first_joined_at"]), row["person_key"]))
+    for row in found:
+        absent.discard(row["person_key"])
+        yield row
+    yield from (attendance.absent_total(key, report) for key in sorted(absent))
+
+
+def _present_totals(
+    connection: Connection,
+    conditions: Sequence[ColumnElement[bool]],
+    selection: Selection,
+    report: Report,
+    merge_gap: timedelta,
+    on_visits: Callable[[int], object],
+) -> Iterator[attendance.Row]:
+    """The rows of those who were there, by the first join of each in the selected sessions, then by person."""
     groups = _groups(connection, conditions, merge_gap)
     whole = _merged_sessions(connection, groups)
-    absent = set(report.roster or ())
-    for person, rows in groupby(_by_person(connection, conditions, selection), key=lambda row: row.person_key):
+    for _, rows in groupby(_by_person(connection, conditions, selection), key=lambda row: row.person_key):
         pairs = [(whole.get(groups.first.get(row.key, row.key)) or _session(row), _visit(row, row)) for row in rows]
         found = attendance.total_row(pairs, report)
         on_visits(len(pairs))
-        if found is not None or report.min_percent is not None:
-            absent.discard(person)
         if found is not None:
             yield found
-    if not report.min_percent:
-        yield from (attendance.absent_total(key, report) for key in sorted(absent))
 
 
 def _by_person(

@@ -169,9 +169,11 @@ async def reconcile_session(
     Raises:
         DatabaseError: the database failed.
     """
-    if account is None or not isinstance(source, RecordKeepingSource):
-        record: list[RecordedSession] | Outcome = Outcome.NO_RECORD
-        detail = "this kind of source keeps no record" if account is not None else "the source is not configured"
+    record: list[RecordedSession] | Outcome
+    if account is None:
+        record, detail = Outcome.FAILED, f"source {session.source!r} is not configured"
+    elif not isinstance(source, RecordKeepingSource):
+        record, detail = Outcome.NO_RECORD, "this kind of source keeps no record"
     else:
         fetched = await _fetch_record(database, account, source, session, runtime)
         record = Outcome.FAILED if isinstance(fetched, Failure) else fetched

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -118,12 +119,14 @@ class _RoomVerification:
         self._on_events = on_events
         self._last = 0
         self._previous: bytes | None = GENESIS
+        self._is_misnamed = False
         self._check = RoomCheck(
             connection,
             room.id,
             is_erased=lambda sequence: (room.source, room.upstream_id, sequence) in erasures.events,
             erased_visits=erasures.visits,
             report=lambda sequence, detail: self._report(sequence, ProblemKind.VISIT_MISMATCH, detail),
+            report_changed=lambda sequence, detail: self._report(sequence, ProblemKind.CHANGED, detail),
         )
 
     def run(self) -> None:
@@ -161,8 +164,19 @@ class _RoomVerification:
         body = self._verified_body(row)
         self._previous = bytes(row.hash) if _is_hash(row.hash) else None
         if body is not None:
-            self._check.event(row.sequence, body)
+            self._check_visits(row.sequence, body)
         elif len(self._result.problems) > known:
+            self._check.lose()
+
+    def _check_visits(self, sequence: int, body: dict[str, Any]) -> None:
+        names = body["data"].get("source"), body["data"].get("room_id")
+        if names != (self._room.source, self._room.upstream_id) and not self._is_misnamed:
+            self._is_misnamed = True
+            self._report(sequence, ProblemKind.CHANGED, f"the body is that of room {names[1]!r} of source {names[0]!r}")
+        try:
+            self._check.event(sequence, body)
+        except (KeyError, TypeError):
+            self._report(sequence, ProblemKind.CHANGED, "the body lacks what events of its type have")
             self._check.lose()
 
     def _verified_body(self, row: Row[Any]) -> dict[str, Any] | None:
@@ -244,13 +258,14 @@ def _check_receipt(connection: Connection, receipt: ChainHead, result: Verificat
         rooms.c.source.is_not_distinct_from(receipt.source),
         rooms.c.upstream_id.is_not_distinct_from(receipt.room_id),
     )
-    query = select(rooms.c.id, _as_is(rooms.c.last_sequence), _as_is(anchors.c.sequence, "anchor"), anchors.c.hash)
+    query = select(rooms.c.id, _as_is(anchors.c.sequence, "anchor"), _as_is(anchors.c.hash))
     room = connection.execute(query.outerjoin(anchors, anchors.c.room_key == rooms.c.id).where(*of_room)).first()
     if room is None:
         report(ProblemKind.TRUNCATED, "the room is not in the database")
         return
-    if room.anchor is not None and receipt.sequence <= room.anchor:
-        if receipt.sequence == room.anchor and bytes(room.hash) != receipt.hash:
+    anchor = room.anchor if type(room.anchor) is int else 0
+    if receipt.sequence <= anchor:
+        if receipt.sequence == anchor and not (_is_hash(room.hash) and bytes(room.hash) == receipt.hash):
             report(ProblemKind.CHANGED, "the retention anchor has another hash than the receipt")
         return
     wanted = (events.c.room_key == room.id, events.c.sequence == receipt.sequence)
@@ -261,7 +276,7 @@ def _check_receipt(connection: Connection, receipt: ChainHead, result: Verificat
         return
     newest = connection.execute(select(func.max(events.c.sequence)).where(events.c.room_key == room.id)).scalar() or 0
     if type(newest) is int and receipt.sequence > newest:
-        report(ProblemKind.TRUNCATED, f"the log ends at {newest or room.anchor or 0}")
+        report(ProblemKind.TRUNCATED, f"the log ends at {newest or anchor}")
     else:
         report(ProblemKind.MISSING, "the event is not in the log")
 
@@ -274,8 +289,9 @@ def _read_erasures(connection: Connection) -> Erasures:
     for row in connection.execution_options(yield_per=ROWS_AT_ONCE).execute(query):
         body = _parse(bytes(row.body)) if _is_bytes(row.body) else None
         if body is not None:
-            visits.update(body["data"].get("visit_ids", ()))
-            positions.update((one["source"], one["room_id"], one["sequence"]) for one in body["data"].get("events", ()))
+            with suppress(KeyError, TypeError):  # a body without these lists explains nothing
+                visits.update(body["data"]["visit_ids"])
+                positions.update((one["source"], one["room_id"], one["sequence"]) for one in body["data"]["events"])
     return Erasures(events=frozenset(positions), visits=frozenset(visits))
 
 
@@ -285,7 +301,7 @@ def _parse(body: bytes) -> dict[str, Any] | None:
         found = json.loads(body)
         is_whole = isinstance(found["id"], str) and isinstance(found["type"], str)
         return found if is_whole and type(found["data"]["sequence"]) is int else None
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, RecursionError):
         return None
 
 

@@ -20,6 +20,9 @@ JOINED: Final = ("peer_id", "person_key", "display_name", "joined_at", "joined_a
 LEFT: Final = ("left_at", "left_at_source", "last_seen_at", "leave_reason")
 ENDED: Final = ("ended_at", "empty_reason", "unique_peers", "peak_peer_count", "visit_count")
 _TIMES: Final = frozenset({"joined_at", "left_at", "last_seen_at", "started_at", "ended_at"})
+_COUNTS: Final = frozenset({"unique_peers", "peak_peer_count", "visit_count"})
+_WRONG: Final = object()
+"""Stands for a value of a wrong type."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -48,12 +51,14 @@ class RoomCheck:
         is_erased: Callable[[int], bool],
         erased_visits: Collection[str],
         report: Callable[[int | None, str], object],
+        report_changed: Callable[[int | None, str], object],
     ) -> None:
         self._connection = connection
         self._room_key = room_key
         self._is_erased = is_erased
         self._erased_visits = erased_visits
         self._report = report
+        self._report_changed = report_changed
         self._pending: dict[str, _Session] = {}
         self._closed: list[str] = []
         self._compared: set[int] = set()
@@ -61,14 +66,20 @@ class RoomCheck:
         self._has_lost = False
 
     def event(self, sequence: int, body: dict[str, Any]) -> None:
-        """Apply an event; its body was verified."""
+        """Apply an event; its body was verified.
+
+        Raises:
+            KeyError: the body lacks a key of its type.
+            TypeError: a value in it has a wrong type.
+        """
         self._sequence = sequence
         data = body["data"]
-        session = self._pending.get(str(data.get("session_id")))
+        session_id = str(data.get("session_id"))
+        session = self._pending.get(session_id)
         match body["type"]:
             case EventType.ROOM_OCCUPIED:
                 facts = {"started_at": data["started_at"], **dict.fromkeys(ENDED[:2])}
-                self._pending[data["session_id"]] = _Session(sequence=sequence, facts=facts)
+                self._pending[session_id] = _Session(sequence=sequence, facts=facts)
             case EventType.PEER_JOINED if session is not None:
                 facts = {name: data[name] for name in JOINED} | dict.fromkeys(("left_at", "left_at_source"))
                 session.visits[data["visit_id"]] = _Visit(sequence=sequence, facts=facts)
@@ -80,10 +91,10 @@ class RoomCheck:
                 left.facts |= {name: data[name] for name in (*JOINED, *LEFT)}
             case EventType.ROOM_EMPTY if session is not None:
                 session.facts |= {name: data[name] for name in ENDED}
-                self._close(data["session_id"])
+                self._close(session_id)
             case EventType.SESSION_RECONCILED if session is not None:
                 self._reconcile(session, sequence, data)
-                self._close(data["session_id"])
+                self._close(session_id)
 
     def lose(self) -> None:
         """Note an event that cannot be used, which is reported elsewhere: whatever depends on it is not compared."""
@@ -162,7 +173,11 @@ class RoomCheck:
                 self._report(wanted.sequence, f"the visit {visit_id} is not stored with its session")
 
     def _compare_facts(self, sequence: int, what: str, facts: dict[str, Any], row: Row[Any]) -> None:
-        different = [name for name, value in facts.items() if _shown(name, getattr(row, name)) != value]
+        stored = {name: _shown(name, getattr(row, name)) for name in facts}
+        wrong = [name for name, value in stored.items() if value is _WRONG]
+        if wrong:
+            self._report_changed(sequence, f"{what}: {', '.join(wrong)} has a value of a wrong type")
+        different = [name for name, value in facts.items() if stored[name] != value and name not in wrong]
         if different:
             self._report(sequence, f"{what}: {', '.join(different)} does not match the log")
 
@@ -194,11 +209,13 @@ def _as_they_are(columns: Any) -> list[ColumnElement[Any]]:  # noqa: ANN401 - of
 
 
 def _shown(name: str, value: object) -> object:
-    """A time as events print it; any other value unchanged."""
-    if name not in _TIMES or value is None:
-        return value
+    """A value as events have it: a time as they print it, any other unchanged; `_WRONG` if it has another type."""
+    if value is None:
+        return None
+    if name not in _TIMES:
+        return value if type(value) is (int if name in _COUNTS else str) else _WRONG
     try:
         moment = value if isinstance(value, datetime) else datetime.fromisoformat(str(value))
         return rfc3339(moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC))
     except (ValueError, OverflowError):
-        return value
+        return _WRONG

@@ -135,14 +135,17 @@ def _request(
             zone=zone,
             window=None if window is None else parse_window(window, now=now, zone=zone),
             min_percent=None if min_percent is None else parse_percent("--min-percent", min_percent),
-            roster=None if roster is None else _read_roster(roster),
+            roster=None if roster is None else _read_roster(roster, person),
         ),
         merge_gap=settings.attendance.merge_gap,
     )
 
 
-def _read_roster(path: Path) -> dict[str, str | None]:
-    """Return the name of each key; a header row that has `person_key` names the columns, else the key is the first."""
+def _read_roster(path: Path, person: str | None) -> dict[str, str | None]:
+    """Return the name of each key, or only that of one person.
+
+    A header row that has `person_key` names the columns, else the key is the first.
+    """
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             rows = [[cell.strip() for cell in row] for row in csv.reader(file) if any(map(str.strip, row))]
@@ -154,7 +157,8 @@ def _read_roster(path: Path) -> dict[str, str | None]:
         header = rows.pop(0)
         key = header.index("person_key")
         name = header.index("display_name") if "display_name" in header else len(header)
-    return {row[key]: row[name] if len(row) > name and row[name] else None for row in rows if len(row) > key}
+    listed = {row[key]: row[name] if len(row) > name and row[name] else None for row in rows if len(row) > key}
+    return {key: name for key, name in listed.items() if person in (None, key)}
 
 
 def _export(settings: Settings, request: Request, form: ExportFormat, out: Path | None, *, bom: bool) -> None:

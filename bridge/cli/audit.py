@@ -53,7 +53,7 @@ def head(as_json: JsonOption = False, config: ConfigOption = None) -> None:
     with open_database(load_settings(config)) as database:
         found = database.read_now(read_heads, system_runtime().now())
     if as_json:
-        print_json(found.document)
+        print_json(found.document, compact=True)  # a line of a file for `verify --against`
         return
     print_facts({"merkle_root": found.merkle_root.hex(), "events": found.event_count, "logs": len(found.heads)})
     columns = (Column(title="SOURCE"), Column(title="ROOM"), Column(title="SEQ", right=True), Column(title="HASH"))

@@ -121,7 +121,7 @@ def _describe(delivery: EventDelivery, now: datetime) -> str:
             letter = delivery.dead_letter
             return "dead" if letter is None else f"dead ({letter.reason}), given up {from_now(letter.parked_at, now)}"
         case DeliveryState.PASSED_OVER:
-            return "passed over: filtered out, or the endpoint is newer than the event"
+            return "passed over: filtered out, addressed to others, or the endpoint is newer than the event"
 
 
 def _print_attempt(attempt: ListedAttempt, zone: tzinfo) -> None:

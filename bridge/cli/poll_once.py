@@ -34,11 +34,14 @@ def poll_room(settings: Settings, room_id: str, source: str | None, runtime: Run
     """Claim the room, ask its source, record the response.
 
     Raises:
+        UsageError: there is no such source.
         NotFoundError: the room is not tracked, or there is no database yet.
         BridgeError: it cannot be polled now.
     """
+    if source is not None:
+        find_source(settings, source)
     with open_database(settings) as database:
-        account = find_source(settings, _tracked_source(database, settings, room_id, source))
+        account = _source_of(settings, room_id, _tracked_source(database, settings, room_id, source))
         return asyncio.run(_poll(database, settings, account, room_id, runtime))
 
 
@@ -51,7 +54,11 @@ def preview_poll(settings: Settings, room_id: str, source: str | None, runtime: 
     with _open_read_only(settings) as database:
         is_tracked = database is not None and database.read_now(origin_of, room_id, source) is not None
         stored = database.read_now(room_presence, room_id, source) if database and is_tracked else None
-        account = find_source(settings, stored.source if stored else _likely_source(settings, room_id, source))
+        account = (
+            _source_of(settings, room_id, stored.source)
+            if stored
+            else find_source(settings, _likely_source(settings, room_id, source))
+        )
         response, at = asyncio.run(_fetch(account, room_id, runtime)), runtime.now()
         if database and stored and isinstance(response, Snapshot):  # again, as T2 does it: after the response
             seen = [peer.peer_id for peer in response.peers]
@@ -83,6 +90,17 @@ def _tracked_source(database: Database, settings: Settings, room_id: str, source
             "service, or use --dry-run"
         )
     return database.read_now(room_presence, room_id, source).source
+
+
+def _source_of(settings: Settings, room_id: str, name: str) -> SourceSettings:
+    """Return the source of a tracked room."""
+    for account in settings.sources:
+        if account.name == name:
+            return account
+    raise UsageError(
+        f"room {quoted(room_id)}: its source {quoted(name)} is not in the configuration: add the source, or use "
+        "`bridge rooms remove`"
+    )
 
 
 async def _poll(

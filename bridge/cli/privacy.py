@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from bridge.admin.retention import count_old_attempts, prune_attempts
 from bridge.attendance.clocks import oldest_clock
 from bridge.attendance.privacy import WAL_SECONDS, Erasure, Person, copy_of_person, erase_person
 from bridge.attendance.retention import Pruned, count_prunable, prune_room, rooms_to_prune
@@ -56,10 +57,12 @@ def export_person(person: PersonOption = None, peer: PeerOption = None, config: 
 
 
 def prune(dry_run: DryRunOption = False, config: ConfigOption = None) -> None:
-    """Delete events, visits and sessions that are older than retention.events; the chain goes on from anchors."""
+    """Delete events, visits, sessions and attempts that [retention] has outlived; the chain goes on from anchors."""
     settings, runtime = load_settings(config), system_runtime()
     with open_database(settings) as database:
-        before = asyncio.run(_now(database, settings, runtime)) - settings.retention.events
+        now = asyncio.run(_now(database, settings, runtime))
+        attempts = _prune_attempts(database, now - settings.retention.attempts, dry_run=dry_run)
+        before = now - settings.retention.events
         keys, total = database.read_now(rooms_to_prune, before), Pruned()
         with progress_bar("logs", len(keys)) as advance:
             for key in keys:
@@ -70,9 +73,17 @@ def prune(dry_run: DryRunOption = False, config: ConfigOption = None) -> None:
                         total += pruned
                 advance(1)
     counted = (
-        count_of(total.events, "event"), count_of(total.visits, "visit"), count_of(total.sessions, "session")
+        count_of(total.events, "event"), count_of(total.visits, "visit"), count_of(total.sessions, "session"),
+        count_of(attempts, "attempt"),
     )  # fmt: skip
     print_line(f"{'would delete' if dry_run else 'deleted'} {', '.join(counted)}")
+
+
+def _prune_attempts(database: Database, before: datetime, *, dry_run: bool) -> int:
+    count = database.read_now(count_old_attempts, before)
+    while not dry_run and database.write_now(prune_attempts, before):
+        pass
+    return count
 
 
 def _person(key: str | None, peer: str | None) -> Person:

@@ -1,6 +1,6 @@
 """Rules between values: names that exist, names that are unique, endpoints that may be called.
 
-They run once every value is valid by itself: a configuration with both kinds of mistakes needs two `bridge check`.
+They are for values that are valid by themselves; `remainder` leaves those of them that are not.
 """
 
 from __future__ import annotations

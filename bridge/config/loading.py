@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from itertools import chain
 from pathlib import Path
 from typing import Final
 
 from pydantic import ValidationError
 
-from bridge.config.cross import violations
+from bridge.config.cross import Violation, violations
 from bridge.config.environment import assign_environment
 from bridge.config.layers import Layers, assign_flags
 from bridge.config.models import Settings
+from bridge.config.remainder import other_violations
 from bridge.config.report import mistakes_in
 from bridge.config.secrets import Context, read_secret_file
 from bridge.errors import ConfigurationError, Problem
@@ -45,9 +47,11 @@ def load(path: Path | None, env: Mapping[str, str], overrides: Mapping[str, obje
     context = Context(env=env, encryption_keys=encryption_keys, has_file=path is not None)
     try:
         settings = Settings.model_validate(layers.tree, context=context)
-        mistakes = violations(settings, layers.reference)
+        mistakes: Iterable[Violation] = violations(settings, layers.reference)
     except ValidationError as error:
-        mistakes = mistakes_in(error)
+        found = list(mistakes_in(error))
+        paths = [path for path, _ in found]
+        mistakes = chain(found, other_violations(layers.tree, paths, context, layers.reference))
     problems += [layers.problem(*mistake) for mistake in mistakes]
     if problems:
         name = NO_FILE if path is None else str(path)

@@ -72,6 +72,7 @@ def _next_owed(connection: Connection, endpoint: Row[Any], event: Row[Any], curs
         events.c.sequence > cursor.acked,
         events.c.sequence <= cursor.head,
         events.c.type.in_(wanting.event_types),
+        events.c.body.is_not(None),
         is_in_audience(events.c.audience, endpoint.id),
     )
     first: Select[Any] = select(events.c.id, events.c.public_id).where(*wanted).order_by(events.c.sequence)

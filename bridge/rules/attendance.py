@@ -171,13 +171,13 @@ def person_rows(session: AttendedSession, visits: Iterable[AttendedVisit], repor
         people[visit.person_key].append(visit)
     rows = []
     for key, theirs in people.items():
-        present = present_spans(session, theirs, report)
+        present = present_spans(theirs, report)
         if present and is_enough(session, present, report):
             counted = _within_window(theirs, report)
             rows.append((min(visit.joined_at for visit in counted), key, present, counted))
     for _, _, present, theirs in sorted(rows, key=lambda row: row[:2]):
         yield _person_row(session, theirs, present, report)
-    for key in sorted((report.roster or {}).keys() - people.keys() | _outside(session, people, report)):
+    for key in sorted((report.roster or {}).keys() - people.keys() | _outside(people, report)):
         if is_enough(session, [], report):
             yield _absent_row(session, key, report)
 
@@ -192,7 +192,7 @@ def total_row(visits: Sequence[tuple[AttendedSession, AttendedVisit]], report: R
     sessions = 0
     for pairs in by_session.values():
         session, theirs = pairs[0][0], [visit for _, visit in pairs]
-        present = present_spans(session, theirs, report)
+        present = present_spans(theirs, report)
         if present and is_enough(session, present, report):
             sessions += 1
             spans += present
@@ -219,19 +219,17 @@ def absent_total(key: str, report: Report) -> Row:
     }
 
 
-def present_spans(session: AttendedSession, visits: Iterable[AttendedVisit], report: Report) -> list[Span]:
-    """The union of one person's visits, within the session and the window; a visit of no length counts as present."""
-    first, last = session.span
-    within = [(min(max(start, first), last), min(max(end, first), last)) for start, end in (v.span for v in visits)]
-    return union(_cut(within, report.window_span))
+def present_spans(visits: Iterable[AttendedVisit], report: Report) -> list[Span]:
+    """The union of one person's visits, within the window; a visit of no length counts as present."""
+    return union(_cut([visit.span for visit in visits], report.window_span))
 
 
 def is_enough(session: AttendedSession, present: Iterable[Span], report: Report) -> bool:
     """Whether the presence reaches `min_percent`, unrounded."""
     if report.min_percent is None:
         return True
-    start, end = report.window_span or session.span
-    return _length(present) * 100 >= report.min_percent * (end - start)
+    part, whole = _share(session, present, report)
+    return part * 100 >= report.min_percent * whole
 
 
 def union(spans: Iterable[Span]) -> list[Span]:
@@ -260,10 +258,10 @@ def _within_window(visits: Iterable[AttendedVisit], report: Report) -> list[Atte
     return [visit for visit in visits if _cut([visit.span], report.window_span)]
 
 
-def _outside(session: AttendedSession, people: Mapping[str, Sequence[AttendedVisit]], report: Report) -> set[str]:
+def _outside(people: Mapping[str, Sequence[AttendedVisit]], report: Report) -> set[str]:
     """Those of the roster who came, but not within the window."""
     expected = (report.roster or {}).keys() & people.keys()
-    return {key for key in expected if not present_spans(session, people[key], report)}
+    return {key for key in expected if not present_spans(people[key], report)}
 
 
 def _person_row(
@@ -273,7 +271,6 @@ def _person_row(
     widest = union(_cut([visit.widest for visit in visits], window))
     narrowest = union(_cut([visit.narrowest for visit in visits], window))
     latest = max(visits, key=lambda visit: (visit.joined_at, visit.visit_id))
-    start, end = window or session.span
     return {
         **_session_cells(session, report.zone),
         "person_key": latest.person_key,
@@ -282,7 +279,7 @@ def _person_row(
         "visits": len(visits),
         "total_seconds": total / 1000,
         "total_hms": hours(total),
-        "percent_of_session": _percent(total, end - start),
+        "percent_of_session": _percent(*_share(session, present, report)),
         "uncertainty_seconds": max(0, _length(widest) - _length(narrowest)) / 1000,
         "still_present": any(visit.left_at is None for visit in visits),
         "times_source": _times_source(visits),
@@ -346,9 +343,18 @@ def _session_cells(session: AttendedSession, zone: ZoneInfo) -> Row:
     }
 
 
+def _share(session: AttendedSession, present: Iterable[Span], report: Report) -> tuple[int, int]:
+    """The presence within the window, or else the session, and the length of that.
+
+    A visit may begin before its session, which began with the peers that the first poll saw.
+    """
+    start, end = report.window_span or session.span
+    return _length(_cut(present, (start, end))), end - start
+
+
 def _percent(part: int, whole: int) -> float:
-    """Rounded half up to one decimal, between 0 and 100."""
-    return min(1000, (part * 2000 + whole) // (2 * whole)) / 10 if whole > 0 else 0.0
+    """Rounded half up to one decimal."""
+    return (part * 2000 + whole) // (2 * whole) / 10 if whole > 0 else 0.0
 
 
 def _cut(spans: Iterable[Span], bounds: Span | None) -> list[Span]:

@@ -116,7 +116,8 @@ async def reconcile(state: State, session_id: str) -> Response:
     settings = state.settings()
     terms = ReconcileTerms(after=settings.attendance.reconcile_after, identity=settings.polling.policy.identity)
     (done,) = await reconcile_sessions(state.database, settings.sources, ended, state.runtime, terms)
-    if done.outcome is Outcome.NO_RECORD:
+    is_configured = any(account.name == done.session.source for account in settings.sources)
+    if done.outcome is Outcome.NO_RECORD or not is_configured:
         raise ConflictError(f"session {session_id!r} has no record: {', '.join(done.notes)}")
     return JSONResponse(done.facts)
 

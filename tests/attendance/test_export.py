@@ -80,6 +80,40 @@ def test_totals_are_the_union_over_all_sessions(met: StoreDriver) -> None:
 
 
 @pytest.mark.parametrize(
+    "report",
+    [
+        Report(zone=ZoneInfo("UTC"), min_percent=60),
+        Report(zone=ZoneInfo("UTC"), window=(at(64), at(400))),
+        Report(zone=ZoneInfo("UTC"), window=(at(64), at(400)), min_percent=1),
+    ],
+)
+def test_totals_come_by_the_first_join_that_counts(met: StoreDriver, report: Report) -> None:
+    """Ann came first, but not in a session that counts."""
+    found = rows(met, View.TOTAL, report, gap=5, room="a")
+    assert [row["person_key"] for row in found] == ["bo", "ann"]
+    assert found == sorted(found, key=lambda row: row["first_joined_at"])
+
+
+def test_a_roster_is_whole_in_totals_whatever_was_left_out(met: StoreDriver) -> None:
+    least = Report(zone=ZoneInfo("UTC"), min_percent=90, roster={"ann": None, "bo": None, "zed": "Zed"})
+    found = [(row["person_key"], row["sessions"], row["total_seconds"]) for row in rows(met, View.TOTAL, least)]
+    assert found == [("ann", 3, 305.0), ("bo", 1, 35.0), ("zed", 0, 0.0)]
+    first = {row["person_key"]: row["sessions"] for row in rows(met, View.TOTAL, least, room="a", until=at(65))}
+    assert first == {"ann": 1, "bo": 0, "zed": 0}
+
+
+def test_one_person_of_a_roster_has_a_row_for_each_session(met: StoreDriver) -> None:
+    report = Report(zone=ZoneInfo("UTC"), roster={"bo": "Bo B."})
+    found = rows(met, View.PERSON, report, person="bo")
+    assert [(row["room_id"], row["person_key"], row["total_seconds"]) for row in found] == [
+        ("a", "bo", 40.0),
+        ("b", "bo", 0.0),
+        ("a", "bo", 35.0),
+        ("a", "bo", 0.0),
+    ]
+
+
+@pytest.mark.parametrize(
     ("selection", "keys"),
     [
         ({"room": "b"}, ["p9"]),
@@ -112,7 +146,7 @@ def test_sessions_within_the_gap_count_as_one(met: StoreDriver) -> None:
         ("ann", 20.0, 100.0),
     ]
     least = Report(zone=ZoneInfo("UTC"), min_percent=60)
-    assert [row["total_seconds"] for row in rows(met, View.TOTAL, least, gap=5, room="a")] == [20.0, 75.0]
+    assert [row["total_seconds"] for row in rows(met, View.TOTAL, least, gap=5, room="a")] == [75.0, 20.0]
     assert [row["sessions"] for row in rows(met, View.TOTAL, gap=1000, room="a")] == [1, 1]
 
 

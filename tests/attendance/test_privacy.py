@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from datetime import timedelta
 from zoneinfo import ZoneInfo
@@ -16,8 +17,10 @@ from bridge.db.event_log import append_system_events
 from bridge.db.tables import anchors, events, rooms, sessions, visits
 from bridge.delivery.claim import ClaimedCursor
 from bridge.events.bodies import draft_source
+from bridge.polling.rooms import make_due
 from bridge.rules.attendance import Report, View
 from bridge.rules.delivery import PostResult
+from bridge.rules.pokes import Expected
 from bridge.rules.presence import Json, Peer
 from tests.harness.builders import at, peer, seen
 from tests.harness.postgres import dump
@@ -75,6 +78,7 @@ EVE = Person(key="eve@example.com")
 
 @pytest.mark.parametrize("person", [EVE, Person(peer_id="peer-of-eve")])
 def test_nothing_of_an_erased_person_is_left(met: StoreDriver, person: Person, migrated_url: str) -> None:
+    met.write(make_due, "main", "a", at(70), Expected(peer_id="peer-of-eve", present=False))
     before = everything(migrated_url)
     assert all(secret in before for secret in SECRETS)
     on_postgresql = migrated_url.startswith("postgresql")
@@ -106,6 +110,36 @@ def test_nothing_of_an_erased_person_is_left(met: StoreDriver, person: Person, m
     assert erase(met, person) == Erasure(visits=0, events=0)
 
 
+@pytest.mark.parametrize(
+    ("excerpt", "is_erased"),
+    [
+        ('{"name": "Evelyn", "team": "x"}', True),
+        ('{"name": "Zo\\u00eb \\"Z\\" M"}', True),
+        ('{"metadata": "{\\"wallet\\": \\"0xolder\\"}"}', True),
+        ('{"wallet": "0xnewer"', True),
+        ('{"role": "participants"}', True),
+        ("no list of participants", False),
+        ('{"name": "Bo"}', False),
+    ],
+)
+def test_excerpts_with_an_earlier_name_or_metadata_are_erased(
+    store: StoreDriver, excerpt: str, *, is_erased: bool
+) -> None:
+    names = ("Evelyn", 'Zoë "Z" M', "Eve")
+    wallets = ("0xolder", "0xold", "0xnewer")
+    store.track("a")
+    for seconds, (name, wallet) in enumerate(zip(names, wallets, strict=True)):
+        metadata: Json = {"email": "eve", "name": name, "more": [{"wallet": wallet}], "role": "participants"}
+        store.poll(seconds * 10, a=seen(peer("p1", -5, metadata), peer("p2", -5, {"name": "Bo"})))
+    store.poll(30, a=seen())
+    away = draft_source(
+        available=False, source="main", condition="failing", since=at(31), detail=excerpt, observed_at=at(31)
+    )
+    store.write(append_system_events, [away], at(31), store.new_id)
+    assert erase(store, Person(key="eve")).events == 4 + is_erased
+    assert verification(store).erased == 4 + is_erased
+
+
 def test_what_was_owed_of_an_erased_person_is_passed_over(met: StoreDriver) -> None:
     erase(met, EVE)
     sent = met.deliver(1000)
@@ -127,6 +161,10 @@ def test_a_copy_has_everything_of_one_person_and_nothing_of_others(met: StoreDri
         "peer.joined", "room.snapshot", "peer.left", "peer.joined", "peer.left", "source.unavailable",
     ]  # fmt: skip
     assert [one["peer_id"] for one in copy["events"][1]["data"]["peers"]] == ["peer-of-eve"]
+    answered = {(one["endpoint"], one["event_id"]) for one in copy["attempts"] if one["response"] == "thanks, Eve"}
+    assert {event_id for _, event_id in answered} <= {event["id"] for event in copy["events"]}
+    assert {endpoint for endpoint, _ in answered} == {"done"}
+    assert json.loads(json.dumps(copy)) == copy
 
 
 def prune(store: StoreDriver, seconds: float) -> Pruned:

@@ -11,6 +11,8 @@ import pytest
 from sqlalchemy import Connection, delete, select, text, update
 
 from bridge.attendance.audit import append_checkpoint, has_grown, read_heads, read_receipts
+from bridge.attendance.privacy import Person, erase_person
+from bridge.attendance.retention import prune_room
 from bridge.attendance.verify import verify_log
 from bridge.db.tables import events, rooms, sessions, visits
 from bridge.errors import UsageError
@@ -193,24 +195,29 @@ def test_a_tail_that_a_cursor_has_passed_is_truncated(logged: StoreDriver) -> No
     assert problems(logged) in ([], [("truncated", logged.room("a").last_sequence + 1)])
 
 
+def recompute(connection: Connection, key: int, old: bytes, new: bytes) -> None:
+    """Replace a part of all bodies, and recompute the chain of the room."""
+    head = GENESIS
+    for row in connection.execute(select(events).where(events.c.room_key == key).order_by(events.c.sequence)).all():
+        body = bytes(row.body).replace(old, new)
+        commitment = commit(bytes(row.salt), body)
+        head = link(head, row.sequence, commitment)
+        values = {"body": body, "commitment": commitment, "hash": head}
+        connection.execute(update(events).where(events.c.id == row.id).values(**values))
+    connection.execute(update(rooms).where(rooms.c.id == key).values(chain_head=head))
+
+
 def test_a_recomputed_chain_is_found_by_a_receiver(logged: StoreDriver) -> None:
     key = logged.room("a").id
     stored = [row for row in logged.rows(events, "sequence") if row.room_key == key]
     receipts = [ChainHead(source="main", room_id="a", sequence=row.sequence, hash=bytes(row.hash)) for row in stored]
     assert problems(logged, *receipts) == []
 
-    def recompute(connection: Connection, key: int) -> None:
-        head = GENESIS
-        for row in stored:
-            body = bytes(row.body).replace(b'"ann"', b'"eve"')
-            commitment = commit(bytes(row.salt), body)
-            head = link(head, row.sequence, commitment)
-            values = {"body": body, "commitment": commitment, "hash": head}
-            connection.execute(update(events).where(events.c.id == row.id).values(**values))
-        connection.execute(update(rooms).where(rooms.c.id == key).values(chain_head=head))
+    def forge(connection: Connection, key: int) -> None:
+        recompute(connection, key, b'"ann"', b'"eve"')
         connection.execute(update(visits).where(visits.c.person_key == "ann").values(person_key="eve"))
 
-    tamper(logged, recompute)
+    tamper(logged, forge)
     assert [one for one in problems(logged, *receipts) if one[0] == "changed"] == [
         ("changed", row.sequence) for row in stored if row.sequence >= 2
     ]
@@ -232,12 +239,108 @@ def test_values_of_a_wrong_type_are_changed(sqlite_store: StoreDriver) -> None:
     assert {kind for kind, _ in problems(store)} == {"changed"}
 
 
+def test_a_value_of_a_wrong_type_in_a_visit_or_session_is_changed(sqlite_store: StoreDriver) -> None:
+    sqlite_store.track("a")
+    sqlite_store.poll(0, a=seen(peer("p", -5)))
+    sqlite_store.poll(10, a=seen())
+
+    def change(statement: str, connection: Connection, _: int) -> None:
+        connection.execute(text(statement))
+
+    statements = [
+        "UPDATE visits SET joined_at = 'yesterday'",
+        "UPDATE visits SET left_at = 7",
+        "UPDATE visits SET peer_id = X'FF'",
+        "UPDATE sessions SET visit_count = 'one'",
+    ]
+    every = tampers(sqlite_store, [partial(change, statement) for statement in statements])
+    assert [{kind for kind, _ in found} for found in every] == [{"changed"}] * len(statements)
+
+
 @pytest.mark.parametrize(
-    "line", ["x", "[]", '{"rooms":[]}', '{"source":"main","room_id":"a","sequence":"1","hash":"00"}', "5"]
+    "statement",
+    [
+        "UPDATE anchors SET sequence = 'x'",
+        "UPDATE anchors SET hash = 'text'",
+        "UPDATE anchors SET sequence = 'x', hash = 5",
+    ],
+)
+def test_a_retention_anchor_of_a_wrong_type_is_changed_for_those_who_have_seen_it_too(
+    sqlite_store: StoreDriver, statement: str
+) -> None:
+    sqlite_store.track("a")
+    sqlite_store.poll(0, a=seen(peer("p", -5)))
+    sqlite_store.poll(10, a=seen())
+    head = sqlite_store.room("a")
+    receipt = ChainHead(source="main", room_id="a", sequence=head.last_sequence, hash=bytes(head.chain_head))
+    assert sqlite_store.write(prune_room, head.id, at(1000)).events == head.last_sequence
+    assert problems(sqlite_store, receipt) == []
+    sqlite_store.write(lambda connection: connection.execute(text(statement)))
+    assert "changed" in {kind for kind, _ in problems(sqlite_store, receipt)}
+
+
+def test_the_log_of_a_room_under_another_name_is_changed(logged: StoreDriver) -> None:
+    def rename(values: dict[str, str], connection: Connection, key: int) -> None:
+        connection.execute(update(rooms).where(rooms.c.id == key).values(**values))
+
+    every = tampers(logged, [partial(rename, values) for values in ({"upstream_id": "c"}, {"source": "other"})])
+    assert every == [[("changed", 1)]] * 2
+    found = tamper(logged, lambda connection, key: recompute(connection, key, b'"room_id":"a"', b'"room_id":"b"'))
+    assert found == [("changed", 1)]
+
+
+@pytest.mark.parametrize("name", ["started_at", "visit_id", "person_key", "leave_reason"])
+def test_a_body_that_lacks_what_its_type_has_is_changed(logged: StoreDriver, name: str) -> None:
+    found = tamper(
+        logged, lambda connection, key: recompute(connection, key, f'"{name}":'.encode(), b'"something_else":')
+    )
+    assert {kind for kind, _ in found} == {"changed"}
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"[" * 100_000,
+        b'{"id":"x","type":"person.erased","data":{"sequence":2}}',
+        b'{"id":"x","type":"person.erased","data":{"sequence":2,"visit_ids":5,"events":[]}}',
+        b'{"id":"x","type":"person.erased","data":{"sequence":2,"visit_ids":[[1]],"events":[1]}}',
+        b'{"id":"x","type":"person.erased","data":{"sequence":2,"visit_ids":[],"events":[{"source":{}}]}}',
+    ],
+)
+def test_a_changed_erasure_explains_nothing(logged: StoreDriver, body: bytes) -> None:
+    logged.write(erase_person, Person(peer_id="p3"), at(420), logged.new_id)
+    assert problems(logged) == []
+    is_erasure = events.c.type == "person.erased"
+    found = tamper(logged, lambda connection, _: connection.execute(update(events).where(is_erasure).values(body=body)))
+    assert {kind for kind, _ in found} == {"missing", "changed"}
+
+
+def kept(**values: object) -> str:
+    """A line that a receiver kept."""
+    return json.dumps({"source": "main", "room_id": "a", "sequence": 1, "hash": "00" * 32} | values)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "x",
+        "[]",
+        "5",
+        "[" * 100_000,
+        '{"rooms":[]}',
+        kept(sequence="1"),
+        kept(sequence=0),
+        kept(sequence=2**63),
+        kept(hash="00"),
+        kept(hash=None),
+        kept(room_id="\ud800"),
+        kept(room_id="a\0"),
+    ],
 )
 def test_a_file_that_is_no_record_is_refused_with_its_line(line: str) -> None:
     with pytest.raises(UsageError, match="line 2"):
         list(read_receipts(["", line], "kept.jsonl"))
+    assert [one.sequence for one in read_receipts([kept(sequence=2**63 - 1)], "kept.jsonl")] == [2**63 - 1]
 
 
 def test_checkpoints_are_made_of_a_log_that_has_grown(logged: StoreDriver) -> None:

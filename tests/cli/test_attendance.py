@@ -10,6 +10,7 @@ import pytest
 
 from tests.cli.conftest import Cli
 from tests.harness.process import BridgeProcess
+from tests.harness.receiver import Receiver
 from tests.harness.simulator import Simulator
 
 ROOM = "abc-defg-hij"
@@ -55,6 +56,8 @@ def test_a_record_that_is_not_there_is_exit_1_with_its_name(met: Cli) -> None:
     met.configure(upstream="http://127.0.0.1:9")
     done = met("attendance", "reconcile", code=1)
     assert "failed (" in done.out
+    met.configure(sources={"other": {}})
+    assert "failed (source 'main' is not configured)" in met("attendance", "reconcile", code=1).out
 
 
 def test_show_draws_and_export_writes_a_file(met: Cli) -> None:
@@ -72,6 +75,8 @@ def test_show_draws_and_export_writes_a_file(met: Cli) -> None:
         ("anna@example.com", "'=Anna"),
         ("zed", "Zed"),
     ]
+    rows = exported(met, "--roster", str(roster), "--person", "zed", "--view", "total")
+    assert [(row["person_key"], row["visits"]) for row in rows] == [("zed", "0")]
 
 
 @pytest.mark.parametrize(
@@ -103,6 +108,9 @@ def test_checkpoints_and_tampering(met: Cli) -> None:
     checkpoint = json.loads(file.read_text())
     assert (checkpoint["events"], len(checkpoint["rooms"])) == (head["events"] - 1, 1)
     met("audit", "verify", "--against", str(file))
+    with file.open("a") as kept:
+        kept.write(met("audit", "head", "--json").out)
+    met("audit", "verify", "--against", str(file))
     database = met.database()
     database.write_now(lambda connection: connection.exec_driver_sql("DELETE FROM events WHERE sequence = 2"))
     database.close()
@@ -131,7 +139,31 @@ def test_a_person_is_exported_and_erased(met: Cli, simulator: Simulator) -> None
     simulator.join(ROOM, "bert")
     met("poll", ROOM)
     assert "now" in met.refuses("privacy", "erase", "--peer", "bert", "--yes", code=1)
-    assert met("privacy", "prune").out == "deleted 0 events, 0 visits, 0 sessions\n"
+    assert met("privacy", "prune").out == "deleted 0 events, 0 visits, 0 sessions, 0 attempts\n"
+
+
+def test_retention_is_applied_to_events_and_attempts(cli: Cli, simulator: Simulator, receiver: Receiver) -> None:
+    cli.configure(rooms=[ROOM], endpoints=[receiver.endpoint("crm", events=["peer.joined"])])
+    cli.take_up()
+    simulator.join(ROOM, "anna")
+    cli("poll", ROOM)
+    cli.deliver()
+    simulator.end(ROOM)
+    cli("poll", ROOM)
+    age(cli, "UPDATE attempts SET started_at = '2020-01-01 00:00:00'")
+    assert cli("privacy", "prune", "--dry-run").out == "would delete 0 events, 0 visits, 0 sessions, 1 attempt\n"
+    assert len(cli("deliveries", "list", "--json").json()) == 1
+    assert cli("privacy", "prune").out == "deleted 0 events, 0 visits, 0 sessions, 1 attempt\n"
+    assert cli("deliveries", "list", "--json").json() == []
+    age(cli, "UPDATE events SET recorded_at = '2020-01-01 00:00:00'")
+    assert cli("privacy", "prune").out == "deleted 4 events, 1 visit, 1 session, 0 attempts\n"
+    assert cli("audit", "verify", "--json").json()["pruned"] == 4
+
+
+def age(cli: Cli, statement: str) -> None:
+    database = cli.database()
+    database.write_now(lambda connection: connection.exec_driver_sql(statement))
+    database.close()
 
 
 def test_the_service_reconciles_by_itself(cli: Cli, simulator: Simulator) -> None:

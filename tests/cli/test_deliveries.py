@@ -138,6 +138,32 @@ def test_an_event_older_than_the_endpoint_is_passed_over(tried: Cli, receiver: R
     assert deliveries_of(tried, older["id"])["late"]["state"] == "passed_over"
 
 
+def test_an_event_that_is_addressed_to_others_is_passed_over(
+    cli: Cli, simulator: Simulator, receiver: Receiver
+) -> None:
+    cli.configure(rooms=[ROOM], endpoints=[receiver.endpoint("crm")], polling={"first_snapshot": "baseline"})
+    simulator.join(ROOM, "anna")
+    cli.take_up()
+    cli("poll", ROOM)
+    simulator.join(ROOM, "bert")
+    cli("poll", ROOM)
+    joined, present = cli.events("--room", ROOM, "--type", "peer.joined")
+    assert deliveries_of(cli, present["id"])["crm"]["state"] == "passed_over"
+    owed = deliveries_of(cli, joined["id"])["crm"]
+    assert (owed["state"], owed["next_attempt_at"] is None) == ("owed", False), "nothing is before it"
+
+
+def test_an_erased_event_is_in_nobodys_way(tried: Cli, simulator: Simulator) -> None:
+    simulator.leave(ROOM, f"anna-of-{ROOM}")
+    simulator.join(ROOM, "bert")
+    tried("poll", ROOM)
+    bert = tried.events("--room", ROOM, "--type", "peer.joined")[0]
+    assert deliveries_of(tried, bert["id"])["down"]["next_attempt_at"] is None
+    tried("privacy", "erase", "--peer", f"anna-of-{ROOM}", "--yes")
+    assert deliveries_of(tried, bert["id"])["down"]["next_attempt_at"] is not None
+    tried("deliveries", "skip", bert["id"], "--endpoint", "down")
+
+
 @pytest.mark.parametrize(
     ("arguments", "message", "code"),
     [

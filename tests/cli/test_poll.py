@@ -109,6 +109,11 @@ def test_the_source_is_that_of_the_room_the_only_one_or_the_named_one(cli: Cli) 
     assert cli("poll", "x", "--dry-run", "--source", "main", "--json").json()["source"] == "main"
     assert '"main" or "other"' in cli.refuses("poll", "x", "--dry-run", code=2)
     assert 'did you mean "main"?' in cli.refuses("poll", "x", "--dry-run", "--source", "mian", code=2)
+    cli.take_up()
+    assert 'did you mean "main"?' in cli.refuses("poll", ROOM, "--source", "mian", code=2)
+    cli.configure(sources={"main": {}})
+    for options in ((), ("--dry-run",)):
+        assert 'its source "other" is not in the configuration' in cli.refuses("poll", ROOM, *options, code=2)
 
 
 def test_a_dry_run_waits_for_confirmation_as_the_room_does(cli: Cli, simulator: Simulator) -> None:

@@ -205,6 +205,7 @@ listen = "nowhere"
         (8, "endpoints[0].url"),
         (9, "endpoints[0].evnts"),
         (10, "endpoints[1].url"),
+        (11, "endpoints[1].name"),
         (13, "polling.interval"),
         (15, "sources.main.api_key"),
         (17, "web.listen"),
