@@ -33,9 +33,8 @@ KEY_MARK: Final = "[key]"
 def mistakes_in(error: ValidationError) -> Iterator[tuple[KeyPath, str]]:
     """The path and the message of each mistake."""
     for found in error.errors(include_url=False, include_input=False):
-        if (
-            found["type"] == "default_factory_not_called"
-        ):  # the default of a key depends on another one, whose mistake is reported
+        # The default of a key may depend on another one, whose mistake is reported.
+        if found["type"] == "default_factory_not_called":
             continue
         path = tuple(part for part in found["loc"] if part != KEY_MARK)
         yield path, _message(found, path)
