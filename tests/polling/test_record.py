@@ -149,7 +149,14 @@ def test_a_room_can_have_its_own_interval_and_leave_after_missed(store: StoreDri
 
 @pytest.mark.parametrize(
     ("before", "after"),
-    [({"v": 1}, {"v": 2}), ({"muted": 1}, {"muted": True}), ({"v": [0]}, {"v": [False]}), ({"v": 1}, None), (None, 0)],
+    [
+        ({"v": 1}, {"v": 2}),
+        ({"muted": 1}, {"muted": True}),
+        ({"v": [0]}, {"v": [False]}),
+        ({"v": 1}, None),
+        (None, 0),
+        (["a"], ["a", [0.5]]),
+    ],
 )
 def test_an_update_is_reported_once(store: StoreDriver, before: Json, after: Json) -> None:
     store.track("a")
