@@ -170,6 +170,25 @@ def test_an_update_is_reported_once(store: StoreDriver, before: Json, after: Jso
     assert json.dumps(store.rows(visits, "id")[0].metadata) == json.dumps(after)
 
 
+def test_polls_are_recorded_after_more_upserts_than_an_integer_of_32_bits_counts(
+    postgresql_store: StoreDriver,
+) -> None:
+    store = postgresql_store
+    for table in ("sessions", "visits", "cursors"):
+        store.write(
+            lambda connection, name: connection.exec_driver_sql(f"SELECT setval('{name}', 2147483647)"),
+            f"{table}_id_seq",
+        )
+    store.subscribe()
+    store.track("a", "b")
+    store.poll(0, a=seen("p"))
+    store.poll(10, a=seen("p", "q"), b=seen("p"))
+    store.poll(20, a=seen(), b=seen())
+
+    assert store.event_types("a")[-1] == "room.empty"
+    assert len(store.deliver(30)) == len(store.log("a")) + len(store.log("b"))
+
+
 def test_a_rejoin_and_a_return_are_no_new_peers(store: StoreDriver) -> None:
     store.track("a")
     store.poll(0, a=seen(peer("p", -1), peer("q", -1)))
