@@ -97,6 +97,17 @@ async def test_what_this_process_makes_due_is_found_at_once(store: StoreDriver) 
         await until(lambda: looking.found[-1].sources == {"main"})
 
 
+async def test_events_that_no_poller_offers_to_a_sender_are_found_at_once(store: StoreDriver) -> None:
+    store.subscribe()
+    store.track("a")
+    claimed = store.claim(0)
+    looking = Looking(store, start=1)
+    async with looking.running():
+        assert not looking.found[-1].deliveries
+        await asyncio.to_thread(store.record, claimed, lambda _: seen("p"), 1)
+        await until(lambda: looking.found[-1].deliveries)
+
+
 async def test_without_notifications_it_looks_often(store: StoreDriver, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(due_work, "TICK", 2 * SPACING)
     looking = Looking(store, is_notified=False)

@@ -119,7 +119,7 @@ def _parameters(types: Types) -> Values:
 
 def _unnested(types: Types, prefix: str) -> Any:  # noqa: ANN401 - a table-valued function
     """The rows of `_arrays`, as a table with these columns."""
-    arrays = [bindparam(prefix + key, type_=ARRAY(type_)) for key, type_ in types.items()]
+    arrays = [bindparam(prefix + key, type_=ARRAY(type_, dimensions=1)) for key, type_ in types.items()]
     return func.unnest(*arrays).table_valued(*(column(*one) for one in types.items()), name="new").render_derived()
 
 

@@ -13,7 +13,7 @@ from sqlalchemy import Column, ColumnElement, Connection, Row, and_, bindparam, 
 
 from bridge.db.arrays import insert_many, types_of
 from bridge.db.cursors import Offer, Raised, raise_cursors
-from bridge.db.engine import SYSTEM_LOG_LOCK, advisory_lock, count_events
+from bridge.db.engine import SYSTEM_LOG_LOCK, advisory_lock, count_events, note_due
 from bridge.db.tables import events, rooms
 from bridge.events.bodies import Draft, RoomName
 from bridge.events.log import NewEvent, RoomLog, number_events
@@ -41,7 +41,10 @@ def append_events(connection: Connection, new: Sequence[NewEvent], offer: Offer 
     count_events(connection, (event.type for event in new))
     if offer is None or not offer.known:
         _INSERT_EVENTS.execute(connection, [_event_values(event) for event in new])
-        return raise_cursors(connection, new)
+        raised = raise_cursors(connection, new)
+        if offer is None and raised.to_claim:
+            note_due(connection)
+        return raised
     inserted = _INSERT_EVENTS_RETURNING.execute(connection, [_event_values(event) for event in new])
     keys: dict[str, int] = {row.public_id: row.id for row in inserted}
     return raise_cursors(connection, new, offer, keys)

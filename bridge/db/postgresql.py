@@ -153,6 +153,8 @@ def extend_limits(connection: Connection) -> None:
     limits = {"idle_in_transaction_session_timeout": IDLE_IN_TRANSACTION_MS}
     if "transaction_timeout" in connection.info["limits"]:
         limits["transaction_timeout"] = TRANSACTION_MS
+        # Another value does not move a timer that runs: PostgreSQL only starts or stops it.
+        connection.exec_driver_sql("SET LOCAL transaction_timeout = 0")
     for setting, limit in limits.items():
         connection.exec_driver_sql(f"SET LOCAL {setting} = {10 * limit}")
 

@@ -14,7 +14,7 @@ from sqlalchemy import Connection, inspect, text
 from bridge.db.engine import Database
 from bridge.errors import SchemaError
 
-HEAD: Final = "0002"
+HEAD: Final = "0003"
 """The newest revision in `migrations/versions`."""
 
 

@@ -98,7 +98,7 @@ rooms = Table(
     Column("fingerprint", LargeBinary),
     Column("failures", Integer, nullable=False, server_default="0"),
     Column("last_failure", Text),
-    Column("session_key", Integer),
+    Column("session_key", BigKey),
     Column("last_sequence", BigInteger, nullable=False, server_default="0"),
     Column("chain_head", LargeBinary, nullable=False),
     Column("listed", Boolean, nullable=False, server_default=false()),  # on the source's last list of live rooms
@@ -111,7 +111,7 @@ rooms = Table(
 sessions = Table(
     "sessions",
     metadata,
-    Column("id", Integer, primary_key=True),
+    Column("id", BigKey, primary_key=True),
     Column("public_id", Text, nullable=False, unique=True),
     Column("room_key", ForeignKey("rooms.id"), nullable=False),
     Column("started_at", UtcDateTime, nullable=False),
@@ -129,7 +129,7 @@ sessions = Table(
 visits = Table(
     "visits",
     metadata,
-    Column("id", Integer, primary_key=True),
+    Column("id", BigKey, primary_key=True),
     Column("public_id", Text, nullable=False, unique=True),
     Column("room_key", ForeignKey("rooms.id"), nullable=False),
     Column("session_key", ForeignKey("sessions.id"), nullable=False),
@@ -225,7 +225,7 @@ endpoint_secrets = Table(
 cursors = Table(
     "cursors",
     metadata,
-    Column("id", Integer, primary_key=True),
+    Column("id", BigKey, primary_key=True),
     Column("endpoint_key", ForeignKey("endpoints.id", ondelete="CASCADE"), nullable=False),
     Column("room_key", ForeignKey("rooms.id"), nullable=False),
     Column("acked", BigInteger, nullable=False),

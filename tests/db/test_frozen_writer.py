@@ -93,3 +93,16 @@ def test_a_transaction_with_very_much_to_plan_is_run_again_with_more_time(
     assert database.write_now(plan) == "planned"
     assert tries == [1, 1]
     database.close()
+
+
+def test_a_transaction_with_very_much_to_write_is_run_again_with_more_time(store: StoreDriver) -> None:
+    tries = []
+
+    def write(connection: Connection) -> None:
+        tries.append(connection.execute(text("SELECT 1")).scalar_one())
+        poll_at(connection, at(5))
+        connection.exec_driver_sql("SELECT pg_sleep(0.6)")
+
+    store.write(write)
+    assert tries == [1, 1]
+    assert store.rooms()[0].next_poll_at == at(5)

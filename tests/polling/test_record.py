@@ -149,7 +149,14 @@ def test_a_room_can_have_its_own_interval_and_leave_after_missed(store: StoreDri
 
 @pytest.mark.parametrize(
     ("before", "after"),
-    [({"v": 1}, {"v": 2}), ({"muted": 1}, {"muted": True}), ({"v": [0]}, {"v": [False]}), ({"v": 1}, None), (None, 0)],
+    [
+        ({"v": 1}, {"v": 2}),
+        ({"muted": 1}, {"muted": True}),
+        ({"v": [0]}, {"v": [False]}),
+        ({"v": 1}, None),
+        (None, 0),
+        (["a"], ["a", [0.5]]),
+    ],
 )
 def test_an_update_is_reported_once(store: StoreDriver, before: Json, after: Json) -> None:
     store.track("a")
@@ -161,6 +168,25 @@ def test_an_update_is_reported_once(store: StoreDriver, before: Json, after: Jso
     updates = [one["data"] for one in store.log("a") if one["type"] == "peer.updated"]
     assert [(one["previous_metadata"], one["metadata"]) for one in updates] == [(before, after)]
     assert json.dumps(store.rows(visits, "id")[0].metadata) == json.dumps(after)
+
+
+def test_polls_are_recorded_after_more_upserts_than_an_integer_of_32_bits_counts(
+    postgresql_store: StoreDriver,
+) -> None:
+    store = postgresql_store
+    for table in ("sessions", "visits", "cursors"):
+        store.write(
+            lambda connection, name: connection.exec_driver_sql(f"SELECT setval('{name}', 2147483647)"),
+            f"{table}_id_seq",
+        )
+    store.subscribe()
+    store.track("a", "b")
+    store.poll(0, a=seen("p"))
+    store.poll(10, a=seen("p", "q"), b=seen("p"))
+    store.poll(20, a=seen(), b=seen())
+
+    assert store.event_types("a")[-1] == "room.empty"
+    assert len(store.deliver(30)) == len(store.log("a")) + len(store.log("b"))
 
 
 def test_a_rejoin_and_a_return_are_no_new_peers(store: StoreDriver) -> None:
