@@ -67,11 +67,7 @@ class Registry(Protocol):
     def remove(self, worker_id: str) -> None: ...
 
     def living(self, tokens: Collection[str]) -> Collection[str]:
-        """Ids of the workers that live, if there are claims; other registrations are removed.
-
-        Args:
-            tokens: of all claims.
-        """
+        """Ids of the workers that live; other registrations are removed. `tokens`: of all claims."""
         ...
 
 
@@ -249,9 +245,8 @@ class WorkerRows:
         removal = delete(workers).where(workers.c.id == worker_id)
         self._database.write_now(lambda connection: connection.execute(removal))
 
-    def living(self, tokens: Collection[str]) -> Collection[str]:
-        is_needed = bool(tokens) or self._unchanged.may_have_been_away
-        found = self._database.look_now(lambda connection: connection.execute(_WORKERS).all()) if is_needed else []
+    def living(self, tokens: Collection[str]) -> Collection[str]:  # noqa: ARG002 - a row shows that its worker lives
+        found = self._database.look_now(lambda connection: connection.execute(_WORKERS).all())
         unchanged = self._unchanged.seconds({row.id: row.seen_at for row in found})
         # The age alone may be wrong; this process's clock alone would make a restart wait longer than necessary.
         dead = [
@@ -344,14 +339,7 @@ class _Unchanged:
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._looked_at: float | None = None
-        self._away_until = clock()
         self._since: dict[str, tuple[object, float]] = {}
-
-    @property
-    def may_have_been_away(self) -> bool:
-        """Whether others may still be cut off, as this process was: then the time that they have must be noted."""
-        now = self._clock()
-        return now < self._away_until or (self._looked_at is not None and now - self._looked_at > LONGEST_GAP)
 
     def seconds(self, values: Mapping[str, object]) -> dict[str, float]:
         now = self._clock()
@@ -361,7 +349,6 @@ class _Unchanged:
         if gap > LONGEST_GAP:
             # The others were perhaps cut off as well. TCP doubles its pauses: coming back takes up to as long again.
             before, first_seen_at = {}, now + min(gap, LONGEST_OUTAGE)
-            self._away_until = first_seen_at
         for key, value in values.items():
             known, since = before.get(key, (value, first_seen_at))
             self._since[key] = (value, since if known == value else now)

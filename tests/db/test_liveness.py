@@ -203,21 +203,6 @@ def test_no_worker_counts_as_dead_after_an_outage_of_the_database(
     assert claims(store) == [], "and afterwards the limit is as before"
 
 
-def test_no_worker_counts_as_dead_for_its_first_claim_after_an_outage(
-    start: Callable[[], Process], now: Now, store: StoreDriver
-) -> None:
-    if store.database.dialect == "sqlite":
-        pytest.skip("a file is never away")
-    late, observer = start(), start()
-    pass_seconds(now, 2, late.renew, observer.renew_and_look)
-    now.seconds += 8
-    observer.renew_and_look()
-    token = late.claim()
-    late.tokens = {token}
-    pass_seconds(now, 7, observer.renew_and_look)
-    assert claims(store) == [("rooms", token)]
-
-
 def test_a_claim_that_nothing_works_on_is_freed(start: Callable[[], Process], now: Now, store: StoreDriver) -> None:
     process = start()
     token = process.claim()
