@@ -1,7 +1,8 @@
-"""Many rows in one statement on PostgreSQL, with an array per column: its text does not depend on their number.
+"""Many values in one statement: on PostgreSQL as arrays, so that its text does not depend on their number.
 
-The text of an INSERT with many rows is parsed again for every number of rows, by the driver and by the server, and a
-statement that is executed once per row costs each of them a message. SQLite, which is in the process, executes those.
+A text with a parameter per value is parsed again for every number of values, by the driver and by the server, which
+plans it again too; a statement that is executed once per row costs each of them a message. SQLite, which is in the
+process, has no arrays: it takes a list of parameters, and executes a statement once per row.
 """
 
 from __future__ import annotations
@@ -9,20 +10,25 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, Self
 
 from sqlalchemy import (
     ARRAY,
+    Boolean,
     Column,
     ColumnElement,
     Connection,
     CursorResult,
     Table,
+    any_,
     bindparam,
     column,
     func,
     select,
 )
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.types import TypeEngine
 
 from bridge.db.engine import upsert
@@ -95,6 +101,35 @@ def insert_many(
         return statement.on_conflict_do_update(index_elements=key, set_=change(statement.excluded))
 
     return ManyRows(build)
+
+
+def one_of(column: ColumnElement[Any], name: str) -> ColumnElement[bool]:
+    """Whether the column has one of the values of the parameter `name`: any number of them, without nulls."""
+    array = ARRAY(column.type, dimensions=1)
+    return _OneOf(column.in_(bindparam(name, expanding=True)), column == any_(bindparam(name, type_=array)))
+
+
+class _OneOf(FunctionElement[bool]):
+    """A condition in two forms: for SQLite, and for PostgreSQL."""
+
+    inherit_cache = True
+    type = Boolean()
+
+    def self_group(self, against: Any = None) -> Self:  # noqa: ANN401, ARG002 - SQLAlchemy's signature
+        """Itself: SQLAlchemy would compare it with 1 on SQLite, which uses no index then."""
+        return self
+
+
+@compiles(_OneOf)
+def _compile_in(element: _OneOf, compiler: SQLCompiler, **options: Any) -> str:  # noqa: ANN401 - SQLAlchemy's signature
+    form, _ = element.clauses
+    return compiler.process(form, **options)
+
+
+@compiles(_OneOf, "postgresql")
+def _compile_any(element: _OneOf, compiler: SQLCompiler, **options: Any) -> str:  # noqa: ANN401 - SQLAlchemy's signature
+    _, form = element.clauses
+    return compiler.process(form, **options)
 
 
 def types_of(table: Table, *names: str, **others: TypeEngine[Any]) -> Types:

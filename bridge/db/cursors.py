@@ -8,7 +8,7 @@ the limit stays exact over any number of senders. A cursor that is not taken ove
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -29,7 +29,7 @@ from sqlalchemy import (
     select,
 )
 
-from bridge.db.arrays import Values, insert_many, types_of
+from bridge.db.arrays import Values, insert_many, one_of, types_of
 from bridge.db.tables import cursors, endpoints, redeliveries
 from bridge.events.log import NewEvent
 from bridge.events.subscription import Subscription, subscription
@@ -195,6 +195,9 @@ def _raised(
     token: str,
     event_keys: Mapping[str, int],
 ) -> Raised:
+    by_room: dict[int, list[NewEvent]] = defaultdict(list)
+    for event in new:
+        by_room[event.room_key].append(event)
     taken: dict[int, list[TakenCursor]] = {}
     to_claim: set[int] = set()
     for row in stored:
@@ -202,7 +205,7 @@ def _raised(
             to_claim.add(row.room_key)
             continue
         wants = wanting[row.endpoint_key].wants
-        wanted = [one for one in new if one.room_key == row.room_key and wants(one.type, one.room_id, one.audience)]
+        wanted = [one for one in by_room[row.room_key] if wants(one.type, one.room_id, one.audience)]
         taken.setdefault(row.room_key, []).append(
             TakenCursor(
                 key=row.id,
@@ -294,7 +297,7 @@ _SUBSCRIPTIONS = select(endpoints.c.id, endpoints.c.events, endpoints.c.rooms).o
 _UNRESTRICTED = (
     select(endpoints.c.id, endpoints.c.max_concurrency, *TARGET_COLUMNS)
     .where(
-        endpoints.c.id.in_(bindparam("willing", expanding=True)),
+        one_of(endpoints.c.id, "willing"),
         endpoints.c.state == "active",
         endpoints.c.circuit == "closed",
         endpoints.c.failing_since.is_(None),

@@ -15,7 +15,7 @@ from typing import Any, Protocol, TypeVar
 
 from sqlalchemy import ColumnElement, Connection, Row, Text, and_, bindparam, select, union_all
 
-from bridge.db.arrays import ManyRows, Rows, execute_together, insert_many, types_of
+from bridge.db.arrays import ManyRows, Rows, execute_together, insert_many, one_of, types_of
 from bridge.db.tables import sessions, visits
 from bridge.rules.presence import (
     LeaveReason,
@@ -244,7 +244,7 @@ _COLUMNS = (
 _IS_OPEN = and_(
     visits.c.room_key == sessions.c.room_key, visits.c.session_key == sessions.c.id, visits.c.left_at.is_(None)
 )
-_OF_SESSIONS = sessions.c.id.in_(bindparam("keys", expanding=True))
+_OF_SESSIONS = one_of(sessions.c.id, "keys")
 _OPEN = select(*_COLUMNS).select_from(sessions).outerjoin(visits, _IS_OPEN).where(_OF_SESSIONS)
 _OPEN_VISITS = _OPEN.order_by(visits.c.id)
 _DEPARTED = (
@@ -252,14 +252,14 @@ _DEPARTED = (
     .join_from(sessions, visits, visits.c.session_key == sessions.c.id)
     .where(
         _OF_SESSIONS,
-        visits.c.peer_id.in_(bindparam("peers", expanding=True)),
+        one_of(visits.c.peer_id, "peers"),
         visits.c.left_at.is_not(None),
     )
 )
 _VISITS = union_all(_OPEN, _DEPARTED).order_by("visit_key")
 _WITH_SUSPECTS = (
     select(visits.c.room_key)
-    .where(visits.c.room_key.in_(bindparam("keys", expanding=True)), visits.c.left_at.is_(None), visits.c.missed > 0)
+    .where(one_of(visits.c.room_key, "keys"), visits.c.left_at.is_(None), visits.c.missed > 0)
     .distinct()
 )
 _COUNTERS = ("visit_count", "unique_peers", "peak_peer_count", "ended_at", "empty_reason")

@@ -30,6 +30,7 @@ from sqlalchemy import (
     update,
 )
 
+from bridge.db.arrays import one_of
 from bridge.db.cursors import BUSY_CURSORS, EVENTS_AT_ONCE, REDELIVERING, TakenCursor
 from bridge.db.engine import latest
 from bridge.db.event_log import is_in_audience
@@ -337,7 +338,7 @@ def _in_turn(ready: Select[Any]) -> Select[Any]:
 def _lock(condition: ColumnElement[bool]) -> Select[Any]:
     return (
         select(endpoints)
-        .where(endpoints.c.id.in_(bindparam("keys", expanding=True)), condition)
+        .where(one_of(endpoints.c.id, "keys"), condition)
         .order_by(endpoints.c.id)
         .with_for_update(key_share=True)
     )
@@ -358,7 +359,7 @@ def _next_at(
 
 
 def _claim_rows(table: Any) -> Any:  # noqa: ANN401 - a Table, an UPDATE
-    return update(table).where(table.c.id.in_(bindparam("keys", expanding=True))).values(claim_token=bindparam("token"))
+    return update(table).where(one_of(table.c.id, "keys")).values(claim_token=bindparam("token"))
 
 
 _BEFORE = events.alias("before")
@@ -433,7 +434,7 @@ _WITHIN_WINDOW = (
             events.c.sequence <= cursors.c.head,
         ),
     )
-    .where(cursors.c.id.in_(bindparam("keys", expanding=True)))
+    .where(one_of(cursors.c.id, "keys"))
     .order_by(cursors.c.id, events.c.sequence)
 )
 _BEYOND_WINDOW = (
@@ -442,7 +443,7 @@ _BEYOND_WINDOW = (
         events.c.room_key == bindparam("room"),
         events.c.sequence > bindparam("beyond"),
         events.c.sequence <= bindparam("head"),
-        events.c.type.in_(bindparam("types", expanding=True)),
+        one_of(events.c.type, "types"),
         events.c.body.is_not(None),
         is_in_audience(events.c.audience, bindparam("endpoint")),
     )
@@ -479,7 +480,7 @@ NEXT_REDELIVERY = _next_at(
 """When the next redelivery can be claimed, of an endpoint that no sender is working on; null if none waits."""
 _READY_TO_REDELIVER = _in_turn(_WITH_REQUESTED)
 _LOCK_READY_TO_REDELIVER = _lock(_MAY_BE_REDELIVERED_TO)
-_WITH_REDELIVERIES = select(endpoints.c.id).where(endpoints.c.id.in_(bindparam("keys", expanding=True)), REDELIVERING)
+_WITH_REDELIVERIES = select(endpoints.c.id).where(one_of(endpoints.c.id, "keys"), REDELIVERING)
 _REQUESTED = (
     select(redeliveries.c.id, redeliveries.c.tries, *_EVENT, rooms.c.upstream_id)
     .join(events, events.c.id == redeliveries.c.event_key)

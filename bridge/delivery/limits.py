@@ -12,6 +12,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, bindparam, case, or_, select, update
 
+from bridge.db.arrays import one_of
 from bridge.db.cursors import BUSY_CURSORS
 from bridge.db.tables import cursors, endpoints
 from bridge.rules.rate import UNLIMITED, Rate
@@ -66,9 +67,7 @@ def _rate_allowance(endpoint: Row[Any], now: datetime) -> int:
     return Rate(endpoint.rate_per_second).available(endpoint.next_delivery_at, now)
 
 
-_BUSY_BY_ENDPOINT = select(endpoints.c.id, BUSY_CURSORS.label("busy")).where(
-    endpoints.c.id.in_(bindparam("keys", expanding=True))
-)
+_BUSY_BY_ENDPOINT = select(endpoints.c.id, BUSY_CURSORS.label("busy")).where(one_of(endpoints.c.id, "keys"))
 _DUE_EVENT = (
     select(cursors.c.id)
     .where(

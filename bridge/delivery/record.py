@@ -14,7 +14,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, and_, bindparam, delete, exists, func, or_, select, update
 
-from bridge.db.arrays import insert_many, types_of, update_many
+from bridge.db.arrays import insert_many, one_of, types_of, update_many
 from bridge.db.engine import upsert
 from bridge.db.event_log import append_system_events, lock_system_log
 from bridge.db.tables import HOOK, attempts, cursors, dead_letters, endpoints
@@ -232,7 +232,7 @@ _TRIES = (
     .scalar_subquery()
 )
 _HEALTH = ("failures_in_row", "failing_since", "last_success_at", "circuit", "probes", "paused_until")
-_OF_KEYS = endpoints.c.id.in_(bindparam("keys", expanding=True))
+_OF_KEYS = one_of(endpoints.c.id, "keys")
 _ENDPOINTS = select(endpoints).where(_OF_KEYS).order_by(endpoints.c.id)
 _LOCK_ENDPOINTS = _ENDPOINTS.with_for_update(key_share=True)
 _LOCK_TO_REMOVE = _ENDPOINTS.with_for_update()
@@ -241,13 +241,13 @@ _INSERT_ATTEMPTS = insert_many(
     attempts, lambda new: new, types_of(attempts, *(column.name for column in attempts.c if column.name != "id"))
 )
 _OTHER = endpoints.alias()
-_BY_KEY = cursors.c.id.in_(bindparam("keys", expanding=True))
+_BY_KEY = one_of(cursors.c.id, "keys")
 _LOCK = select(cursors).order_by(cursors.c.endpoint_key, cursors.c.room_key).with_for_update()
 _LOCK_CURSORS = _LOCK.where(_BY_KEY)
 _ONE_IS_FAILING = (
     exists()
     .where(
-        _OTHER.c.id.in_(bindparam("endpoints", expanding=True)),
+        one_of(_OTHER.c.id, "endpoints"),
         or_(_OTHER.c.circuit != Circuit.CLOSED.value, _OTHER.c.failing_since.is_not(None)),
     )
     .correlate(None)
@@ -263,7 +263,7 @@ _LOCK_IF_HEALTHY = (
     .with_for_update(of=cursors)
 )
 _IS_WAITING = and_(cursors.c.acked < cursors.c.head, cursors.c.claim_token.is_(None))
-_OF_CLOSING = and_(cursors.c.endpoint_key.in_(bindparam("endpoints", expanding=True)), _IS_WAITING)
+_OF_CLOSING = and_(one_of(cursors.c.endpoint_key, "endpoints"), _IS_WAITING)
 _LOCK_CURSORS_AND_WAITING = _LOCK.where(or_(_BY_KEY, _OF_CLOSING))
 _RELEASE_WAITING = (
     update(cursors)

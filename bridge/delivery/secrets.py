@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from sqlalchemy import Connection, bindparam, insert, or_, select, update
 
+from bridge.db.arrays import one_of
 from bridge.db.encryption import SecretCipher
 from bridge.db.tables import endpoint_secrets, endpoints
 
@@ -120,7 +121,7 @@ def mark_generated(connection: Connection, endpoint_key: int) -> None:
 _SIGNING = (
     select(endpoint_secrets.c.endpoint_key, endpoint_secrets.c.ciphertext, endpoint_secrets.c.expires_at)
     .where(
-        endpoint_secrets.c.endpoint_key.in_(bindparam("keys", expanding=True)),
+        one_of(endpoint_secrets.c.endpoint_key, "keys"),
         or_(endpoint_secrets.c.expires_at.is_(None), endpoint_secrets.c.expires_at > bindparam("now")),
     )
     .order_by(endpoint_secrets.c.id.desc())

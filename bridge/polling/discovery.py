@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, Row, bindparam, exists, func, literal_column, or_, select, update
 
+from bridge.db.arrays import one_of
 from bridge.db.event_log import append_events, number_system_events
 from bridge.db.jobs import (
     claim_job,
@@ -240,7 +241,7 @@ def _has_rooms(connection: Connection, source: str) -> bool:
 _KNOWN = select(
     rooms.c.id.label("key"), rooms.c.upstream_id.label("room_id"), rooms.c.tracked, rooms.c.listed, rooms.c.listed_count
 ).where(rooms.c.source == bindparam("source"))
-_NAMED = _KNOWN.where(rooms.c.upstream_id.in_(bindparam("names", expanding=True)))
+_NAMED = _KNOWN.where(one_of(rooms.c.upstream_id, "names"))
 _LISTED_BEFORE = _KNOWN.where(literal_column("listed"))  # as in `ix_rooms_listed`
 _CHANGE = update(rooms).where(rooms.c.id == bindparam("key"))
 _LIST = _CHANGE.values(bind("next_poll_at", "listed_count")).values(listed=True)

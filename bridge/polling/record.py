@@ -11,9 +11,9 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import Connection, Row, Text, bindparam, select, update
+from sqlalchemy import Connection, Row, Text, select, update
 
-from bridge.db.arrays import ManyRows, Rows, Values, execute_together, types_of, update_many
+from bridge.db.arrays import ManyRows, Rows, Values, execute_together, one_of, types_of, update_many
 from bridge.db.cursors import Offer, Raised
 from bridge.db.event_log import append_events, number_system_events
 from bridge.db.tables import rooms, sources
@@ -167,7 +167,7 @@ def _seen_values(room: SeenRoom) -> dict[str, Any]:
 _LOCK_ROOMS = (
     select(rooms, *HEALTH_COLUMNS)
     .outerjoin(sources, sources.c.name == rooms.c.source)
-    .where(rooms.c.id.in_(bindparam("keys", expanding=True)))
+    .where(one_of(rooms.c.id, "keys"))
     .order_by(rooms.c.id)
     .with_for_update(of=rooms)
 )

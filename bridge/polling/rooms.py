@@ -9,6 +9,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Row, Select, and_, bindparam, delete, insert, not_, select, update
 
+from bridge.db.arrays import one_of
 from bridge.db.engine import upsert
 from bridge.db.event_log import append_events, room_log
 from bridge.db.notifications import notify_due
@@ -315,7 +316,7 @@ _CONFIGURED = (
 _DUE_COLUMNS = (rooms.c.id, rooms.c.claim_token, rooms.c.polled_at, rooms.c.next_poll_at)
 _LOCK_ROOMS: Select[Any] = (
     select(*_DUE_COLUMNS, rooms.c.upstream_id, rooms.c.tracked)
-    .where(rooms.c.id.in_(bindparam("keys", expanding=True)))
+    .where(one_of(rooms.c.id, "keys"))
     .order_by(rooms.c.id)
     .with_for_update()
 )

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, Row, bindparam, func, literal_column, or_, select, update
 
+from bridge.db.arrays import one_of
 from bridge.db.engine import upsert
 from bridge.db.tables import rooms, sources
 from bridge.db.visits import bind
@@ -121,12 +122,7 @@ def _health_values(name: str, health: SourceHealth) -> dict[str, Any]:
 
 _HAS_FAILED = rooms.c.failures > literal_column("0")  # as in `ix_rooms_failing`, which a parameter would not match
 _READ_SOURCE = select(sources).where(sources.c.name == bindparam("name"))
-_LOCK_SOURCES = (
-    select(sources)
-    .where(sources.c.name.in_(bindparam("names", expanding=True)))
-    .order_by(sources.c.name)
-    .with_for_update()
-)
+_LOCK_SOURCES = select(sources).where(one_of(sources.c.name, "names")).order_by(sources.c.name).with_for_update()
 _POLLED = (rooms.c.source == bindparam("source"), rooms.c.next_poll_at.is_not(None))
 _COUNT_ROOMS = select(func.count()).select_from(
     select(rooms.c.id).where(*_POLLED).limit(HIGHEST_FAILURE_SCORE).subquery()
@@ -140,7 +136,7 @@ _WRITE_HEALTH = (
 _POLL_FAILED_NOW = (
     update(rooms)
     .where(
-        rooms.c.source.in_(bindparam("names", expanding=True)),
+        one_of(rooms.c.source, "names"),
         _HAS_FAILED,
         rooms.c.next_poll_at > bindparam("at"),
     )

@@ -101,17 +101,34 @@ def is_expensive(statement: str, plan: str) -> bool:
     return FULL_SCAN.search(plan) is not None and not stops_early
 
 
+def explain(connection: Connection, statement: str, values: Any) -> list[str]:  # noqa: ANN401 - the driver's
+    """The plan for these values; on PostgreSQL also that of the statement prepared for any, if it may be used instead.
+
+    PostgreSQL decides after five executions, and takes it if it is not more expensive: planning counts as some 10.
+    """
+    cursor: Any = connection.connection.cursor()
+    if connection.dialect.name == "sqlite":
+        cursor.execute(f"EXPLAIN QUERY PLAN {statement}", values)
+        return ["\n".join(row[-1] for row in cursor.fetchall())]
+    numbers = {name: f"${number}" for number, name in enumerate(values or (), start=1)}
+    prepared = re.sub(r"%\((\w+)\)s", lambda match: numbers[match[1]], statement).replace("%%", "%")
+    found = []
+    for explained in ((f"EXPLAIN {statement}", values), (f"EXPLAIN (GENERIC_PLAN) {prepared}",)):
+        cursor.execute(*explained, prepare=False)
+        found.append("\n".join(row[-1] for row in cursor.fetchall()))
+    ours, generic = (float(re.findall(r"cost=[\d.]+\.\.([\d.]+)", plan)[0]) for plan in found)
+    return found if generic <= ours + 10 else found[:1]
+
+
 @contextmanager
 def plans(database: Database) -> Iterator[list[tuple[str, str]]]:
     """The statements that are executed within the block, with their plans."""
     found: list[tuple[str, str]] = []
-    explain = "EXPLAIN QUERY PLAN" if database.dialect == "sqlite" else "EXPLAIN"
 
     def note(connection: Connection, _cursor: object, statement: str, parameters: Any, *_: Any) -> None:  # noqa: ANN401 - SQLAlchemy's signature
         if statement.startswith(("SELECT", "UPDATE", "DELETE", "WITH")):
-            cursor = connection.connection.cursor()
-            cursor.execute(f"{explain} {statement}", parameters[0] if isinstance(parameters, list) else parameters)
-            found.append((statement, "\n".join(str(row[-1]) for row in cursor.fetchall())))
+            values = parameters[0] if isinstance(parameters, list) else parameters
+            found.extend((statement, plan) for plan in explain(connection, statement, values))
 
     engines = (database._reading, database._writing)
     for engine in engines:
