@@ -109,10 +109,12 @@ class Database:
         self.dialect: str = self._url.get_backend_name()
         self._writing = self._engine(writes=True)
         self._reading = self._engine(writes=False)
-        self._looking = self._reading
+        self._looking, self._changing = self._reading, self._writing
         if self.dialect == "postgresql":
             prepare_engines((self._writing, self._reading), self.name)
-            self._looking = self._reading.execution_options(isolation_level="AUTOCOMMIT")
+            self._looking, self._changing = (
+                engine.execution_options(isolation_level="AUTOCOMMIT") for engine in (self._reading, self._writing)
+            )
         # One thread writes polls and deliveries: several would only wait for each other. Longer writes have
         # another on PostgreSQL; SQLite has one writer at a time anyway.
         self._write_threads = ThreadPoolExecutor(1, "database-write")
@@ -231,10 +233,17 @@ class Database:
 
     def write_now(self, function: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """As `write`, in this thread."""
+        return self._write(self._writing, lambda connection: function(connection, *args, **kwargs))
+
+    def change_now(self, function: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """As `write_now`, for a single statement that may run twice: PostgreSQL needs no transaction around it."""
+        return self._write(self._changing, lambda connection: function(connection, *args, **kwargs))
+
+    def _write(self, engine: Engine, function: Callable[[Connection], T]) -> T:
         self._unwritten_since = self._unwritten_since or time.monotonic()
         is_away = False
         try:
-            return self._transact(self._writing, lambda connection: function(connection, *args, **kwargs))
+            return self._transact(engine, function)
         except DatabaseError as error:
             is_away = error.is_away
             raise
@@ -343,7 +352,12 @@ class Database:
 
     def _engine(self, *, writes: bool) -> Engine:
         size = (WRITERS if writes else READERS + LONG_READERS) + LIVENESS_THREADS
-        options: dict[str, Any] = {"pool_size": size, "max_overflow": 0, "json_serializer": _compact_json}
+        options: dict[str, Any] = {
+            "pool_size": size,
+            "max_overflow": 0,
+            "pool_use_lifo": True,
+            "json_serializer": _compact_json,
+        }
         if self.dialect == "sqlite":
             engine = create_engine(self._url, connect_args={"check_same_thread": False}, **options)
             event.listen(engine, "do_connect", _make_private)

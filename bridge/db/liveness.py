@@ -239,7 +239,7 @@ class WorkerRows:
 
     def renew(self, worker_id: str, *, has_claims: bool) -> bool:  # noqa: ARG002 - a row is renewed in any case
         key = {"key": worker_id}
-        return self._database.write_now(lambda connection: connection.execute(_RENEW, key).rowcount == 1)
+        return self._database.change_now(lambda connection: connection.execute(_RENEW, key).rowcount == 1)
 
     def remove(self, worker_id: str) -> None:
         removal = delete(workers).where(workers.c.id == worker_id)

@@ -85,7 +85,8 @@ def prepare_engines(engines: tuple[Engine, Engine], name: str) -> None:
         if is_lost and time.monotonic() - dropped_at >= DROP_INTERVAL:
             dropped_at = time.monotonic()
             context.is_disconnect = True
-            (reading if context.engine is writing else writing).dispose()
+            is_writing = context.engine is not None and context.engine.pool is writing.pool
+            (reading if is_writing else writing).dispose()
 
     for engine in engines:
         event.listen(engine, "handle_error", drop_lost)
@@ -110,6 +111,7 @@ def check_encoding(connection: DBAPIConnection, name: str) -> None:
 def _preparing(name: str, *, writes: bool) -> Callable[[DBAPIConnection, ConnectionPoolEntry], None]:
     def prepare(connection: DBAPIConnection, entry: ConnectionPoolEntry) -> None:
         check_encoding(connection, name)
+        _send_arrays_binary(connection)
         cursor = connection.cursor()
         cursor.execute("SELECT pg_backend_pid()")
         (pid,) = cursor.fetchone() or (None,)
@@ -125,6 +127,13 @@ def _preparing(name: str, *, writes: bool) -> Callable[[DBAPIConnection, Connect
         connection.commit()
 
     return prepare
+
+
+def _send_arrays_binary(connection: DBAPIConnection) -> None:
+    """Send arrays in binary form: psycopg writes and escapes text item by item, and the server reads it again."""
+    from psycopg.types.array import ListBinaryDumper  # noqa: PLC0415 - SQLite does not need it
+
+    connection.adapters.register_dumper(list, ListBinaryDumper)
 
 
 def _limits(connection: DBAPIConnection, *, writes: bool) -> dict[str, str]:
