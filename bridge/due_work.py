@@ -18,7 +18,7 @@ from bridge.db.engine import Database
 from bridge.errors import DatabaseError
 from bridge.logs import get_logger
 
-SPACING = timedelta(milliseconds=100)
+SPACING = timedelta(milliseconds=75)
 """Between two looks: what is due within it is claimed, and recorded, together."""
 TICK = timedelta(milliseconds=500)
 """The longest time between two looks, if nothing notifies this process of what other processes make due."""
@@ -84,10 +84,11 @@ class WorkFinder:
         while True:
             self._woken.clear()
             pause = await self._look()
-            await asyncio.sleep(SPACING.total_seconds())
+            looked_at = asyncio.get_running_loop().time()
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout((pause - SPACING).total_seconds()):
+                async with asyncio.timeout(pause.total_seconds()):
                     await self._woken.wait()
+            await asyncio.sleep(looked_at + SPACING.total_seconds() - asyncio.get_running_loop().time())
 
     def _wake_from_thread(self, loop: asyncio.AbstractEventLoop) -> None:
         with contextlib.suppress(RuntimeError):  # the loop is closed: the process ends

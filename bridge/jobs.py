@@ -32,7 +32,6 @@ from bridge.scheduler import Job
 from bridge.sources.kinds import open_source
 
 PRUNE_CHECK = timedelta(seconds=10)
-CHECKPOINT_CHECK = timedelta(seconds=1)
 DAY = timedelta(days=1)
 SESSIONS_AT_ONCE = 20
 """Sessions that are reconciled before other jobs have their turn."""
@@ -69,17 +68,18 @@ class Jobs:
         self._current_settings = settings
         self._on_appended = on_appended
         self._prunes_after = 0.0
-        self._checkpoints_after = 0.0
         self.tokens: set[str] = set()
         """The tokens of the claims of jobs."""
 
     def all(self) -> list[Job]:
+        """The jobs; a shorter `checkpoint_every` of later settings applies from ten seconds on."""
+        checkpoints = self._settings.audit.checkpoint_every or PRUNE_CHECK
         return [
             Job(name="prune", every=PRUNE_CHECK, run=self._prune),
             Job(name="due_times", every=DUE_TIMES_CHECK, run=self._check_due_times),
             Job(name="retention", every=PRUNE_CHECK, run=self._forget),
             Job(name="reconcile", every=PRUNE_CHECK, run=self._reconcile),
-            Job(name="checkpoint", every=CHECKPOINT_CHECK, run=self._checkpoint),
+            Job(name="checkpoint", every=min(checkpoints, PRUNE_CHECK), run=self._checkpoint),
             Job(name="forget rooms", every=PRUNE_CHECK, run=self._forget_rooms),
         ]
 
@@ -114,10 +114,9 @@ class Jobs:
             log.info("attempts.pruned", count=count)
 
     async def _checkpoint(self) -> None:
-        """Make a checkpoint if one is due; a claim is a write, so it is not tried more often than that may be."""
-        every, elapsed = self._settings.audit.checkpoint_every, asyncio.get_running_loop().time()
-        if every and elapsed >= self._checkpoints_after:
-            self._checkpoints_after = elapsed + min(every, PRUNE_CHECK).total_seconds()
+        """Make a checkpoint if one is due."""
+        every = self._settings.audit.checkpoint_every
+        if every:
             await self._in_one_process("checkpoint", every, self._checkpoint_now, waits_at_first=True)
 
     async def _checkpoint_now(self) -> None:

@@ -14,7 +14,7 @@ from apscheduler.triggers.base import BaseTrigger
 
 from bridge.logs import get_logger
 
-CLOCK_CHECK_SECONDS = 0.25
+CLOCK_CHECK_SECONDS = 1.0
 CLOCK_TOLERANCE = timedelta(seconds=2)
 """A smaller difference between wall clock and monotonic clock is no change of the clock."""
 
