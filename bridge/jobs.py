@@ -32,6 +32,8 @@ from bridge.scheduler import Job
 from bridge.sources.kinds import open_source
 
 PRUNE_CHECK = timedelta(seconds=10)
+SHORTEST_CHECK = timedelta(seconds=1)
+"""A check for a due checkpoint tries to claim it, which is a write."""
 DAY = timedelta(days=1)
 SESSIONS_AT_ONCE = 20
 """Sessions that are reconciled before other jobs have their turn."""
@@ -41,6 +43,11 @@ CLOCK_JUMP = timedelta(hours=1)
 DUE_TIMES_CHECK = timedelta(seconds=10)
 
 log = get_logger("bridge.service")
+
+
+def checkpoint_check(every: timedelta) -> timedelta:
+    """Interval of the check whether a checkpoint is due: if one comes a moment early, the next one must not be far."""
+    return min(max(every / 2, SHORTEST_CHECK), PRUNE_CHECK) if every else PRUNE_CHECK
 
 
 class Jobs:
@@ -73,13 +80,13 @@ class Jobs:
 
     def all(self) -> list[Job]:
         """The jobs; a shorter `checkpoint_every` of later settings applies from ten seconds on."""
-        checkpoints = self._settings.audit.checkpoint_every or PRUNE_CHECK
+        checkpoints = checkpoint_check(self._settings.audit.checkpoint_every)
         return [
             Job(name="prune", every=PRUNE_CHECK, run=self._prune),
             Job(name="due_times", every=DUE_TIMES_CHECK, run=self._check_due_times),
             Job(name="retention", every=PRUNE_CHECK, run=self._forget),
             Job(name="reconcile", every=PRUNE_CHECK, run=self._reconcile),
-            Job(name="checkpoint", every=min(checkpoints, PRUNE_CHECK), run=self._checkpoint),
+            Job(name="checkpoint", every=checkpoints, run=self._checkpoint),
             Job(name="forget rooms", every=PRUNE_CHECK, run=self._forget_rooms),
         ]
 
