@@ -226,10 +226,19 @@ class Database:
         engine = self._reading
         if self.dialect == "postgresql":
             engine = engine.execution_options(isolation_level="REPEATABLE READ")
-        with self._translated(), engine.begin() as connection:
-            if self.dialect == "postgresql":
-                connection.exec_driver_sql("SET LOCAL idle_in_transaction_session_timeout = 0")
-            return function(connection, *args, **kwargs)
+        for tries in range(1, TRANSACTION_TRIES + 1):
+            has_begun = False
+            try:
+                with self._translated(), engine.begin() as connection:
+                    if self.dialect == "postgresql":
+                        connection.exec_driver_sql("SET LOCAL idle_in_transaction_session_timeout = 0")
+                    has_begun = True
+                    return function(connection, *args, **kwargs)
+            except DatabaseError as error:
+                # The server may have ended the connection while it was not in use.
+                if has_begun or tries == TRANSACTION_TRIES or not _is_lost(error.__cause__):
+                    raise
+        raise AssertionError  # the last try returned or raised
 
     def write_now(self, function: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """As `write`, in this thread."""
