@@ -75,7 +75,7 @@ def prepare_engines(engines: tuple[Engine, Engine], name: str) -> None:
     writing, reading = engines
     for engine in engines:
         event.listen(engine, "connect", _preparing(name, writes=engine is writing))
-        event.listen(engine, "begin", _set_limits_locally)
+        event.listen(engine, "begin", _limiting(writes=engine is writing))
     dropped_at = -DROP_INTERVAL
 
     def drop_lost(context: ExceptionContext) -> None:
@@ -148,13 +148,22 @@ def _limits(connection: DBAPIConnection, *, writes: bool) -> dict[str, str]:
     return limits
 
 
-def _set_limits_locally(connection: Connection) -> None:
+def _limiting(*, writes: bool) -> Callable[[Connection], None]:
     """Through a pooler, settings must end with the transaction: the next program gets the same session."""
-    if connection.info[POOLED]:
+
+    def set_locally(connection: Connection) -> None:
+        if not connection.info[POOLED]:
+            return
+        if connection.get_execution_options().get("isolation_level") == "AUTOCOMMIT":
+            if not writes:
+                return  # a look locks nothing
+            connection.exec_driver_sql("BEGIN")
         limits = connection.info["limits"]
         values = [text for pair in limits.items() for text in pair]
         calls = ", ".join(["set_config(%s, %s, true)"] * len(limits))
         connection.exec_driver_sql(f"SELECT {calls}", tuple(values))
+
+    return set_locally
 
 
 def extend_limits(connection: Connection) -> None:

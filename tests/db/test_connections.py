@@ -11,6 +11,7 @@ import pytest
 from sqlalchemy import Connection, text
 
 from bridge.db.engine import Database
+from bridge.db.postgresql import LOCK_MS
 from tests.harness.servers import PGBOUNCER, pgbouncer
 from tests.harness.store_driver import StoreDriver
 from tests.harness.waiting import wait_until
@@ -48,6 +49,16 @@ def database(request: pytest.FixtureRequest, postgresql_migrated_url: str, tmp_p
         opened = Database(url)
         yield opened
         opened.close()
+
+
+def lock_timeout(connection: Connection) -> str:
+    return str(connection.execute(text("SELECT current_setting('lock_timeout')")).scalar_one())
+
+
+def test_a_change_waits_for_a_lock_no_longer_than_a_transaction(database: Database) -> None:
+    for _ in range(2):
+        assert database.write_now(lock_timeout) == f"{LOCK_MS // 1000}s"
+        assert database.change_now(lock_timeout) == f"{LOCK_MS // 1000}s"
 
 
 def test_a_transaction_after_a_change_is_one(database: Database) -> None:
