@@ -41,7 +41,7 @@ class Subscription:
 
     def wants(self, event_type: str, room_id: str | None, audience: int | None = None) -> bool:
         """Whether the endpoint gets an event; events of the bridge itself have no room (None)."""
-        is_wanted = matches(event_type, self.types) and self.wants_room(room_id)
+        is_wanted = event_type in self.event_types and self.wants_room(room_id)
         return is_wanted and includes(audience, self.endpoint_key)
 
     def wants_room(self, room_id: str | None) -> bool:
@@ -49,11 +49,11 @@ class Subscription:
 
     @property
     def event_types(self) -> tuple[str, ...]:
-        """The types that its globs match, for SQL."""
+        """The types that its globs match."""
         return wanted_types(self.types)
 
 
-@lru_cache
+@lru_cache(maxsize=1024)
 def wanted_types(globs: tuple[str, ...]) -> tuple[str, ...]:
     """The event types that one of the globs matches."""
     return tuple(known.value for known in EventType if matches(known, globs))

@@ -125,7 +125,7 @@ class LoadedPolls:
     with_suspects: frozenset[int]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class RecordedPoll:
     """The result of recording one poll; nothing was written if `fenced`.
 
@@ -215,7 +215,8 @@ def plan_polls(
             continue
         room = loaded.rooms[poll.room.key]
         recorded = _plan_poll(plan, poll, room, loaded, settings, new_id)
-        plan.recorded.append(replace(recorded, source_paused_until=health[poll.room.source].paused_until))
+        recorded.source_paused_until = health[poll.room.source].paused_until
+        plan.recorded.append(recorded)
     return plan
 
 
@@ -295,9 +296,10 @@ def _plan_snapshot(
     policy = _policy(room, settings)
     difference = diff(before, snapshot, policy, poll.at, new_id)
     session_id = plan.presence.add(room.id, before, difference, complete=snapshot.complete)
+    drafts = [draft(change, poll.at) for change in difference.changes]
     drafts = [
-        replace(draft(change, poll.at), audience=None if is_announced(change, difference, policy) else NO_ENDPOINT)
-        for change in difference.changes
+        made if is_announced(change, difference, policy) else replace(made, audience=NO_ENDPOINT)
+        for change, made in zip(difference.changes, drafts, strict=True)
     ]
     log, events = number_events(room.log, drafts, poll.at, new_id)
     plan.events += events

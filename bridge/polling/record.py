@@ -7,7 +7,6 @@ pure; write executes it with one statement per kind of row.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -64,16 +63,11 @@ def record_polls(
     """
     plan = plan_polls(polls, _load(connection, polls), settings, new_id)
     raised = _write(connection, plan, polls, new_id, offer)
-    return [
-        replace(
-            recorded,
-            taken=raised.taken.get(poll.room.key, ()),
-            wakes_senders=poll.room.key in raised.to_claim,
-        )
-        if recorded.event_count
-        else recorded
-        for poll, recorded in zip(polls, plan.recorded, strict=True)
-    ]
+    for poll, recorded in zip(polls, plan.recorded, strict=True):
+        if recorded.event_count:
+            recorded.taken = raised.taken.get(poll.room.key, ())
+            recorded.wakes_senders = poll.room.key in raised.to_claim
+    return plan.recorded
 
 
 def _load(connection: Connection, polls: Sequence[Poll]) -> LoadedPolls:
