@@ -364,7 +364,7 @@ class Database:
         options: dict[str, Any] = {
             "pool_size": size,
             "max_overflow": 0,
-            "pool_use_lifo": True,
+            "pool_use_lifo": True,  # the caches of the connection that was used last are warm
             "json_serializer": _compact_json,
         }
         if self.dialect == "sqlite":
