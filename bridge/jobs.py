@@ -79,7 +79,7 @@ class Jobs:
         """The tokens of the claims of jobs."""
 
     def all(self) -> list[Job]:
-        """The jobs; a shorter `checkpoint_every` of later settings applies from ten seconds on."""
+        """The jobs. How often a checkpoint is looked for depends on the settings at the start, and not on a reload."""
         checkpoints = checkpoint_check(self._settings.audit.checkpoint_every)
         return [
             Job(name="prune", every=PRUNE_CHECK, run=self._prune),
